@@ -1,0 +1,116 @@
+"""The model card of a published student: what the run knows, nothing else."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pretrain.checkpoint import TrainingState
+
+CARD = """---
+language: zh
+library_name: transformers
+tags: [general-distillation, {tags}]
+---
+
+# {name}
+
+A general student: {num_layers} layers x {hidden_size}, {num_attention_heads} heads, feed-forward {intermediate_size},
+distilled from `{teacher}` on unlabelled text. It has not been fine-tuned for any task.
+
+```python
+from transformers import AutoModel, AutoTokenizer
+tokenizer, model = AutoTokenizer.from_pretrained("FOLDER"), AutoModel.from_pretrained("FOLDER")
+```
+
+| | |
+|---|---|
+| teacher | `{teacher}`, weights {teacher_fingerprint} |
+| objective | {objective} |
+| start | embeddings: {embeddings}; layers: {layers} |
+| corpus | {corpus_tokens:,} tokens, {corpus_documents:,} documents, fingerprint {corpus_fingerprint} |
+| sources and licences | {sources} |
+| steps | {step:,} of {total_steps:,}, {rows_per_step} rows of {row_tokens} tokens each |
+| tokens seen | {tokens:,} ({epochs:.2f} times the corpus) |
+| training time | {hours:.2f} hours |
+| optimizer | AdamW, peak learning rate {lr:g}, betas {betas}, weight decay {weight_decay} on linear layers |
+
+## Losses (mean over the last logged steps)
+
+{losses}
+
+## What training did not reach
+
+{unreached}
+Positions beyond {row_tokens} tokens were never seen in training.
+"""
+
+
+def model_card(
+    name: str,
+    config: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    state: TrainingState,
+    metrics: Iterable[Mapping[str, float]],
+) -> str:
+    """Markdown with the metadata block that model hubs read.
+
+    Args:
+        config: the run's resolved config; facts: its run.json; metrics: its logged steps, oldest first.
+    """
+    student = next(one for one in config["students"] if one["name"] == name)
+    corpus, teacher = facts["corpus"], facts["teacher"]
+    last = [line for line in metrics if line["step"] <= state.step][-1]
+    init = student["init"]
+    return CARD.format(
+        **{key: student[key] for key in ("num_layers", "hidden_size", "num_attention_heads", "intermediate_size")},
+        **{key: student["optimizer"][key] for key in ("lr", "betas", "weight_decay")},
+        name=name,
+        tags=", ".join(objective["type"].replace("_", "-") for objective in student["objective"]),
+        teacher=teacher["path"],
+        teacher_fingerprint=teacher["fingerprint"],
+        objective="; ".join(_objective(objective) for objective in student["objective"]),
+        embeddings="the teacher's, on principal components where widths differ"
+        if init["embeddings"] == "teacher"
+        else "random",
+        layers="random" if init["layers"] == "scratch" else f"the teacher's {', '.join(map(str, init['layers']))}",
+        corpus_tokens=corpus["tokens"],
+        corpus_documents=corpus["documents"],
+        corpus_fingerprint=corpus["fingerprint"],
+        sources="; ".join(
+            f"{source['name']} ({source['licence'] or 'licence not stated'})" for source in corpus["sources"]
+        ),
+        step=state.step,
+        total_steps=config["training"]["total_steps"],
+        rows_per_step=config["deepspeed"]["train_batch_size"],
+        row_tokens=config["corpus"]["row_tokens"],
+        tokens=state.tokens,
+        epochs=state.tokens / max(1, corpus["tokens"]),
+        hours=state.seconds / 3600,
+        losses=_losses(name, last),
+        unreached=_unreached(facts["unreached_parameters"][name], init),
+    )
+
+
+def _objective(objective: Mapping[str, Any]) -> str:
+    settings = ", ".join(f"{key} {value}" for key, value in objective.items() if key != "type" and value is not None)
+    return f"`{objective['type']}` ({settings})"
+
+
+def _losses(name: str, last: Mapping[str, float]) -> str:
+    prefix = f"{name}/"
+    rows = [
+        f"| {key.removeprefix(prefix)} | {value:.4f} |"
+        for key, value in last.items()
+        if key.startswith(prefix) and not key.endswith(("learning_rate", "grad_norm"))
+    ]
+    return "\n".join(["| term | value |", "|---|---|", *rows])
+
+
+def _unreached(names: list[str], init: Mapping[str, Any]) -> str:
+    if not names:
+        return "Every parameter was trained."
+    start = (
+        "as initialised (random)" if init["layers"] == "scratch" else "as initialised (the teacher's; a pooler: random)"
+    )
+    listed = "\n".join(f"- `{name}`" for name in names)
+    head = f"No objective reads these; they are {start}, kept out of the optimizer, and fine-tuning trains them:"
+    return f"{head}\n\n{listed}\n"

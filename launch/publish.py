@@ -1,0 +1,91 @@
+"""Publish a student as an ordinary Hugging Face folder: config, safetensors, tokenizer and a model card of real facts.
+
+    python launch/publish.py --run runs/4l312d --student 4l312d --output students/4l312d-zh [--step 5000]
+
+The folder appears only after AutoModel has loaded what was written and given the live student's answers.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoTokenizer
+
+from launch.model_card import model_card
+from pretrain.checkpoint import Checkpoints, read_state
+from pretrain.metrics import read_metrics
+
+TOLERANCE = 1e-3  # the live student may have answered on a GPU; hidden states are of the order of 1
+
+
+def choose_checkpoint(run: Path, step: int | None) -> Path:
+    """The newest whole checkpoint of a run, or that of a step; ValueError says which steps there are."""
+    checkpoints = Checkpoints(run, keep=1)
+    chosen = checkpoints.newest() if step is None else checkpoints.folder / f"step_{step}"
+    if chosen is None or not (chosen / "state.json").is_file():
+        there = ", ".join(path.name.removeprefix("step_") for path in checkpoints.all()) or "none"
+        raise ValueError(f"{run}: no checkpoint{'' if step is None else f' of step {step}'}; steps there: {there}")
+    return chosen
+
+
+def publish(run: Path, student: str, output: Path, step: int | None = None) -> float:
+    """Write the published folder and return the largest difference to the live student's fixed answers."""
+    if not (run / "config.json").is_file() or not (run / "run.json").is_file():
+        raise ValueError(f"{run}: not a run folder (no config.json and run.json)")
+    if output.exists():
+        raise ValueError(f"{output}: is already there; publish to a new folder")
+    checkpoint = choose_checkpoint(run, step)
+    if not (checkpoint / student / "model").is_dir():
+        names = ", ".join(sorted(path.parent.name for path in checkpoint.glob("*/model")))
+        raise ValueError(f"{run}: no student {student!r}; students: {names}")
+    partial = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    AutoModel.from_pretrained(checkpoint / student / "model").save_pretrained(partial)
+    AutoTokenizer.from_pretrained(run / "tokenizer").save_pretrained(partial)
+    card = model_card(
+        student,
+        json.loads((run / "config.json").read_text()),
+        json.loads((run / "run.json").read_text()),
+        read_state(checkpoint),
+        read_metrics(run),
+    )
+    (partial / "README.md").write_text(card, encoding="utf-8")
+    difference = difference_to_live(partial, checkpoint / student / "outputs.safetensors")
+    if not difference <= TOLERANCE:
+        raise ValueError(f"{partial}: its outputs differ from the live student's by {difference:.2g}; not published")
+    partial.rename(output)
+    return difference
+
+
+@torch.no_grad()
+def difference_to_live(folder: Path, recorded: Path) -> float:
+    """Largest absolute difference between a published folder's hidden states and those recorded while training."""
+    live = load_file(recorded)
+    hidden = AutoModel.from_pretrained(folder).eval()(input_ids=live["input_ids"]).last_hidden_state
+    return float((hidden - live["last_hidden_state"]).abs().max())
+
+
+def main() -> None:
+    """Publish one student and say what was checked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--student", required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--step", type=int, help="the newest checkpoint unless given")
+    arguments = parser.parse_args()
+    try:
+        difference = publish(arguments.run, arguments.student, arguments.output, arguments.step)
+    except (ValueError, OSError) as error:
+        print(f"refused: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(f"{arguments.output}: loads with AutoModel; outputs within {difference:.1e} of the live student's")
+
+
+if __name__ == "__main__":
+    main()

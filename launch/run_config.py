@@ -1,0 +1,161 @@
+"""The configuration of a run: one strict JSON file, `--set` overrides checked as strictly, all errors at once."""
+
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
+
+from pretrain.encoder import EncoderShape
+from pretrain.engine import DeepSpeedConfig
+from pretrain.student import StudentConfig
+from pretrain.teacher import TeacherConfig
+from pretrain.trainer import TrainingConfig
+
+# May differ between a run and its resumption; everything else makes another run.
+MAY_CHANGE = ("about", "corpus.manifest", "teacher.path", "training.log_every_steps", "training.save_every_steps",
+              "training.keep_checkpoints", "deepspeed.train_micro_batch_size_per_gpu")  # fmt: skip
+
+
+class CorpusConfig(BaseModel):
+    """Which shards, cut into rows of how many tokens, in the order of which seed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    manifest: str
+    row_tokens: Annotated[int, Field(ge=8)]
+    seed: NonNegativeInt = 17
+
+
+class RunConfig(BaseModel):
+    """One run: a corpus, a frozen teacher, one or several students."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    about: str = ""
+    corpus: CorpusConfig
+    teacher: TeacherConfig
+    students: Annotated[list[StudentConfig], Field(min_length=1)]
+    training: TrainingConfig
+    deepspeed: DeepSpeedConfig
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "RunConfig":
+        names = [student.name for student in self.students]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"students: names must differ, got {', '.join(twice)} more than once")
+        return self
+
+    def check(self, teacher: EncoderShape) -> None:
+        """ValueError listing everything that cannot work with this teacher."""
+        problems = [
+            f"students.{index}.{key}: {message}"
+            for index, student in enumerate(self.students)
+            for key, message in student.problems(teacher)
+        ]
+        if self.corpus.row_tokens > teacher.max_row_tokens:
+            most = teacher.max_row_tokens
+            problems.append(f"corpus.row_tokens: the teacher has {most} positions, got {self.corpus.row_tokens}")
+        if problems:
+            raise ValueError("\n".join(problems))
+
+
+def read_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Decode a config file with `dotted.key=value` overrides.
+
+    Raises ValueError with every problem on a line of its own: path, what was wanted, what came.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON: {error}") from error
+    for override in overrides:
+        _override(values, override)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ValueError("\n".join([f"{path}: {error.error_count()} problem(s)", *_explain(error)])) from error
+
+
+def _override(values: Any, text: str) -> None:
+    dotted, equals, literal = text.partition("=")
+    if not equals or not dotted:
+        raise ValueError(f"--set {text}: wanted dotted.key=value, for example students.0.num_layers=2")
+    *parents, last = dotted.split(".")
+    for key in parents:
+        values = _member(values, key, text)
+    try:
+        value = json.loads(literal)
+    except ValueError:
+        value = literal  # a plain word needs no quotes
+    if isinstance(values, list):
+        _member(values, last, text)
+        values[int(last)] = value
+    elif isinstance(values, dict):
+        values[last] = value
+    else:
+        raise ValueError(f"--set {text}: {'.'.join(parents)} holds no keys")
+
+
+def _member(values: Any, key: str, text: str) -> Any:
+    if isinstance(values, list):
+        if not key.isdigit() or int(key) >= len(values):
+            raise ValueError(f"--set {text}: {key} is not an index of a list of {len(values)}")
+        return values[int(key)]
+    if isinstance(values, dict):
+        return values.setdefault(key, {})
+    raise ValueError(f"--set {text}: nothing lies below {key}")
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors(include_url=False):
+        # Leave the tags of unions out of the path: they are not in the file.
+        path = ".".join(str(part) for part in problem["loc"] if part not in _union_tags())
+        if problem["type"] == "extra_forbidden":
+            nearest = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(RunConfig), 1, 0.5)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            yield f"{path}: unknown key{hint}"
+        elif problem["type"] == "missing":
+            yield f"{path}: required, and not given"
+        else:
+            got = "" if not path else f", got {json.dumps(problem['input'], ensure_ascii=False, default=str)[:80]}"
+            yield f"{path}: {problem['msg']}{got}".removeprefix(": ")
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
+
+
+def _known_keys(model: type[BaseModel]) -> list[str]:
+    keys = dict.fromkeys(model.model_fields)
+    for field in model.model_fields.values():
+        for below in _models(field.annotation):
+            keys.update(dict.fromkeys(_known_keys(below)))
+    return list(keys)
+
+
+def _union_tags() -> set[str]:
+    return {
+        "minilm_v2",
+        "hidden_states",
+        "list[constrained-int]",
+        "literal['scratch']",
+        "literal['uniform','last']",
+    }
+
+
+def changed_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted keys whose values differ between two resolved configs, those that may change left out."""
+    changed = []
+    for key in sorted(old.keys() | new.keys()):
+        path, before, after = f"{prefix}{key}", old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            changed += changed_keys(before, after, f"{path}.")
+        elif before != after and path not in MAY_CHANGE:
+            changed.append(path)
+    return changed

@@ -1,0 +1,162 @@
+"""What this project knows about DeepSpeed: its config, its start, and one engine a student."""
+
+import logging
+import os
+import socket
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from torch import Tensor, nn
+
+from pretrain.encoder import Features
+from pretrain.optimizer import build_optimizer, build_schedule
+from pretrain.student import Student, StudentConfig
+
+
+class AutocastConfig(BaseModel):
+    """DeepSpeed's `torch_autocast` section: weights and gradients stay float32."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    enabled: bool
+    dtype: Literal["bfloat16"] = "bfloat16"
+
+
+class ZeroConfig(BaseModel):
+    """DeepSpeed's `zero_optimization` section. Stage 3 would shard students of a few megabytes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    stage: Literal[0, 1, 2] = 0
+    overlap_comm: bool = False
+    reduce_bucket_size: PositiveInt = 500_000_000
+    allgather_bucket_size: PositiveInt = 500_000_000
+
+
+class DeepSpeedConfig(BaseModel):
+    """The part of DeepSpeed's config that means something here; DeepSpeed itself accepts unknown keys silently."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    train_batch_size: PositiveInt
+    train_micro_batch_size_per_gpu: PositiveInt
+    gradient_clipping: Annotated[float, Field(ge=0)] = 1.0
+    torch_autocast: AutocastConfig = AutocastConfig(enabled=True)
+    zero_optimization: ZeroConfig = ZeroConfig()
+    communication_data_type: Literal["fp32", "bf16"] | None = None
+
+    def accumulation_steps(self, world_size: int) -> int:
+        """Micro-batches a rank adds up for one step; ValueError when the global batch cannot be cut that way."""
+        at_once = self.train_micro_batch_size_per_gpu * world_size
+        if self.train_batch_size % at_once:
+            raise ValueError(
+                f"deepspeed.train_batch_size: must be a multiple of train_micro_batch_size_per_gpu "
+                f"({self.train_micro_batch_size_per_gpu}) x {world_size} ranks, got {self.train_batch_size}"
+            )
+        return self.train_batch_size // at_once
+
+
+def start_distributed(timeout_minutes: float = 30) -> torch.device:
+    """Join the process group that the launcher's environment describes (a bare `python` is a world of one)."""
+    import deepspeed
+    from deepspeed.accelerator import get_accelerator
+    from deepspeed.ops import __compatible_ops__
+
+    # An inference-only op that init_distributed would compile for two minutes on a CPU.
+    __compatible_ops__["deepspeed_shm_comm"] = False
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    if "RANK" not in os.environ:
+        os.environ.update(alone, MASTER_PORT=str(_free_port()))
+    accelerator = get_accelerator()
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if accelerator.device_name() != "cpu":
+        accelerator.set_device(local_rank)
+    deepspeed.init_distributed(
+        accelerator.communication_backend_name(), timeout=timedelta(minutes=timeout_minutes), verbose=False
+    )
+    return torch.device(accelerator.device_name(local_rank))
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class StudentEngine:
+    """One student in its own DeepSpeed engine: its clipping, optimizer and schedule are its own.
+
+    A student trained beside others therefore ends bit-identical to the same student trained alone.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        config: StudentConfig,
+        deepspeed_config: DeepSpeedConfig,
+        total_steps: int,
+        world_size: int,
+    ) -> None:
+        import deepspeed
+
+        self.student, self.name = student, config.name
+        self.accumulation_steps = deepspeed_config.accumulation_steps(world_size)
+        self.max_grad_norm = deepspeed_config.gradient_clipping
+        self.sharded = deepspeed_config.zero_optimization.stage > 0
+        # Stage 0 reports no gradient norm: there it is clipped here, where the norm is known.
+        values = deepspeed_config.model_dump(exclude_none=True)
+        values |= {"gradient_clipping": self.max_grad_norm if self.sharded else 0.0, "steps_per_print": None}
+        optimizer = build_optimizer(student, config.optimizer)
+        self.engine, _, _, self.schedule = deepspeed.initialize(
+            model=student,
+            model_parameters=[p for p in student.parameters() if p.requires_grad],
+            optimizer=optimizer,
+            lr_scheduler=build_schedule(optimizer, config.schedule, total_steps),
+            config=values,
+            dist_init_required=False,
+        )
+        self._sums: dict[str, Tensor] = {}
+        self._num_micro_batches = 0
+        self._learning_rate = 0.0
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps made, DeepSpeed's own count."""
+        return int(self.engine.global_steps)
+
+    def train_micro_batch(self, batch: Mapping[str, Tensor], teacher: Features, seed: int) -> None:
+        """Forward, backward and, at the accumulation boundary, clip and step; `seed` is this micro-batch's for dropout."""
+        torch.manual_seed(seed)
+        loss, terms = self.engine(batch, teacher)
+        self.engine.backward(loss)
+        at_boundary = self.engine.is_gradient_accumulation_boundary()  # asked before step(), which moves it
+        if at_boundary:
+            self._learning_rate = float(self.engine.optimizer.param_groups[0]["lr"])
+        if at_boundary and not self.sharded:
+            trainable = [p for p in self.student.parameters() if p.requires_grad]
+            norm = nn.utils.clip_grad_norm_(trainable, self.max_grad_norm or float("inf"), foreach=True)
+            self._add("grad_norm", norm * self.accumulation_steps)  # a mean over micro-batches later
+        self.engine.step()
+        if at_boundary and self.sharded:
+            self._add("grad_norm", torch.as_tensor(self.engine.get_global_grad_norm()) * self.accumulation_steps)
+        for name, value in terms.items():
+            self._add(name, value)
+        self._num_micro_batches += 1
+
+    def _add(self, name: str, value: Tensor) -> None:
+        # Sums stay on the device: nothing waits for it until they are taken.
+        value = value.detach().to(self.engine.device, torch.float32)
+        self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    def take_metrics(self) -> dict[str, float]:
+        """Means since the last call over micro-batches and ranks; one host synchronisation and one all-reduce."""
+        if not self._sums:
+            return {}
+        names = sorted(self._sums)
+        means = torch.stack([self._sums[name] for name in names]) / self._num_micro_batches
+        torch.distributed.all_reduce(means)
+        means /= torch.distributed.get_world_size()
+        self._sums, self._num_micro_batches = {}, 0
+        values: dict[str, Any] = dict(zip(names, means.tolist(), strict=True))
+        return values | {"learning_rate": self._learning_rate}

@@ -1,0 +1,83 @@
+"""Metrics of a run: JSON lines for what reads them later, TensorBoard for looking, a progress line for now."""
+
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import orjson
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+
+class Metrics:
+    """metrics.jsonl, tensorboard/ and the progress line of one run; rank 0 only.
+
+    A run that resumes drops the lines after its checkpoint, so the file reads as if it had never stopped.
+    """
+
+    def __init__(self, run: Path, total_steps: int, tokens_per_step: int, step: int = 0) -> None:
+        run.mkdir(parents=True, exist_ok=True)
+        self.path = run / "metrics.jsonl"
+        kept = [line for line in _read_lines(self.path) if line["step"] <= step]
+        self.path.write_bytes(b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in kept))
+        self._file = self.path.open("ab")
+        self._tensorboard = SummaryWriter(run / "tensorboard", purge_step=step + 1)
+        self._tokens_per_step = tokens_per_step
+        self._bar = tqdm(
+            total=total_steps * tokens_per_step,
+            initial=step * tokens_per_step,
+            unit="tok",
+            unit_scale=True,
+            mininterval=1.0,
+            file=sys.stderr,
+            dynamic_ncols=True,
+        )
+
+    def advance(self) -> None:
+        """One step done; no value is read from the device."""
+        self._bar.update(self._tokens_per_step)
+
+    def write(self, values: Mapping[str, float]) -> None:
+        """One logged step: `step` and whatever else, student metrics prefixed by the student's name."""
+        self._file.write(orjson.dumps(dict(values), option=orjson.OPT_APPEND_NEWLINE))
+        self._file.flush()
+        step = int(values["step"])
+        for name, value in values.items():
+            if name != "step":
+                self._tensorboard.add_scalar(name, value, step)
+        losses = (
+            f"{name.removesuffix('/loss')} {value:.4f}" for name, value in values.items() if name.endswith("/loss")
+        )
+        self._bar.set_postfix_str(f"step {step}, " + ", ".join(losses))
+
+    def close(self) -> None:
+        """Flush everything."""
+        self._bar.close()
+        self._file.close()
+        self._tensorboard.close()
+
+
+def read_metrics(run: Path) -> list[dict[str, float]]:
+    """The logged steps of a run, oldest first; ValueError when there are none."""
+    lines = _read_lines(run / "metrics.jsonl")
+    if not lines:
+        raise ValueError(f"{run}: no logged step in metrics.jsonl")
+    return lines
+
+
+def _read_lines(path: Path) -> list[dict[str, float]]:
+    lines = []
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
+        try:
+            lines.append(orjson.loads(line))
+        except orjson.JSONDecodeError:
+            break  # a kill cut the last line
+    return lines
+
+
+def require_finite(values: Mapping[str, float], step: int) -> None:
+    """ValueError naming every metric that is not finite."""
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    if bad:
+        raise ValueError(f"step {step}: not finite: {', '.join(bad)}; stopped, the last checkpoint is kept")

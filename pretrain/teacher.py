@@ -1,0 +1,78 @@
+"""The frozen teacher: loaded once, cut above the highest layer read, never trained, never in a checkpoint."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import xxhash
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+
+from pretrain.encoder import Encoder, EncoderShape, Features, HuggingFaceModel, Reads, cut_layers, union
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class TeacherConfig(BaseModel):
+    """A hub id or a folder, and the precision the teacher computes in."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    path: str
+    dtype: Dtype = "bfloat16"
+
+
+def read_teacher_shape(path: str) -> EncoderShape:
+    """Sizes of the teacher from its config alone; ValueError when there is none, or of a family not supported."""
+    return EncoderShape.of(_from_pretrained(AutoConfig, path))
+
+
+def load_teacher_model(path: str) -> HuggingFaceModel:
+    """The whole teacher in float32 on the CPU; a head or a pooler it came with is left out."""
+    model = _from_pretrained(AutoModel, path, dtype=torch.float32)
+    if hasattr(model, "pooler"):
+        model.pooler = None
+    return model
+
+
+def _from_pretrained(auto_class: Any, path: str, **options: Any) -> Any:
+    try:
+        return auto_class.from_pretrained(path, **options)
+    except (OSError, ValueError) as error:
+        kind = "folder" if Path(path).is_dir() else "folder or hub id"
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"teacher.path: no teacher could be loaded from {kind} {path!r}: {reason}") from error
+
+
+class Teacher(nn.Module):
+    """A frozen encoder that returns what the students' objectives read, in low precision and without gradients."""
+
+    def __init__(
+        self, model: HuggingFaceModel, reads: Iterable[Reads], dtype: Dtype, device: torch.device | str
+    ) -> None:
+        super().__init__()
+        self.encoder = Encoder(model, union(reads))
+        cut_layers(model, self.encoder.reads.num_layers)
+        self.requires_grad_(False).eval().to(device, getattr(torch, dtype))
+
+    def train(self, mode: bool = True) -> "Teacher":
+        """Frozen is enforced, not remembered: RuntimeError for train()."""
+        if mode:
+            raise RuntimeError("the teacher is frozen: it cannot be put in training mode")
+        return super().train(False)
+
+    # Not inference_mode: its tensors cannot be saved for a student's backward pass.
+    @torch.no_grad()
+    def forward(self, batch: Mapping[str, Tensor]) -> Features:
+        """One pass for all students; every feature is [B, L, D_teacher]."""
+        return self.encoder(batch)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Hash of every weight, by name, shape and bits: what the run remembers of its teacher."""
+    digest = xxhash.xxh3_128()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,89 @@
+"""What is read out of an encoder is what transformers itself computes, for every family, and nothing above it runs."""
+
+import pytest
+import torch
+from transformers import AutoConfig
+
+from pretrain.encoder import FAMILIES, Encoder, EncoderShape, Reads, cut_layers, real_tokens, union, without_padding
+from tests.pretrain.tiny import batch, teacher_model
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+@torch.no_grad()
+def test_features_equal_transformers_own(model_type):
+    model = teacher_model(model_type)
+    inputs = batch()
+    encoder = Encoder(model, Reads(frozenset({0, 2, 4}), frozenset({2, 4})))
+    reference = model(**inputs, output_hidden_states=True).hidden_states
+    features = encoder(inputs)
+    real = inputs["attention_mask"].bool()
+    for layer, hidden in features.hidden_states.items():
+        torch.testing.assert_close(hidden[real], reference[layer][real])
+    attention = next(module for module in model.modules() if hasattr(module, "query"))
+    if model_type == "albert":  # one shared layer: its query projection of hidden state 3 is layer 4's
+        torch.testing.assert_close(features.query[4][real], attention.query(reference[3])[real])
+    else:
+        last = model.encoder.layer[3].attention.self
+        for name in ("query", "key", "value"):
+            expected = getattr(last, name)(reference[3])
+            torch.testing.assert_close(getattr(features, name)[4][real], expected[real])
+    assert set(features.query) == set(features.key) == set(features.value) == {2, 4}
+
+
+def test_nothing_above_the_last_read_is_computed():
+    model = teacher_model()
+    calls = []
+    for index, layer in enumerate(model.encoder.layer, start=1):
+        layer.attention.output.register_forward_hook(lambda *_, index=index: calls.append(index))
+    Encoder(model, Reads(projections=frozenset({3})))(batch())
+    assert calls == [1, 2]  # of layer 3 the projections alone ran, of layer 4 nothing
+
+
+def test_hidden_state_of_a_cut_model_is_its_output():
+    whole, cut = teacher_model(), teacher_model()
+    reads = Reads(hidden_states=frozenset({2}))
+    encoder = Encoder(cut, reads)
+    cut_layers(cut, reads.num_layers)
+    assert len(cut.encoder.layer) == 2
+    torch.testing.assert_close(encoder(batch()).hidden_states[2], Encoder(whole, reads)(batch()).hidden_states[2])
+
+
+def test_the_model_answers_as_usual_outside_of_reading():
+    model = teacher_model()
+    expected = model(**batch()).last_hidden_state
+    encoder = Encoder(model, Reads(projections=frozenset({1})))
+    encoder(batch())
+    torch.testing.assert_close(model(**batch()).last_hidden_state, expected)
+
+
+def test_features_do_not_depend_on_padding():
+    encoder = Encoder(teacher_model(), Reads(frozenset({4}), frozenset({4})))
+    padded = batch()
+    row = {name: tensor[1:2, :7] for name, tensor in padded.items()}
+    a, b = encoder(padded), encoder(without_padding(row))
+    torch.testing.assert_close(a.hidden_states[4][1:2, :7], b.hidden_states[4])
+    torch.testing.assert_close(a.value[4][1:2, :7], b.value[4])
+
+
+def test_a_mask_that_masks_nothing_is_dropped():
+    assert "attention_mask" not in without_padding(batch(padding=False))
+    assert "attention_mask" in without_padding(batch())
+    assert real_tokens(without_padding(batch(padding=False))).all()
+    assert real_tokens(batch())[1].sum() == 7
+
+
+def test_union_serves_every_objective():
+    both = union([Reads(frozenset({1}), frozenset({2})), Reads(frozenset({3}))])
+    assert both == Reads(frozenset({1, 3}), frozenset({2}))
+    assert both.num_layers == 3
+    assert union([]).num_layers == 0
+
+
+def test_an_unknown_family_is_refused():
+    with pytest.raises(ValueError, match=r"model_type 'gpt2' is not supported; supported are bert, roberta"):
+        EncoderShape.of(AutoConfig.for_model("gpt2"))
+
+
+def test_roberta_positions_start_after_the_padding_index():
+    assert EncoderShape.of(teacher_model("roberta").config).max_row_tokens == 40 - 2
+    assert EncoderShape.of(teacher_model("bert").config).max_row_tokens == 40

@@ -1,0 +1,104 @@
+"""Tiny models and runs for the tests of pretrain."""
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModel
+
+from pretrain.engine import DeepSpeedConfig, StudentEngine, start_distributed
+from pretrain.student import StudentConfig, build_student
+from pretrain.teacher import Teacher
+from pretrain.trainer import Trainer, TrainingConfig
+
+VOCAB, ROW_TOKENS = 50, 12
+
+
+def teacher_model(model_type: str = "bert", **changes: Any) -> Any:
+    """A random encoder of 4 layers x 24 with 4 heads."""
+    sizes = dict(vocab_size=VOCAB, hidden_size=24, num_hidden_layers=4, num_attention_heads=4, intermediate_size=32)
+    if model_type in ("electra", "albert"):
+        sizes["embedding_size"] = 16
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(model_type, **(sizes | {"max_position_embeddings": 40} | changes))
+    return AutoModel.from_config(config, dtype=torch.float32).eval()
+
+
+def student_config(name: str = "small", **changes: Any) -> StudentConfig:
+    """A student of 2 layers x 12 with both kinds of objective."""
+    values = dict(name=name, num_layers=2, hidden_size=12, num_attention_heads=4, intermediate_size=20)
+    values |= {"optimizer": {"lr": 1e-3}, "schedule": {"warmup_ratio": 0.2}}
+    values |= {"objective": [{"type": "minilm_v2", "num_relation_heads": 4}, {"type": "hidden_states"}]}
+    return StudentConfig.model_validate(values | changes)
+
+
+def batch(num_rows: int = 3, padding: bool = True, seed: int = 0) -> dict[str, Tensor]:
+    """Random ids [B, L]; with padding, row 1 has 7 real tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(2, VOCAB, (num_rows, ROW_TOKENS), generator=generator)
+    mask = torch.ones_like(ids)
+    if padding:
+        mask[1, 7:] = 0
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+
+
+def rows_from(position: int, rows: int, rank: int, world_size: int) -> Generator[dict[str, Tensor], None, None]:
+    """Endless micro-batches: row g is a function of g alone, rank r takes every world_size-th; some rows are padded."""
+    while True:
+        numbers = range(position + rank, position + rows * world_size, world_size)
+        parts = [batch(1, padding=False, seed=number) for number in numbers]
+        whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        for index, number in enumerate(numbers):
+            whole["attention_mask"][index, ROW_TOKENS - number % 3 :] = 0
+        yield whole
+        position += rows * world_size
+
+
+def train(
+    run: Path,
+    steps: int,
+    students: list[StudentConfig] | None = None,
+    micro_rows: int = 4,
+    schedule_steps: int = 8,
+    save_every_steps: int = 4,
+    zero_stage: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> dict[str, dict[str, Tensor]]:
+    """A real run of `steps` steps of 8 rows; the final weights of every student, projections included."""
+    device = start_distributed()
+    configs = students or [student_config()]
+    model = teacher_model()
+    built = [build_student(config, model, seed=1) for config in configs]
+    teacher = Teacher(model, [student.teacher_reads for student in built], "float32", device)
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    settings = {
+        "train_batch_size": 8,
+        "train_micro_batch_size_per_gpu": micro_rows,
+        "torch_autocast": {"enabled": zero_stage == 1},
+        "zero_optimization": {"stage": zero_stage},
+    }
+    deepspeed_config = DeepSpeedConfig.model_validate(settings)
+    for student in built:
+        student.freeze_unreached(teacher)
+    engines = [
+        StudentEngine(student, config, deepspeed_config, schedule_steps, world_size)
+        for student, config in zip(built, configs, strict=True)
+    ]
+    training = TrainingConfig(total_steps=steps, log_every_steps=2, save_every_steps=save_every_steps)
+    Trainer(
+        run,
+        training,
+        teacher,
+        engines,
+        lambda position: rows_from(position, micro_rows, rank, world_size),
+        rows_per_step=8,
+        row_tokens=ROW_TOKENS,
+        device=device,
+    ).train()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items()), "the teacher moved"
+    return {
+        student.name: {name: tensor.clone() for name, tensor in student.state_dict().items()} for student in built
+    }
