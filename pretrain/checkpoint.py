@@ -84,9 +84,12 @@ class Checkpoints:
             return TrainingState(step=0, rows=0, tokens=0, seconds=0.0)
         state = read_state(choice[0])
         for engine in engines:
-            loaded, _ = engine.engine.load_checkpoint(str(choice[0] / engine.name), tag="engine")
-            if loaded is None or engine.steps != state.step:
-                raise ValueError(f"{choice[0]}: student {engine.name} is not there at step {state.step}")
+            folder = choice[0] / engine.name
+            if not folder.is_dir():
+                raise ValueError(f"{choice[0]}: holds no student {engine.name}")
+            engine.engine.load_checkpoint(str(folder), tag="engine")
+            if engine.steps != state.step:
+                raise ValueError(f"{folder}: is at step {engine.steps}, the run at step {state.step}")
         return state
 
 

@@ -24,6 +24,7 @@ class EncoderShape:
     num_layers: int
     hidden_size: int
     num_attention_heads: int
+    intermediate_size: int
     vocab_size: int
     max_row_tokens: int
 
@@ -39,6 +40,7 @@ class EncoderShape:
             config.num_hidden_layers,
             config.hidden_size,
             config.num_attention_heads,
+            config.intermediate_size,
             config.vocab_size,
             config.max_position_embeddings - offset,
         )

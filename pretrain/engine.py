@@ -126,7 +126,7 @@ class StudentEngine:
         return int(self.engine.global_steps)
 
     def train_micro_batch(self, batch: Mapping[str, Tensor], teacher: Features, seed: int) -> None:
-        """Forward, backward and, at the accumulation boundary, clip and step; `seed` is this micro-batch's for dropout."""
+        """Forward, backward and, at the accumulation boundary, clip and step; `seed` is for its dropout."""
         torch.manual_seed(seed)
         loss, terms = self.engine(batch, teacher)
         self.engine.backward(loss)

@@ -49,6 +49,7 @@ class StudentConfig(BaseModel):
             self.num_layers,
             self.hidden_size,
             self.num_attention_heads,
+            self.intermediate_size,
             teacher.vocab_size,
             teacher.max_row_tokens,
         )
@@ -69,17 +70,18 @@ class StudentConfig(BaseModel):
                 yield f"objective.{index}.{key}", message
 
     def _layer_copy_problems(self, layers: list[int], teacher: EncoderShape) -> Problems:
+        if teacher.model_type == "albert":
+            yield "init.layers", "an ALBERT teacher shares its layers: there is none to choose"
         if len(layers) != self.num_layers:
             yield "init.layers", f"wants {self.num_layers} teacher layers, got {len(layers)}"
         if max(layers, default=0) > teacher.num_layers:
             yield "init.layers", f"the teacher has {teacher.num_layers} layers, got {max(layers)}"
-        if self.hidden_size != teacher.hidden_size:
-            yield (
-                "init.layers",
-                f"copies need the teacher's width {teacher.hidden_size}, got {self.hidden_size}",
-            )
-        if teacher.model_type == "albert":
-            yield "init.layers", "an ALBERT teacher shares its layers: there is none to choose"
+        for key in ("hidden_size", "num_attention_heads", "intermediate_size"):
+            if getattr(self, key) != getattr(teacher, key):
+                yield (
+                    "init.layers",
+                    f"copies need the teacher's {key} {getattr(teacher, key)}, got {getattr(self, key)}",
+                )
 
 
 class Student(nn.Module):

@@ -18,7 +18,8 @@ VOCAB, ROW_TOKENS = 50, 12
 
 def teacher_model(model_type: str = "bert", **changes: Any) -> Any:
     """A random encoder of 4 layers x 24 with 4 heads."""
-    sizes = dict(vocab_size=VOCAB, hidden_size=24, num_hidden_layers=4, num_attention_heads=4, intermediate_size=32)
+    sizes = {"vocab_size": VOCAB, "hidden_size": 24, "num_hidden_layers": 4, "num_attention_heads": 4}
+    sizes["intermediate_size"] = 32
     if model_type in ("electra", "albert"):
         sizes["embedding_size"] = 16
     torch.manual_seed(0)
@@ -28,7 +29,7 @@ def teacher_model(model_type: str = "bert", **changes: Any) -> Any:
 
 def student_config(name: str = "small", **changes: Any) -> StudentConfig:
     """A student of 2 layers x 12 with both kinds of objective."""
-    values = dict(name=name, num_layers=2, hidden_size=12, num_attention_heads=4, intermediate_size=20)
+    values = {"name": name, "num_layers": 2, "hidden_size": 12, "num_attention_heads": 4, "intermediate_size": 20}
     values |= {"optimizer": {"lr": 1e-3}, "schedule": {"warmup_ratio": 0.2}}
     values |= {"objective": [{"type": "minilm_v2", "num_relation_heads": 4}, {"type": "hidden_states"}]}
     return StudentConfig.model_validate(values | changes)
@@ -99,6 +100,4 @@ def train(
         device=device,
     ).train()
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items()), "the teacher moved"
-    return {
-        student.name: {name: tensor.clone() for name, tensor in student.state_dict().items()} for student in built
-    }
+    return {student.name: {name: tensor.clone() for name, tensor in student.state_dict().items()} for student in built}

@@ -1,0 +1,49 @@
+"""The schedule's shape and what is decayed."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from pretrain.optimizer import OptimizerConfig, ScheduleConfig, build_optimizer, build_schedule
+
+
+def test_warm_up_then_linear_decay_to_zero():
+    schedule = ScheduleConfig(warmup_ratio=0.2)
+    factors = [schedule.factor(step, 10) for step in range(11)]
+    assert factors[:3] == [0.5, 1.0, 1.0]
+    assert factors[10] == 0
+    falls = [a - b for a, b in pairwise(factors[2:])]
+    assert max(falls) - min(falls) < 1e-12 and falls[0] > 0
+
+
+@pytest.mark.parametrize("shape", ["linear", "cosine", "constant"])
+def test_every_shape_starts_at_the_peak_and_ends_at_its_floor(shape):
+    schedule = ScheduleConfig(type=shape, warmup_ratio=0.0, final_lr_ratio=0.1)
+    assert schedule.factor(0, 100) == 1
+    assert schedule.factor(100, 100) == pytest.approx(1.0 if shape == "constant" else 0.1)
+    assert schedule.factor(500, 100) == schedule.factor(100, 100)
+
+
+def test_only_matrices_of_linear_layers_decay_and_frozen_parameters_are_left_out():
+    module = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+    module[3].requires_grad_(False)
+    optimizer = build_optimizer(module, OptimizerConfig(lr=0.1, weight_decay=0.5))
+    before = [parameter.detach().clone() for parameter in module.parameters()]
+    for parameter in module.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    moved = [not torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True)]
+    assert moved == [False, True, False, False, False, False, False]
+
+
+def test_the_scheduler_sets_the_learning_rate():
+    optimizer = build_optimizer(nn.Linear(2, 2), OptimizerConfig(lr=0.8))
+    schedule = build_schedule(optimizer, ScheduleConfig(warmup_ratio=0.5), total_steps=4)
+    rates = []
+    for _ in range(4):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx([0.4, 0.8, 0.8, 0.4])

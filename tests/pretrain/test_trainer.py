@@ -1,0 +1,102 @@
+"""The promises of a run, on real DeepSpeed engines: resumed == uninterrupted, beside others == alone, 2 ranks == 1."""
+
+import json
+import os
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from pretrain.metrics import read_metrics
+from tests.pretrain.tiny import student_config, train
+
+NOISY = {"dropout_prob": 0.2}  # dropout on: its randomness must be keyed, not carried along
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1])
+def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, zero_stage):
+    students = [student_config("one", **NOISY)]
+    whole = train(tmp_path / "whole", 8, students, micro_rows=4, zero_stage=zero_stage)
+    train(tmp_path / "parts", 4, students, micro_rows=4, zero_stage=zero_stage)
+    parts = train(tmp_path / "parts", 8, students, micro_rows=4, zero_stage=zero_stage)
+    assert_same(whole["one"], parts["one"])
+    timeless = [[{k: v for k, v in line.items() if "second" not in k} for line in read_metrics(run)]
+                for run in (tmp_path / "whole", tmp_path / "parts")]  # fmt: skip
+    assert timeless[0] == timeless[1]
+    assert [line["step"] for line in timeless[0]] == [2, 4, 6, 8]
+
+
+def test_a_student_beside_others_equals_the_same_student_alone(tmp_path):
+    one = student_config("one", **NOISY)
+    two = student_config("two", num_layers=4, optimizer={"lr": 1.0})  # a wild neighbour
+    beside = train(tmp_path / "beside", 4, [two, one])
+    assert_same(beside["one"], train(tmp_path / "alone", 4, [one])["one"])
+
+
+def test_accumulation_changes_nothing_but_rounding(tmp_path):
+    once = train(tmp_path / "once", 4, micro_rows=8)["small"]
+    four_times = train(tmp_path / "four", 4, micro_rows=2)["small"]
+    for name in once:
+        torch.testing.assert_close(once[name], four_times[name], rtol=1e-3, atol=2e-5)
+
+
+def test_the_loss_falls_and_every_logged_value_is_there(tmp_path):
+    train(tmp_path, 40, [student_config(optimizer={"lr": 5e-3})], schedule_steps=40, save_every_steps=40)
+    lines = read_metrics(tmp_path)
+    assert lines[-1]["small/loss"] < 0.8 * lines[0]["small/loss"]
+    assert lines[-1]["tokens"] == 40 * 8 * 12 and lines[-1]["rows"] == 320
+    expected = {"loss", "grad_norm", "learning_rate", "relation/query", "relation/key", "relation/value", "hidden/0"}
+    assert expected <= {name.removeprefix("small/") for name in lines[-1]}
+    assert lines[0]["small/learning_rate"] == pytest.approx(5e-3 * 2 / 8)
+    assert any((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tmp_path):
+    with pytest.raises(ValueError, match=r"step 4: not finite: .*small/loss.*; stopped, the last checkpoint is kept"):
+        train(tmp_path, 8, [student_config(optimizer={"lr": 1e38})], save_every_steps=4)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def run_rank(rank: int, folder: Path, world_size: int) -> None:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size))
+    torch.set_num_threads(1)
+    sys.stderr = (folder / f"stderr_{rank}").open("w")
+    dist.init_process_group(
+        "gloo", f"file://{folder}/store", rank=rank, world_size=world_size, timeout=timedelta(minutes=2)
+    )
+    students = [student_config("one"), student_config("two", num_layers=4)]
+    weights = train(folder / "two", 4, students, micro_rows=4, rank=rank, world_size=world_size)
+    torch.save(weights, folder / f"weights_{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_ranks_of_four_rows_equal_one_rank_of_eight(tmp_path):
+    mp.spawn(run_rank, (tmp_path, 2), nprocs=2)
+    first, second = (torch.load(tmp_path / f"weights_{rank}.pt", weights_only=True) for rank in range(2))
+    alone = train(tmp_path / "one", 4, [student_config("one"), student_config("two", num_layers=4)], micro_rows=8)
+    for name in alone:
+        assert_same(first[name], second[name])
+        for key in alone[name]:
+            torch.testing.assert_close(first[name][key], alone[name][key], rtol=1e-3, atol=2e-5)
+    ours, theirs = read_metrics(tmp_path / "one"), read_metrics(tmp_path / "two")
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+    assert ours[-1]["one/loss"] == pytest.approx(theirs[-1]["one/loss"], rel=1e-4)
+
+
+def test_a_run_of_two_ranks_goes_on_with_one(tmp_path):
+    mp.spawn(run_rank, (tmp_path, 2), nprocs=2)
+    students = [student_config("one"), student_config("two", num_layers=4)]
+    moved = train(tmp_path / "two", 8, students, micro_rows=4)
+    alone = train(tmp_path / "one", 8, students, micro_rows=8)
+    torch.testing.assert_close(moved["one"], alone["one"], rtol=1e-3, atol=5e-5)
+    state = json.loads((tmp_path / "two/checkpoints/step_8/state.json").read_text())
+    assert state["rows"] == 64
