@@ -1,0 +1,100 @@
+"""What to build a corpus from: one JSON file, or flags over it, checked whole before anything runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from corpus.formats import Format
+
+
+class Record(BaseModel):
+    """Frozen, no unknown key, no conversion between types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class SourceSettings(Record):
+    """What a source is. Fields are named for jsonl only; the other formats have their own."""
+
+    name: str = Field(min_length=1)
+    licence: str = "not stated"
+    format: Format
+    text_fields: tuple[str, ...] = ()
+    id_field: str | None = None
+
+    @model_validator(mode="after")
+    def _check_fields(self) -> "SourceSettings":
+        if self.format == "jsonl" and not self.text_fields:
+            raise ValueError("the format jsonl needs text_fields, e.g. title text")
+        if self.format != "jsonl" and (self.text_fields or self.id_field):
+            raise ValueError(f"text_fields and id_field belong to the format jsonl, not to {self.format}")
+        return self
+
+
+class SourceConfig(SourceSettings):
+    """A source and its files, folders or zips. Paths are relative to the working folder."""
+
+    inputs: tuple[str, ...] = Field(min_length=1)
+
+
+class CorpusConfig(Record):
+    """A corpus: its sources, the tokenizer (folder or hub id) and the folder to write."""
+
+    about: str = ""
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    tokenizer: str = Field(min_length=1)
+    output: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check_names(self) -> "CorpusConfig":
+        names = [source.name for source in self.sources]
+        if doubles := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two sources bear one name: {', '.join(doubles)}")
+        return self
+
+
+def describe(error: ValidationError) -> str:
+    """Every problem of a configuration, a line each: path, what is wanted, what came."""
+    lines = []
+    for problem in error.errors():
+        path = ".".join(map(str, problem["loc"])) or "(whole)"
+        came = (
+            "" if problem["type"] in ("missing", "value_error") else f", not {json.dumps(problem['input'])}"
+        )
+        lines.append(f"  {path}: {problem['msg'].removeprefix('Value error, ')}{came}")
+    return "\n".join(lines)
+
+
+def load_config(
+    path: str | Path | None, overrides: dict[str, Any], source_overrides: dict[str, Any]
+) -> CorpusConfig:
+    """The configuration in a file with flags laid over it; either may be missing.
+
+    Raises ValueError naming every problem at once, and where source flags meet a file of several sources.
+    """
+    state = _read_json_object(Path(path)) if path is not None else {}
+    state |= overrides
+    if source_overrides:
+        sources = state.get("sources") or [{}]
+        if not (isinstance(sources, list) and len(sources) == 1 and isinstance(sources[0], dict)):
+            flags = ", ".join(sorted(source_overrides))
+            raise ValueError(f"{path}: holds several sources, so {flags} cannot be set from the command line")
+        state["sources"] = [sources[0] | source_overrides]
+    try:
+        return CorpusConfig.model_validate_json(json.dumps(state))
+    except ValidationError as error:
+        raise ValueError(
+            f"{path or 'command line'}: the configuration is wrong:\n{describe(error)}"
+        ) from error
+
+
+def _read_json_object(path: Path) -> dict[str, Any]:
+    try:
+        state = json.loads(path.read_bytes())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: is not a readable JSON file: {error}") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: must hold one JSON object")
+    return state

@@ -1,0 +1,211 @@
+"""The manifest: a corpus's identity, written last; checked against itself and its shards when read."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import PrivateAttr, ValidationError
+
+from corpus.config import Record, SourceSettings, describe
+from corpus.document import Reason
+from corpus.tokenizer import TextEncoder, special_token_ids, tokenizer_fingerprint
+
+FILE_NAME = "manifest.json"
+FORMAT_VERSION = 1
+
+
+class TokenizerRecord(Record):
+    """`name` is what the builder was given; `fingerprint` is what identifies the tokenizer."""
+
+    name: str
+    fingerprint: str
+    vocab_size: int
+    dtype: Literal["uint16", "uint32"]
+    cls_token_id: int
+    sep_token_id: int
+    pad_token_id: int
+    mask_token_id: int | None
+    unk_token_id: int
+
+
+class InputRecord(Record):
+    """One input stream as stored: `num_bytes` and XXH3-64 of its bytes before decompression."""
+
+    name: str
+    num_bytes: int
+    hash: str
+
+
+class Counts(Record):
+    """documents_in = documents + sum(rejected), always. `characters` are those of the kept documents."""
+
+    documents_in: int
+    documents: int
+    characters: int
+    tokens: int
+    unk_tokens: int
+    rejected: dict[Reason, int]
+
+
+class SourceRecord(SourceSettings, Counts):
+    """A source: what it is, its inputs, what became of its documents, first examples of each rejection."""
+
+    inputs: list[InputRecord]
+    examples: dict[Reason, list[str]]
+
+
+class ShardRecord(Record):
+    name: str
+    num_bytes: int
+
+
+class BlockTable(Record):
+    """Columns of equal length, a block a row, in the order of the corpus. `source` indexes the sources."""
+
+    source: list[int]
+    shard: list[int]
+    offset: list[int]
+    length: list[int]
+    tokens: list[int]
+    documents: list[int]
+    hash: list[str]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+class Manifest(Record):
+    format_version: int
+    fingerprint: str
+    tokenizer: TokenizerRecord
+    sources: list[SourceRecord]
+    totals: Counts
+    shards: list[ShardRecord]
+    blocks: BlockTable
+    _folder: Path = PrivateAttr(default=Path())
+
+    @property
+    def folder(self) -> Path:
+        """Where the shards lie; known once loaded."""
+        return self._folder
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(self.tokenizer.dtype)
+
+
+def build_tokenizer_record(name: str, tokenizer: Any) -> TokenizerRecord:
+    """The record of a loaded tokenizer; `name` is its folder or hub id."""
+    encoder = TextEncoder(tokenizer)
+    state = {
+        "name": name,
+        "fingerprint": tokenizer_fingerprint(tokenizer),
+        "vocab_size": encoder.num_tokens,
+        "dtype": encoder.dtype.name,
+    }
+    ids = {f"{token}_token_id": index for token, index in special_token_ids(tokenizer).items()}
+    return TokenizerRecord.model_validate(state | ids)
+
+
+def corpus_fingerprint(tokenizer: TokenizerRecord, blocks: BlockTable) -> str:
+    """SHA-256 of all that determines the rows, and of nothing else: no path, no date, no shard boundary."""
+    state = [tokenizer.fingerprint, tokenizer.dtype, blocks.tokens, blocks.documents, blocks.hash]
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+
+
+def total_counts(sources: list[SourceRecord]) -> Counts:
+    fields = ("documents_in", "documents", "characters", "tokens", "unk_tokens")
+    rejected = {reason: sum(source.rejected.get(reason, 0) for source in sources) for reason in Reason}
+    sums = {field: sum(getattr(source, field) for source in sources) for field in fields}
+    return Counts(**sums, rejected={reason: count for reason, count in rejected.items() if count})
+
+
+def save_manifest(manifest: Manifest, folder: Path) -> None:
+    """Writes manifest.json in one step: a reader sees the whole of it or none."""
+    data = json.dumps(manifest.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, indent=None)
+    temporary = folder / (FILE_NAME + ".partial")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(data + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(folder / FILE_NAME)
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames inside a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def load_manifest(path: str | Path) -> Manifest:
+    """The manifest of a corpus folder (or the file itself), checked whole.
+
+    Raises ValueError when it is not there, not JSON, of another version, contradicts itself, or when a shard
+    is missing or has another size: found here, before anything is read.
+    """
+    path = Path(path)
+    file = path / FILE_NAME if path.is_dir() else path
+    try:
+        state = json.loads(file.read_bytes())
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{file}: there is no manifest; build the corpus with launch/build_corpus.py"
+        ) from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{file}: is not a readable JSON file: {error}") from error
+    version = state.get("format_version") if isinstance(state, dict) else None
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{file}: format_version is {version}, but this code reads {FORMAT_VERSION}")
+    try:
+        manifest = Manifest.model_validate_json(json.dumps(state))
+    except ValidationError as error:
+        raise ValueError(f"{file}: is not a manifest:\n{describe(error)}") from error
+    manifest._folder = file.parent
+    _check_shards(manifest)
+    _check_contents(manifest, file)
+    return manifest
+
+
+def _check_shards(manifest: Manifest) -> None:
+    for shard in manifest.shards:
+        path = manifest.folder / shard.name
+        if Path(shard.name).name != shard.name:
+            raise ValueError(f"{path}: a shard must lie beside its manifest")
+        if not path.is_file():
+            raise ValueError(f"{path}: the shard is missing")
+        if path.stat().st_size != shard.num_bytes:
+            size = path.stat().st_size
+            raise ValueError(f"{path}: the shard has {size} bytes, but the manifest says {shard.num_bytes}")
+
+
+def _check_contents(manifest: Manifest, file: Path) -> None:
+    blocks = manifest.blocks
+    columns = {name: len(getattr(blocks, name)) for name in BlockTable.model_fields}
+    if len(set(columns.values())) != 1 or not len(blocks):
+        raise ValueError(
+            f"{file}: the columns of the block table must be of one length above zero: {columns}"
+        )
+    if corpus_fingerprint(manifest.tokenizer, blocks) != manifest.fingerprint:
+        raise ValueError(f"{file}: the fingerprint does not match the contents; the file was changed")
+    for name, counts in [("totals", manifest.totals), *((s.name, s) for s in manifest.sources)]:
+        if counts.documents_in != counts.documents + sum(counts.rejected.values()):
+            raise ValueError(f"{file}: {name}: documents_in is not documents + the rejected ones")
+    sums = (sum(blocks.documents), sum(blocks.tokens))
+    if manifest.totals != total_counts(manifest.sources) or sums != (
+        manifest.totals.documents,
+        manifest.totals.tokens,
+    ):
+        raise ValueError(f"{file}: the totals are not the sums over sources and over blocks")
+    for index, (shard, source) in enumerate(zip(blocks.shard, blocks.source, strict=True)):
+        inside = 0 <= shard < len(manifest.shards) and 0 <= source < len(manifest.sources)
+        if not inside or min(blocks.tokens[index], blocks.documents[index]) < 1:
+            raise ValueError(f"{file}: block {index} names a shard or source that is not there, or is empty")
+        if not 0 <= blocks.offset[index] <= manifest.shards[shard].num_bytes - blocks.length[index]:
+            raise ValueError(f"{file}: block {index} lies outside {manifest.shards[shard].name}")

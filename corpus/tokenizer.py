@@ -1,0 +1,97 @@
+"""Text to ids with any fast Hugging Face tokenizer, and the tokenizer's identity."""
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
+
+# Scripts, widths, case, digits, marks, spaces, an emoji sequence, a Han character beyond the basic plane.
+_PROBE = (
+    "知识蒸馏：用２０２４年的大模型，教小模型。“引号”——破折号……ＡＢＣ ｘｙｚ",
+    "Distilling Café naïve HELLO  world's 3.14159 1,000,000 foo_bar@example.com",
+    "㈱ ① ﬁ ½ é e\u0301 ｶﾞ 한국어 русский العربية 👩‍👩‍👧 𠮷野家 龘\n第二行\t制表",
+)
+_REQUIRED = ("cls", "sep", "pad", "unk")
+
+
+def load_tokenizer(name: str) -> Any:
+    """A fast tokenizer from a folder or hub id; code shipped beside it is never run.
+
+    Raises ValueError when it cannot be loaded, has no fast (Rust) backend, or lacks a special token of rows.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # the library raises a dozen types for a folder or id that is not there
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"tokenizer {name!r}: not a folder or hub id that can be loaded: {reason}"
+        ) from error
+    if not tokenizer.is_fast:
+        raise ValueError(f"tokenizer {name!r}: has no fast version (tokenizer.json); convert it first")
+    ids = special_token_ids(tokenizer)
+    missing = [f"{token}_token" for token in _REQUIRED if ids[token] is None]
+    if missing:
+        raise ValueError(f"tokenizer {name!r}: lacks {', '.join(missing)}, which rows need")
+    if ids["pad"] in (ids["cls"], ids["sep"], ids["unk"]):
+        raise ValueError(f"tokenizer {name!r}: pad_token must differ from cls_token, sep_token and unk_token")
+    return tokenizer
+
+
+def special_token_ids(tokenizer: Any) -> dict[str, int | None]:
+    """Ids of cls, sep, pad, mask and unk; None where the tokenizer has none."""
+    return {token: getattr(tokenizer, f"{token}_token_id") for token in (*_REQUIRED, "mask")}
+
+
+class TextEncoder:
+    """Ids of plain text. No special id but unknown ever comes out, whatever the text spells."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.num_tokens = len(tokenizer)
+        self.dtype = np.dtype(np.uint16 if self.num_tokens <= 1 << 16 else np.uint32)
+        self._backend = _without_special_spellings(tokenizer)
+
+    def encode(self, texts: list[str]) -> list[np.ndarray]:
+        """One array of ids a text, without special tokens and never cut. Texts are normalised already."""
+        encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.array(encoding.ids, dtype=self.dtype) for encoding in encodings]
+
+
+def _without_special_spellings(tokenizer: Any) -> Tokenizer:
+    """The backend with its special tokens respelled by a NUL, which normalised text cannot hold.
+
+    `encode_special_tokens` alone is not enough: a unigram model has `<s>` as a piece and finds it in text.
+    """
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    special = {entry["content"] for entry in state["added_tokens"] if entry["special"]} - {
+        tokenizer.unk_token
+    }
+    for entry in state["added_tokens"]:
+        if entry["content"] in special:
+            entry["content"] = "\0" + entry["content"]
+    vocab = state["model"]["vocab"]
+    if isinstance(vocab, dict):
+        state["model"]["vocab"] = {_respell(piece, special): index for piece, index in vocab.items()}
+    else:
+        state["model"]["vocab"] = [[_respell(piece, special), score] for piece, score in vocab]
+    state |= {"post_processor": None, "truncation": None, "padding": None}
+    backend = Tokenizer.from_str(json.dumps(state))
+    backend.encode_special_tokens = True
+    return backend
+
+
+def _respell(piece: str, special: set[str]) -> str:
+    return "\0" + piece if piece in special else piece
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """SHA-256 of what the tokenizer does, not of its files: the same for a folder and a hub copy of it.
+
+    Covers every token by id, the special ids, and the ids of a probe text, so another normaliser shows too.
+    """
+    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    probe = [ids.tolist() for ids in TextEncoder(tokenizer).encode(list(_PROBE))]
+    state = [tokens, sorted(special_token_ids(tokenizer).items()), probe]
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()

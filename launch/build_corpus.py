@@ -1,0 +1,123 @@
+"""Builds a corpus, or verifies one.
+
+python launch/build_corpus.py --config configs/corpus/wiki2019zh.json
+python launch/build_corpus.py --input PATH ... --format lines --tokenizer FOLDER_OR_ID --output FOLDER
+python launch/build_corpus.py --verify FOLDER_OR_MANIFEST
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import argparse
+import time
+import warnings
+
+from corpus.builder import build_corpus
+from corpus.config import CorpusConfig, load_config
+from corpus.manifest import Counts, Manifest, load_manifest
+from corpus.shard import verify
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", help="JSON file; flags override its keys")
+    parser.add_argument(
+        "--verify", metavar="CORPUS", help="reread every block of a corpus and check it; builds nothing"
+    )
+    parser.add_argument("--tokenizer", help="folder or hub id of a fast tokenizer")
+    parser.add_argument("--output", help="folder to write")
+    source = parser.add_argument_group("source")
+    source.add_argument(
+        "--input", nargs="+", dest="inputs", help="files, folders or zips; .gz and .zst as they are"
+    )
+    source.add_argument("--format", help="wiki2019zh, clue, lines or jsonl")
+    source.add_argument("--text-fields", nargs="+", help="jsonl: fields that make the document, in order")
+    source.add_argument("--id-field", help="jsonl: field that names the document in messages")
+    source.add_argument("--licence", help="licence of the texts, kept in the manifest")
+    source.add_argument("--name", help="name of the source; else that of the first input")
+    return parser.parse_args(arguments)
+
+
+def build_config(arguments: argparse.Namespace) -> CorpusConfig:
+    """The file's configuration under the flags that were given."""
+    given = {key: value for key, value in vars(arguments).items() if value is not None}
+    overrides = {key: given[key] for key in given.keys() & {"tokenizer", "output"}}
+    source = {key: given[key] for key in given.keys() - {"tokenizer", "output", "config", "verify"}}
+    if "inputs" in source and not arguments.config:
+        source.setdefault("name", Path(source["inputs"][0]).resolve().name.split(".")[0])
+    return load_config(arguments.config, overrides, source)
+
+
+def summarize(manifest: Manifest, seconds: float | None = None) -> str:
+    """A table, a source a line and the total; below it what was rejected and the corpus's identity."""
+    header = ("source", "in", "kept", "tokens", "tokens/char", "unk %", "bytes/token")
+    lengths = [0] * len(manifest.sources)
+    for index, length in zip(manifest.blocks.source, manifest.blocks.length, strict=True):
+        lengths[index] += length
+    rows = [_columns(s.name, s, length) for s, length in zip(manifest.sources, lengths, strict=True)]
+    table = [header, *rows, _columns("total", manifest.totals, sum(lengths))]
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if not column else cell.rjust(width)
+            for column, (cell, width) in enumerate(cells)
+        )
+        for cells in (list(zip(row, widths, strict=True)) for row in table)
+    ]
+    for source in manifest.sources:
+        for reason, count in source.rejected.items():
+            lines.append(f"rejected  {source.name}: {reason} {count:,}, e.g. {source.examples[reason][0]}")
+    num_bytes = sum(item.num_bytes for source in manifest.sources for item in source.inputs)
+    rate = f" in {seconds:.1f} s, {num_bytes / 1e6 / seconds:.1f} MB/s" if seconds else ""
+    lines.append(
+        f"{num_bytes / 1e6:.1f} MB of input{rate}; "
+        f"{len(manifest.blocks):,} blocks in {len(manifest.shards)} shards"
+    )
+    lines.append(f"{manifest.folder}  fingerprint {manifest.fingerprint}")
+    return "\n".join(lines)
+
+
+def _columns(name: str, counts: Counts, num_bytes: int) -> tuple[str, ...]:
+    tokens = max(counts.tokens, 1)
+    return (
+        name,
+        f"{counts.documents_in:,}",
+        f"{counts.documents:,}",
+        f"{counts.tokens:,}",
+        f"{counts.tokens / max(counts.characters, 1):.3f}",
+        f"{100 * counts.unk_tokens / tokens:.3f}",
+        f"{num_bytes / tokens:.2f}",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The exit code: 1 for a corpus that `--verify` finds faults in."""
+    start = time.perf_counter()
+    if arguments.verify:
+        manifest = load_manifest(arguments.verify)
+        faults = verify(manifest)
+        print(summarize(manifest))
+        print("\n".join(faults) or f"verified: {len(manifest.blocks):,} blocks are sound")
+        return 1 if faults else 0
+    manifest, is_new = build_corpus(build_config(arguments))
+    seconds = time.perf_counter() - start
+    print(summarize(manifest, seconds if is_new else None))
+    print("built" if is_new else "already built: the folder holds this corpus, nothing was changed")
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    try:
+        return run(parse_arguments(arguments))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
