@@ -27,9 +27,7 @@ def checksum(frame: bytes) -> str:
     return xxhash.xxh3_64_hexdigest(frame)
 
 
-def unpack(
-    frame: bytes, dtype: np.dtype, num_tokens: int, num_documents: int
-) -> tuple[np.ndarray, np.ndarray]:
+def unpack(frame: bytes, dtype: np.dtype, num_tokens: int, num_documents: int) -> tuple[np.ndarray, np.ndarray]:
     """Ids [tokens] and documents' lengths [documents] of a frame; ValueError if it is not what was told."""
     num_bytes = 4 + 4 * num_documents + dtype.itemsize * num_tokens
     try:

@@ -212,22 +212,16 @@ def _new_partial_folder(output: Path) -> Path:
     partial = output.with_name(output.name + ".partial")
     if partial.exists():
         foreign = [
-            path.name
-            for path in partial.iterdir()
-            if not path.name.startswith(("shard-", FILE_NAME)) or path.is_dir()
+            path.name for path in partial.iterdir() if not path.name.startswith(("shard-", FILE_NAME)) or path.is_dir()
         ]
         if foreign:
-            raise ValueError(
-                f"{partial}: is needed for building, but holds other files: {', '.join(foreign[:3])}"
-            )
+            raise ValueError(f"{partial}: is needed for building, but holds other files: {', '.join(foreign[:3])}")
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
     return partial
 
 
-def _existing(
-    config: CorpusConfig, record: TokenizerRecord, parts: list[list[Part]], output: Path
-) -> Manifest:
+def _existing(config: CorpusConfig, record: TokenizerRecord, parts: list[list[Part]], output: Path) -> Manifest:
     """The manifest of an output folder that holds just this build; the inputs are read again to know."""
     if not (output / FILE_NAME).is_file():
         raise ValueError(f"{output}: is not empty and holds no corpus; choose another output folder")

@@ -60,16 +60,12 @@ def describe(error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
         path = ".".join(map(str, problem["loc"])) or "(whole)"
-        came = (
-            "" if problem["type"] in ("missing", "value_error") else f", not {json.dumps(problem['input'])}"
-        )
+        came = "" if problem["type"] in ("missing", "value_error") else f", not {json.dumps(problem['input'])}"
         lines.append(f"  {path}: {problem['msg'].removeprefix('Value error, ')}{came}")
     return "\n".join(lines)
 
 
-def load_config(
-    path: str | Path | None, overrides: dict[str, Any], source_overrides: dict[str, Any]
-) -> CorpusConfig:
+def load_config(path: str | Path | None, overrides: dict[str, Any], source_overrides: dict[str, Any]) -> CorpusConfig:
     """The configuration in a file with flags laid over it; either may be missing.
 
     Raises ValueError naming every problem at once, and where source flags meet a file of several sources.
@@ -85,9 +81,7 @@ def load_config(
     try:
         return CorpusConfig.model_validate_json(json.dumps(state))
     except ValidationError as error:
-        raise ValueError(
-            f"{path or 'command line'}: the configuration is wrong:\n{describe(error)}"
-        ) from error
+        raise ValueError(f"{path or 'command line'}: the configuration is wrong:\n{describe(error)}") from error
 
 
 def _read_json_object(path: Path) -> dict[str, Any]:

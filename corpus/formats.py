@@ -91,9 +91,7 @@ def _read_json(
             yield Reject(Reason.NOT_AN_OBJECT, place), {}
 
 
-def _read_record(
-    record: dict, place: str, text_fields: tuple[str, ...], id_field: str | None
-) -> Document | Reject:
+def _read_record(record: dict, place: str, text_fields: tuple[str, ...], id_field: str | None) -> Document | Reject:
     identity = str(record.get(id_field, "")) if id_field else ""
     texts = [record.get(field) for field in text_fields]
     if all(isinstance(text, str) for text in texts):

@@ -38,8 +38,7 @@ class Ledger:
             reasons = ", ".join(f"{reason} {count}" for reason, count in self.rejected.most_common())
             examples = ", ".join(list(chain(*self.examples.values()))[:_NUM_EXAMPLES])
             warnings.warn(
-                f"{source.name}: {num_rejected} of {self.documents_in} documents rejected ({reasons}), "
-                f"e.g. {examples}",
+                f"{source.name}: {num_rejected} of {self.documents_in} documents rejected ({reasons}), e.g. {examples}",
                 stacklevel=2,
             )
         return SourceRecord(**source.model_dump(exclude={"inputs"}), **vars(self))

@@ -155,9 +155,7 @@ def load_manifest(path: str | Path) -> Manifest:
     try:
         state = json.loads(file.read_bytes())
     except FileNotFoundError as error:
-        raise ValueError(
-            f"{file}: there is no manifest; build the corpus with launch/build_corpus.py"
-        ) from error
+        raise ValueError(f"{file}: there is no manifest; build the corpus with launch/build_corpus.py") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{file}: is not a readable JSON file: {error}") from error
     version = state.get("format_version") if isinstance(state, dict) else None
@@ -189,9 +187,7 @@ def _check_contents(manifest: Manifest, file: Path) -> None:
     blocks = manifest.blocks
     columns = {name: len(getattr(blocks, name)) for name in BlockTable.model_fields}
     if len(set(columns.values())) != 1 or not len(blocks):
-        raise ValueError(
-            f"{file}: the columns of the block table must be of one length above zero: {columns}"
-        )
+        raise ValueError(f"{file}: the columns of the block table must be of one length above zero: {columns}")
     if corpus_fingerprint(manifest.tokenizer, blocks) != manifest.fingerprint:
         raise ValueError(f"{file}: the fingerprint does not match the contents; the file was changed")
     for name, counts in [("totals", manifest.totals), *((s.name, s) for s in manifest.sources)]:

@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 import torch
@@ -66,7 +66,7 @@ class RowStream:
 
     def batches(
         self, position: int, rows_per_batch: int, rank: int = 0, world_size: int = 1
-    ) -> Iterator[dict[str, torch.Tensor]]:
+    ) -> Generator[dict[str, torch.Tensor], None, None]:
         """Batches without end from a position on: int64 input_ids, attention_mask, token_type_ids [B, L].
 
         The i-th batches of all ranks together are the rows from position + i * rows_per_batch * world_size
@@ -74,9 +74,7 @@ class RowStream:
         what goes wrong in it is raised here.
         """
         if position < 0 or rows_per_batch < 1:
-            raise ValueError(
-                f"position ({position}) must be at least 0, rows_per_batch ({rows_per_batch}) at least 1"
-            )
+            raise ValueError(f"position ({position}) must be at least 0, rows_per_batch ({rows_per_batch}) at least 1")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank is {rank}, but must lie in 0 to {world_size - 1}")
         reads = self._read_ahead(position + rank, rows_per_batch, world_size)
@@ -102,7 +100,9 @@ class RowStream:
         }
 
 
-def _prefetch(items: Iterator[dict[str, torch.Tensor]], num_items: int) -> Iterator[dict[str, torch.Tensor]]:
+def _prefetch(
+    items: Iterator[dict[str, torch.Tensor]], num_items: int
+) -> Generator[dict[str, torch.Tensor], None, None]:
     """The same items, made by a daemon thread up to `num_items` ahead."""
     ready: queue.Queue = queue.Queue(num_items)
     stop = threading.Event()

@@ -26,9 +26,7 @@ def load_tokenizer(name: str) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # the library raises a dozen types for a folder or id that is not there
         reason = str(error).strip().split("\n")[0]
-        raise ValueError(
-            f"tokenizer {name!r}: not a folder or hub id that can be loaded: {reason}"
-        ) from error
+        raise ValueError(f"tokenizer {name!r}: not a folder or hub id that can be loaded: {reason}") from error
     if not tokenizer.is_fast:
         raise ValueError(f"tokenizer {name!r}: has no fast version (tokenizer.json); convert it first")
     ids = special_token_ids(tokenizer)
@@ -65,9 +63,7 @@ def _without_special_spellings(tokenizer: Any) -> Tokenizer:
     `encode_special_tokens` alone is not enough: a unigram model has `<s>` as a piece and finds it in text.
     """
     state = json.loads(tokenizer.backend_tokenizer.to_str())
-    special = {entry["content"] for entry in state["added_tokens"] if entry["special"]} - {
-        tokenizer.unk_token
-    }
+    special = {entry["content"] for entry in state["added_tokens"] if entry["special"]} - {tokenizer.unk_token}
     for entry in state["added_tokens"]:
         if entry["content"] in special:
             entry["content"] = "\0" + entry["content"]

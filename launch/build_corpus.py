@@ -21,9 +21,7 @@ from corpus.shard import verify
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", help="JSON file; flags override its keys")
     parser.add_argument(
         "--verify", metavar="CORPUS", help="reread every block of a corpus and check it; builds nothing"
@@ -31,9 +29,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tokenizer", help="folder or hub id of a fast tokenizer")
     parser.add_argument("--output", help="folder to write")
     source = parser.add_argument_group("source")
-    source.add_argument(
-        "--input", nargs="+", dest="inputs", help="files, folders or zips; .gz and .zst as they are"
-    )
+    source.add_argument("--input", nargs="+", dest="inputs", help="files, folders or zips; .gz and .zst as they are")
     source.add_argument("--format", help="wiki2019zh, clue, lines or jsonl")
     source.add_argument("--text-fields", nargs="+", help="jsonl: fields that make the document, in order")
     source.add_argument("--id-field", help="jsonl: field that names the document in messages")
@@ -62,10 +58,7 @@ def summarize(manifest: Manifest, seconds: float | None = None) -> str:
     table = [header, *rows, _columns("total", manifest.totals, sum(lengths))]
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
     lines = [
-        "  ".join(
-            cell.ljust(width) if not column else cell.rjust(width)
-            for column, (cell, width) in enumerate(cells)
-        )
+        "  ".join(cell.ljust(width) if not column else cell.rjust(width) for column, (cell, width) in enumerate(cells))
         for cells in (list(zip(row, widths, strict=True)) for row in table)
     ]
     for source in manifest.sources:
@@ -74,8 +67,7 @@ def summarize(manifest: Manifest, seconds: float | None = None) -> str:
     num_bytes = sum(item.num_bytes for source in manifest.sources for item in source.inputs)
     rate = f" in {seconds:.1f} s, {num_bytes / 1e6 / seconds:.1f} MB/s" if seconds else ""
     lines.append(
-        f"{num_bytes / 1e6:.1f} MB of input{rate}; "
-        f"{len(manifest.blocks):,} blocks in {len(manifest.shards)} shards"
+        f"{num_bytes / 1e6:.1f} MB of input{rate}; {len(manifest.blocks):,} blocks in {len(manifest.shards)} shards"
     )
     lines.append(f"{manifest.folder}  fingerprint {manifest.fingerprint}")
     return "\n".join(lines)

@@ -15,11 +15,11 @@ from pathlib import Path
 # The deepspeed launcher puts only launch/ on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from corpus.manifest import Manifest, read_manifest
-from corpus.stream import RowStream
-from corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
 from transformers.utils import logging as transformers_logging
 
+from corpus.manifest import Manifest, load_manifest
+from corpus.stream import RowStream
+from corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
 from launch.run_config import RunConfig, changed_keys, read_run_config
 from pretrain.engine import StudentEngine, start_distributed
 from pretrain.student import build_student
@@ -42,7 +42,7 @@ def check_input(config: RunConfig, run: Path) -> Manifest:
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     config.deepspeed.accumulation_steps(world_size)
     config.check(read_teacher_shape(config.teacher.path))
-    manifest = read_manifest(config.corpus.manifest)
+    manifest = load_manifest(config.corpus.manifest)
     expected = tokenizer_fingerprint(load_tokenizer(config.teacher.path))
     if manifest.tokenizer.fingerprint != expected:
         raise ValueError(
@@ -74,7 +74,7 @@ def write_run_folder(
 ) -> None:
     """config.json, run.json and tokenizer/: what publishing and every later reader needs to know about the run."""
     run.mkdir(parents=True, exist_ok=True)
-    corpus = {"fingerprint": manifest.fingerprint, "tokens": manifest.tokens, "documents": manifest.documents}
+    corpus = {"fingerprint": manifest.fingerprint, **manifest.totals.model_dump(include={"tokens", "documents"})}
     corpus["sources"] = [{"name": source.name, "licence": source.licence} for source in manifest.sources]
     facts = {
         "corpus": corpus,

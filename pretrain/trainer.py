@@ -45,7 +45,7 @@ class Trainer:
         config: TrainingConfig,
         teacher: Teacher,
         engines: Sequence[StudentEngine],
-        batches_from: Callable[[int], Generator[Batch, None, None]],
+        batches_from: Callable[[int], Generator[dict[str, Tensor], None, None]],
         rows_per_step: int,
         row_tokens: int,
         device: torch.device,
