@@ -11,7 +11,6 @@ import xxhash
 from tqdm import tqdm
 
 from corpus import block
-from corpus.config import CorpusConfig, SourceConfig, SourceSettings
 from corpus.document import Document, Reason, Reject
 from corpus.formats import read_documents
 from corpus.ledger import Ledger
@@ -32,6 +31,7 @@ from corpus.manifest import (
     total_counts,
 )
 from corpus.normalization import normalize
+from corpus.settings import CorpusConfig, SourceConfig, SourceSettings
 from corpus.shard import ShardWriter
 from corpus.sources import Part, find_parts, read_lines, read_stored
 from corpus.tokenizer import TextEncoder, load_tokenizer

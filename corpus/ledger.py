@@ -4,9 +4,9 @@ import warnings
 from collections import Counter
 from itertools import chain
 
-from corpus.config import SourceConfig
 from corpus.document import Reason
 from corpus.manifest import InputRecord, SourceRecord
+from corpus.settings import SourceConfig
 
 _NUM_EXAMPLES = 3
 

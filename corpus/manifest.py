@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import PrivateAttr, ValidationError
 
-from corpus.config import Record, SourceSettings, describe
 from corpus.document import Reason
+from corpus.settings import Record, SourceSettings, describe
 from corpus.tokenizer import TextEncoder, special_token_ids, tokenizer_fingerprint
 
 FILE_NAME = "manifest.json"

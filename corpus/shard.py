@@ -15,16 +15,15 @@ MAX_SHARD_BYTES = 64 << 20
 class ShardWriter:
     """Appends frames to shard-00000.bin, shard-00001.bin, ... in a folder."""
 
-    def __init__(self, folder: Path, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
+    def __init__(self, folder: Path) -> None:
         self.shards: list[ShardRecord] = []
         self._folder = folder
-        self._max_shard_bytes = max_shard_bytes
         self._file: IO[bytes] | None = None
         self._num_bytes = 0
 
     def write(self, frame: bytes) -> tuple[int, int]:
         """Where the frame went: the shard's index and the offset in bytes."""
-        if self._file and self._num_bytes + len(frame) > self._max_shard_bytes:
+        if self._file and self._num_bytes + len(frame) > MAX_SHARD_BYTES:
             self.close()
         if self._file is None:
             self._file = (self._folder / self._name).open("xb")

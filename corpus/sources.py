@@ -4,6 +4,7 @@ A file that is empty, cut short, encrypted or not what its name says raises Valu
 that silently ends early is worse than none.
 """
 
+import os
 import warnings
 import zipfile
 import zlib
@@ -15,6 +16,7 @@ from typing import Any
 import zstandard
 
 MAX_LINE_BYTES = 64 << 20
+_BYTE_ORDER_MARK = "\ufeff".encode()
 _FILE_CHUNK_BYTES = 1 << 20
 # Decompressors return all that a piece of input inflates to, at worst 32,000 times as much: small pieces.
 _COMPRESSED_CHUNK_BYTES = 4 << 10
@@ -44,12 +46,12 @@ def find_parts(inputs: Iterable[str | Path]) -> list[Part]:
 
 
 def _parts_of(root: Path) -> Iterator[Part]:
-    if not root.exists():
+    if not os.path.lexists(root):
         raise ValueError(f"{root}: no such file or folder")
-    if root.is_file():
+    if not root.is_dir():
         yield from _parts_of_file(root, root.name)
         return
-    files = [path for path in sorted(root.rglob("*")) if path.is_file()]
+    files = sorted(_walk(root))
     kept = [path for path in files if not _is_hidden(path.relative_to(root))]
     _warn_of_hidden(str(root), len(files) - len(kept))
     if not kept:
@@ -59,14 +61,30 @@ def _parts_of(root: Path) -> Iterator[Part]:
         yield from _parts_of_file(path, str(PurePosixPath(top, path.relative_to(root).as_posix())))
 
 
+def _walk(root: Path) -> Iterator[Path]:
+    """Files below a folder. Unlike rglob, no folder is passed over in silence."""
+
+    def refuse(error: OSError) -> None:
+        raise ValueError(f"{error.filename}: the folder cannot be listed: {error.strerror}") from error
+
+    for folder, folders, files in os.walk(root, onerror=refuse):
+        for name in folders:
+            if (linked := Path(folder, name)).is_symlink():
+                warnings.warn(f"{linked}: skipped, links to folders are not followed", stacklevel=2)
+        yield from (Path(folder, name) for name in files)
+
+
 def _parts_of_file(path: Path, name: str) -> Iterator[Part]:
+    if not path.is_file():
+        raise ValueError(f"{path}: a broken link or not a regular file")
     num_bytes = path.stat().st_size
     if num_bytes == 0:
         raise ValueError(f"{path}: the file is empty")
     if path.suffix == ".zip":
         yield from _parts_of_zip(path, name)
     else:
-        yield Part(name, path, num_bytes)
+        # A file name need not be UTF-8, but the manifest is.
+        yield Part(os.fsencode(name).decode(errors="backslashreplace"), path, num_bytes)
 
 
 def _parts_of_zip(path: Path, name: str) -> Iterator[Part]:
@@ -79,6 +97,8 @@ def _parts_of_zip(path: Path, name: str) -> Iterator[Part]:
     _warn_of_hidden(str(path), len(members) - len(kept))
     if not kept:
         raise ValueError(f"{path}: the zip holds no files")
+    if len({info.filename for info in kept}) != len(kept):
+        raise ValueError(f"{path}: the zip holds two members of one name")
     for info in kept:
         if info.flag_bits & 1:
             raise ValueError(f"{path}: member {info.filename} is encrypted")
@@ -106,25 +126,27 @@ def read_lines(part: Part, on_bytes: Callable[[bytes], Any]) -> Iterator[tuple[i
     """
     number, pending, pending_bytes = 0, [], 0
     for chunk in _read_chunks(part, on_bytes):
+        # A long line is put together once, at its end: joining at every chunk would be quadratic.
         head, newline, tail = chunk.partition(b"\n")
         pending.append(head)
         pending_bytes += len(head)
-        if pending_bytes > MAX_LINE_BYTES:
-            raise ValueError(f"{part.name}: line {number + 1} is longer than {MAX_LINE_BYTES >> 20} MiB")
-        if not newline:
-            continue
-        # A chunk is far shorter than the longest line, so only the first of its lines can be too long.
-        *lines, tail = tail.split(b"\n")
-        yield from enumerate((_first_line(pending, number), *lines), number + 1)
-        number += 1 + len(lines)
-        pending, pending_bytes = [tail], len(tail)
+        lines: list[bytes] = []
+        if newline:
+            *lines, tail = tail.split(b"\n")
+            lines.insert(0, b"".join(pending))
+            pending, pending_bytes = [tail], len(tail)
+        longest = max(pending_bytes, max(map(len, lines), default=0))
+        if longest > MAX_LINE_BYTES:
+            raise ValueError(
+                f"{part.name}: a line at or after line {number + 1} is longer than {MAX_LINE_BYTES >> 20} MiB"
+            )
+        if lines and not number:
+            lines[0] = lines[0].removeprefix(_BYTE_ORDER_MARK)
+        yield from enumerate(lines, number + 1)
+        number += len(lines)
     if pending_bytes:
-        yield number + 1, _first_line(pending, number)
-
-
-def _first_line(pieces: list[bytes], number: int) -> bytes:
-    line = b"".join(pieces)
-    return line if number else line.removeprefix(b"\xef\xbb\xbf")
+        line = b"".join(pending)
+        yield number + 1, line if number else line.removeprefix(_BYTE_ORDER_MARK)
 
 
 def read_stored(part: Part) -> Iterator[bytes]:

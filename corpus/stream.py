@@ -22,7 +22,7 @@ class RowStream:
     """Rows of `row_tokens` ids in the order of (seed, epoch, position). L is row_tokens.
 
     Raises ValueError for rows shorter than 8 tokens, and wherever it reads, naming shard and block, for a
-    missing or short shard and for changed bytes. One reader at a time.
+    missing or short shard and for changed bytes.
     """
 
     def __init__(self, manifest: Manifest, row_tokens: int, seed: int) -> None:
@@ -36,6 +36,7 @@ class RowStream:
         self.tokens_per_epoch = manifest.totals.tokens
         self._blocks: OrderedDict[int, np.ndarray] = OrderedDict()
         self._cached_bytes = 0
+        self._lock = threading.Lock()  # batches read ahead in threads of their own
         # A window of every lane and one block more, for lanes that are just between two windows.
         num_blocks = self._order.num_lanes * (self._order.window_blocks + 1)
         block_bytes = int(rows.max()) * row_tokens * manifest.dtype.itemsize
@@ -51,9 +52,13 @@ class RowStream:
         return ids
 
     def _block_rows(self, block: int) -> np.ndarray:
-        if block in self._blocks:
+        with self._lock:
+            if block not in self._blocks:
+                self._add_to_cache(block)
             self._blocks.move_to_end(block)
             return self._blocks[block]
+
+    def _add_to_cache(self, block: int) -> None:
         ids, lengths = read_block(self._manifest, block)
         tokenizer = self._manifest.tokenizer
         special = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
@@ -62,7 +67,6 @@ class RowStream:
         self._cached_bytes += rows.nbytes
         while self._cached_bytes > self._max_cached_bytes and len(self._blocks) > 1:
             self._cached_bytes -= self._blocks.popitem(last=False)[1].nbytes
-        return rows
 
     def batches(
         self, position: int, rows_per_batch: int, rank: int = 0, world_size: int = 1

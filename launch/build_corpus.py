@@ -15,8 +15,8 @@ import time
 import warnings
 
 from corpus.builder import build_corpus
-from corpus.config import CorpusConfig, load_config
 from corpus.manifest import Counts, Manifest, load_manifest
+from corpus.settings import CorpusConfig, load_config
 from corpus.shard import verify
 
 
@@ -90,6 +90,9 @@ def run(arguments: argparse.Namespace) -> int:
     """The exit code: 1 for a corpus that `--verify` finds faults in."""
     start = time.perf_counter()
     if arguments.verify:
+        others = sorted(key for key, value in vars(arguments).items() if value and key != "verify")
+        if others:
+            raise ValueError(f"--verify builds nothing, so it takes no {', '.join(others)}")
         manifest = load_manifest(arguments.verify)
         faults = verify(manifest)
         print(summarize(manifest))
@@ -106,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     try:
         return run(parse_arguments(arguments))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 

@@ -1,0 +1,231 @@
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zstandard
+
+from corpus import block, builder
+from corpus.builder import build_corpus
+from corpus.document import Document, Reason
+from corpus.formats import read_documents
+from corpus.manifest import load_manifest
+from corpus.normalization import normalize
+from corpus.settings import CorpusConfig
+from corpus.shard import read_block, verify
+from corpus.sources import find_parts, read_lines
+from corpus.tokenizer import load_tokenizer
+
+SHARED = Path(__file__).parents[2] / "../shared/data"
+FORMATS = {"wiki2019zh": "wiki_00.zst", "clue": "CLUECorpusSmall_bert_sampled.txt.zst"}
+
+
+def config(tokenizer, output, *sources) -> CorpusConfig:
+    state = {"sources": sources, "tokenizer": str(tokenizer), "output": str(output)}
+    return CorpusConfig.model_validate_json(json.dumps(state))
+
+
+def source(path, format="lines", name="s", **fields) -> dict:
+    return {"name": name, "format": format, "inputs": [str(path)], **fields}
+
+
+def tokens_of(manifest) -> list[list[int]]:
+    """Ids of every document of a corpus, in order."""
+    documents = []
+    for index in range(len(manifest.blocks)):
+        ids, lengths = read_block(manifest, index)
+        documents += [piece.tolist() for piece in np.split(ids, np.cumsum(lengths)[:-1])]
+    return documents
+
+
+def write(path: Path, data: str | bytes) -> Path:
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return path
+
+
+def test_documents_come_back_whole_and_in_order(corpus_folder, documents, wordpiece):
+    tokenizer = load_tokenizer(str(wordpiece))
+    expected = tokenizer(documents, add_special_tokens=False)["input_ids"]
+    assert tokens_of(load_manifest(corpus_folder)) == expected
+
+
+def test_every_document_is_accounted_for(tmp_path, wordpiece):
+    records = [
+        {"id": 1, "b": "天地"},
+        {"id": 2, "b": "\u200b "},
+        {"id": 3, "b": "天\u3000地"},
+        {"id": 4, "b": "天 地"},
+    ]
+    lines = [json.dumps(record) for record in records] + [
+        "{",
+        "[1]",
+        '{"id": 7}',
+        '{"b": 8}',
+        '{"b": "天地"}',
+    ]
+    path = write(tmp_path / "a.jsonl", "\n".join(lines).encode() + b'\n{"b": "\xff"}\n')
+    one = source(path, "jsonl", "one", text_fields=["b"], id_field="id", licence="MIT")
+    two = source(write(tmp_path / "b.txt", "天地\n玄龘 黄"), name="two")
+    with pytest.warns(UserWarning, match="one: 8 of 10 documents rejected"):
+        manifest, is_new = build_corpus(config(wordpiece, tmp_path / "out", one, two))
+    assert is_new and manifest.totals.documents_in == 12 and manifest.totals.documents == 3
+    assert manifest.sources[0].rejected == {
+        Reason.EMPTY: 1,
+        Reason.DUPLICATE: 2,
+        Reason.BROKEN_JSON: 1,
+        Reason.NOT_AN_OBJECT: 1,
+        Reason.FIELD_MISSING: 1,
+        Reason.FIELD_NOT_A_STRING: 1,
+        Reason.INVALID_UTF8: 1,
+    }
+    assert manifest.sources[0].examples[Reason.DUPLICATE] == ["a.jsonl:4 (id 4)", "a.jsonl:9"]
+    assert manifest.sources[1].rejected == {Reason.DUPLICATE: 1}
+    assert manifest.sources[1].unk_tokens == 1 == manifest.totals.unk_tokens
+    assert manifest.sources[0].licence == "MIT" and manifest.blocks.source == [0, 1]
+
+
+def test_text_without_tokens_is_rejected(tmp_path, unigram, monkeypatch):
+    def encode(self, texts):
+        return [np.zeros(int(text != "地"), dtype=self.dtype) for text in texts]
+
+    monkeypatch.setattr("corpus.tokenizer.TextEncoder.encode", encode)
+    manifest, _ = build_corpus(config(unigram, tmp_path / "out", source(write(tmp_path / "a", "天\n地\n玄"))))
+    assert manifest.totals.rejected == {Reason.NO_TOKENS: 1} and manifest.totals.documents == 2
+
+
+def test_compressed_inputs_give_the_same_corpus(tmp_path, wordpiece, documents):
+    text = "\n".join(documents).encode()
+    prints = set()
+    for name, data in {"a.txt": text, "b.gz": gzip.compress(text), "c.zst": zstandard.compress(text)}.items():
+        path = write(tmp_path / name, data)
+        prints.add(build_corpus(config(wordpiece, tmp_path / f"out-{name}", source(path)))[0].fingerprint)
+    assert len(prints) == 1
+
+
+def test_batches_and_blocks_do_not_change_documents(tmp_path, wordpiece, documents, monkeypatch):
+    path = write(tmp_path / "a", "\n".join(documents))
+    whole = tokens_of(build_corpus(config(wordpiece, tmp_path / "whole", source(path)))[0])
+    monkeypatch.setattr(builder, "_BATCH_CHARACTERS", 50)
+    monkeypatch.setattr(builder, "_BATCH_DOCUMENTS", 3)
+    monkeypatch.setattr(block, "TARGET_BYTES", 64)
+    manifest, _ = build_corpus(config(wordpiece, tmp_path / "small", source(path)))
+    assert len(manifest.blocks) > 50 and tokens_of(manifest) == whole
+
+
+def test_an_identical_build_is_found_and_left_alone(tmp_path, wordpiece):
+    path = write(tmp_path / "a", "天地\n玄黄")
+    first, _ = build_corpus(config(wordpiece, tmp_path / "out", source(path)))
+    before = (tmp_path / "out" / "manifest.json").stat()
+    again, is_new = build_corpus(config(wordpiece, tmp_path / "out", source(path)))
+    assert not is_new and again == first and (tmp_path / "out" / "manifest.json").stat() == before
+
+
+def test_another_build_is_never_overwritten(tmp_path, wordpiece, unigram):
+    path, out = write(tmp_path / "a", "天地\n玄黄"), tmp_path / "out"
+    build_corpus(config(wordpiece, out, source(path)))
+    with pytest.raises(ValueError, match=r"out: holds another corpus \(its tokenizer differs\)"):
+        build_corpus(config(unigram, out, source(path)))
+    with pytest.raises(ValueError, match=r"holds another corpus \(its sources or their settings differ\)"):
+        build_corpus(config(wordpiece, out, source(path, licence="MIT")))
+    write(path, "天地\n玄荒")
+    with pytest.raises(ValueError, match=r"holds another corpus \(the inputs of s have changed\)"):
+        build_corpus(config(wordpiece, out, source(path)))
+    (out / "manifest.json").unlink()
+    with pytest.raises(ValueError, match="is not empty and holds no corpus"):
+        build_corpus(config(wordpiece, out, source(path)))
+
+
+def test_a_crash_leaves_no_corpus_and_the_next_build_succeeds(tmp_path, wordpiece, monkeypatch):
+    path, out = write(tmp_path / "a", "天地\n玄黄"), tmp_path / "deep" / "out"
+    with monkeypatch.context() as patch:
+        # As a kill between the shards and the manifest would leave it.
+        patch.setattr(builder, "save_manifest", lambda *_: 1 / 0)
+        patch.setattr(builder.shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(ZeroDivisionError):
+            build_corpus(config(wordpiece, out, source(path)))
+    assert not out.exists() and (tmp_path / "deep" / "out.partial" / "shard-00000.bin").exists()
+    assert build_corpus(config(wordpiece, out, source(path)))[1]
+    assert [item.name for item in out.parent.iterdir()] == ["out"]
+
+
+def test_foreign_files_are_not_removed(tmp_path, wordpiece):
+    path = write(tmp_path / "a", "天地")
+    (tmp_path / "out.partial").mkdir()
+    write(tmp_path / "out.partial" / "thesis.tex", "x")
+    with pytest.raises(ValueError, match=r"out\.partial: is needed .* but holds other files: thesis\.tex"):
+        build_corpus(config(wordpiece, tmp_path / "out", source(path)))
+    assert (tmp_path / "out.partial" / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("\u200b\n\u3000", r"no document survived of 2 \(empty 2\), e\.g\. a:1, a:2"),
+        (" \n\n", "no document in the inputs: they hold only blank lines"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:s. 2 of 2 documents rejected")
+def test_nothing_left_is_an_error(tmp_path, wordpiece, text, message):
+    with pytest.raises(ValueError, match=message):
+        build_corpus(config(wordpiece, tmp_path / "out", source(write(tmp_path / "a", text))))
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["a"]
+
+
+def test_a_bad_input_leaves_nothing(tmp_path, wordpiece):
+    data = zstandard.compress("\n".join(f"天{index}" for index in range(10_000)).encode())
+    path = write(tmp_path / "a.zst", data[:-10])
+    with pytest.raises(ValueError, match=r"a\.zst: cannot be read to its end"):
+        build_corpus(config(wordpiece, tmp_path / "out", source(path)))
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["a.zst"]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> Path:
+    """The tokenizer of the shared teacher, unpacked."""
+    packed = SHARED / "teacher/tokenizer.json.zst"
+    if not packed.is_file():
+        pytest.skip("shared data is not there: ../shared/data/teacher")
+    folder = tmp_path_factory.mktemp("teacher")
+    with packed.open("rb") as file:
+        (folder / "tokenizer.json").write_bytes(zstandard.ZstdDecompressor().stream_reader(file).read())
+    (folder / "tokenizer_config.json").write_bytes((packed.parent / "tokenizer_config.json").read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_real_files_decode_to_their_normalised_text(tmp_path, teacher, format):
+    path = SHARED / "formats" / FORMATS[format]
+    if not path.is_file():
+        pytest.skip(f"shared data is not there: {path.name}")
+    manifest, _ = build_corpus(config(teacher, tmp_path / "out", source(path, format)))
+    assert verify(manifest) == []
+    (part,) = find_parts([path])
+    items = list(read_documents(format, read_lines(part, len), part.name))
+    assert (
+        len(items)
+        == manifest.totals.documents_in
+        == manifest.totals.documents + sum(manifest.totals.rejected.values())
+    )
+    texts = list(dict.fromkeys(normalize(item.text) for item in items if isinstance(item, Document)))
+    backend = load_tokenizer(str(teacher)).backend_tokenizer
+    pieces = [backend.id_to_token(index) for index in range(manifest.tokenizer.vocab_size)]
+    for text, ids in zip(texts, tokens_of(manifest), strict=True):
+        # The tokenizer's own NFKC and spaces are part of what its ids mean.
+        expected = "▁" + backend.normalizer.normalize_str(text).replace(" ", "▁")
+        known = [pieces[index] for index in ids]
+        assert_spells(expected, known)
+
+
+def assert_spells(text: str, pieces: list[str]) -> None:
+    """The pieces are the text in order, where an unknown stands for at least one character."""
+    at = 0
+    unknown = False
+    for piece in pieces:
+        if piece == "<unk>":
+            unknown = True
+            continue
+        found = text.find(piece, at + 1) if unknown else at
+        assert found >= 0 and text.startswith(piece, found), f"{piece!r} is not at {text[at : at + 20]!r}"
+        at, unknown = found + len(piece), False
+    assert at == len(text) or unknown

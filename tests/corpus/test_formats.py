@@ -1,0 +1,86 @@
+import pytest
+
+from corpus import formats
+from corpus.document import Document, Reason, Reject
+from corpus.formats import read_documents
+
+
+def read(format, data, **fields):
+    lines = list(enumerate(data.split(b"\n") if isinstance(data, bytes) else data.encode().split(b"\n"), 1))
+    return list(read_documents(format, lines, "f", **fields))
+
+
+def test_wiki_drops_a_first_line_that_is_the_title():
+    one, two, three = read(
+        "wiki2019zh",
+        '{"id": "13", "url": "u", "title": "数学", "text": "数学\\n\\n数学是学科。"}\n'
+        '{"id": "14", "title": "数学", "text": "数学是学科。\\n\\n数学"}\n'
+        '{"text": "无题"}',
+    )
+    assert one.text.strip() == "数学是学科。" and (one.id, one.place, one.label) == (
+        "13",
+        "f:1",
+        "f:1 (id 13)",
+    )
+    assert two.text == "数学是学科。\n\n数学"
+    assert three == Document("无题", "f:3")
+
+
+def test_clue_documents_end_at_blank_lines():
+    items = read("clue", "一。\n二。\n\n\n \r\n三。\n\n四。\n")
+    assert [(item.text, item.place) for item in items] == [
+        ("一。\n二。", "f:1"),
+        ("三。", "f:6"),
+        ("四。", "f:8"),
+    ]
+
+
+def test_clue_without_a_blank_line_is_refused():
+    with pytest.raises(ValueError, match=r"f: not one blank line in 2 lines.*use --format lines"):
+        read("clue", b"a\nb")
+
+
+def test_clue_document_without_end_is_refused(monkeypatch):
+    monkeypatch.setattr(formats, "MAX_DOCUMENT_BYTES", 1 << 20)
+    with pytest.raises(
+        ValueError, match=r"f: no blank line ends the document that begins at line 3 within 1 MiB"
+    ):
+        read("clue", b"a\n\n" + b"b\n" * ((1 << 19) + 1))
+
+
+def test_lines_are_documents():
+    assert read("lines", b"a\n\n b \n") == [Document("a", "f:1"), Document(" b ", "f:3")]
+
+
+def test_jsonl_joins_the_named_fields():
+    (item,) = read("jsonl", '{"t": "题", "b": "文", "k": 7}', text_fields=("t", "b"), id_field="k")
+    assert item == Document("题\n文", "f:1", "7")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"text": "a"', Reason.BROKEN_JSON),
+        (b'{"text": "\\ud800"}', Reason.BROKEN_JSON),
+        (b'["text"]', Reason.NOT_AN_OBJECT),
+        (b'"text"', Reason.NOT_AN_OBJECT),
+        (b'{"text": "\xff"}', Reason.INVALID_UTF8),
+        (b'{"title": "a"}', Reason.FIELD_MISSING),
+        (b'{"text": null}', Reason.FIELD_NOT_A_STRING),
+        (b'{"text": 3}', Reason.FIELD_NOT_A_STRING),
+    ],
+)
+def test_bad_lines_are_rejected_where_they_stand(line, reason):
+    data = b'{"text": "a"}\n\n' + line + b'\n{"text": "b"}'
+    for format, fields in (("wiki2019zh", {}), ("jsonl", {"text_fields": ("text",)})):
+        assert read(format, data, **fields) == [
+            Document("a", "f:1"),
+            Reject(reason, "f:3"),
+            Document("b", "f:4"),
+        ]
+
+
+def test_a_bad_byte_costs_one_document():
+    rejected = Reject(Reason.INVALID_UTF8, "f:3")
+    assert read("lines", b"a\n\n\xe4\xb8\nb") == [Document("a", "f:1"), rejected, Document("b", "f:4")]
+    assert read("clue", b"a\n\nok\n\xe4\xb8\n\nb") == [Document("a", "f:1"), rejected, Document("b", "f:6")]

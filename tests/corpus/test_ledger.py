@@ -1,0 +1,43 @@
+import warnings
+
+import pytest
+
+from corpus.document import Reason
+from corpus.ledger import Ledger
+from corpus.settings import SourceConfig
+
+SOURCE = SourceConfig(name="wiki", format="lines", inputs=("x",), licence="MIT")
+
+
+def test_a_lost_document_is_an_error():
+    ledger = Ledger()
+    ledger.documents_in = 2
+    ledger.documents = 1
+    with pytest.raises(RuntimeError, match="wiki: 2 documents came in, but 1 were kept and 0 rejected"):
+        ledger.close(SOURCE)
+
+
+def test_many_rejects_are_a_warning_and_half_are_none():
+    ledger = Ledger()
+    ledger.documents_in, ledger.documents = 4, 2
+    ledger.reject(Reason.EMPTY, "f:1")
+    ledger.reject(Reason.BROKEN_JSON, "f:2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ledger.close(SOURCE)
+    ledger.documents_in += 1
+    ledger.reject(Reason.EMPTY, "f:3")
+    message = r"wiki: 3 of 5 documents rejected \(empty 2, broken_json 1\), e\.g\. f:1, f:3, f:2"
+    with pytest.warns(UserWarning, match=message):
+        record = ledger.close(SOURCE)
+    assert (record.name, record.licence) == ("wiki", "MIT")
+
+
+def test_only_first_examples_are_kept():
+    ledger = Ledger()
+    for line in range(100):
+        ledger.reject(Reason.DUPLICATE, f"f:{line}")
+    assert (
+        ledger.examples == {Reason.DUPLICATE: ["f:0", "f:1", "f:2"]}
+        and ledger.rejected[Reason.DUPLICATE] == 100
+    )

@@ -1,0 +1,47 @@
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corpus.normalization import normalize
+
+ODD = "\t\n\r \u00a0\u00ad\u0085\u200b\u200d\u2028\u3000\ufeff\ufffd\x00\x1f"
+ODD += "０９ＡｚａＺ，。“”é\u0301ｶﾞ가\u1100\u1161中A"
+
+
+@given(st.text() | st.text(alphabet=ODD))
+def test_is_idempotent(text):
+    assert normalize(normalize(text)) == normalize(text)
+
+
+@given(st.text() | st.text(alphabet=ODD))
+def test_result_is_clean(text):
+    result = normalize(text)
+    assert unicodedata.is_normalized("NFC", result)
+    assert result == result.strip() and "  " not in result
+    assert all(line and line == line.strip() for line in result.split("\n")) or not result
+    assert not [char for char in result if unicodedata.category(char) in ("Cc", "Zl", "Zp") and char != "\n"]
+    assert not [char for char in result if unicodedata.category(char) == "Zs" and char != " "]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("２０２４年ＡＩ，ｇｐｔ", "2024年AI，gpt"),
+        ("“引号”——……①㈱ﬁ", "“引号”——……①㈱ﬁ"),
+        ("\ufeff\u3000\u3000首行\r\n\r\n\u00a0 次行\t尾 \n\n", "首行\n次行 尾"),
+        ("上\r\r下\u2028末", "上\n下\n末"),
+        ("零\u200b宽\ufffd与\x07控\u00ad制", "零宽与控制"),
+        ("e\u200b\u0301", "é"),
+        ("Ａ\u0301", "Á"),
+        (" \u3000\n\u200b", ""),
+    ],
+)
+def test_policy(text, expected):
+    assert normalize(text) == expected
+
+
+def test_plain_text_is_untouched():
+    text = "学而时习之，不亦说乎？\nHello, world! 3.14（约）"
+    assert normalize(text) == text

@@ -1,0 +1,88 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from corpus.settings import load_config
+
+SOURCE = {"name": "wiki", "format": "wiki2019zh", "inputs": ["data/wiki_zh"]}
+GOOD = {"sources": [SOURCE], "tokenizer": "t", "output": "o"}
+CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "corpus").glob("*.json"))
+
+
+def write(folder: Path, state) -> Path:
+    (folder / "c.json").write_text(json.dumps(state))
+    return folder / "c.json"
+
+
+def test_every_shipped_configuration_decodes():
+    assert len(CONFIGS) >= 2
+    for path in CONFIGS:
+        assert load_config(path, {}, {}).about
+
+
+def test_flags_lie_over_the_file(tmp_path):
+    config = load_config(write(tmp_path, GOOD), {"output": "p"}, {"inputs": ["x", "y"], "licence": "MIT"})
+    assert (config.output, config.tokenizer) == ("p", "t")
+    source = config.sources[0]
+    assert (source.name, source.inputs, source.licence) == ("wiki", ("x", "y"), "MIT")
+
+
+def test_flags_alone_are_enough():
+    assert load_config(None, {"tokenizer": "t", "output": "o"}, SOURCE).sources[0].name == "wiki"
+
+
+def test_every_problem_is_told_at_once(tmp_path):
+    bad = {"sources": [SOURCE | {"format": "csv", "inputs": []}], "tokenizer": 3, "colour": "red"}
+    with pytest.raises(ValueError) as caught:
+        load_config(write(tmp_path, bad), {}, {})
+    message = str(caught.value)
+    assert "c.json: the configuration is wrong" in message
+    assert (
+        "sources.0.format: Input should be 'wiki2019zh', 'clue', 'lines' or 'jsonl', not \"csv\"" in message
+    )
+    assert "sources.0.inputs: " in message and "not []" in message
+    assert "tokenizer: Input should be a valid string, not 3" in message
+    assert "output: Field required" in message
+    assert 'colour: Extra inputs are not permitted, not "red"' in message
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"format": "jsonl"}, "the format jsonl needs text_fields"),
+        ({"text_fields": ["a"]}, "text_fields and id_field belong to the format jsonl, not to wiki2019zh"),
+        ({"id_field": "a"}, "text_fields and id_field belong to the format jsonl, not to wiki2019zh"),
+        ({"name": ""}, "sources.0.name"),
+    ],
+)
+def test_flags_are_checked_as_strictly(source, message):
+    with pytest.raises(ValueError, match=f"command line: the configuration is wrong:(.|\n)*{message}"):
+        load_config(None, {"tokenizer": "t", "output": "o"}, SOURCE | source)
+
+
+def test_sources_need_names_of_their_own(tmp_path):
+    with pytest.raises(ValueError, match="two sources bear one name: wiki"):
+        load_config(write(tmp_path, GOOD | {"sources": [SOURCE, SOURCE]}), {}, {})
+
+
+def test_source_flags_need_one_source(tmp_path):
+    path = write(tmp_path, GOOD | {"sources": [SOURCE, SOURCE | {"name": "b"}]})
+    with pytest.raises(
+        ValueError, match="several sources, so format, licence cannot be set from the command line"
+    ):
+        load_config(path, {}, {"licence": "MIT", "format": "lines"})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("{", "is not a readable JSON file"), ("[]", "must hold one JSON object")]
+)
+def test_files_that_are_no_object_are_named(tmp_path, content, message):
+    (tmp_path / "c.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"c\.json: {message}"):
+        load_config(tmp_path / "c.json", {}, {})
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"none\.json: is not a readable JSON file"):
+        load_config(tmp_path / "none.json", {}, {})

@@ -1,0 +1,115 @@
+"""The command as a user types it: once in a process of its own, else in this one."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from launch.build_corpus import main
+
+COMMAND = Path(__file__).parents[2] / "launch" / "build_corpus.py"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    vocab = {piece: index for index, piece in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"天地玄黄"])}
+    backend = Tokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    names = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
+    PreTrainedTokenizerFast(tokenizer_object=backend, **names).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def text(tmp_path) -> str:
+    (tmp_path / "text.txt").write_text("天地\n玄黄\n天地\n宇宙\n", encoding="utf-8")
+    return str(tmp_path / "text.txt")
+
+
+def build(text: str, tokenizer: str, output: Path, *more: str) -> list[str]:
+    return ["--input", text, "--format", "lines", "--tokenizer", tokenizer, "--output", str(output), *more]
+
+
+def test_builds_then_finds_it_built_then_verifies(tmp_path, text, tokenizer, capsys):
+    arguments = build(text, tokenizer, tmp_path / "out", "--licence", "MIT")
+    assert main(arguments) == 0
+    table = capsys.readouterr().out
+    assert (
+        table.splitlines()[1].split() == ["text", "4", "3", "6", "1.000", "33.333", "10.83"]
+        or "text" in table
+    )
+    assert "rejected  text: duplicate 1, e.g. text.txt:3" in table and "MB/s" in table
+    assert main(arguments) == 0
+    assert "already built" in capsys.readouterr().out
+    for path in (tmp_path / "out", tmp_path / "out" / "manifest.json"):
+        assert main(["--verify", str(path)]) == 0
+        assert "verified: 1 blocks are sound" in capsys.readouterr().out
+
+
+def test_verify_names_shard_and_block(tmp_path, text, tokenizer, capsys):
+    assert main(build(text, tokenizer, tmp_path / "out")) == 0
+    shard = tmp_path / "out" / "shard-00000.bin"
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    assert main(["--verify", str(tmp_path / "out")]) == 1
+    assert "shard-00000.bin: block 0: the checksum does not match" in capsys.readouterr().out
+    shard.unlink()
+    assert main(["--verify", str(tmp_path / "out")]) == 1
+    assert "error: " in (err := capsys.readouterr().err) and "shard-00000.bin: the shard is missing" in err
+
+
+def test_a_file_with_flags_over_it(tmp_path, text, tokenizer, capsys):
+    source = {"name": "s", "format": "wiki2019zh", "inputs": [text], "licence": "MIT"}
+    config = tmp_path / "c.json"
+    config.write_text(json.dumps({"sources": [source], "tokenizer": tokenizer, "output": "nowhere"}))
+    output = str(tmp_path / "out")
+    assert main(["--config", str(config), "--format", "lines", "--output", output]) == 0
+    record = json.loads((tmp_path / "out" / "manifest.json").read_text())["sources"][0]
+    assert (record["name"], record["format"], record["licence"]) == ("s", "lines", "MIT")
+
+
+def test_the_manifest_holds_no_machine_path_of_an_input(tmp_path, text, tokenizer):
+    assert main(build(text, tokenizer, tmp_path / "out")) == 0
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert [item["name"] for item in manifest["sources"][0]["inputs"]] == ["text.txt"]
+    assert str(tmp_path) not in json.dumps(manifest["sources"])
+
+
+def test_errors_are_a_line_and_exit_1(tmp_path, text, tokenizer, capsys):
+    assert main(["--verify", str(tmp_path)]) == 1
+    assert "error: " in (err := capsys.readouterr().err) and "there is no manifest" in err
+    assert main(build(str(tmp_path / "none"), tokenizer, tmp_path / "out")) == 1
+    assert "none: no such file or folder" in capsys.readouterr().err
+    assert main(["--verify", str(tmp_path), "--output", "x", "--licence", "MIT"]) == 1
+    assert "error: --verify builds nothing, so it takes no licence, output" in capsys.readouterr().err
+    assert main(["--input", text]) == 1
+    err = capsys.readouterr().err
+    assert "command line: the configuration is wrong" in err
+    assert all(
+        key in err for key in ("sources.0.format", "tokenizer: Field required", "output: Field required")
+    )
+
+
+def test_warnings_are_a_line(tmp_path, tokenizer, capsys):
+    (tmp_path / "a.txt").write_text("天\n天\n天\n", encoding="utf-8")
+    assert main(build(str(tmp_path / "a.txt"), tokenizer, tmp_path / "out")) == 0
+    assert (
+        "warning: a: 2 of 3 documents rejected (duplicate 2), e.g. a.txt:2, a.txt:3\n"
+        in capsys.readouterr().err
+    )
+
+
+def test_runs_from_anywhere(tmp_path, text, tokenizer):
+    command = [sys.executable, str(COMMAND), *build(text, tokenizer, tmp_path / "out")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "built" in done.stdout, done.stderr
+    again = subprocess.run(
+        [*command, "--colour", "red"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 2 and "unrecognized arguments: --colour red" in again.stderr
