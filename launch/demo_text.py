@@ -55,7 +55,7 @@ def read_plain_pickle(data: bytes, name: str) -> Any:
 
 
 def read_articles(data: bytes, split: str, name: str) -> list[Article]:
-    """The articles of a pickle `(titles, texts, labels)`; ValueError with `name` where it is anything else."""
+    """The articles of a pickle `(titles, texts, labels)`; ValueError naming it where it is anything else."""
     columns = read_plain_pickle(data, name)
     if not (isinstance(columns, tuple) and len(columns) == 3 and all(isinstance(c, list) for c in columns)):
         raise ValueError(f"{name}: want a tuple of three lists (titles, texts, labels)")

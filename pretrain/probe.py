@@ -39,6 +39,7 @@ def mean_pooled(
         "input_ids"
     ]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    was_training = model.training
     model = model.to(device).eval()
     vectors: list[torch.Tensor] = [torch.empty(0)] * len(rows)
     with tqdm(total=len(rows), desc=progress, unit="text", disable=progress is None, leave=False) as bar:
@@ -50,6 +51,8 @@ def mean_pooled(
             for i, vector in zip(chosen, masked_mean(hidden, batch["attention_mask"]), strict=True):
                 vectors[i] = vector
             bar.update(len(chosen))
+    if was_training:
+        model.train()
     return torch.stack(vectors)
 
 
@@ -136,43 +139,35 @@ def compare_cost(
     num_rounds: int = 5,
     device: str | torch.device = "cpu",
 ) -> dict[str, dict[str, float]]:
-    """Size and speed of `{name: (model, tokenizer)}`, float32, tokenising included.
+    """Size and speed of `{name: (model, tokenizer)}`, each in the precision it has, tokenising included.
 
-    The models take turns on the same texts, so a busy machine slows all of them alike; medians over rounds of
-    `milliseconds_per_text` (batch of 1) and `texts_per_second` (batches of 32). ValueError without texts.
+    The models take turns, text by text and batch by batch, and run on one CPU thread, so that a busy machine
+    slows all of them alike. Medians of `milliseconds_per_text` (one at a time) and `texts_per_second` in
+    batches of 32. ValueError without texts.
     """
     if not texts:
         raise ValueError("no texts to time")
-    one_by_one, batched = list(texts[:8]), [texts[i % len(texts)] for i in range(64)]
-    laps: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
-    for lap in range(num_rounds + 1):
-        for name, (model, tokenizer) in models.items():
-            alone = seconds_per_text(model, tokenizer, one_by_one, 1, max_tokens, device)
-            together = seconds_per_text(model, tokenizer, batched, 32, max_tokens, device)
-            if lap:  # the first lap warms caches and threads
-                laps[name].append((alone, together))
-    return {name: model_size(models[name][0]) | median_speed(laps[name]) for name in models}
+    batch = [texts[i % len(texts)] for i in range(32)]
+    rounds = [[texts[i % len(texts)]] for i in range(4 * num_rounds)]
+    seconds: dict[str, dict[int, list[float]]] = {name: {1: [], 32: []} for name in models}
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for rows in [batch, rounds[0], *[batch] * num_rounds, *rounds]:
+            for name, (model, tokenizer) in models.items():
+                start = time.perf_counter()
+                mean_pooled(model, tokenizer, rows, max_tokens=max_tokens, rows_per_batch=32, device=device)
+                seconds[name][len(rows)].append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(num_threads)
+    return {name: model_size(models[name][0]) | median_speed(seconds[name]) for name in models}
 
 
-def seconds_per_text(
-    model: torch.nn.Module,
-    tokenizer: Any,
-    texts: list[str],
-    rows_per_batch: int,
-    max_tokens: int,
-    device: str | torch.device,
-) -> float:
-    """Wall-clock seconds a text to embed `texts`; vectors end on the CPU, so the device has finished."""
-    start = time.perf_counter()
-    mean_pooled(model, tokenizer, texts, max_tokens=max_tokens, rows_per_batch=rows_per_batch, device=device)
-    return (time.perf_counter() - start) / len(texts)
-
-
-def median_speed(laps: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """Medians of laps (seconds a text alone, seconds a text in batches)."""
+def median_speed(seconds: Mapping[int, Sequence[float]]) -> dict[str, float]:
+    """Medians of `{rows: seconds of each call}`, without the first call, which warms caches."""
     return {
-        "milliseconds_per_text": 1e3 * statistics.median(alone for alone, _ in laps),
-        "texts_per_second": 1 / statistics.median(together for _, together in laps),
+        "milliseconds_per_text": 1e3 * statistics.median(seconds[1][1:]),
+        "texts_per_second": 32 / statistics.median(seconds[32][1:]),
     }
 
 
