@@ -21,7 +21,7 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from launch.report_charts import draw_accuracy, draw_run
-from launch.report_page import millions, render_page
+from launch.report_page import render_page
 from launch.report_run import Run, read_run
 from pretrain.probe import compare_cost, mean_pooled, nearest_neighbour_accuracy
 
@@ -64,19 +64,27 @@ def read_models(arguments: list[str]) -> Models:
         name, found, folder = argument.partition("=")
         if not (name and found and folder) or name in models:
             raise ValueError(f"--models {argument}: want NAME=FOLDER, each name once")
-        if not (Path(folder) / "config.json").is_file():
-            raise ValueError(f"--models {argument}: no model in {folder} (it has no config.json)")
         try:
-            model = AutoModel.from_pretrained(folder, dtype="float32")
-            tokenizer = AutoTokenizer.from_pretrained(folder)
+            models[name] = read_model(Path(folder))
         except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise ValueError(
-                f"--models {argument}: cannot be loaded: {str(error).splitlines()[0]}"
-            ) from error
-        if hasattr(model, "pooler"):
-            model.pooler = None
-        models[name] = (model.eval(), tokenizer)
+            raise ValueError(f"--models {argument}: {str(error).splitlines()[0]}") from error
     return models
+
+
+def read_model(folder: Path) -> tuple[Any, Any]:
+    """(model, tokenizer) of a Hugging Face folder. ValueError where part of either is not there."""
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"no model in {folder} (it has no config.json)")
+    model, loaded = AutoModel.from_pretrained(folder, dtype="float32", output_loading_info=True)
+    missing = sorted(key for key in loaded["missing_keys"] if not key.startswith("pooler."))
+    if missing:  # transformers would go on with random numbers in their place
+        raise ValueError(f"{len(missing)} weights are not in {folder}, such as {missing[0]}")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if len(tokenizer) > model.config.vocab_size:
+        raise ValueError(f"{len(tokenizer)} tokens for {model.config.vocab_size} embeddings in {folder}")
+    if hasattr(model, "pooler"):
+        model.pooler = None
+    return model.eval(), tokenizer
 
 
 def probe_models(models: Models, train: Labelled, query: Labelled) -> dict[str, dict[str, float]]:
@@ -133,8 +141,8 @@ def summarise(run: Run, teacher: Mapping[str, Any]) -> str:
     last = run.metrics[-1]
     return (
         f"{', '.join(students)} learned from {Path(run.config['teacher']['path']).name} "
-        f"({teacher['num_layers']} layers × {teacher['hidden_size']}, {millions(teacher['num_parameters'])} "
-        f"parameters) by reading {last['tokens'] / 1e6:.1f} million tokens of unlabelled text in "
+        f"({teacher['num_layers']} layers × {teacher['hidden_size']}, {teacher['num_parameters'] / 1e6:.1f} "
+        f"million parameters) by reading {last['tokens'] / 1e6:.1f} million tokens of unlabelled text in "
         f"{last['step']:,.0f} steps, {duration(last['seconds'])}."
     )
 

@@ -3,7 +3,7 @@
 import base64
 import html
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,70 +45,61 @@ main{padding:24px 16px 48px}h1{font-size:25px}.lead{font-size:17px}
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the results: where its number is, how it reads, words for its ratio to the teacher's."""
+    """A column of the results: where its number is, how it reads, words for its ratio to the first's."""
 
     key: str
     title: str
-    show: Callable[[Mapping[str, Any]], str]
+    scale: float
+    format: str
     less: str = ""
     more: str = ""
+    error_key: str = ""
 
-
-def millions(count: float) -> str:
-    """Such as 21.9 M."""
-    return f"{count / 1e6:.1f} M"
+    def show(self, model: Mapping[str, Any]) -> str:
+        """The model's number, with its error where the column has one; a dash where it was not measured."""
+        if self.key not in model:
+            return "–"
+        error = f" ± {model[self.error_key] * self.scale:{self.format}}" if self.error_key else ""
+        return f"{model[self.key] * self.scale:{self.format}}{error}"
 
 
 COLUMNS = (
-    Column("num_parameters", "Parameters", lambda m: millions(m["num_parameters"]), "fewer", "more"),
-    Column(
-        "num_non_embedding", "Outside embeddings", lambda m: millions(m["num_non_embedding"]), "fewer", "more"
-    ),
-    Column("megabytes", "MB, float32", lambda m: f"{m['megabytes']:.0f}", "smaller", "larger"),
-    Column(
-        "milliseconds_per_text",
-        "Milliseconds a text",
-        lambda m: f"{m['milliseconds_per_text']:.1f}",
-        "faster",
-        "slower",
-    ),
-    Column(
-        "texts_per_second", "Texts a second", lambda m: f"{m['texts_per_second']:,.0f}", "slower", "faster"
-    ),
-    Column("accuracy", "Neighbour accuracy, %", lambda m: accuracy(m)),
-    Column("heldout_relation_loss", "Held-out relation loss", lambda m: f"{m['heldout_relation_loss']:.3f}"),
+    Column("num_parameters", "Million parameters", 1e-6, ".1f", "fewer", "more"),
+    Column("num_non_embedding", "Outside embeddings", 1e-6, ".1f", "fewer", "more"),
+    Column("megabytes", "MB, float32", 1, ".0f", "smaller", "larger"),
+    Column("milliseconds_per_text", "Milliseconds a text", 1, ".1f", "faster", "slower"),
+    Column("texts_per_second", "Texts a second", 1, ",.0f", "slower", "faster"),
+    Column("accuracy", "Neighbour accuracy, %", 100, ".1f", error_key="standard_error"),
+    Column("heldout_relation_loss", "Held-out relation loss", 1, ".3f"),
 )
 
 
-def accuracy(model: Mapping[str, Any]) -> str:
-    """Percent with its standard error."""
-    return f"{100 * model['accuracy']:.1f} ± {100 * model['standard_error']:.1f}"
-
-
-def ratio(value: float, reference: float, column: Column) -> str:
+def ratio(column: Column, model: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
     """Such as `3.4× fewer`; empty where the column has no words for it or the two are equal to the eye."""
-    if not column.less or not value or not reference:
+    value, base = model.get(column.key), reference.get(column.key)
+    if not (column.less and value and base):
         return ""
-    factor, word = (reference / value, column.less) if value < reference else (value / reference, column.more)
+    factor, word = (base / value, column.less) if value < base else (value / base, column.more)
     return f"{factor:.1f}× {word}" if factor >= 1.05 else ""
+
+
+def render_row(columns: Sequence[Column], model: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
+    """One model's row; each cell carries its column's title, which a phone shows instead of the head."""
+    shape = f"{model['num_layers']} layers × {model['hidden_size']}"
+    cells = [f"<th scope=row><span>{html.escape(model['name'])}<small>{shape}</small></span></th>"]
+    for column in columns:
+        times = ratio(column, model, reference)
+        small = f"<small>{times}</small>" if times else ""
+        title = html.escape(column.title)
+        cells.append(f'<td data-label="{title}"><span>{column.show(model)}{small}</span></td>')
+    return f"<tr>{''.join(cells)}</tr>"
 
 
 def render_results(models: Sequence[Mapping[str, Any]]) -> str:
     """The table of models, ratios to the first one; a column that no model has a number for is left out."""
     columns = [column for column in COLUMNS if any(column.key in model for model in models)]
     head = "".join(f"<th scope=col>{html.escape(column.title)}</th>" for column in columns)
-    rows = []
-    for model in models:
-        shape = f"{model['num_layers']} layers × {model['hidden_size']}"
-        cells = [f"<th scope=row><span>{html.escape(model['name'])}<small>{shape}</small></span></th>"]
-        for column in columns:
-            text, times = "–", ""
-            if column.key in model:
-                text = column.show(model)
-                times = ratio(model[column.key], models[0].get(column.key, 0), column)
-            small = f"<small>{times}</small>" if times else ""
-            cells.append(f'<td data-label="{html.escape(column.title)}"><span>{text}{small}</span></td>')
-        rows.append(f"<tr>{''.join(cells)}</tr>")
+    rows = [render_row(columns, model, models[0]) for model in models]
     return (
         f"<table class=results><thead><tr><th scope=col>Model</th>{head}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table>"

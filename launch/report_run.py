@@ -76,9 +76,9 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-            records[record["step"]] = {name: float(value) for name, value in record.items()}
-        except (ValueError, TypeError, KeyError):
+            record = {name: float(value) for name, value in json.loads(line).items()}
+            records[record["step"]] = record
+        except (ValueError, TypeError, KeyError, AttributeError):
             if number == len(lines):
                 warnings.warn(f"{path}:{number}: the last line is cut short; left out", stacklevel=2)
                 continue
