@@ -140,16 +140,10 @@ def render_facts(title: str, facts: Any, *, opened: bool = False) -> str:
 
 def render_page(report: Mapping[str, Any], charts: Sequence[tuple[str, str]]) -> str:
     """The whole page from the report's numbers and (caption, SVG) of its charts."""
-    config = report["config"]
     title = html.escape(report["title"])
-    sections = "".join(
-        render_facts(name, facts, opened=name == "Run")
-        for name, facts in (
-            ("Run", report["facts"]),
-            ("Last logged step", report["last_step"]),
-            *((key.capitalize(), value) for key, value in config.items()),
-        )
-    )
+    sections = render_facts("Run", report["facts"], opened=True)
+    sections += render_facts("Last logged step", report["last_step"])
+    sections += render_facts("Configuration", report["config"])
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
