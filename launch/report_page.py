@@ -1,0 +1,160 @@
+"""The report as one self-contained HTML page: no scripts, no fonts or files from elsewhere."""
+
+import base64
+import html
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+STYLE = """
+:root{--ink:#202124;--soft:#5f6368;--line:#e3e6ea}
+*{box-sizing:border-box}
+body{margin:0;color:var(--ink);background:#fff;
+font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans CJK SC","PingFang SC",sans-serif}
+main{max-width:1080px;margin:0 auto;padding:40px 24px 64px}
+h1{font-size:30px;line-height:1.2;margin:0 0 12px;letter-spacing:-.01em}
+h2{font-size:20px;margin:44px 0 12px}
+.lead{font-size:18px;max-width:46em;margin:0 0 28px}
+.note{color:var(--soft);font-size:14px;max-width:54em}
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
+th,td{padding:10px 12px;text-align:right;border-bottom:1px solid var(--line);vertical-align:top}
+th:first-child,td:first-child{text-align:left;padding-left:0}
+thead th{font-size:13px;font-weight:600;color:var(--soft);vertical-align:bottom;line-height:1.3}
+tbody th{font-weight:600}
+small{display:block;white-space:nowrap;color:var(--soft);font-size:13px;font-weight:400}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:28px}
+figure{margin:0}
+figcaption{font-weight:600;margin-bottom:6px}
+img{width:100%;max-width:520px;height:auto;display:block}
+details{border-top:1px solid var(--line);padding:10px 0}
+summary{cursor:pointer;font-weight:600}
+.facts td,.facts th{text-align:left;font-size:14px;padding:5px 12px 5px 0;overflow-wrap:anywhere}
+.facts th{color:var(--soft);font-weight:400;width:38%}
+@media(max-width:760px){
+main{padding:24px 16px 48px}h1{font-size:25px}.lead{font-size:17px}
+.results thead{display:none}
+.results tr{display:block;border:1px solid var(--line);border-radius:10px;padding:9px 14px;margin:12px 0}
+.results th,.results td{display:flex;justify-content:space-between;gap:12px;border:0;padding:4px 0}
+.results tbody th{font-size:17px;text-align:left}
+.results td::before{content:attr(data-label);color:var(--soft);font-size:14px;text-align:left}
+.results td span{display:flex;flex-flow:row-reverse wrap;align-items:baseline;gap:0 10px}
+}
+"""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the results: where its number is, how it reads, words for its ratio to the first's."""
+
+    key: str
+    title: str
+    scale: float
+    format: str
+    less: str = ""
+    more: str = ""
+    error_key: str = ""
+
+    def show(self, model: Mapping[str, Any]) -> str:
+        """The model's number, with its error where the column has one; a dash where it was not measured."""
+        if self.key not in model:
+            return "–"
+        error = f" ± {model[self.error_key] * self.scale:{self.format}}" if self.error_key else ""
+        return f"{model[self.key] * self.scale:{self.format}}{error}"
+
+
+COLUMNS = (
+    Column("num_parameters", "Million parameters", 1e-6, ".1f", "fewer", "more"),
+    Column("num_non_embedding", "Outside embeddings", 1e-6, ".1f", "fewer", "more"),
+    Column("megabytes", "MB, float32", 1, ".0f", "smaller", "larger"),
+    Column("milliseconds_per_text", "Milliseconds a text", 1, ".1f", "faster", "slower"),
+    Column("texts_per_second", "Texts a second", 1, ",.0f", "slower", "faster"),
+    Column("accuracy", "Neighbour accuracy, %", 100, ".1f", error_key="standard_error"),
+    Column("heldout_relation_loss", "Held-out relation loss", 1, ".3f"),
+)
+
+
+def ratio(column: Column, model: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
+    """Such as `3.4× fewer`; empty where the column has no words for it or the two are equal to the eye."""
+    value, base = model.get(column.key), reference.get(column.key)
+    if not (column.less and value and base):
+        return ""
+    factor, word = (base / value, column.less) if value < base else (value / base, column.more)
+    return f"{factor:.1f}× {word}" if factor >= 1.05 else ""
+
+
+def render_row(columns: Sequence[Column], model: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
+    """One model's row; each cell carries its column's title, which a phone shows instead of the head."""
+    shape = f"{model['num_layers']} layers × {model['hidden_size']}"
+    cells = [f"<th scope=row><span>{html.escape(model['name'])}<small>{shape}</small></span></th>"]
+    for column in columns:
+        times = ratio(column, model, reference)
+        small = f"<small>{times}</small>" if times else ""
+        title = html.escape(column.title)
+        cells.append(f'<td data-label="{title}"><span>{column.show(model)}{small}</span></td>')
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def render_results(models: Sequence[Mapping[str, Any]]) -> str:
+    """The table of models, ratios to the first one; a column that no model has a number for is left out."""
+    columns = [column for column in COLUMNS if any(column.key in model for model in models)]
+    head = "".join(f"<th scope=col>{html.escape(column.title)}</th>" for column in columns)
+    rows = [render_row(columns, model, models[0]) for model in models]
+    return (
+        f"<table class=results><thead><tr><th scope=col>Model</th>{head}</tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+def render_chart(caption: str, svg: str) -> str:
+    """A captioned chart, embedded as an image so that the ids of several SVGs cannot meet."""
+    data = base64.b64encode(svg.encode()).decode()
+    caption = html.escape(caption)
+    return (
+        f"<figure><figcaption>{caption}</figcaption>"
+        f'<img alt="{caption}" src="data:image/svg+xml;base64,{data}"></figure>'
+    )
+
+
+def flatten(value: Any, path: str = "") -> list[tuple[str, str]]:
+    """(dotted path, text) of every leaf of nested mappings and lists; a list of plain values is one leaf."""
+    if isinstance(value, dict) and value:
+        return [
+            leaf for key, child in value.items() for leaf in flatten(child, f"{path}.{key}" if path else key)
+        ]
+    if isinstance(value, list) and any(isinstance(child, dict | list) for child in value):
+        return [leaf for i, child in enumerate(value) for leaf in flatten(child, f"{path}.{i}")]
+    return [(path, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))]
+
+
+def render_facts(title: str, facts: Any, *, opened: bool = False) -> str:
+    """A section that opens to a table of `facts`; nothing where there are none."""
+    if not facts:
+        return ""
+    rows = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in flatten(facts))
+    state = " open" if opened else ""
+    return (
+        f"<details{state}><summary>{html.escape(title)}</summary><table class=facts>{rows}</table></details>"
+    )
+
+
+def render_page(report: Mapping[str, Any], charts: Sequence[tuple[str, str]]) -> str:
+    """The whole page from the report's numbers and (caption, SVG) of its charts."""
+    title = html.escape(report["title"])
+    sections = render_facts("Run", report["facts"], opened=True)
+    sections += render_facts("Last logged step", report["last_step"])
+    sections += render_facts("Configuration", report["config"])
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>{STYLE}</style></head><body><main>
+<h1>{title}</h1>
+<p class="lead">{html.escape(report["summary"])}</p>
+{render_results(report["models"])}
+<p class="note">{html.escape(report["method"])}</p>
+<h2>Charts</h2>
+<div class="charts">{"".join(render_chart(*chart) for chart in charts)}</div>
+<h2>Facts</h2>
+{sections}
+</main></body></html>
+"""

@@ -1,0 +1,88 @@
+"""A training run as it lies on disk: `metrics.jsonl`, `config.json` and `run.json` in the run's folder."""
+
+import json
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Per-student metrics that are not terms of its loss.
+NOT_A_LOSS = ("learning_rate", "grad_norm")
+
+
+@dataclass(frozen=True)
+class Run:
+    """`metrics`: one record a logged step, by step, each the last that was written for it (a continued run
+    logs some steps again). `config`: the resolved configuration. `facts`: what the trainer noted."""
+
+    metrics: list[dict[str, float]]
+    config: dict[str, Any]
+    facts: dict[str, Any]
+
+    @property
+    def students(self) -> list[str]:
+        """Names of the students, in the configuration's order."""
+        return [student["name"] for student in self.config["students"]]
+
+    def series(self, name: str) -> tuple[list[float], list[float]]:
+        """(steps, values) of one metric where it was logged and finite."""
+        points = [(r["step"], r[name]) for r in self.metrics if math.isfinite(r.get(name, math.nan))]
+        return [step for step, _ in points], [value for _, value in points]
+
+    def loss_terms(self, student: str) -> list[str]:
+        """Metric names of the student's loss, the total first, then its terms by name."""
+        logged = {name for record in self.metrics for name in record if name.startswith(f"{student}/")}
+        logged -= {f"{student}/{name}" for name in NOT_A_LOSS}
+        return sorted(logged, key=lambda name: (name != f"{student}/loss", name))
+
+
+def read_run(folder: Path) -> Run:
+    """The run in `folder`. ValueError naming the file (and line) that is missing, empty or broken."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such run folder")
+    config, facts = read_object(folder / "config.json"), read_object(folder / "run.json")
+    students = config.get("students")
+    named = isinstance(students, list) and all(isinstance(s, dict) and "name" in s for s in students)
+    if not named or not students:
+        raise ValueError(f"{folder / 'config.json'}: want a list of students, each with a name")
+    return Run(read_metrics(folder / "metrics.jsonl"), config, facts)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`. ValueError naming the file."""
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; is {path.parent} the folder of a run?") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: want a JSON object")
+    return value
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The records of `metrics.jsonl` by step, the last of each step.
+
+    ValueError naming file and line where one is broken, or where there is none. A last line without its
+    newline that cannot be read was cut by a stop: it is left out with a warning.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; has the run begun?")
+    lines = path.read_text("utf-8").split("\n")
+    records: dict[float, dict[str, float]] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = {name: float(value) for name, value in json.loads(line).items()}
+            records[record["step"]] = record
+        except (ValueError, TypeError, KeyError, AttributeError):
+            if number == len(lines):
+                warnings.warn(f"{path}:{number}: the last line is cut short; left out", stacklevel=2)
+                continue
+            raise ValueError(f"{path}:{number}: want a JSON object of numbers with a step") from None
+    if not records:
+        raise ValueError(f"{path}: no steps were logged")
+    return [records[step] for step in sorted(records)]

@@ -1,0 +1,176 @@
+"""What a frozen encoder's vectors are worth, without fine-tuning, and what the encoder costs.
+
+Shapes: N texts, D hidden, Q queries, B rows, L tokens.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+BYTES_PER_FLOAT32 = 4
+
+
+@torch.no_grad()
+def mean_pooled(
+    model: torch.nn.Module,
+    tokenizer: Any,
+    texts: Sequence[str],
+    *,
+    max_tokens: int = 128,
+    rows_per_batch: int = 64,
+    device: str | torch.device = "cpu",
+    autocast: bool = False,
+    progress: str | None = None,
+) -> torch.Tensor:
+    """Mean of the last hidden states over real tokens, float32 [N, D], in the order of `texts`.
+
+    Texts are batched by length and cut at `max_tokens`. `autocast` runs the model in bfloat16; the mean is
+    always float32 and leaves padding out, so a vector does not depend on what it was batched with. `progress`
+    names a progress bar. ValueError without texts.
+    """
+    if not texts:
+        raise ValueError("no texts to embed")
+    rows = tokenizer(list(texts), truncation=True, max_length=max_tokens, return_token_type_ids=False)[
+        "input_ids"
+    ]
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    was_training = model.training
+    model = model.to(device).eval()
+    vectors: list[torch.Tensor] = [torch.empty(0)] * len(rows)
+    with tqdm(total=len(rows), desc=progress, unit="text", disable=progress is None, leave=False) as bar:
+        for start in range(0, len(order), rows_per_batch):
+            chosen = order[start : start + rows_per_batch]
+            batch = tokenizer.pad({"input_ids": [rows[i] for i in chosen]}, return_tensors="pt").to(device)
+            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=autocast):
+                hidden = model(**batch).last_hidden_state
+            for i, vector in zip(chosen, masked_mean(hidden, batch["attention_mask"]), strict=True):
+                vectors[i] = vector
+            bar.update(len(chosen))
+    if was_training:
+        model.train()
+    return torch.stack(vectors)
+
+
+def masked_mean(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Mean of `hidden` [B, L, D] where `attention_mask` [B, L] is 1: float32 [B, D] on the CPU."""
+    mask = attention_mask.bool().unsqueeze(-1)
+    return (hidden.float().masked_fill(~mask, 0.0).sum(dim=1) / mask.sum(dim=1)).cpu()
+
+
+def nearest_neighbour_accuracy(
+    train_vectors: torch.Tensor,
+    train_labels: Sequence[int | str],
+    query_vectors: torch.Tensor,
+    query_labels: Sequence[int | str],
+    k: int = 10,
+) -> tuple[float, float]:
+    """Share of queries whose k nearest training vectors vote for their label, and its standard error.
+
+    `train_vectors` [N, D], `query_vectors` [Q, D]. Vectors are centred by the training mean and normalised; a
+    vote weighs its cosine similarity (negative ones count nothing); a tie goes to the label that sorts first.
+    ValueError for sizes that do not match, k outside 1 to N, or a single class.
+    """
+    check_sizes(train_vectors, train_labels, query_vectors, query_labels, k)
+    classes = sorted(set(train_labels), key=str)
+    index = {label: i for i, label in enumerate(classes)}
+    targets = torch.tensor([index[label] for label in train_labels])
+    mean = train_vectors.float().mean(dim=0)
+    train = torch.nn.functional.normalize(train_vectors.float() - mean)
+    query = torch.nn.functional.normalize(query_vectors.float() - mean)
+    predicted = []
+    for rows in query.split(1024):  # bounds the similarities held at once to 1024 x N
+        similarity, neighbours = (rows @ train.T).topk(k)
+        votes = torch.zeros(len(rows), len(classes))
+        votes.scatter_add_(1, targets[neighbours], similarity.clamp_min(0))
+        predicted += [classes[i] for i in votes.argmax(dim=1).tolist()]
+    accuracy = statistics.fmean(p == label for p, label in zip(predicted, query_labels, strict=True))
+    return accuracy, math.sqrt(accuracy * (1 - accuracy) / len(predicted))
+
+
+def check_sizes(
+    train_vectors: torch.Tensor,
+    train_labels: Sequence[int | str],
+    query_vectors: torch.Tensor,
+    query_labels: Sequence[int | str],
+    k: int,
+) -> None:
+    """ValueError where vectors and labels do not match or there is nothing to vote on."""
+    for name, vectors, labels in (
+        ("train", train_vectors, train_labels),
+        ("query", query_vectors, query_labels),
+    ):
+        if len(vectors) != len(labels) or not len(vectors):
+            raise ValueError(
+                f"{len(vectors)} {name} vectors for {len(labels)} {name} labels; want as many, at least 1"
+            )
+    if train_vectors.shape[1] != query_vectors.shape[1]:
+        raise ValueError(
+            f"train vectors are {train_vectors.shape[1]} wide, query vectors {query_vectors.shape[1]}"
+        )
+    if not 1 <= k <= len(train_vectors):
+        raise ValueError(
+            f"k = {k} neighbours of {len(train_vectors)} vectors; want 1 to {len(train_vectors)}"
+        )
+    if len(set(train_labels)) < 2:
+        raise ValueError(f"all train labels are {train_labels[0]!r}; a vote needs two classes")
+
+
+def model_size(model: torch.nn.Module) -> dict[str, float]:
+    """`num_parameters`, `num_non_embedding` (those outside lookup tables), `megabytes` (10^6) as float32."""
+    total = sum(p.numel() for p in model.parameters())
+    tables = {p for m in model.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
+    return {
+        "num_parameters": total,
+        "num_non_embedding": total - sum(p.numel() for p in tables),
+        "megabytes": total * BYTES_PER_FLOAT32 / 1e6,
+    }
+
+
+def compare_cost(
+    models: Mapping[str, tuple[torch.nn.Module, Any]],
+    texts: Sequence[str],
+    *,
+    max_tokens: int = 64,
+    num_rounds: int = 5,
+    device: str | torch.device = "cpu",
+) -> dict[str, dict[str, float]]:
+    """Size and speed of `{name: (model, tokenizer)}`, each in the precision it has, tokenising included.
+
+    The models take turns, text by text and batch by batch, and run on one CPU thread, so that a busy machine
+    slows all of them alike. Medians of `milliseconds_per_text` (one at a time) and `texts_per_second` in
+    batches of 32. ValueError without texts.
+    """
+    if not texts:
+        raise ValueError("no texts to time")
+    batch = [texts[i % len(texts)] for i in range(32)]
+    rounds = [[texts[i % len(texts)]] for i in range(4 * num_rounds)]
+    seconds: dict[str, dict[int, list[float]]] = {name: {1: [], 32: []} for name in models}
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for rows in [batch, rounds[0], *[batch] * num_rounds, *rounds]:
+            for name, (model, tokenizer) in models.items():
+                start = time.perf_counter()
+                mean_pooled(model, tokenizer, rows, max_tokens=max_tokens, rows_per_batch=32, device=device)
+                seconds[name][len(rows)].append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(num_threads)
+    return {name: model_size(models[name][0]) | median_speed(seconds[name]) for name in models}
+
+
+def median_speed(seconds: Mapping[int, Sequence[float]]) -> dict[str, float]:
+    """Medians of `{rows: seconds of each call}`, without the first call, which warms caches."""
+    return {
+        "milliseconds_per_text": 1e3 * statistics.median(seconds[1][1:]),
+        "texts_per_second": 32 / statistics.median(seconds[32][1:]),
+    }
+
+
+def model_cost(model: torch.nn.Module, tokenizer: Any, texts: Sequence[str]) -> dict[str, float]:
+    """`compare_cost` of one model."""
+    return compare_cost({"model": (model, tokenizer)}, texts)["model"]

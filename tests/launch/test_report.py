@@ -1,0 +1,171 @@
+"""The report from models on disk to page and JSON, and every fault of its inputs in one line."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from launch.demo_teacher import build_tokenizer, save_tokenizer
+from launch.report import build_report, chance_accuracy, duration, main, read_labelled, read_models
+from launch.report_run import read_run
+from tests.launch.tiny_e5 import PIECES, SCORES
+
+STEPS = [
+    {"step": s, "rows": 8 * s, "tokens": 1e6 * s, "seconds": 90.0 * s, "tokens_per_second": 11_000.0}
+    | {
+        "small/loss": 3.0 / s,
+        "small/relation/query": 2.0 / s,
+        "small/learning_rate": 1e-3,
+        "small/grad_norm": 1.0,
+    }
+    for s in (1, 2, 3)
+]
+CONFIG = {
+    "about": "a tiny run",
+    "teacher": {"path": "somewhere/big-teacher"},
+    "students": [{"name": "small", "num_layers": 1, "hidden_size": 8}],
+}
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory) -> Path:
+    """A run, labels and two models (`big` with a pooler, `small` without)."""
+    root = tmp_path_factory.mktemp("report")
+    for name in ("run", "labels", "big", "small"):
+        (root / name).mkdir()
+    (root / "run/metrics.jsonl").write_text("".join(json.dumps(step) + "\n" for step in STEPS))
+    (root / "run/config.json").write_text(json.dumps(CONFIG))
+    (root / "run/run.json").write_text(json.dumps({"machine": "two cores"}))
+    for name, num_texts in (("train", 24), ("dev", 10)):
+        rows = [
+            {"text": "天地人"[: 1 + i % 3] * (1 + i % 2), "label": "天" if i % 3 else "人"}
+            for i in range(num_texts)
+        ]
+        (root / f"labels/{name}.jsonl").write_text(
+            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        )
+    for name, layers, width in (("big", 2, 16), ("small", 1, 8)):
+        sizes = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": 2}
+        sizes |= {"vocab_size": len(PIECES), "intermediate_size": 16, "max_position_embeddings": 64}
+        config = BertConfig(**sizes, pad_token_id=1)
+        BertModel(config, add_pooling_layer=name == "big").save_pretrained(root / name)
+        save_tokenizer(build_tokenizer(PIECES, SCORES), 64, root / name)
+    break_models(root)
+    return root
+
+
+def break_models(root: Path) -> None:
+    """`empty` without weights, `partial` without the queries', `foreign` with few embeddings."""
+    for name in ("empty", "partial", "foreign"):
+        shutil.copytree(root / "small", root / name)
+    (root / "empty/model.safetensors").unlink()
+    state = load_file(root / "small/model.safetensors")
+    kept = {name: tensor for name, tensor in state.items() if "query" not in name}
+    save_file(kept, root / "partial/model.safetensors", metadata={"format": "pt"})
+    config = BertConfig.from_pretrained(root / "small", vocab_size=9)
+    BertModel(config, add_pooling_layer=False).save_pretrained(root / "foreign")
+
+
+def arguments(root: Path, output: Path, **changes: str) -> list[str]:
+    values = {"run": str(root / "run"), "labels": str(root / "labels"), "output": str(output)} | changes
+    models = changes.pop("models", f"teacher={root / 'big'} small={root / 'small'}").split()
+    return ["--models", *models, *(x for k, v in values.items() if k != "models" for x in (f"--{k}", v))]
+
+
+def test_page_and_json_hold_the_same_numbers(workplace, tmp_path, capsys):
+    assert main(arguments(workplace, tmp_path / "deep/report.html")) == 0
+    page = (tmp_path / "deep/report.html").read_text("utf-8")
+    report = json.loads((tmp_path / "deep/report.json").read_text("utf-8"))
+    teacher, small = report["models"]
+    assert (teacher["name"], teacher["num_layers"], small["hidden_size"]) == ("teacher", 2, 8)
+    for model in (teacher, small):
+        assert f"{100 * model['accuracy']:.1f} ± {100 * model['standard_error']:.1f}" in page
+    assert report["probe"] == {
+        "num_neighbours": 10,
+        "max_tokens": 64,
+        "num_train": 24,
+        "num_queries": 10,
+        "chance": 0.6,
+    }
+    assert report["last_step"]["small/loss"] == 1.0 and report["config"] == CONFIG
+    sentence = (
+        "small (1 layers × 8) learned from big-teacher (2 layers × 16, 0.0 million parameters) by reading "
+    )
+    assert report["summary"] == f"{sentence}3.0 million tokens of unlabelled text in 3 steps, 4.5 minutes."
+    assert report["summary"] in page and report["summary"] in capsys.readouterr().out
+    assert "Training loss of small" in page and "Held-out" not in page and "two cores" in page
+
+
+def test_a_held_out_loss_fills_its_column_for_the_models_that_have_one(workplace):
+    labels = [read_labelled(workplace / f"labels/{name}.jsonl") for name in ("train", "dev")]
+    models = read_models([f"teacher={workplace / 'big'}", f"small={workplace / 'small'}"])
+    report, page = build_report(read_run(workplace / "run"), models, *labels, {"small": 1.5})
+    assert [model.get("heldout_relation_loss") for model in report["models"]] == [None, 1.5]
+    assert "Held-out relation loss" in page and "1.500" in page
+
+
+def test_models_are_read_in_float32_without_pooler(workplace):
+    models = read_models([f"a={workplace / 'big'}", f"b={workplace / 'small'}"])
+    assert list(models) == ["a", "b"]
+    for model, tokenizer in models.values():
+        assert not any("pooler" in name for name, _ in model.named_parameters())
+        assert isinstance(tokenizer, PreTrainedTokenizerFast) and not model.training
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        ("teacher", "--models teacher: want NAME=FOLDER, each name once"),
+        ("=x", "--models =x: want NAME=FOLDER"),
+        ("a={root}/small a={root}/small", "want NAME=FOLDER, each name once"),
+        ("a=nowhere", "--models a=nowhere: no model in nowhere (it has no config.json)"),
+        ("a={root}/empty", "empty: Error no file named"),
+        ("a={root}/partial", "2 weights are not in"),
+        ("a={root}/foreign", "16 tokens for 9 embeddings in"),
+    ],
+)
+def test_a_wrong_model_is_one_line(workplace, tmp_path, capsys, models, message):
+    output = tmp_path / "report.html"
+    assert main(arguments(workplace, output, models=models.format(root=workplace))) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("report: ") and error.count("\n") == 1
+    assert not output.exists()
+
+
+def test_a_run_that_is_not_there_is_one_line(workplace, tmp_path, capsys):
+    assert main(arguments(workplace, tmp_path / "report.html", run=str(tmp_path / "none"))) == 1
+    assert re.fullmatch(r"report: .*none: no such run folder\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "dev.jsonl: no labelled texts"),
+        ('{"text": "a", "label": 1}\n{"text": "b"}\n', 'dev.jsonl:2: want {"text": ..., "label": ...}'),
+        ('{"text": 3, "label": 1}\n', "dev.jsonl:1: want"),
+        ('{"text": "a", "label": 1.5}\n', "dev.jsonl:1: want"),
+        ("[1]\n", "dev.jsonl:1: want"),
+        ("{\n", "dev.jsonl:1: want"),
+        (None, "dev.jsonl: no such file of labelled texts"),
+    ],
+)
+def test_faulty_labels_are_named(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "dev.jsonl").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_labelled(tmp_path / "dev.jsonl")
+
+
+def test_chance_is_the_commonest_label():
+    assert chance_accuracy((["a"] * 5, [1, 2, 2, 2, 1])) == 0.6
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(59, "59 seconds"), (150, "2.5 minutes"), (9000, "2.5 hours")]
+)
+def test_durations_read_well(seconds, words):
+    assert duration(seconds) == words
