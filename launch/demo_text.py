@@ -39,9 +39,7 @@ class PlainUnpickler(pickle.Unpickler):
     """Unpickles lists, tuples, strings and numbers; nothing that must be looked up, so nothing can run."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
-        raise RefusedClass(
-            f"asks for {module_name}.{global_name}; only plain lists, strings and numbers are read"
-        )
+        raise RefusedClass(f"asks for {module_name}.{global_name}; only plain lists, strings and numbers are read")
 
 
 def read_plain_pickle(data: bytes, name: str) -> Any:
@@ -134,9 +132,7 @@ def split_news(wheel: Path) -> tuple[list[Article], list[Article], int]:
     (heldout, train), num_copies = drop_copies([news["dev"] + news["test"], news["train"]])
     shared = {key for a in heldout for key in page_keys(a)} & {key for a in train for key in page_keys(a)}
     if shared:
-        raise ValueError(
-            f"{wheel.name}: {len(shared)} titles or openings stand in both train and held-out text"
-        )
+        raise ValueError(f"{wheel.name}: {len(shared)} titles or openings stand in both train and held-out text")
     return train, heldout, num_copies
 
 

@@ -73,9 +73,7 @@ class E5File:
     def __init__(self, data: bytes, name: str) -> None:
         self.name, self._data = name, data
         if data[: len(MAGIC)] != MAGIC:
-            raise ValueError(
-                f"{name}: not an E5S1 version 1 file: it begins with {bytes(data[: len(MAGIC)])!r}"
-            )
+            raise ValueError(f"{name}: not an E5S1 version 1 file: it begins with {bytes(data[: len(MAGIC)])!r}")
         cursor = Cursor(data, name)
         cursor.take(len(MAGIC), "magic")
         header = cursor.unpack(HEADER, "header")
@@ -104,9 +102,7 @@ class E5File:
 
     def _read_pieces(self, cursor: Cursor, num_pieces: int, blob_size: int) -> tuple[list[str], np.ndarray]:
         if not 0 < num_pieces <= self.shape.vocab_size:
-            raise ValueError(
-                f"{self.name}: {num_pieces:,} pieces for a vocabulary of {self.shape.vocab_size:,}"
-            )
+            raise ValueError(f"{self.name}: {num_pieces:,} pieces for a vocabulary of {self.shape.vocab_size:,}")
         offsets = np.frombuffer(cursor.take(4 * (num_pieces + 1), "piece offsets"), "<u4").astype(np.int64)
         scores = np.frombuffer(cursor.take(4 * num_pieces, "piece scores"), "<f4")
         blob = bytes(cursor.take(blob_size, "pieces"))

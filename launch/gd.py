@@ -15,14 +15,18 @@ from pathlib import Path
 # The deepspeed launcher puts only launch/ on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import torch.distributed as dist
+from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from corpus.manifest import Manifest, load_manifest
 from corpus.stream import RowStream
 from corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
 from launch.run_config import RunConfig, changed_keys, read_run_config
+from pretrain.checkpoint import TrainingState
 from pretrain.engine import StudentEngine, start_distributed
-from pretrain.student import build_student
+from pretrain.metrics import read_metrics
+from pretrain.student import Student, build_student
 from pretrain.teacher import Teacher, fingerprint, load_teacher_model, read_teacher_shape
 from pretrain.trainer import Trainer
 
@@ -59,8 +63,7 @@ def check_run_folder(config: RunConfig, manifest: Manifest, run: Path) -> None:
     if not (run / "config.json").is_file():
         return
     changed = changed_keys(json.loads((run / "config.json").read_text()), config.model_dump(mode="json"))
-    facts = json.loads((run / "run.json").read_text()) if (run / "run.json").is_file() else {}
-    if facts and facts["corpus"]["fingerprint"] != manifest.fingerprint:
+    if json.loads((run / "run.json").read_text())["corpus"]["fingerprint"] != manifest.fingerprint:
         changed.append("corpus.manifest (the corpus itself has changed)")
     if changed:
         raise ValueError(
@@ -70,36 +73,46 @@ def check_run_folder(config: RunConfig, manifest: Manifest, run: Path) -> None:
 
 
 def write_run_folder(
-    config: RunConfig, manifest: Manifest, teacher_fingerprint: str, unreached: dict, run: Path
+    config: RunConfig, manifest: Manifest, teacher_fingerprint: str, unreached: dict[str, list[str]], run: Path
 ) -> None:
     """config.json, run.json and tokenizer/: what publishing and every later reader needs to know about the run."""
-    run.mkdir(parents=True, exist_ok=True)
-    corpus = {"fingerprint": manifest.fingerprint, **manifest.totals.model_dump(include={"tokens", "documents"})}
-    corpus["sources"] = [{"name": source.name, "licence": source.licence} for source in manifest.sources]
+    sources = [{"name": source.name, "licence": source.licence} for source in manifest.sources]
+    totals = manifest.totals.model_dump(include={"tokens", "documents"})
     facts = {
-        "corpus": corpus,
+        "corpus": {"fingerprint": manifest.fingerprint, **totals, "sources": sources},
         "teacher": {"path": config.teacher.path, "fingerprint": teacher_fingerprint},
         "unreached_parameters": unreached,
     }
-    (run / "config.json").write_text(config.model_dump_json(indent=2))
-    (run / "run.json").write_text(json.dumps(facts, ensure_ascii=False, indent=2))
+    run.mkdir(parents=True, exist_ok=True)
     load_tokenizer(config.teacher.path).save_pretrained(run / "tokenizer")
+    (run / "run.json").write_text(json.dumps(facts, ensure_ascii=False, indent=2))
+    (run / "config.json").write_text(config.model_dump_json(indent=2))
+
+
+def save_start(student: Student, run: Path) -> None:
+    """start/<student>/: the student as it was before its first step, its untrained twin for any comparison."""
+    folder = run / "start" / student.name
+    if not folder.exists():
+        student.encoder.model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(run / "tokenizer").save_pretrained(folder)
 
 
 def distil(config: RunConfig, manifest: Manifest, run: Path) -> None:
     """Build teacher, students and engines on every rank, and train."""
     device = start_distributed()
-    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    rank, world_size = dist.get_rank(), dist.get_world_size()
     teacher_model = load_teacher_model(config.teacher.path)
     teacher_fingerprint = fingerprint(teacher_model)
+    check_teacher(run, teacher_fingerprint)
     students = [build_student(student, teacher_model, config.training.seed) for student in config.students]
     teacher = Teacher(teacher_model, [student.teacher_reads for student in students], config.teacher.dtype, device)
     unreached = {student.name: student.to(device).freeze_unreached(teacher) for student in students}
     if rank == 0:
         write_run_folder(config, manifest, teacher_fingerprint, unreached, run)
-    steps = config.training.total_steps
+        for student in students:
+            save_start(student, run)
     engines = [
-        StudentEngine(student, settings, config.deepspeed, steps, world_size)
+        StudentEngine(student, settings, config.deepspeed, config.training.total_steps, world_size)
         for student, settings in zip(students, config.students, strict=True)
     ]
     stream = RowStream(manifest, config.corpus.row_tokens, config.corpus.seed)
@@ -114,7 +127,28 @@ def distil(config: RunConfig, manifest: Manifest, run: Path) -> None:
         config.corpus.row_tokens,
         device,
     )
-    trainer.train()
+    state = trainer.train()
+    if rank == 0:
+        print(summary(run, [student.name for student in students], state), flush=True)
+
+
+def check_teacher(run: Path, teacher_fingerprint: str) -> None:
+    """Refuse to go on with other weights than the run began with."""
+    if (run / "run.json").is_file():
+        before = json.loads((run / "run.json").read_text())["teacher"]
+        if before["fingerprint"] != teacher_fingerprint:
+            raise ValueError(f"teacher.path: not the weights that {run} began with (then from {before['path']})")
+
+
+def summary(run: Path, names: list[str], state: TrainingState) -> str:
+    """The table at the end: each student's first and last logged loss, then what it took and where it is."""
+    lines = read_metrics(run)
+    first, last = lines[0], lines[-1]
+    rows = [f"{'student':<12}{'loss at step ' + str(first['step']):>20}{'loss at step ' + str(last['step']):>20}"]
+    rows += [f"{name:<12}{first[name + '/loss']:>20.4f}{last[name + '/loss']:>20.4f}" for name in names]
+    rate = state.tokens / max(state.seconds, 1e-9)
+    took = f"{state.step:,} steps, {state.tokens:,} tokens, {state.seconds:,.0f} s, {rate:,.0f} tokens/s"
+    return "\n".join([*rows, took, f"newest checkpoint: {run / 'checkpoints' / f'step_{state.step}'}"])
 
 
 def main() -> None:

@@ -75,9 +75,7 @@ def model_card(
         corpus_tokens=corpus["tokens"],
         corpus_documents=corpus["documents"],
         corpus_fingerprint=corpus["fingerprint"],
-        sources="; ".join(
-            f"{source['name']} ({source['licence'] or 'licence not stated'})" for source in corpus["sources"]
-        ),
+        sources="; ".join(f"{source['name']} ({source['licence']})" for source in corpus["sources"]),
         step=state.step,
         total_steps=config["training"]["total_steps"],
         rows_per_step=config["deepspeed"]["train_batch_size"],

@@ -135,9 +135,7 @@ def duration(seconds: float) -> str:
 
 def summarise(run: Run, teacher: Mapping[str, Any]) -> str:
     """What was distilled, in one sentence."""
-    students = [
-        f"{s['name']} ({s['num_layers']} layers × {s['hidden_size']})" for s in run.config["students"]
-    ]
+    students = [f"{s['name']} ({s['num_layers']} layers × {s['hidden_size']})" for s in run.config["students"]]
     last = run.metrics[-1]
     return (
         f"{', '.join(students)} learned from {Path(run.config['teacher']['path']).name} "
@@ -191,9 +189,7 @@ def build_report(
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 0 when both files are written, 1 with one line on stderr otherwise."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="folder of a run")
     parser.add_argument("--models", nargs="+", required=True, metavar="NAME=FOLDER", help="the teacher first")
     parser.add_argument("--labels", type=Path, required=True, help="folder of train.jsonl and dev.jsonl")

@@ -84,9 +84,7 @@ def draw_accuracy(models: Sequence[Mapping[str, Any]], chance: float) -> str:
             percent, error = 100 * model["accuracy"], 100 * model["standard_error"]
             axes.errorbar(percent, i, xerr=error, fmt="o", color=COLOURS[i % len(COLOURS)], capsize=3, lw=1.5)
         axes.axvline(100 * chance, color="#9aa0a6", lw=1, ls="--")
-        axes.annotate(
-            "chance", (100 * chance, -0.45), xytext=(3, 0), textcoords="offset points", color="#5f6368"
-        )
+        axes.annotate("chance", (100 * chance, -0.45), xytext=(3, 0), textcoords="offset points", color="#5f6368")
         axes.set_yticks(range(len(models)), [model["name"] for model in models])
         axes.set_ylim(len(models) - 0.4, -0.6)
         axes.set_xlabel("nearest-neighbour accuracy, %")

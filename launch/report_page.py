@@ -119,9 +119,7 @@ def render_chart(caption: str, svg: str) -> str:
 def flatten(value: Any, path: str = "") -> list[tuple[str, str]]:
     """(dotted path, text) of every leaf of nested mappings and lists; a list of plain values is one leaf."""
     if isinstance(value, dict) and value:
-        return [
-            leaf for key, child in value.items() for leaf in flatten(child, f"{path}.{key}" if path else key)
-        ]
+        return [leaf for key, child in value.items() for leaf in flatten(child, f"{path}.{key}" if path else key)]
     if isinstance(value, list) and any(isinstance(child, dict | list) for child in value):
         return [leaf for i, child in enumerate(value) for leaf in flatten(child, f"{path}.{i}")]
     return [(path, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))]
@@ -133,9 +131,7 @@ def render_facts(title: str, facts: Any, *, opened: bool = False) -> str:
         return ""
     rows = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in flatten(facts))
     state = " open" if opened else ""
-    return (
-        f"<details{state}><summary>{html.escape(title)}</summary><table class=facts>{rows}</table></details>"
-    )
+    return f"<details{state}><summary>{html.escape(title)}</summary><table class=facts>{rows}</table></details>"
 
 
 def render_page(report: Mapping[str, Any], charts: Sequence[tuple[str, str]]) -> str:

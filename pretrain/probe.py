@@ -35,9 +35,7 @@ def mean_pooled(
     """
     if not texts:
         raise ValueError("no texts to embed")
-    rows = tokenizer(list(texts), truncation=True, max_length=max_tokens, return_token_type_ids=False)[
-        "input_ids"
-    ]
+    rows = tokenizer(list(texts), truncation=True, max_length=max_tokens, return_token_type_ids=False)["input_ids"]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     was_training = model.training
     model = model.to(device).eval()
@@ -105,17 +103,11 @@ def check_sizes(
         ("query", query_vectors, query_labels),
     ):
         if len(vectors) != len(labels) or not len(vectors):
-            raise ValueError(
-                f"{len(vectors)} {name} vectors for {len(labels)} {name} labels; want as many, at least 1"
-            )
+            raise ValueError(f"{len(vectors)} {name} vectors for {len(labels)} {name} labels; want as many, at least 1")
     if train_vectors.shape[1] != query_vectors.shape[1]:
-        raise ValueError(
-            f"train vectors are {train_vectors.shape[1]} wide, query vectors {query_vectors.shape[1]}"
-        )
+        raise ValueError(f"train vectors are {train_vectors.shape[1]} wide, query vectors {query_vectors.shape[1]}")
     if not 1 <= k <= len(train_vectors):
-        raise ValueError(
-            f"k = {k} neighbours of {len(train_vectors)} vectors; want 1 to {len(train_vectors)}"
-        )
+        raise ValueError(f"k = {k} neighbours of {len(train_vectors)} vectors; want 1 to {len(train_vectors)}")
     if len(set(train_labels)) < 2:
         raise ValueError(f"all train labels are {train_labels[0]!r}; a vote needs two classes")
 

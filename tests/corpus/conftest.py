@@ -44,9 +44,7 @@ def wordpiece(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def unigram(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As XLM-R's: the special tokens are pieces of the model too, and would be found in text."""
     specials = ["<s>", "<pad>", "</s>", "<unk>"]
-    pieces = (
-        [(token, 0.0) for token in specials] + [(char, -5.0) for char in f"▁{HAN}</>smak"] + [("<mask>", 0.0)]
-    )
+    pieces = [(token, 0.0) for token in specials] + [(char, -5.0) for char in f"▁{HAN}</>smak"] + [("<mask>", 0.0)]
     backend = Tokenizer(models.Unigram(pieces, unk_id=3, byte_fallback=False))
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
     names = {"cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}

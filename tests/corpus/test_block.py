@@ -23,9 +23,7 @@ def test_rows_hold_every_token_once_and_in_order(documents, row_tokens):
     ids = np.array([token for document in documents for token in document], dtype=np.uint16)
     lengths = np.array(list(map(len, documents)))
     rows = build_rows(ids, lengths, row_tokens, CLS, SEP, PAD)
-    assert (
-        rows.shape == (num_rows(len(ids), len(lengths), row_tokens), row_tokens) and rows.dtype == np.uint16
-    )
+    assert rows.shape == (num_rows(len(ids), len(lengths), row_tokens), row_tokens) and rows.dtype == np.uint16
     stream = []
     for index, row in enumerate(rows.tolist()):
         real = [token for token in row if token != PAD]

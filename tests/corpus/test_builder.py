@@ -203,9 +203,7 @@ def test_real_files_decode_to_their_normalised_text(tmp_path, teacher, format):
     (part,) = find_parts([path])
     items = list(read_documents(format, read_lines(part, len), part.name))
     assert (
-        len(items)
-        == manifest.totals.documents_in
-        == manifest.totals.documents + sum(manifest.totals.rejected.values())
+        len(items) == manifest.totals.documents_in == manifest.totals.documents + sum(manifest.totals.rejected.values())
     )
     texts = list(dict.fromkeys(normalize(item.text) for item in items if isinstance(item, Document)))
     backend = load_tokenizer(str(teacher)).backend_tokenizer

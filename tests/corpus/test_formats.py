@@ -42,9 +42,7 @@ def test_clue_without_a_blank_line_is_refused():
 
 def test_clue_document_without_end_is_refused(monkeypatch):
     monkeypatch.setattr(formats, "MAX_DOCUMENT_BYTES", 1 << 20)
-    with pytest.raises(
-        ValueError, match=r"f: no blank line ends the document that begins at line 3 within 1 MiB"
-    ):
+    with pytest.raises(ValueError, match=r"f: no blank line ends the document that begins at line 3 within 1 MiB"):
         read("clue", b"a\n\n" + b"b\n" * ((1 << 19) + 1))
 
 

@@ -37,7 +37,4 @@ def test_only_first_examples_are_kept():
     ledger = Ledger()
     for line in range(100):
         ledger.reject(Reason.DUPLICATE, f"f:{line}")
-    assert (
-        ledger.examples == {Reason.DUPLICATE: ["f:0", "f:1", "f:2"]}
-        and ledger.rejected[Reason.DUPLICATE] == 100
-    )
+    assert ledger.examples == {Reason.DUPLICATE: ["f:0", "f:1", "f:2"]} and ledger.rejected[Reason.DUPLICATE] == 100

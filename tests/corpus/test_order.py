@@ -39,9 +39,7 @@ def test_a_position_means_the_same_however_it_is_asked(table, lanes, window, dat
 def test_ranks_interleave_to_one_sequence(table, world_size, start):
     order = Order(table, 5, 4, 2)
     count = 12 * world_size
-    ranks = [
-        sequence(order, np.arange(start + rank, start + count, world_size)) for rank in range(world_size)
-    ]
+    ranks = [sequence(order, np.arange(start + rank, start + count, world_size)) for rank in range(world_size)]
     merged = [ranks[index % world_size][index // world_size] for index in range(count)]
     assert merged == sequence(order, np.arange(start, start + count))
 
@@ -70,11 +68,7 @@ def test_open_blocks_stay_few():
 
 def test_seeds_and_epochs_shuffle_differently():
     table = [30] * 20
-    epochs = [
-        tuple(sequence(Order(table, seed), np.arange(600) + 600 * epoch))
-        for seed in (0, 1)
-        for epoch in (0, 1)
-    ]
+    epochs = [tuple(sequence(Order(table, seed), np.arange(600) + 600 * epoch)) for seed in (0, 1) for epoch in (0, 1)]
     assert len(set(epochs)) == 4
     in_file_order = sum(a[0] == b[0] and b[1] == a[1] + 1 for a, b in pairwise(epochs[0]))
     assert in_file_order < 20

@@ -38,9 +38,7 @@ def test_every_problem_is_told_at_once(tmp_path):
         load_config(write(tmp_path, bad), {}, {})
     message = str(caught.value)
     assert "c.json: the configuration is wrong" in message
-    assert (
-        "sources.0.format: Input should be 'wiki2019zh', 'clue', 'lines' or 'jsonl', not \"csv\"" in message
-    )
+    assert "sources.0.format: Input should be 'wiki2019zh', 'clue', 'lines' or 'jsonl', not \"csv\"" in message
     assert "sources.0.inputs: " in message and "not []" in message
     assert "tokenizer: Input should be a valid string, not 3" in message
     assert "output: Field required" in message
@@ -68,9 +66,7 @@ def test_sources_need_names_of_their_own(tmp_path):
 
 def test_source_flags_need_one_source(tmp_path):
     path = write(tmp_path, GOOD | {"sources": [SOURCE, SOURCE | {"name": "b"}]})
-    with pytest.raises(
-        ValueError, match="several sources, so format, licence cannot be set from the command line"
-    ):
+    with pytest.raises(ValueError, match="several sources, so format, licence cannot be set from the command line"):
         load_config(path, {}, {"licence": "MIT", "format": "lines"})
 
 

@@ -41,10 +41,7 @@ def test_an_epoch_is_every_row_of_every_block(manifest, stream):
         manifest.tokenizer.pad_token_id,
     )
     expected = np.concatenate(
-        [
-            build_rows(*read_block(manifest, index), ROW_TOKENS, *special)
-            for index in range(len(manifest.blocks))
-        ]
+        [build_rows(*read_block(manifest, index), ROW_TOKENS, *special) for index in range(len(manifest.blocks))]
     )
     assert len(expected) == stream.rows_per_epoch
     for epoch in (0, 1):
@@ -65,9 +62,7 @@ def test_batches_are_what_a_model_takes(manifest, stream):
     batches = take(stream, 60, 0, 8)
     for batch in batches:
         assert set(batch) == {"input_ids", "attention_mask", "token_type_ids"}
-        assert all(
-            tensor.dtype == torch.int64 and tensor.shape == (8, ROW_TOKENS) for tensor in batch.values()
-        )
+        assert all(tensor.dtype == torch.int64 and tensor.shape == (8, ROW_TOKENS) for tensor in batch.values())
         assert not batch["token_type_ids"].any()
         is_padding = batch["input_ids"] == manifest.tokenizer.pad_token_id
         assert torch.equal(batch["attention_mask"], (~is_padding).long())

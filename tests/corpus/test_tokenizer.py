@@ -112,9 +112,7 @@ def test_slow_tokenizers_are_refused(monkeypatch):
 
 def test_missing_special_tokens_are_named(wordpiece, tmp_path):
     backend = Tokenizer.from_file(str(wordpiece / "tokenizer.json"))
-    PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", sep_token="[SEP]").save_pretrained(
-        tmp_path
-    )
+    PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", sep_token="[SEP]").save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"lacks cls_token, pad_token, which rows need"):
         load_tokenizer(str(tmp_path))
 

@@ -39,10 +39,7 @@ def test_builds_then_finds_it_built_then_verifies(tmp_path, text, tokenizer, cap
     arguments = build(text, tokenizer, tmp_path / "out", "--licence", "MIT")
     assert main(arguments) == 0
     table = capsys.readouterr().out
-    assert (
-        table.splitlines()[1].split() == ["text", "4", "3", "6", "1.000", "33.333", "10.83"]
-        or "text" in table
-    )
+    assert table.splitlines()[1].split() == ["text", "4", "3", "6", "1.000", "33.333", "10.83"] or "text" in table
     assert "rejected  text: duplicate 1, e.g. text.txt:3" in table and "MB/s" in table
     assert main(arguments) == 0
     assert "already built" in capsys.readouterr().out
@@ -91,25 +88,18 @@ def test_errors_are_a_line_and_exit_1(tmp_path, text, tokenizer, capsys):
     assert main(["--input", text]) == 1
     err = capsys.readouterr().err
     assert "command line: the configuration is wrong" in err
-    assert all(
-        key in err for key in ("sources.0.format", "tokenizer: Field required", "output: Field required")
-    )
+    assert all(key in err for key in ("sources.0.format", "tokenizer: Field required", "output: Field required"))
 
 
 def test_warnings_are_a_line(tmp_path, tokenizer, capsys):
     (tmp_path / "a.txt").write_text("天\n天\n天\n", encoding="utf-8")
     assert main(build(str(tmp_path / "a.txt"), tokenizer, tmp_path / "out")) == 0
-    assert (
-        "warning: a: 2 of 3 documents rejected (duplicate 2), e.g. a.txt:2, a.txt:3\n"
-        in capsys.readouterr().err
-    )
+    assert "warning: a: 2 of 3 documents rejected (duplicate 2), e.g. a.txt:2, a.txt:3\n" in capsys.readouterr().err
 
 
 def test_runs_from_anywhere(tmp_path, text, tokenizer):
     command = [sys.executable, str(COMMAND), *build(text, tokenizer, tmp_path / "out")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "built" in done.stdout, done.stderr
-    again = subprocess.run(
-        [*command, "--colour", "red"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    again = subprocess.run([*command, "--colour", "red"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert again.returncode == 2 and "unrecognized arguments: --colour red" in again.stderr

@@ -23,9 +23,7 @@ def no_pip(monkeypatch):
     def run(command: list[str], arrive: bytes | None = None) -> subprocess.CompletedProcess:
         calls.append(command)
         if no_pip_arrives:
-            (Path(command[command.index("--dest") + 1]) / "thing-1-py3-none-any.whl").write_bytes(
-                no_pip_arrives[0]
-            )
+            (Path(command[command.index("--dest") + 1]) / "thing-1-py3-none-any.whl").write_bytes(no_pip_arrives[0])
         return subprocess.CompletedProcess(command, 0 if no_pip_arrives else 1)
 
     no_pip_arrives: list[bytes] = []
@@ -56,9 +54,7 @@ def test_another_hash_is_refused_whether_found_or_downloaded(tmp_path, no_pip):
 
 
 def test_a_failing_pip_says_what_to_do(tmp_path, no_pip):
-    with pytest.raises(
-        ValueError, match=r"pip could not download thing==1; put thing-1-py3-none-any\.whl into"
-    ):
+    with pytest.raises(ValueError, match=r"pip could not download thing==1; put thing-1-py3-none-any\.whl into"):
         download(package(b"wheel"), tmp_path)
 
 

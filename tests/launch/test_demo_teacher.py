@@ -54,10 +54,7 @@ def reference_hidden(file: E5File, ids: list[int]) -> np.ndarray:
     places = file.array("emb.pos", s.num_positions, hidden)[: len(ids)]
     x = norm(words + places + file.array("emb.type", s.num_types, hidden)[0], "emb.ln")
     for layer in range(s.num_layers):
-        q, k, v = (
-            linear(x, f"l{layer}.{n}", hidden, hidden).reshape(len(ids), -1, head).swapaxes(0, 1)
-            for n in "qkv"
-        )
+        q, k, v = (linear(x, f"l{layer}.{n}", hidden, hidden).reshape(len(ids), -1, head).swapaxes(0, 1) for n in "qkv")
         scores = torch.softmax(torch.from_numpy(q @ k.swapaxes(1, 2) / np.sqrt(head)), dim=-1).numpy()
         context = (scores @ v).swapaxes(0, 1).reshape(len(ids), hidden)
         x = norm(x + linear(context, f"l{layer}.ao", hidden, hidden), f"l{layer}.aln")
@@ -73,9 +70,7 @@ def test_bert_computes_what_the_file_s_own_engine_does(file):
     ids = [0, 5, 8, 13, 2]
     with torch.no_grad():
         hidden = model(torch.tensor([ids])).last_hidden_state[0].numpy()
-    np.testing.assert_allclose(
-        hidden, reference_hidden(file, ids), atol=0.02
-    )  # weights were rounded to float16
+    np.testing.assert_allclose(hidden, reference_hidden(file, ids), atol=0.02)  # weights were rounded to float16
     assert np.abs(hidden).max() > 0.5
 
 
@@ -90,11 +85,7 @@ def test_tokenizer_is_xlm_r_s():
     tokenizer = build_tokenizer(PIECES, SCORES)
     assert tokenizer.encode("天地人").tokens == ["<s>", "▁天地", "人", "</s>"]
     assert tokenizer.encode("人", "天").tokens == ["<s>", "▁", "人", "</s>", "</s>", "▁", "天", "</s>"]
-    assert (
-        tokenizer.encode("人   人").tokens
-        == tokenizer.encode("人 人").tokens
-        == tokenizer.encode("人　人").tokens
-    )
+    assert tokenizer.encode("人   人").tokens == tokenizer.encode("人 人").tokens == tokenizer.encode("人　人").tokens
     assert tokenizer.encode("ａｂ").tokens == ["<s>", "▁", "ab", "</s>"]
     assert tokenizer.encode("人龘").tokens[-2] == "龘" and tokenizer.encode("人龘").ids[-2] == 3
     assert tokenizer.decode(tokenizer.encode("天地人 ab").ids) == "天地人 ab"
@@ -178,9 +169,7 @@ def test_weights_equal_an_independent_recovery_of_the_same_release():
     if not (DEMO_TEACHER.is_dir() and SHARED_TEACHER.is_dir()):
         pytest.skip("needs the demo's teacher (make demo) and the shared data")
     data = zstandard.decompress((SHARED_TEACHER / "model.safetensors.zst").read_bytes())
-    pieces = json.loads(zstandard.decompress((SHARED_TEACHER / "tokenizer.json.zst").read_bytes()))["model"][
-        "vocab"
-    ]
+    pieces = json.loads(zstandard.decompress((SHARED_TEACHER / "tokenizer.json.zst").read_bytes()))["model"]["vocab"]
     theirs, ours = load(data), load_file(DEMO_TEACHER / "model.safetensors")
     assert ours.keys() == {name for name in theirs if not name.startswith("pooler.")}
     words = "embeddings.word_embeddings.weight"

@@ -42,12 +42,9 @@ def workplace(tmp_path_factory) -> Path:
     (root / "run/run.json").write_text(json.dumps({"machine": "two cores"}))
     for name, num_texts in (("train", 24), ("dev", 10)):
         rows = [
-            {"text": "天地人"[: 1 + i % 3] * (1 + i % 2), "label": "天" if i % 3 else "人"}
-            for i in range(num_texts)
+            {"text": "天地人"[: 1 + i % 3] * (1 + i % 2), "label": "天" if i % 3 else "人"} for i in range(num_texts)
         ]
-        (root / f"labels/{name}.jsonl").write_text(
-            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        )
+        (root / f"labels/{name}.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     for name, layers, width in (("big", 2, 16), ("small", 1, 8)):
         sizes = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": 2}
         sizes |= {"vocab_size": len(PIECES), "intermediate_size": 16, "max_position_embeddings": 64}
@@ -92,9 +89,7 @@ def test_page_and_json_hold_the_same_numbers(workplace, tmp_path, capsys):
         "chance": 0.6,
     }
     assert report["last_step"]["small/loss"] == 1.0 and report["config"] == CONFIG
-    sentence = (
-        "small (1 layers × 8) learned from big-teacher (2 layers × 16, 0.0 million parameters) by reading "
-    )
+    sentence = "small (1 layers × 8) learned from big-teacher (2 layers × 16, 0.0 million parameters) by reading "
     assert report["summary"] == f"{sentence}3.0 million tokens of unlabelled text in 3 steps, 4.5 minutes."
     assert report["summary"] in page and report["summary"] in capsys.readouterr().out
     assert "Training loss of small" in page and "Held-out" not in page and "two cores" in page
@@ -164,8 +159,6 @@ def test_chance_is_the_commonest_label():
     assert chance_accuracy((["a"] * 5, [1, 2, 2, 2, 1])) == 0.6
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(59, "59 seconds"), (150, "2.5 minutes"), (9000, "2.5 hours")]
-)
+@pytest.mark.parametrize(("seconds", "words"), [(59, "59 seconds"), (150, "2.5 minutes"), (9000, "2.5 hours")])
 def test_durations_read_well(seconds, words):
     assert duration(seconds) == words

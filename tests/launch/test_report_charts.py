@@ -5,16 +5,12 @@ import xml.etree.ElementTree as ElementTree
 from launch.report_charts import draw_accuracy, draw_lines, draw_run
 from launch.report_run import Run
 
-MODELS = [
-    {"name": name, "accuracy": a, "standard_error": 0.02} for name, a in (("teacher", 0.7), ("small", 0.5))
-]
+MODELS = [{"name": name, "accuracy": a, "standard_error": 0.02} for name, a in (("teacher", 0.7), ("small", 0.5))]
 
 
 def texts(svg: str) -> set[str]:
     """Every text in the drawing; parsing it shows that it is well formed."""
-    return {
-        "".join(element.itertext()).strip() for element in ElementTree.fromstring(svg).iter() if element.text
-    }
+    return {"".join(element.itertext()).strip() for element in ElementTree.fromstring(svg).iter() if element.text}
 
 
 def run(*names: str, values: tuple[float, ...] = (3.0, 2.0)) -> Run:
@@ -40,15 +36,11 @@ def test_the_same_numbers_draw_the_same_bytes():
 
 
 def test_accuracy_names_every_model_and_chance():
-    assert {"teacher", "small", "chance", "nearest-neighbour accuracy, %"} <= texts(
-        draw_accuracy(MODELS, 0.33)
-    )
+    assert {"teacher", "small", "chance", "nearest-neighbour accuracy, %"} <= texts(draw_accuracy(MODELS, 0.33))
 
 
 def test_a_run_gets_a_chart_for_each_thing_it_logged():
-    captions = [
-        caption for caption, _ in draw_run(run("a/loss", "b/loss", "b/learning_rate", "tokens_per_second"))
-    ]
+    captions = [caption for caption, _ in draw_run(run("a/loss", "b/loss", "b/learning_rate", "tokens_per_second"))]
     assert captions == ["Training loss of a", "Training loss of b", "Learning rate", "Training speed"]
     assert [caption for caption, _ in draw_run(run("b/hidden/0"))] == ["Training loss of b"]
     assert draw_run(run()) == []
@@ -60,6 +52,4 @@ def test_many_terms_stay_apart():
 
 
 def test_a_run_of_one_step_is_still_visible():
-    assert (
-        "<use" in draw_lines({"loss": ([1], [3.0])}, "loss").split('id="legend')[0].split('id="line2d_')[-1]
-    )
+    assert "<use" in draw_lines({"loss": ([1], [3.0])}, "loss").split('id="legend')[0].split('id="line2d_')[-1]

@@ -101,9 +101,7 @@ def test_rows_hold_every_number_with_its_ratio_to_the_first():
 
 def test_held_out_loss_stands_only_where_some_model_has_one():
     assert "Held-out" not in render_results([TEACHER, STUDENT])
-    head, teacher, student = Outline(
-        render_results([TEACHER, STUDENT | {"heldout_relation_loss": 1.2345}])
-    ).rows
+    head, teacher, student = Outline(render_results([TEACHER, STUDENT | {"heldout_relation_loss": 1.2345}])).rows
     assert "Held-out relation loss" in head[-1]
     assert (teacher[-1].strip(), student[-1].strip()) == ("–", "1.234")
 

@@ -20,9 +20,7 @@ def write_run(folder: Path, records: list[dict], config: object = CONFIG) -> Pat
 
 
 def test_a_continued_run_reads_as_if_it_had_never_stopped(tmp_path):
-    run = read_run(
-        write_run(tmp_path, [{"step": s, "b/loss": v} for s, v in ((1, 9.0), (3, 8), (2, 7), (3, 6))])
-    )
+    run = read_run(write_run(tmp_path, [{"step": s, "b/loss": v} for s, v in ((1, 9.0), (3, 8), (2, 7), (3, 6))]))
     assert run.series("b/loss") == ([1, 2, 3], [9, 7, 6])
     assert run.students == ["b", "a"] and run.facts == {"machine": "two cores"}
 
@@ -59,9 +57,7 @@ def test_a_last_line_cut_by_a_stop_is_left_out_with_a_warning(tmp_path):
         assert read_metrics(path) == [{"step": 1.0}]
 
 
-@pytest.mark.parametrize(
-    "line", ['{"step": 2, "a/lo', "[2]", '"step"', '{"loss": 1}', '{"step": 1, "loss": "x"}']
-)
+@pytest.mark.parametrize("line", ['{"step": 2, "a/lo', "[2]", '"step"', '{"loss": 1}', '{"step": 1, "loss": "x"}'])
 def test_a_broken_line_is_named(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
     path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')

@@ -109,9 +109,7 @@ def slow_accuracy(train, train_labels, query, query_labels, k) -> float:
     mean = train.double().mean(dim=0)
     right = 0
     for vector, label in zip(query.double() - mean, query_labels, strict=True):
-        similarities = [
-            torch.cosine_similarity(vector, other, dim=0).item() for other in train.double() - mean
-        ]
+        similarities = [torch.cosine_similarity(vector, other, dim=0).item() for other in train.double() - mean]
         nearest = sorted(range(len(train)), key=lambda i: -similarities[i])[:k]
         votes = dict.fromkeys(train_labels, 0.0)
         for i in nearest:

@@ -1,0 +1,70 @@
+"""A tiny corpus, teacher, config and a finished run of the main job, each made once by the real commands."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from tests.corpus.conftest import corpus_folder, documents, wordpiece  # noqa: F401  (fixtures)
+from tests.pretrain.tiny import student_config, teacher_model
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def teacher_folder(tmp_path_factory: pytest.TempPathFactory, wordpiece: Path) -> Path:  # noqa: F811
+    folder = tmp_path_factory.mktemp("teacher")
+    tokenizer = AutoTokenizer.from_pretrained(wordpiece)
+    tokenizer.save_pretrained(folder)
+    teacher_model(vocab_size=len(tokenizer)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def config_values(teacher_folder: Path, corpus_folder: Path) -> dict[str, Any]:  # noqa: F811
+    """A run of 6 steps of 8 rows of 16 tokens, two students."""
+    students = [student_config(name).model_dump(mode="json") for name in ("small", "other")]
+    return {
+        "about": "tests",
+        "corpus": {"manifest": str(corpus_folder), "row_tokens": 16},
+        "teacher": {"path": str(teacher_folder), "dtype": "float32"},
+        "students": students,
+        "training": {"total_steps": 6, "log_every_steps": 2, "save_every_steps": 3},
+        "deepspeed": {"train_batch_size": 8, "train_micro_batch_size_per_gpu": 4},
+    }
+
+
+@pytest.fixture(scope="session")
+def config_file(tmp_path_factory: pytest.TempPathFactory, config_values: dict[str, Any]) -> Path:
+    path = tmp_path_factory.mktemp("config") / "tiny.json"
+    path.write_text(json.dumps(config_values))
+    return path
+
+
+def launch(*arguments: str, num_ranks: int = 1, port: int = 0) -> subprocess.CompletedProcess[str]:
+    """`deepspeed launch/gd.py ...` as a user types it, with a port of its own."""
+    port = port or 20000 + os.getpid() % 20000
+    command = ["-m", "deepspeed.launcher.runner", "--num_gpus", str(num_ranks), "--master_port", str(port), "-q"]
+    return subprocess.run(
+        [sys.executable, *command, "launch/gd.py", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, config_file: Path) -> Path:
+    """The main job through the real launcher, on two ranks."""
+    run = tmp_path_factory.mktemp("runs") / "tiny"
+    done = launch("--config", str(config_file), "--run", str(run), num_ranks=2)
+    assert done.returncode == 0, done.stderr
+    assert "6 steps, 768 tokens" in done.stdout
+    return run

@@ -1,0 +1,115 @@
+"""The main job through the real launcher, and every input it refuses."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from launch import gd
+from launch.run_config import read_run_config
+from pretrain.metrics import read_metrics
+from tests.launch.conftest import launch
+from tests.pretrain.tiny import teacher_model
+
+
+def test_the_run_folder_holds_what_every_later_reader_needs(finished_run, config_values):
+    assert [line["step"] for line in read_metrics(finished_run)] == [2, 4, 6]
+    facts = json.loads((finished_run / "run.json").read_text())
+    assert facts["corpus"]["documents"] == 300
+    assert set(facts["unreached_parameters"]) == {"small", "other"}
+    resolved = json.loads((finished_run / "config.json").read_text())
+    assert resolved["training"]["keep_checkpoints"] == 3  # a default, written out
+    assert {path.name for path in (finished_run / "start").iterdir()} == {"small", "other"}
+    assert (finished_run / "start/small/tokenizer.json").is_file()
+    assert not list(finished_run.rglob("*teacher*"))
+
+
+def test_one_rank_of_twice_the_rows_gives_the_same_student(finished_run, config_file, tmp_path):
+    whole_batch = "deepspeed.train_micro_batch_size_per_gpu=8"
+    done = launch("--config", str(config_file), "--run", str(tmp_path / "run"), "--set", whole_batch)
+    assert done.returncode == 0, done.stderr
+    ours = load_file(tmp_path / "run/checkpoints/step_6/small/model/model.safetensors")
+    theirs = load_file(finished_run / "checkpoints/step_6/small/model/model.safetensors")
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-2, atol=2e-4)  # bfloat16 autocast
+    again = launch("--config", str(config_file), "--run", str(tmp_path / "run"))
+    assert again.returncode == 0 and "6 steps, 768 tokens" in again.stdout  # already there: nothing to do
+
+
+def test_a_refusal_through_the_launcher_is_one_message_and_a_bad_exit_code(config_file, tmp_path):
+    done = launch("--config", str(config_file), "--run", str(tmp_path), "--set", "teacher.paht=x", num_ranks=2)
+    assert done.returncode != 0
+    assert done.stderr.count("refused: ") == 1
+    assert "teacher.paht: unknown key; did you mean path?" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def check(config_file, run, *overrides):
+    return gd.check_input(read_run_config(config_file, overrides), run)
+
+
+def test_input_that_cannot_work_is_refused_before_anything_starts(config_file, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"teacher.path: no teacher could be loaded from .*'no/teacher'"):
+        check(config_file, tmp_path, "teacher.path=no/teacher")
+    with pytest.raises(ValueError, match=r"there is no manifest; build the corpus with launch/build_corpus.py"):
+        check(config_file, tmp_path, f"corpus.manifest={tmp_path}")
+    with pytest.raises(ValueError, match=r"num_relation_heads: must divide .* legal values: 12, 6, 4, 3, 2, 1"):
+        check(config_file, tmp_path, "students.0.objective.0.num_relation_heads=5")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ValueError, match=r"train_batch_size: must be a multiple of .* x 3 ranks, got 8"):
+        check(config_file, tmp_path)
+
+
+def test_a_corpus_of_another_tokenizer_is_refused_with_both_names(config_file, tmp_path, teacher_folder):
+    other = tmp_path / "teacher"
+    shutil.copytree(teacher_folder, other)
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    tokenizer["normalizer"] = None
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    message = r"was built with the tokenizer .*, the teacher .* has another .*; build the corpus"
+    with pytest.raises(ValueError, match=message):
+        check(config_file, tmp_path / "run", f"teacher.path={other}")
+
+
+def test_a_corpus_with_a_shard_missing_or_cut_is_refused(config_file, tmp_path, corpus_folder):
+    broken = tmp_path / "corpus"
+    shutil.copytree(corpus_folder, broken)
+    shard = sorted(broken.glob("*.bin"))[0]
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=rf"{shard.name}: the shard has \d+ bytes, but the manifest says"):
+        check(config_file, tmp_path / "run", f"corpus.manifest={broken}")
+    shard.unlink()
+    with pytest.raises(ValueError, match=rf"{shard.name}: the shard is missing"):
+        check(config_file, tmp_path / "run", f"corpus.manifest={broken}")
+
+
+def test_a_corrupt_shard_stops_the_job_with_its_name_and_not_a_traceback(config_file, tmp_path, corpus_folder):
+    broken = tmp_path / "corpus"
+    shutil.copytree(corpus_folder, broken)
+    for shard in broken.glob("*.bin"):
+        data = bytearray(shard.read_bytes())
+        data[len(data) // 2] ^= 1
+        shard.write_bytes(data)
+    done = launch("--config", str(config_file), "--run", str(tmp_path / "run"), "--set", f"corpus.manifest={broken}")
+    assert done.returncode != 0
+    assert "stopped: " in done.stderr and "shard-" in done.stderr and "block" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_folder_of_another_config_or_corpus_or_teacher_is_refused(finished_run, config_file, tmp_path):
+    check(config_file, finished_run, "training.log_every_steps=1")  # may change
+    message = r"belongs to another config; different: corpus.seed, training.total_steps\. Give"
+    with pytest.raises(ValueError, match=message):
+        check(config_file, finished_run, "corpus.seed=5", "training.total_steps=9")
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("config.json", "run.json"):
+        facts = (finished_run / name).read_text()
+        (run / name).write_text(facts.replace('"fingerprint": "', '"fingerprint": "0'))
+    with pytest.raises(ValueError, match=r"different: corpus.manifest \(the corpus itself has changed\)"):
+        check(config_file, run)
+    with pytest.raises(ValueError, match=r"teacher.path: not the weights that .* began with \(then from "):
+        gd.check_teacher(run, gd.fingerprint(teacher_model()))

@@ -1,0 +1,81 @@
+"""A published student loads in plain transformers elsewhere, and its card tells the run's facts."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel
+
+from launch.publish import publish
+
+
+@pytest.fixture
+def published(finished_run, tmp_path):
+    output = tmp_path / "students" / "small-zh"
+    output.parent.mkdir()
+    assert publish(finished_run, "small", output) < 1e-5
+    return output
+
+
+def test_it_loads_in_another_process_with_nothing_of_ours(published):
+    code = (
+        "import sys; from transformers import AutoModel, AutoTokenizer; import torch;"
+        "m = AutoModel.from_pretrained(sys.argv[1]).eval(); t = AutoTokenizer.from_pretrained(sys.argv[1]);"
+        "print(m.config.model_type, tuple(m(**t(['天地 玄黄'], return_tensors='pt')).last_hidden_state.shape))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, published], capture_output=True, text=True, cwd=published.parent, check=True
+    )
+    assert done.stdout.startswith("bert (1, ")
+    assert done.stdout.strip().endswith(", 12)")
+
+
+def test_its_weights_are_the_checkpoints(published, finished_run):
+    ours = load_file(published / "model.safetensors")
+    theirs = load_file(finished_run / "checkpoints/step_6/small/model/model.safetensors")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert AutoModel.from_pretrained(published).config.hidden_dropout_prob == 0.1
+
+
+def test_the_card_tells_the_runs_facts(published):
+    card = (published / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\nlanguage: zh\n")
+    for fact in (
+        "6 of 6, 8 rows of 16 tokens",
+        "| tokens seen | 768 ",
+        "300 documents",
+        "`minilm_v2`",
+        "tiny (not stated)",
+    ):
+        assert fact in card
+    assert "- `pooler.dense.weight`" in card and "| hidden/2 | " in card
+    assert "Positions beyond 16 tokens" in card
+
+
+def test_an_earlier_step_can_be_published(finished_run, tmp_path):
+    publish(finished_run, "other", tmp_path / "early", step=3)
+    assert "3 of 6, 8 rows" in (tmp_path / "early" / "README.md").read_text(encoding="utf-8")
+
+
+def test_what_cannot_be_published_is_said(finished_run, published, tmp_path):
+    with pytest.raises(ValueError, match=r"not a run folder \(no config.json and run.json\)"):
+        publish(tmp_path, "small", tmp_path / "x")
+    with pytest.raises(ValueError, match="no checkpoint of step 5; steps there: 3, 6"):
+        publish(finished_run, "small", tmp_path / "x", step=5)
+    with pytest.raises(ValueError, match="no student 'tall'; students: other, small"):
+        publish(finished_run, "tall", tmp_path / "x")
+    with pytest.raises(ValueError, match="is already there; publish to a new folder"):
+        publish(finished_run, "small", published)
+
+
+def test_outputs_that_differ_from_the_live_students_are_not_published(finished_run, tmp_path, monkeypatch):
+    live = load_file(finished_run / "checkpoints/step_6/small/outputs.safetensors")
+    live["last_hidden_state"] = live["last_hidden_state"] + 0.01
+    save_file(live, tmp_path / "outputs.safetensors")
+    monkeypatch.setattr("launch.publish.load_file", lambda path: load_file(tmp_path / "outputs.safetensors"))
+    with pytest.raises(ValueError, match=r"outputs differ from the live student's by 0.01; not published"):
+        publish(finished_run, "small", tmp_path / "x")
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,107 @@
+"""Configs are strict: every problem at once, with its path, and the nearest known key."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+from launch.run_config import changed_keys, read_run_config
+from pretrain.encoder import EncoderShape
+
+ROOT = Path(__file__).parents[2]
+
+
+def write(tmp_path, values):
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(values))
+    return path
+
+
+def test_every_problem_is_said_at_once_with_its_path(tmp_path, config_values):
+    values = copy.deepcopy(config_values)
+    values["students"][0]["num_layer"] = values["students"][0].pop("num_layers")
+    values["students"][1]["objective"][0]["num_relation_heads"] = "many"
+    values["training"]["total_steps"] = 0
+    with pytest.raises(ValueError, match=r"run.json: 4 problem\(s\)") as caught:
+        read_run_config(write(tmp_path, values))
+    lines = str(caught.value).splitlines()
+    assert "students.0.num_layer: unknown key; did you mean num_layers?" in lines
+    assert "students.0.num_layers: required, and not given" in lines
+    heads = next(line for line in lines if line.startswith("students.1.objective.0.num_relation_heads: "))
+    assert heads.endswith('got "many"')
+    assert "training.total_steps: Input should be greater than 0, got 0" in lines
+
+
+def test_overrides_are_checked_as_strictly_as_the_file(config_file):
+    config = read_run_config(
+        config_file, ["students.0.num_layers=4", "teacher.path=some/where", "students.1.init.layers=[1,2]"]
+    )
+    assert config.students[0].num_layers == 4
+    assert config.teacher.path == "some/where"
+    assert config.students[1].init.layers == [1, 2]
+    with pytest.raises(ValueError, match=r"training.total_step: unknown key; did you mean total_steps\?"):
+        read_run_config(config_file, ["training.total_step=3"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.total_steps", "wanted dotted.key=value"),
+        ("=3", "wanted dotted.key=value"),
+        ("students.7.num_layers=2", "7 is not an index of a list of 2"),
+        ("students.first=2", "first is not an index of a list of 2"),
+        ("about.more.still=2", "nothing lies below more"),
+        ("about.more=2", "about holds no keys"),
+    ],
+)
+def test_an_override_that_fits_nowhere_is_refused(config_file, override, message):
+    with pytest.raises(ValueError, match=f"--set {override}: .*{message}"):
+        read_run_config(config_file, [override])
+
+
+def test_files_that_are_no_config(tmp_path):
+    with pytest.raises(ValueError, match=r"nothing.json: cannot be read: No such file"):
+        read_run_config(tmp_path / "nothing.json")
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(ValueError, match=r"broken.json: not JSON: "):
+        read_run_config(tmp_path / "broken.json")
+
+
+def test_student_names_must_differ(tmp_path, config_values):
+    values = copy.deepcopy(config_values)
+    values["students"][1]["name"] = "small"
+    with pytest.raises(ValueError, match="students: names must differ, got small more than once"):
+        read_run_config(write(tmp_path, values))
+
+
+def test_what_the_teacher_makes_impossible_is_said_with_the_legal_values():
+    config = read_run_config(
+        ROOT / "configs/4l312d.json", ["students.0.objective.0.num_relation_heads=48", "corpus.row_tokens=1024"]
+    )
+    with pytest.raises(ValueError, match="must divide") as caught:
+        config.check(EncoderShape("bert", 12, 768, 12, 3072, 21128, 512))
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("students.0.objective.0.num_relation_heads: must divide the widths of teacher (768)")
+    assert first.endswith("got 48; legal values: 24, 12, 8, 6, 4, 3, 2, 1")
+    assert second == "corpus.row_tokens: the teacher has 512 positions, got 1024"
+
+
+@pytest.mark.parametrize(
+    "teacher",
+    [EncoderShape("bert", 24, 1024, 16, 4096, 21128, 512), EncoderShape("bert", 12, 384, 12, 1536, 41343, 512)],
+    ids=["hub teacher", "small teacher"],
+)
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.json")), ids=lambda path: path.stem)
+def test_every_config_decodes_and_fits_its_teachers(path, teacher):
+    config = read_run_config(path)
+    if path.stem != "demo" or teacher.hidden_size == 384:
+        config.check(teacher)
+    config.deepspeed.accumulation_steps(1)
+
+
+def test_changed_keys_leave_out_what_may_change(config_file):
+    before = read_run_config(config_file).model_dump(mode="json")
+    changes = ["about=x", "training.log_every_steps=1", "training.total_steps=9", "students.0.optimizer.lr=0.5"]
+    after = read_run_config(config_file, changes).model_dump(mode="json")
+    assert changed_keys(before, after) == ["students", "training.total_steps"]

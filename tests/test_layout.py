@@ -1,0 +1,80 @@
+"""The house stays as it is drawn: who imports whom, no cycles, every file of a readable size, every config decodes."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from corpus.settings import load_config
+from launch.run_config import read_run_config
+
+ROOT = Path(__file__).parents[1]
+MAY_IMPORT = {"corpus": set(), "pretrain": set(), "tasks": {"pretrain"}, "launch": {"corpus", "pretrain", "tasks"}}
+OURS = set(MAY_IMPORT)
+MODULES = sorted(path for folder in OURS for path in (ROOT / folder).glob("**/*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name for name in found if name.split(".")[0] in OURS}
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_folders_import_only_what_they_may(path):
+    folder = path.relative_to(ROOT).parts[0]
+    others = {name.split(".")[0] for name in imports(path)} - {folder}
+    assert others <= MAY_IMPORT[folder]
+
+
+def test_no_import_cycles():
+    known = {module_name(path): imports(path) for path in MODULES}
+    done: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, " -> ".join((*above, name))
+        if name not in done:
+            for other in known[name] & known.keys():
+                visit(other, (*above, name))
+            done.add(name)
+
+    for name in known:
+        visit(name, ())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_files_are_nouns_of_a_readable_size(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+    assert path.stem not in {"utils", "common", "helpers", "misc"}
+
+
+def test_no_entry_point_shadows_a_module_that_is_imported_elsewhere():
+    names = {path.stem for path in (ROOT / "launch").glob("*.py")}
+    assert not names & {"tokenize", "evaluate", "datasets", "profile", "config", "deepspeed", "transformers"}
+
+
+def test_every_config_decodes():
+    runs, corpora = sorted((ROOT / "configs").glob("*.json")), sorted((ROOT / "configs/corpus").glob("*.json"))
+    assert {path.stem for path in runs} >= {"4l312d", "4l384d", "6l384d", "6l768d", "family", "demo"} and corpora
+    for path in runs:
+        assert read_run_config(path).about
+    for path in corpora:
+        load_config(str(path), {}, {})
+    assert set((ROOT / "configs").rglob("*.json")) == {*runs, *corpora}
+
+
+def test_the_readme_names_only_what_is_there():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"(?:configs|launch|corpus|pretrain|bench|tests)/[\w./-]*\.(?:json|py|md)", text))
+    assert named and all((ROOT / name).exists() for name in named), sorted(
+        name for name in named if not (ROOT / name).exists()
+    )
