@@ -8,7 +8,9 @@ jsonl       JSON lines; the named fields, joined by newlines, are the document
 A blank line where a document is expected holds nothing and is passed over.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Literal
 
 import orjson
@@ -17,6 +19,7 @@ from corpus.document import Document, Reason, Reject
 
 Format = Literal["wiki2019zh", "clue", "lines", "jsonl"]
 MAX_DOCUMENT_BYTES = 64 << 20
+_ADVICE = "the format clue has one between documents; if each line is a document, use --format lines"
 
 
 def read_documents(
@@ -46,30 +49,30 @@ def _read_text(data: bytes, place: str) -> Document | Reject:
 
 def _read_clue(lines: Iterable[tuple[int, bytes]], name: str) -> Iterator[Document | Reject]:
     pending: list[bytes] = []
-    num_bytes = first = 0
-    has_blank_line = False
-    for number, line in lines:
+    num_bytes = first = num_documents = 0
+    for number, line in chain(lines, [(0, b"")]):
         if line.strip():
-            first = number if not pending else first
+            first = first if pending else number
             pending.append(line)
             num_bytes += len(line) + 1
             if num_bytes > MAX_DOCUMENT_BYTES:
                 raise ValueError(
                     f"{name}: no blank line ends the document that begins at line {first} within "
-                    f"{MAX_DOCUMENT_BYTES >> 20} MiB; if each line is a document, use --format lines"
+                    f"{MAX_DOCUMENT_BYTES >> 20} MiB; {_ADVICE}"
                 )
-            continue
-        has_blank_line = True
-        if pending:
+        elif pending:
+            # The end of the file (line 0) ends the last document, but not the only one: is that clue?
+            if not number and not num_documents:
+                raise ValueError(
+                    f"{name}: not one blank line ends a document in {len(pending)} lines; {_ADVICE}"
+                )
             yield _read_text(b"\n".join(pending), f"{name}:{first}")
+            num_documents, num_lines = num_documents + 1, len(pending)
             pending, num_bytes = [], 0
-    if pending and not has_blank_line:
-        raise ValueError(
-            f"{name}: not one blank line in {len(pending)} lines, but the format clue has one between "
-            "documents; if each line is a document, use --format lines"
+    if num_documents == 1 and num_lines > 1:
+        warnings.warn(
+            f"{name}: {num_lines} lines without a blank one are one document; {_ADVICE}", stacklevel=2
         )
-    if pending:
-        yield _read_text(b"\n".join(pending), f"{name}:{first}")
 
 
 def _read_json(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+from tqdm import tqdm
 
 from corpus import block
 from corpus.manifest import Manifest, ShardRecord
@@ -72,7 +73,7 @@ def read_block(manifest: Manifest, index: int) -> tuple[np.ndarray, np.ndarray]:
 def verify(manifest: Manifest) -> list[str]:
     """Rereads every block; the faults found, each naming shard and block. Empty for a sound corpus."""
     faults = []
-    for index in range(len(manifest.blocks)):
+    for index in tqdm(range(len(manifest.blocks)), desc="verifying", unit=" blocks", disable=None):
         try:
             ids, _ = read_block(manifest, index)
         except ValueError as error:

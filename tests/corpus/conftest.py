@@ -36,7 +36,7 @@ def wordpiece(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vocab = {piece: index for index, piece in enumerate(pieces)}
     backend = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100_000))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    backend.normalizer = normalizers.Lowercase()
+    backend.normalizer = normalizers.Replace("HELLO", "hello")
     return save(backend, tmp_path_factory.mktemp("wordpiece"), mask_token="[MASK]", **NAMES)
 
 

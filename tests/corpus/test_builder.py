@@ -115,6 +115,7 @@ def test_batches_and_blocks_do_not_change_documents(tmp_path, wordpiece, documen
 
 def test_an_identical_build_is_found_and_left_alone(tmp_path, wordpiece):
     path = write(tmp_path / "a", "天地\n玄黄")
+    (tmp_path / "out").mkdir()  # empty, so free to use
     first, _ = build_corpus(config(wordpiece, tmp_path / "out", source(path)))
     before = (tmp_path / "out" / "manifest.json").stat()
     again, is_new = build_corpus(config(wordpiece, tmp_path / "out", source(path)))

@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 
 from corpus import formats
@@ -36,8 +38,21 @@ def test_clue_documents_end_at_blank_lines():
 
 
 def test_clue_without_a_blank_line_is_refused():
-    with pytest.raises(ValueError, match=r"f: not one blank line in 2 lines.*use --format lines"):
+    with pytest.raises(
+        ValueError, match=r"f: not one blank line ends a document in 2 lines; .* use --format lines"
+    ):
         read("clue", b"a\nb")
+
+
+def test_clue_with_a_blank_line_only_at_the_end_is_warned_of():
+    with pytest.warns(
+        UserWarning, match="f: 3 lines without a blank one are one document; .* use --format lines"
+    ):
+        assert read("clue", "\n\na\nb\nc\n\n") == [Document("a\nb\nc", "f:3")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(read("clue", "a\n\n")) == 1
+        assert len(read("clue", "a\nb\n\nc")) == 2
 
 
 def test_clue_document_without_end_is_refused(monkeypatch):

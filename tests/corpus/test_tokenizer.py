@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
+from tokenizers.normalizers import BertNormalizer
 from transformers import PreTrainedTokenizerFast
 
 from corpus.tokenizer import TextEncoder, load_tokenizer, special_token_ids, tokenizer_fingerprint
@@ -48,6 +49,19 @@ def test_plain_encoding_would_give_special_ids(unigram):
     backend = tokenizer.backend_tokenizer
     backend.encode_special_tokens = True
     assert tokenizer.cls_token_id in backend.encode("天<s>地", add_special_tokens=False).ids
+
+
+def test_special_tokens_that_are_normalised_stay_out_too(wordpiece, tmp_path):
+    """Their normaliser also removes the NUL that keeps them out of text."""
+
+    def clean(state):
+        state["normalizer"] = json.loads(BertNormalizer(lowercase=False).__getstate__())
+        for token in state["added_tokens"]:
+            token["normalized"] = True
+
+    tokenizer = load_tokenizer(str(edit(wordpiece, tmp_path / "t", clean)))
+    (ids,) = TextEncoder(tokenizer).encode(["天[MASK]地 [SEP]"])
+    assert not {tokenizer.mask_token_id, tokenizer.sep_token_id} & set(ids.tolist())
 
 
 def test_ordinary_text_encodes_as_the_tokenizer_does(tokenizer):
