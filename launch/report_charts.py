@@ -9,7 +9,7 @@ import matplotlib
 matplotlib.use("svg")
 
 from matplotlib import pyplot as plt
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from launch.report_run import Run
 
@@ -71,6 +71,7 @@ def draw_lines(
             axes.set_ylim(bottom=0)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(FuncFormatter(plain_number))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(shown) > 1:
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
         return draw_svg(figure)

@@ -23,6 +23,11 @@ def test_lines_are_labelled_and_axes_have_units():
     assert {"optimizer step", "loss", "hidden/0"} <= shown and "never" not in shown
 
 
+def test_steps_are_whole_numbers():
+    ticks = texts(draw_lines({"loss": ([10, 11], [3, 2])}, "loss"))
+    assert {"10", "11"} <= ticks and "10.5" not in ticks
+
+
 def test_a_log_axis_is_not_tried_on_a_loss_that_reaches_zero():
     assert draw_lines({"loss": ([1, 2], [3.0, 0.0])}, "loss", log_y=True) == draw_lines(
         {"loss": ([1, 2], [3.0, 0.0])}, "loss"
