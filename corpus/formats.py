@@ -63,16 +63,12 @@ def _read_clue(lines: Iterable[tuple[int, bytes]], name: str) -> Iterator[Docume
         elif pending:
             # The end of the file (line 0) ends the last document, but not the only one: is that clue?
             if not number and not num_documents:
-                raise ValueError(
-                    f"{name}: not one blank line ends a document in {len(pending)} lines; {_ADVICE}"
-                )
+                raise ValueError(f"{name}: not one blank line ends a document in {len(pending)} lines; {_ADVICE}")
             yield _read_text(b"\n".join(pending), f"{name}:{first}")
             num_documents, num_lines = num_documents + 1, len(pending)
             pending, num_bytes = [], 0
     if num_documents == 1 and num_lines > 1:
-        warnings.warn(
-            f"{name}: {num_lines} lines without a blank one are one document; {_ADVICE}", stacklevel=2
-        )
+        warnings.warn(f"{name}: {num_lines} lines without a blank one are one document; {_ADVICE}", stacklevel=2)
 
 
 def _read_json(

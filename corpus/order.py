@@ -32,7 +32,7 @@ class _Epoch:
 class Order:
     """The order of the rows of blocks, `rows_per_block` [N]. Positions count rows since training began."""
 
-    def __init__(self, rows_per_block: np.ndarray, seed: int, num_lanes: int = 64, window_blocks: int = 4) -> None:
+    def __init__(self, rows_per_block: np.ndarray, seed: int, num_lanes: int = 256, window_blocks: int = 4) -> None:
         self._rows = np.asarray(rows_per_block, dtype=np.int64)
         if self._rows.ndim != 1 or not len(self._rows) or self._rows.min() < 1:
             raise ValueError("rows_per_block must be a list of at least one block, each of at least one row")

@@ -38,16 +38,12 @@ def test_clue_documents_end_at_blank_lines():
 
 
 def test_clue_without_a_blank_line_is_refused():
-    with pytest.raises(
-        ValueError, match=r"f: not one blank line ends a document in 2 lines; .* use --format lines"
-    ):
+    with pytest.raises(ValueError, match=r"f: not one blank line ends a document in 2 lines; .* use --format lines"):
         read("clue", b"a\nb")
 
 
 def test_clue_with_a_blank_line_only_at_the_end_is_warned_of():
-    with pytest.warns(
-        UserWarning, match="f: 3 lines without a blank one are one document; .* use --format lines"
-    ):
+    with pytest.warns(UserWarning, match="f: 3 lines without a blank one are one document; .* use --format lines"):
         assert read("clue", "\n\na\nb\nc\n\n") == [Document("a\nb\nc", "f:3")]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
