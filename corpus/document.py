@@ -1,7 +1,9 @@
 """What a reader yields: a document, or the reason why there is none."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+
+_EXCERPT_CHARACTERS = 60
 
 
 class Reason(StrEnum):
@@ -10,25 +12,56 @@ class Reason(StrEnum):
     BROKEN_JSON = "broken_json"
     NOT_AN_OBJECT = "not_an_object"
     INVALID_UTF8 = "invalid_utf8"
+    INVALID_GB18030 = "invalid_gb18030"
+    UNKNOWN_ENCODING = "unknown_encoding"
+    NUL_BYTE = "nul_byte"
     FIELD_MISSING = "field_missing"
     FIELD_NOT_A_STRING = "field_not_a_string"
+    BLOCKED_ORIGIN = "blocked_origin"
     EMPTY = "empty"
+    TOO_SHORT = "too_short"
+    TOO_LONG = "too_long"
+    TOO_LITTLE_CHINESE = "too_little_chinese"
+    SHORT_LINES = "short_lines"
+    REPEATED_LINES = "repeated_lines"
+    REPEATED_NGRAMS = "repeated_ngrams"
+    BLOCKED_WORD = "blocked_word"
     DUPLICATE = "duplicate"
     NO_TOKENS = "no_tokens"
 
 
+class Change(StrEnum):
+    """What was done to a document's text on its way; the manifest counts the documents of each."""
+
+    GB18030_DECODED = "gb18030_decoded"
+    NORMALIZED = "normalized"
+    LANGUAGE_VARIANTS = "language_variants"
+    HTML = "html"
+    EMPTY_BRACKETS = "empty_brackets"
+    URL_LINES = "url_lines"
+    SIMPLIFIED = "simplified"
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Text as it stands in the input. `place` is `input:line` of its first line; `id` may be empty."""
+    """Text as it stands in the input. `place` is `input:line` of its first line; `id` may be empty.
+
+    `origin` is the site or publisher that the record names, or empty.
+    """
 
     text: str
     place: str
     id: str = ""
+    origin: str = ""
+    changes: tuple[Change, ...] = ()
 
     @property
     def label(self) -> str:
         """Where to find it again, for messages."""
         return f"{self.place} (id {self.id})" if self.id else self.place
+
+    def reject(self, reason: "Reason") -> "Reject":
+        return Reject(reason, self.label, excerpt(self.text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +70,9 @@ class Reject:
 
     reason: Reason
     label: str
+    excerpt: str = field(default="", compare=False)
+
+
+def excerpt(text: str) -> str:
+    """The first characters of a text on one line, for people to look at."""
+    return " ".join(text[: 2 * _EXCERPT_CHARACTERS].split())[:_EXCERPT_CHARACTERS]

@@ -1,23 +1,31 @@
-"""The four input formats: bytes of lines in, documents or rejects out.
+"""The input formats: bytes of lines in, documents or rejects out.
 
-wiki2019zh  JSON lines {"id", "url", "title", "text"}; a first line that repeats the title is dropped
-clue        a sentence or paragraph a line, a blank line between documents (CLUECorpusSmall)
+clue        a sentence or paragraph a line, a blank line between documents (CLUECorpusSmall, CLUECorpus2020)
 lines       a document a line
-jsonl       JSON lines; the named fields, joined by newlines, are the document
+jsonl       JSON lines; the named fields, joined by newlines, are the document. Rows of Parquet files and of
+            Hugging Face datasets come as such lines too (see tables.py)
+wiki2019zh, news2016zh, webtext2019zh, baike2018qa, translation2019zh
+            JSON lines with fields of their own (see records.py)
 
-A blank line where a document is expected holds nothing and is passed over.
+A blank line where a document is expected holds nothing and is passed over. A document with a NUL is rejected:
+text has none, but UTF-16 and damaged files do. Ids only name documents; two of one id are both read.
 """
 
 import warnings
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 
-from corpus.document import Document, Reason, Reject
+from corpus.document import Change, Document, Reason, Reject, excerpt
+from corpus.encoding import Encoding, decode
+from corpus.records import RecordSource, build_record_source, group_answers
 
-Format = Literal["wiki2019zh", "clue", "lines", "jsonl"]
+Format = Literal[
+    "wiki2019zh", "news2016zh", "webtext2019zh", "baike2018qa", "translation2019zh", "clue", "lines", "jsonl"
+]
 MAX_DOCUMENT_BYTES = 64 << 20
 _ADVICE = "the format clue has one between documents; if each line is a document, use --format lines"
 
@@ -28,26 +36,32 @@ def read_documents(
     name: str,
     text_fields: tuple[str, ...] = (),
     id_field: str | None = None,
+    origin_field: str | None = None,
+    encoding: Encoding = "utf-8",
 ) -> Iterator[Document | Reject]:
     """Documents of one part in the order of its lines. `name` is the part's, for places and messages."""
     if format == "clue":
-        return _read_clue(lines, name)
+        return _read_clue(lines, name, encoding)
     if format == "lines":
-        return (_read_text(line, f"{name}:{number}") for number, line in lines if line.strip())
-    if format == "wiki2019zh":
-        items = _read_json(lines, name, ("text",), "id")
-        return (_without_title(item, record) for item, record in items)
-    return (item for item, _ in _read_json(lines, name, text_fields, id_field))
+        return (_read_text(line, f"{name}:{number}", encoding) for number, line in lines if line.strip())
+    source = build_record_source(format, text_fields, id_field, origin_field)
+    rows = _read_json(lines, name, source, encoding)
+    return group_answers(rows) if source.is_grouped else (item for item, _ in rows)
 
 
-def _read_text(data: bytes, place: str) -> Document | Reject:
-    try:
-        return Document(data.decode(), place)
-    except UnicodeDecodeError:
-        return Reject(Reason.INVALID_UTF8, place)
+def _read_text(data: bytes, place: str, encoding: Encoding) -> Document | Reject:
+    decoded = decode(data, encoding)
+    if isinstance(decoded, Reason):
+        return Reject(decoded, place, excerpt(data[:1024].decode(errors="replace")))
+    text, was_gb18030 = decoded
+    return _checked(Document(text, place, changes=(Change.GB18030_DECODED,) if was_gb18030 else ()))
 
 
-def _read_clue(lines: Iterable[tuple[int, bytes]], name: str) -> Iterator[Document | Reject]:
+def _checked(document: Document) -> Document | Reject:
+    return document.reject(Reason.NUL_BYTE) if "\0" in document.text else document
+
+
+def _read_clue(lines: Iterable[tuple[int, bytes]], name: str, encoding: Encoding) -> Iterator[Document | Reject]:
     pending: list[bytes] = []
     num_bytes = first = num_documents = 0
     for number, line in chain(lines, [(0, b"")]):
@@ -64,7 +78,7 @@ def _read_clue(lines: Iterable[tuple[int, bytes]], name: str) -> Iterator[Docume
             # The end of the file (line 0) ends the last document, but not the only one: is that clue?
             if not number and not num_documents:
                 raise ValueError(f"{name}: not one blank line ends a document in {len(pending)} lines; {_ADVICE}")
-            yield _read_text(b"\n".join(pending), f"{name}:{first}")
+            yield _read_text(b"\n".join(pending), f"{name}:{first}", encoding)
             num_documents, num_lines = num_documents + 1, len(pending)
             pending, num_bytes = [], 0
     if num_documents == 1 and num_lines > 1:
@@ -72,39 +86,27 @@ def _read_clue(lines: Iterable[tuple[int, bytes]], name: str) -> Iterator[Docume
 
 
 def _read_json(
-    lines: Iterable[tuple[int, bytes]], name: str, text_fields: tuple[str, ...], id_field: str | None
+    lines: Iterable[tuple[int, bytes]], name: str, source: RecordSource, encoding: Encoding
 ) -> Iterator[tuple[Document | Reject, dict]]:
     for number, line in lines:
-        if not line.strip():
-            continue
-        place = f"{name}:{number}"
-        try:
-            record = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            broken = _read_text(line, place)
-            yield (broken if isinstance(broken, Reject) else Reject(Reason.BROKEN_JSON, place)), {}
-            continue
-        if isinstance(record, dict):
-            yield _read_record(record, place, text_fields, id_field), record
-        else:
-            yield Reject(Reason.NOT_AN_OBJECT, place), {}
+        if line.strip():
+            yield _read_record(line, f"{name}:{number}", source, encoding)
 
 
-def _read_record(record: dict, place: str, text_fields: tuple[str, ...], id_field: str | None) -> Document | Reject:
-    identity = str(record.get(id_field, "")) if id_field else ""
-    texts = [record.get(field) for field in text_fields]
-    if all(isinstance(text, str) for text in texts):
-        return Document("\n".join(texts), place, identity)  # type: ignore[arg-type]
-    missing = any(field not in record for field in text_fields)
-    reason = Reason.FIELD_MISSING if missing else Reason.FIELD_NOT_A_STRING
-    return Reject(reason, Document("", place, identity).label)
-
-
-def _without_title(item: Document | Reject, record: dict) -> Document | Reject:
+def _read_record(line: bytes, place: str, source: RecordSource, encoding: Encoding) -> tuple[Document | Reject, dict]:
+    changes: tuple[Change, ...] = ()
+    data: Any = line
+    if encoding != "utf-8":
+        whole = _read_text(line, place, encoding)
+        if isinstance(whole, Reject):
+            return whole, {}
+        data, changes = whole.text, whole.changes
+    try:
+        record = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        broken = _read_text(line, place, encoding)
+        return (broken if isinstance(broken, Reject) else broken.reject(Reason.BROKEN_JSON)), {}
+    item = source.read(record, place)
     if isinstance(item, Reject):
-        return item
-    first, _, body = item.text.lstrip().partition("\n")
-    title = record.get("title")
-    if isinstance(title, str) and title.strip() and first.strip() == title.strip():
-        return Document(body, item.place, item.id)
-    return item
+        return item, {}
+    return _checked(replace(item, changes=changes) if changes else item), record
