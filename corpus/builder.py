@@ -11,6 +11,7 @@ import xxhash
 from tqdm import tqdm
 
 from corpus import block
+from corpus.cleaning import Cleaner
 from corpus.document import Document, Reason, Reject
 from corpus.formats import read_documents
 from corpus.ledger import Ledger
@@ -30,7 +31,6 @@ from corpus.manifest import (
     sync_folder,
     total_counts,
 )
-from corpus.normalization import normalize
 from corpus.settings import CorpusConfig, SourceConfig, SourceSettings
 from corpus.shard import ShardWriter
 from corpus.sources import Part, find_parts, read_lines, read_stored
@@ -53,7 +53,8 @@ class CorpusWriter:
 
     def add_source(self, source: SourceConfig, parts: list[Part], on_bytes: Callable[[int], Any]) -> None:
         ledger = Ledger()
-        admitted = self._admit(_read_source(source, parts, ledger, on_bytes), ledger)
+        cleaner = Cleaner(source.cleaning)
+        admitted = self._admit(_read_source(source, parts, ledger, on_bytes), cleaner, ledger)
         pending: list[np.ndarray] = []
         num_bytes = 0
         for ids in self._encode(admitted, ledger):
@@ -66,22 +67,21 @@ class CorpusWriter:
             self._write_block(pending, ledger)
         self._sources.append(ledger.close(source))
 
-    def _admit(self, items: Iterable[Document | Reject], ledger: Ledger) -> Iterator[Document]:
-        """Documents that are text and new, normalised."""
+    def _admit(self, items: Iterable[Document | Reject], cleaner: Cleaner, ledger: Ledger) -> Iterator[Document]:
+        """Documents that keep every rule and are new, cleaned."""
         for item in items:
             ledger.documents_in += 1
+            if isinstance(item, Document):
+                item = cleaner.clean(item)
             if isinstance(item, Reject):
                 ledger.reject(item.reason, item.label)
                 continue
-            text = normalize(item.text)
-            digest = xxhash.xxh3_128_digest(text.encode())
-            if not text:
-                ledger.reject(Reason.EMPTY, item.label)
-            elif digest in self._seen:
+            digest = xxhash.xxh3_128_digest(item.text.encode())
+            if digest in self._seen:
                 ledger.reject(Reason.DUPLICATE, item.label)
             else:
                 self._seen.add(digest)
-                yield Document(text, item.place, item.id)
+                yield item
 
     def _encode(self, documents: Iterable[Document], ledger: Ledger) -> Iterator[np.ndarray]:
         """Ids of each document, in order; the next batch is read while the last is tokenised."""
@@ -91,6 +91,7 @@ class CorpusWriter:
                     ledger.reject(Reason.NO_TOKENS, document.label)
                     continue
                 ledger.characters += len(document.text)
+                ledger.changed.update(document.changes)
                 ledger.unk_tokens += int(np.count_nonzero(ids == self._unk_id))
                 yield ids
 
@@ -143,8 +144,9 @@ def _read_source(
             on_bytes(len(data))
 
         yield from read_documents(
-            source.format, read_lines(part, count), part.name, source.text_fields, source.id_field
-        )
+            source.format, read_lines(part, count), part.name, source.text_fields, source.id_field,
+            source.origin_field, source.encoding
+        )  # fmt: skip
         ledger.inputs.append(InputRecord(name=part.name, num_bytes=part.num_bytes, hash=hasher.hexdigest()))
 
 

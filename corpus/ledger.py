@@ -4,7 +4,7 @@ import warnings
 from collections import Counter
 from itertools import chain
 
-from corpus.document import Reason
+from corpus.document import Change, Reason
 from corpus.manifest import InputRecord, SourceRecord
 from corpus.settings import SourceConfig
 
@@ -17,6 +17,7 @@ class Ledger:
     def __init__(self) -> None:
         self.documents_in = self.documents = self.characters = self.tokens = self.unk_tokens = 0
         self.rejected: Counter[Reason] = Counter()
+        self.changed: Counter[Change] = Counter()
         self.examples: dict[Reason, list[str]] = {}
         self.inputs: list[InputRecord] = []
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import PrivateAttr, ValidationError
+from pydantic import Field, PrivateAttr, ValidationError
 
-from corpus.document import Reason
+from corpus.document import Change, Reason
 from corpus.settings import Record, SourceSettings, describe
 from corpus.tokenizer import TextEncoder, special_token_ids, tokenizer_fingerprint
 
@@ -40,7 +40,10 @@ class InputRecord(Record):
 
 
 class Counts(Record):
-    """documents_in = documents + sum(rejected), always. `characters` are those of the kept documents."""
+    """documents_in = documents + sum(rejected), always. `characters` are those of the kept documents.
+
+    `changed` counts the kept documents whose text each rule changed; a document may be under several.
+    """
 
     documents_in: int
     documents: int
@@ -48,6 +51,7 @@ class Counts(Record):
     tokens: int
     unk_tokens: int
     rejected: dict[Reason, int]
+    changed: dict[Change, int] = Field(default_factory=dict)
 
 
 class SourceRecord(SourceSettings, Counts):
@@ -120,7 +124,12 @@ def total_counts(sources: list[SourceRecord]) -> Counts:
     fields = ("documents_in", "documents", "characters", "tokens", "unk_tokens")
     rejected = {reason: sum(source.rejected.get(reason, 0) for source in sources) for reason in Reason}
     sums = {field: sum(getattr(source, field) for source in sources) for field in fields}
-    return Counts(**sums, rejected={reason: count for reason, count in rejected.items() if count})
+    changed = {change: sum(source.changed.get(change, 0) for source in sources) for change in Change}
+    return Counts(
+        **sums,
+        rejected={reason: count for reason, count in rejected.items() if count},
+        changed={change: count for change, count in changed.items() if count},
+    )
 
 
 def save_manifest(manifest: Manifest, folder: Path) -> None:

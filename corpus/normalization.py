@@ -37,4 +37,6 @@ def normalize(text: str) -> str:
     # Marks compose with what removal and narrowing leave behind, so NFC comes after them.
     text = unicodedata.normalize("NFC", _ODD.sub(_replacement, text))
     text = _RUN.sub(" ", text) if "  " in text else text
-    return _BREAK.sub("\n", text).strip(" \n")
+    if " \n" in text or "\n " in text or "\n\n" in text:
+        text = _BREAK.sub("\n", text)
+    return text.strip(" \n")
