@@ -17,12 +17,12 @@ class Record(BaseModel):
 
 
 class CleaningSettings(Record):
-    """The rules for the texts of a source. Shares lie in 0 to 1; a limit of 0 or 1 that all texts meet is off.
+    """The rules for the texts of a source. Shares lie in 0 to 1; a limit that every text meets is off.
 
-    13-grams repeated at most 0.5 as in ChineseWebText (arXiv 2311.01149). Its other limits are for web pages
-    (200 characters, 10 a line, Chinese 0.3) and would drop titles, answers and verse: Chinese 0.2 keeps titles
-    of foreign products, too. Lines repeated at most 0.5, where Gopher (arXiv 2112.11446) has 0.2 for English
-    web pages: it costs documentation its tables.
+    Repeated 13-grams at most 0.5 in texts of 200 characters and more, as in ChineseWebText (arXiv 2311.01149).
+    Its other limits are for web pages (200 characters, 10 a line, Chinese 0.3) and would drop titles, answers
+    and verse; Chinese 0.2 keeps titles of foreign products, too. Repeated lines at most 0.5, where Gopher
+    (arXiv 2112.11446) has 0.2 for English web pages: it costs documentation its tables.
     """
 
     language_variants: bool = True

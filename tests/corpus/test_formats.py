@@ -1,9 +1,10 @@
+import json
 import warnings
 
 import pytest
 
 from corpus import formats
-from corpus.document import Document, Reason, Reject
+from corpus.document import Change, Document, Reason, Reject
 from corpus.formats import read_documents
 
 
@@ -93,3 +94,47 @@ def test_a_bad_byte_costs_one_document():
     rejected = Reject(Reason.INVALID_UTF8, "f:3")
     assert read("lines", b"a\n\n\xe4\xb8\nb") == [Document("a", "f:1"), rejected, Document("b", "f:4")]
     assert read("clue", b"a\n\nok\n\xe4\xb8\n\nb") == [Document("a", "f:1"), rejected, Document("b", "f:6")]
+
+
+@pytest.mark.parametrize(
+    ("format", "data", "fields"),
+    [
+        ("lines", b"a\0b", {}),
+        ("clue", b"a\nb\0\n\nc", {}),
+        ("jsonl", b'{"t": "a\\u0000"}', {"text_fields": ("t",)}),
+        ("webtext2019zh", b'{"title": "a", "content": "b\\u0000"}', {}),
+    ],
+)
+def test_a_nul_is_a_reject_that_shows_its_text(format, data, fields):
+    item = read(format, data, **fields)[0]
+    assert item == Reject(Reason.NUL_BYTE, "f:1") and item.excerpt.startswith("a")
+
+
+def test_json_nested_without_end_is_a_reject():
+    (item,) = read("jsonl", b'{"t": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", text_fields=("t",))
+    assert item == Reject(Reason.BROKEN_JSON, "f:1") and item.excerpt.startswith('{"t": [[')
+
+
+def test_two_documents_of_one_id_are_both_read():
+    one, two = read("jsonl", '{"t": "一", "k": 1}\n{"t": "二", "k": 1}', text_fields=("t",), id_field="k")
+    assert (one.id, one.text, two.id, two.text) == ("1", "一", "1", "二")
+
+
+@pytest.mark.parametrize("format", ["lines", "clue", "jsonl"])
+@pytest.mark.parametrize("encoding", ["gb18030", "detect"])
+def test_gb18030_reads_as_utf8_does_and_is_counted(format, encoding):
+    records = [json.dumps({"t": text}, ensure_ascii=False) for text in ("天地玄黄", "宇宙洪荒")]
+    text = "\n".join(records) if format == "jsonl" else "天地玄黄\n\n宇宙洪荒\n\n"
+    fields = {"text_fields": ("t",)} if format == "jsonl" else {}
+    items = read(format, text.encode("gb18030"), encoding=encoding, **fields)
+    assert [item.text for item in items] == [item.text for item in read(format, text, **fields)]
+    assert [item.changes for item in items] == [(Change.GB18030_DECODED,)] * 2
+
+
+def test_detection_is_of_each_document():
+    items = read("lines", "天地\n".encode() + "天地\n".encode("gb18030") + b"\xff\xff\n", encoding="detect")
+    assert items == [
+        Document("天地", "f:1"),
+        Document("天地", "f:2", changes=(Change.GB18030_DECODED,)),
+        Reject(Reason.UNKNOWN_ENCODING, "f:3"),
+    ]

@@ -38,7 +38,9 @@ def test_every_problem_is_told_at_once(tmp_path):
         load_config(write(tmp_path, bad), {}, {})
     message = str(caught.value)
     assert "c.json: the configuration is wrong" in message
-    assert "sources.0.format: Input should be 'wiki2019zh', 'clue', 'lines' or 'jsonl', not \"csv\"" in message
+    assert (
+        "sources.0.format: Input should be 'wiki2019zh', " in message and "'lines' or 'jsonl', not \"csv\"" in message
+    )
     assert "sources.0.inputs: " in message and "not []" in message
     assert "tokenizer: Input should be a valid string, not 3" in message
     assert "output: Field required" in message
@@ -49,8 +51,20 @@ def test_every_problem_is_told_at_once(tmp_path):
     ("source", "message"),
     [
         ({"format": "jsonl"}, "the format jsonl needs text_fields"),
-        ({"text_fields": ["a"]}, "text_fields and id_field belong to the format jsonl, not to wiki2019zh"),
-        ({"id_field": "a"}, "text_fields and id_field belong to the format jsonl, not to wiki2019zh"),
+        ({"text_fields": ["a"]}, "id_field and origin_field belong to the format jsonl, not to wiki2019zh"),
+        ({"id_field": "a"}, "id_field and origin_field belong to the format jsonl, not to wiki2019zh"),
+        ({"origin_field": "a"}, "id_field and origin_field belong to the format jsonl, not to wiki2019zh"),
+        (
+            {"encoding": "latin-1"},
+            "encoding: Input should be 'utf-8', 'gb18030' or 'detect', not \"latin-1\"",
+        ),
+        ({"cleaning": {"html": 1, "colour": 2}}, "cleaning.html: .*not 1\n.*cleaning.colour: .*not 2"),
+        (
+            {"cleaning": {"min_characters": 9, "max_characters": 8}},
+            r"\(8\) is below min_characters \(9\)",
+        ),
+        ({"cleaning": {"min_chinese_share": 30}}, "min_chinese_share: .*less than or equal to 1, not 30"),
+        ({"cleaning": {"blocked_words": ["a", " "]}}, "must not be empty words: every text would fall"),
         ({"name": ""}, "sources.0.name"),
     ],
 )
