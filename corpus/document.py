@@ -13,13 +13,18 @@ class Reason(StrEnum):
     FIELD_MISSING = "field_missing"
     FIELD_NOT_A_STRING = "field_not_a_string"
     EMPTY = "empty"
+    CONTAMINATED = "contaminated"
     DUPLICATE = "duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
     NO_TOKENS = "no_tokens"
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Text as it stands in the input. `place` is `input:line` of its first line; `id` may be empty."""
+    """Text as it stands in the input. `id` may be empty.
+
+    `place` is `input:line` of its first line; in a later part of a big file, `input@byte:line` from that byte on.
+    """
 
     text: str
     place: str

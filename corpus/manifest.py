@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import PrivateAttr, ValidationError
 
 from corpus.document import Reason
-from corpus.settings import Record, SourceSettings, describe
+from corpus.settings import NearDuplicates, Record, SourceSettings, describe
 from corpus.tokenizer import TextEncoder, special_token_ids, tokenizer_fingerprint
 
 FILE_NAME = "manifest.json"
@@ -32,7 +32,10 @@ class TokenizerRecord(Record):
 
 
 class InputRecord(Record):
-    """One input stream as stored: `num_bytes` and XXH3-64 of its bytes before decompression."""
+    """One input stream as stored: `num_bytes` and XXH3-64 of its bytes before decompression.
+
+    Of a file that is read in several segments, `hash` is the XXH3-64 of the segments' hexadecimal ones.
+    """
 
     name: str
     num_bytes: int
@@ -55,6 +58,12 @@ class SourceRecord(SourceSettings, Counts):
 
     inputs: list[InputRecord]
     examples: dict[Reason, list[str]]
+
+
+class TestRecord(SourceSettings):
+    """A test set whose texts were kept out."""
+
+    inputs: list[InputRecord]
 
 
 class ShardRecord(Record):
@@ -82,6 +91,8 @@ class Manifest(Record):
     fingerprint: str
     tokenizer: TokenizerRecord
     sources: list[SourceRecord]
+    near_duplicates: NearDuplicates | None = None
+    decontamination: tuple[TestRecord, ...] = ()
     totals: Counts
     shards: list[ShardRecord]
     blocks: BlockTable
