@@ -1,250 +1,182 @@
-"""Raw files to a finished corpus: read, normalise, drop duplicates, tokenise, pack, account for all."""
+"""Raw files to a finished corpus: plan, read every unit, compare them all, encode every unit, account for all.
 
+Work lies in `<output>.partial` until the corpus is whole; a build that was stopped goes on from there. The steps are
+separate functions, so that a batch scheduler can run them as commands; `build_corpus` runs them all.
+"""
+
+import errno
+import fcntl
+import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import xxhash
 from tqdm import tqdm
 
-from corpus import block
-from corpus.cleaning import Cleaner
-from corpus.document import Document, Reason, Reject
-from corpus.formats import read_documents
-from corpus.ledger import Ledger
+from corpus.assembly import build_manifest, read_inputs
+from corpus.duplicates import match_units
+from corpus.engine import EngineName, Step, num_usable_cores, run_units
 from corpus.manifest import (
     FILE_NAME,
-    FORMAT_VERSION,
-    BlockTable,
-    Counts,
-    InputRecord,
     Manifest,
     SourceRecord,
-    TokenizerRecord,
+    TestRecord,
     build_tokenizer_record,
-    corpus_fingerprint,
     load_manifest,
     save_manifest,
     sync_folder,
-    total_counts,
 )
-from corpus.settings import CorpusConfig, SourceConfig, SourceSettings
-from corpus.shard import ShardWriter
-from corpus.sources import Part, find_parts, read_lines, read_stored
-from corpus.tokenizer import TextEncoder, load_tokenizer
+from corpus.packing import encode_unit
+from corpus.plan import Plan, build_plan, load_plan, save_plan
+from corpus.settings import CorpusConfig, SourceSettings
+from corpus.tokenizer import load_tokenizer
+from corpus.unit import read_unit
 
-_BATCH_CHARACTERS = 1 << 20
-_BATCH_DOCUMENTS = 2048
-
-
-class CorpusWriter:
-    """Adds sources one after another to shards in a folder; duplicates are exact and across all sources."""
-
-    def __init__(self, tokenizer: Any, folder: Path) -> None:
-        self._encoder = TextEncoder(tokenizer)
-        self._unk_id = tokenizer.unk_token_id
-        self._shards = ShardWriter(folder)
-        self._seen: set[bytes] = set()
-        self._columns: dict[str, list] = {name: [] for name in BlockTable.model_fields}
-        self._sources: list[SourceRecord] = []
-
-    def add_source(self, source: SourceConfig, parts: list[Part], on_bytes: Callable[[int], Any]) -> None:
-        ledger = Ledger()
-        cleaner = Cleaner(source.cleaning)
-        admitted = self._admit(_read_source(source, parts, ledger, on_bytes), cleaner, ledger)
-        pending: list[np.ndarray] = []
-        num_bytes = 0
-        for ids in self._encode(admitted, ledger):
-            pending.append(ids)
-            num_bytes += ids.nbytes
-            if num_bytes >= block.TARGET_BYTES:
-                self._write_block(pending, ledger)
-                pending, num_bytes = [], 0
-        if pending:
-            self._write_block(pending, ledger)
-        self._sources.append(ledger.close(source))
-
-    def _admit(self, items: Iterable[Document | Reject], cleaner: Cleaner, ledger: Ledger) -> Iterator[Document]:
-        """Documents that keep every rule and are new, cleaned."""
-        for item in items:
-            ledger.documents_in += 1
-            if isinstance(item, Document):
-                item = cleaner.clean(item)
-            if isinstance(item, Reject):
-                ledger.reject(item.reason, item.label)
-                continue
-            digest = xxhash.xxh3_128_digest(item.text.encode())
-            if digest in self._seen:
-                ledger.reject(Reason.DUPLICATE, item.label)
-            else:
-                self._seen.add(digest)
-                yield item
-
-    def _encode(self, documents: Iterable[Document], ledger: Ledger) -> Iterator[np.ndarray]:
-        """Ids of each document, in order; the next batch is read while the last is tokenised."""
-        for batch, encoded in _overlap(self._encoder, _batches(documents)):
-            for document, ids in zip(batch, encoded, strict=True):
-                if not len(ids):
-                    ledger.reject(Reason.NO_TOKENS, document.label)
-                    continue
-                ledger.characters += len(document.text)
-                ledger.changed.update(document.changes)
-                ledger.unk_tokens += int(np.count_nonzero(ids == self._unk_id))
-                yield ids
-
-    def _write_block(self, documents: list[np.ndarray], ledger: Ledger) -> None:
-        frame = block.pack(documents)
-        shard, offset = self._shards.write(frame)
-        num_tokens = sum(map(len, documents))
-        ledger.documents += len(documents)
-        ledger.tokens += num_tokens
-        row = (
-            len(self._sources), shard, offset, len(frame), num_tokens, len(documents), block.checksum(frame)
-        )  # fmt: skip
-        for column, value in zip(self._columns.values(), row, strict=True):
-            column.append(value)
-
-    def close(self, tokenizer: TokenizerRecord) -> Manifest:
-        """Syncs the shards; ValueError if no document survived."""
-        self._shards.close()
-        totals = total_counts(self._sources)
-        if not totals.documents:
-            raise ValueError(_no_document(totals, self._sources))
-        blocks = BlockTable(**self._columns)
-        return Manifest(
-            format_version=FORMAT_VERSION,
-            fingerprint=corpus_fingerprint(tokenizer, blocks),
-            tokenizer=tokenizer,
-            sources=self._sources,
-            totals=totals,
-            shards=self._shards.shards,
-            blocks=blocks,
-        )
+_OURS = re.compile(r"(lock|plan\.json|matched|corpus|(read|encoded)-\d+)(\..*partial)?")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def _no_document(totals: Counts, sources: list[SourceRecord]) -> str:
-    reasons = ", ".join(f"{reason} {count}" for reason, count in totals.rejected.items())
-    examples = [label for source in sources for labels in source.examples.values() for label in labels]
-    if not examples:
-        return "no document in the inputs: they hold only blank lines"
-    return f"no document survived of {totals.documents_in} ({reasons}), e.g. {', '.join(examples[:3])}"
+def work_folder(config: CorpusConfig) -> Path:
+    output = Path(config.output)
+    return output.with_name(output.name + ".partial")
 
 
-def _read_source(
-    source: SourceConfig, parts: list[Part], ledger: Ledger, on_bytes: Callable[[int], Any]
-) -> Iterator[Document | Reject]:
-    for part in parts:
-        hasher = xxhash.xxh3_64()
-
-        def count(data: bytes, hasher: Any = hasher) -> None:
-            hasher.update(data)
-            on_bytes(len(data))
-
-        yield from read_documents(
-            source.format, read_lines(part, count), part.name, source.text_fields, source.id_field,
-            source.origin_field, source.encoding
-        )  # fmt: skip
-        ledger.inputs.append(InputRecord(name=part.name, num_bytes=part.num_bytes, hash=hasher.hexdigest()))
-
-
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
-    num_characters = 0
-    for document in documents:
-        batch.append(document)
-        num_characters += len(document.text)
-        if num_characters >= _BATCH_CHARACTERS or len(batch) == _BATCH_DOCUMENTS:
-            yield batch
-            batch, num_characters = [], 0
-    if batch:
-        yield batch
-
-
-def _overlap(
-    encoder: TextEncoder, batches: Iterable[list[Document]]
-) -> Iterator[tuple[list[Document], list[np.ndarray]]]:
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        last = None
-        for batch in batches:
-            future = pool.submit(encoder.encode, [document.text for document in batch])
-            if last:
-                yield last[0], last[1].result()
-            last = batch, future
-        if last:
-            yield last[0], last[1].result()
-
-
-def build_corpus(config: CorpusConfig) -> tuple[Manifest, bool]:
+def build_corpus(
+    config: CorpusConfig, engine: EngineName = "local", num_workers: int | None = None
+) -> tuple[Manifest, bool]:
     """Builds the corpus of a configuration; its manifest, and whether it was built now or was there already.
 
-    Nothing stands in the output folder until all of it does. Raises ValueError for inputs, tokenizers and
-    outputs that cannot be used; an output folder that holds another build is never touched.
+    The manifest is the same for every engine and number of workers (all cores unless told), and however often
+    the build was killed before. Nothing stands in the output folder until all of it does. Raises ValueError for
+    inputs, tokenizers and outputs that cannot be used; an output folder that holds another build is never touched.
     """
+    plan, manifest = plan_corpus(config)
+    if manifest:
+        return manifest, False
+    work = work_folder(config)
+    workers = num_workers or num_usable_cores()
+    with _locked(work), _disk_watched(work):
+        for leftover in work.glob("*.partial"):  # of a build that was killed: nobody else works here now
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        _run(engine, "reading", read_unit, plan, work, workers)
+        match_units(plan, work)
+        _run(engine, "encoding", encode_unit, plan, work, workers)
+        return finish_corpus(config), True
+
+
+def _run(engine: EngineName, what: str, step: Step, plan: Plan, work: Path, num_workers: int) -> None:
+    with _progress([unit.num_bytes for unit in plan.units], what) as bar:
+        run_units(engine, step, plan, work, range(len(plan.units)), num_workers, bar.update)
+
+
+def _progress(sizes: Sequence[int], what: str) -> tqdm:
+    return tqdm(total=sum(sizes), unit="B", unit_scale=True, desc=what, disable=None)
+
+
+def plan_corpus(config: CorpusConfig) -> tuple[Plan, Manifest | None]:
+    """Plans a build in its work folder; the manifest too if the output holds this corpus already."""
     tokenizer = load_tokenizer(config.tokenizer)
-    record = build_tokenizer_record(config.tokenizer, tokenizer)
-    parts = [find_parts(source.inputs) for source in config.sources]
-    output = Path(config.output)
+    plan = build_plan(config, build_tokenizer_record(config.tokenizer, tokenizer))
+    output, work = Path(config.output), work_folder(config)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        return _existing(config, record, parts, output), False
-    partial = _new_partial_folder(output)
+        return plan, _existing(plan, output)
+    foreign = [path.name for path in work.iterdir() if not _OURS.fullmatch(path.name)] if work.exists() else []
+    if foreign:
+        raise ValueError(f"{work}: is needed for building, but holds other files: {', '.join(foreign[:3])}")
+    with _disk_watched(work):
+        work.mkdir(parents=True, exist_ok=True)
+        save_plan(plan, work)
+    return plan, None
+
+
+@contextmanager
+def _locked(work: Path) -> Iterator[None]:
+    """One build at a time; the lock goes with the process, however that ends."""
+    with (work / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"{work}: another process is building here") from error
+        yield
+
+
+@contextmanager
+def _disk_watched(work: Path) -> Iterator[None]:
     try:
-        writer = CorpusWriter(tokenizer, partial)
-        with _progress(parts, "building") as bar:
-            for source, found in zip(config.sources, parts, strict=True):
-                bar.set_postfix_str(source.name)
-                writer.add_source(source, found, bar.update)
-        save_manifest(writer.close(record), partial)
-        partial.rename(output)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        free = shutil.disk_usage(work.parent).free / 1e6
+        raise ValueError(
+            f"{work}: the disk is full ({free:.0f} MB free now); the output is not begun and what is done is kept: "
+            "free some space and run again to go on"
+        ) from error
+
+
+def run_unit(config: CorpusConfig, step: Step, index: int) -> None:
+    """One step of one unit of the planned build: what a job of a scheduler's array does."""
+    work = work_folder(config)
+    plan = load_plan_of(config)
+    if not 0 <= index < len(plan.units):
+        raise ValueError(f"there is no unit {index}; the plan has 0 to {len(plan.units) - 1}")
+    with _disk_watched(work):
+        step(plan, work, index, lambda _: None)
+
+
+def load_plan_of(config: CorpusConfig) -> Plan:
+    """The plan that was made for this configuration; ValueError where it was another."""
+    plan = load_plan(work_folder(config))
+    if plan.config != config:
+        raise ValueError(f"{work_folder(config)}: was planned for another configuration; run --plan again")
+    return plan
+
+
+def match_corpus(config: CorpusConfig) -> None:
+    """Compares the documents of all units, which must be read."""
+    with _disk_watched(work_folder(config)):
+        match_units(load_plan_of(config), work_folder(config))
+
+
+def finish_corpus(config: CorpusConfig) -> Manifest:
+    """Puts the encoded units together and the corpus in its place.
+
+    Raises ValueError if a unit is not encoded yet, or if no document survived.
+    """
+    plan, work, output = load_plan_of(config), work_folder(config), Path(config.output)
+    folder = work / "corpus"
+    with _disk_watched(work):
+        match_units(plan, work)  # done before; if it was of other units, theirs are not encoded
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        save_manifest(build_manifest(plan, work, folder), folder)
+        folder.rename(output)
     sync_folder(output.parent)
-    return load_manifest(output), True
+    shutil.rmtree(work)
+    return load_manifest(output)
 
 
-def _progress(parts: list[list[Part]], what: str) -> tqdm:
-    total = sum(part.num_bytes for found in parts for part in found)
-    return tqdm(total=total, unit="B", unit_scale=True, desc=what, disable=None)
-
-
-def _new_partial_folder(output: Path) -> Path:
-    partial = output.with_name(output.name + ".partial")
-    if partial.exists():
-        foreign = [
-            path.name for path in partial.iterdir() if not path.name.startswith(("shard-", FILE_NAME)) or path.is_dir()
-        ]
-        if foreign:
-            raise ValueError(f"{partial}: is needed for building, but holds other files: {', '.join(foreign[:3])}")
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    return partial
-
-
-def _existing(config: CorpusConfig, record: TokenizerRecord, parts: list[list[Part]], output: Path) -> Manifest:
+def _existing(plan: Plan, output: Path) -> Manifest:
     """The manifest of an output folder that holds just this build; the inputs are read again to know."""
     if not (output / FILE_NAME).is_file():
         raise ValueError(f"{output}: is not empty and holds no corpus; choose another output folder")
     manifest = load_manifest(output)
     refusal = f"{output}: holds another corpus ({{}}); remove it or choose another output folder"
-    if manifest.tokenizer.fingerprint != record.fingerprint:
+    if manifest.tokenizer.fingerprint != plan.tokenizer.fingerprint:
         raise ValueError(refusal.format("its tokenizer differs"))
-    wanted = [source.model_dump(exclude={"inputs"}) for source in config.sources]
-    there = [source.model_dump(include=set(SourceSettings.model_fields)) for source in manifest.sources]
-    if wanted != there:
+    settings = set(SourceSettings.model_fields)
+    wanted = [source.model_dump(include=settings) for source in (*plan.config.sources, *plan.config.decontamination)]
+    there = [source.model_dump(include=settings) for source in (*manifest.sources, *manifest.decontamination)]
+    if wanted != there or plan.config.near_duplicates != manifest.near_duplicates:
         raise ValueError(refusal.format("its sources or their settings differ"))
-    with _progress(parts, "comparing") as bar:
-        for source, found in zip(manifest.sources, parts, strict=True):
-            if [_read_input(part, bar) for part in found] != source.inputs:
-                raise ValueError(refusal.format(f"the inputs of {source.name} have changed"))
+    inputs = [
+        [segment for unit in plan.units if unit.source == index for segment in unit.segments]
+        for index in range(len(plan.config.sources))
+    ]
+    with _progress([unit.num_bytes for unit in plan.units], "comparing") as bar:
+        records: list[SourceRecord | TestRecord] = [*manifest.sources, *manifest.decontamination]
+        for record, segments in zip(records, [*inputs, *plan.tests], strict=True):
+            if read_inputs(segments, bar.update) != record.inputs:
+                raise ValueError(refusal.format(f"the inputs of {record.name} have changed"))
     return manifest
-
-
-def _read_input(part: Part, bar: tqdm) -> InputRecord:
-    hasher = xxhash.xxh3_64()
-    for chunk in read_stored(part):
-        hasher.update(chunk)
-        bar.update(len(chunk))
-    return InputRecord(name=part.name, num_bytes=part.num_bytes, hash=hasher.hexdigest())

@@ -26,7 +26,9 @@ class Reason(StrEnum):
     REPEATED_LINES = "repeated_lines"
     REPEATED_NGRAMS = "repeated_ngrams"
     BLOCKED_WORD = "blocked_word"
+    CONTAMINATED = "contaminated"
     DUPLICATE = "duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
     NO_TOKENS = "no_tokens"
 
 
@@ -44,9 +46,9 @@ class Change(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Text as it stands in the input. `place` is `input:line` of its first line; `id` may be empty.
+    """Text as it stands in the input. `id` may be empty, and `origin`, the site or publisher that its record names.
 
-    `origin` is the site or publisher that the record names, or empty.
+    `place` is `input:line` of its first line; in a later part of a big file, `input@byte:line` from that byte on.
     """
 
     text: str

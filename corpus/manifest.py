@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, PrivateAttr, ValidationError
 
 from corpus.document import Change, Reason
-from corpus.settings import Record, SourceSettings, describe
+from corpus.settings import NearDuplicates, Record, SourceSettings, describe
 from corpus.tokenizer import TextEncoder, special_token_ids, tokenizer_fingerprint
 
 FILE_NAME = "manifest.json"
@@ -32,7 +32,10 @@ class TokenizerRecord(Record):
 
 
 class InputRecord(Record):
-    """One input stream as stored: `num_bytes` and XXH3-64 of its bytes before decompression."""
+    """One input stream as stored: `num_bytes` and XXH3-64 of its bytes before decompression.
+
+    Of a file that is read in several segments, `hash` is the XXH3-64 of the segments' hexadecimal ones.
+    """
 
     name: str
     num_bytes: int
@@ -42,7 +45,7 @@ class InputRecord(Record):
 class Counts(Record):
     """documents_in = documents + sum(rejected), always. `characters` are those of the kept documents.
 
-    `changed` counts the kept documents whose text each rule changed; a document may be under several.
+    `changed` counts the documents that each rule changed, of those that kept all rules, duplicates included.
     """
 
     documents_in: int
@@ -59,6 +62,12 @@ class SourceRecord(SourceSettings, Counts):
 
     inputs: list[InputRecord]
     examples: dict[Reason, list[str]]
+
+
+class TestRecord(SourceSettings):
+    """A test set whose texts were kept out."""
+
+    inputs: list[InputRecord]
 
 
 class ShardRecord(Record):
@@ -86,6 +95,8 @@ class Manifest(Record):
     fingerprint: str
     tokenizer: TokenizerRecord
     sources: list[SourceRecord]
+    near_duplicates: NearDuplicates | None = None
+    decontamination: tuple[TestRecord, ...] = ()
     totals: Counts
     shards: list[ShardRecord]
     blocks: BlockTable

@@ -1,64 +1,85 @@
-"""Input files: found in a fixed order, read in place as a stream, plain, .gz, .zst or members of a .zip.
+"""Input files, local or behind an fsspec URL (http, s3, ...): found in a fixed order, read in place as streams.
 
-A file that is empty, cut short, encrypted or not what its name says raises ValueError with its name: a corpus
-that silently ends early is worse than none.
+Plain, .gz, .xz, .bz2, .zst, and members of .zip and .tar. A file that is empty, cut short, encrypted, changed or
+not what its name says raises ValueError with its name: a corpus that silently ends early is worse than none.
 """
 
 import os
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any, TypeVar
+from zipfile import ZipFile
 
-import zstandard
+import fsspec
+
+from corpus import archive
+from corpus.compression import CHUNK_BYTES, INFLATE_ERRORS, inflate, is_compressed
 
 MAX_LINE_BYTES = 64 << 20
 _BYTE_ORDER_MARK = "\ufeff".encode()
 _FILE_CHUNK_BYTES = 1 << 20
-# Decompressors return all that a piece of input inflates to, at worst 32,000 times as much: small pieces.
-_COMPRESSED_CHUNK_BYTES = 4 << 10
-_COMPRESSED = {
-    ".gz": lambda: zlib.decompressobj(wbits=31),
-    ".zst": lambda: zstandard.ZstdDecompressor().decompressobj(),
-}
-_READ_ERRORS = (
-    OSError, EOFError, zlib.error, zstandard.ZstdError, zipfile.BadZipFile, NotImplementedError, RuntimeError
-)  # fmt: skip
+# What changes in a file system's own words when a file does.
+_VERSION_KEYS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "created")
+# ImportError: fsspec knows the protocol, but the package behind it is not installed.
+_Item = TypeVar("_Item")
+_READ_ERRORS = (OSError, ImportError, *INFLATE_ERRORS, *archive.ARCHIVE_ERRORS)
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One input stream: a file, or a member of a zip. `name` is relative to the folder the input lies in."""
+    """One input stream: a file, a member of a zip or tar, or a whole compressed tar.
+
+    `name` is relative to the folder the input lies in; `path` is local or a URL; `num_bytes` are those as stored,
+    from `offset` on; `version` is another when the file has changed.
+    """
 
     name: str
-    path: Path
+    path: str
     num_bytes: int
+    version: str
     member: str | None = None
+    offset: int = 0
+
+    @property
+    def is_splittable(self) -> bool:
+        """Whether reading may begin anywhere."""
+        return self.member is None and not is_compressed(self.name) and not archive.is_tar(self.name)
 
 
 def find_parts(inputs: Iterable[str | Path]) -> list[Part]:
-    """Every part below files and folders, sorted by name so that the order never depends on the machine."""
-    parts = {(part.path.resolve(), part.member): part for item in inputs for part in _parts_of(Path(item))}
-    return sorted(parts.values(), key=lambda part: (part.name, str(part.path)))
+    """Every part below files, folders and URLs, sorted by name so that the order never depends on the machine."""
+    parts = {(_absolute(part.path), part.member, part.offset): part for item in inputs for part in _parts_of(str(item))}
+    return sorted(parts.values(), key=lambda part: (part.name, part.path))
 
 
-def _parts_of(root: Path) -> Iterator[Part]:
-    if not os.path.lexists(root):
-        raise ValueError(f"{root}: no such file or folder")
-    if not root.is_dir():
-        yield from _parts_of_file(root, root.name)
+def _absolute(path: str) -> str:
+    return path if "://" in path else str(Path(path).resolve())
+
+
+def _parts_of(root: str) -> Iterator[Part]:
+    if "://" in root:
+        yield from _parts_of_url(root)
         return
-    files = sorted(_walk(root))
-    kept = [path for path in files if not _is_hidden(path.relative_to(root))]
-    _warn_of_hidden(str(root), len(files) - len(kept))
+    path = Path(root)
+    if not os.path.lexists(path):
+        raise ValueError(f"{root}: no such file or folder")
+    if not path.is_dir():
+        yield from _parts_of_file(root, path.name)
+        return
+    files = {file.relative_to(path).as_posix(): str(file) for file in sorted(_walk(path))}
+    yield from _parts_below(root, path.resolve().name, files)
+
+
+def _parts_below(root: str, top: str, files: dict[str, str]) -> Iterator[Part]:
+    """Parts of a folder's files, given by their path inside it."""
+    kept = [name for name in files if not archive.is_hidden(PurePosixPath(name))]
+    archive.warn_of_hidden(root, len(files) - len(kept))
     if not kept:
         raise ValueError(f"{root}: the folder holds no files")
-    top = root.resolve().name
-    for path in kept:
-        yield from _parts_of_file(path, str(PurePosixPath(top, path.relative_to(root).as_posix())))
+    for name in kept:
+        yield from _parts_of_file(files[name], str(PurePosixPath(top, name)))
 
 
 def _walk(root: Path) -> Iterator[Path]:
@@ -74,58 +95,145 @@ def _walk(root: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in files)
 
 
-def _parts_of_file(path: Path, name: str) -> Iterator[Part]:
-    if not path.is_file():
-        raise ValueError(f"{path}: a broken link or not a regular file")
-    num_bytes = path.stat().st_size
+def _parts_of_url(url: str) -> Iterator[Part]:
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+        # Asking http for a folder would parse pages for links, so there a URL is a file.
+        is_folder = not url.startswith("http") and system.isdir(path)
+        files = {name.removeprefix(path).lstrip("/"): system.unstrip_protocol(name) for name in system.find(path)} if (
+            is_folder
+        ) else {}  # fmt: skip
+    except (*_READ_ERRORS, ValueError) as error:
+        raise ValueError(f"{url}: cannot be opened: {error}") from error
+    name = PurePosixPath(path.split("?")[0]).name
+    yield from _parts_below(url, name, files) if is_folder else _parts_of_file(url, name)
+
+
+def _parts_of_file(path: str, name: str) -> Iterator[Part]:
+    num_bytes, version = _stat(path)
     if num_bytes == 0:
         raise ValueError(f"{path}: the file is empty")
-    if path.suffix == ".zip":
-        yield from _parts_of_zip(path, name)
-    else:
-        # A file name need not be UTF-8, but the manifest is.
-        yield Part(os.fsencode(name).decode(errors="backslashreplace"), path, num_bytes)
-
-
-def _parts_of_zip(path: Path, name: str) -> Iterator[Part]:
+    # A file name need not be UTF-8, but the manifest is.
+    name = os.fsencode(name).decode(errors="backslashreplace")
+    is_plain_tar = name.endswith(".tar")
+    if not (archive.is_zip(name) or is_plain_tar):
+        yield Part(name, path, num_bytes, version)
+        return
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = [info for info in archive.infolist() if not info.is_dir()]
+        with open_file(path) as file:
+            if is_plain_tar:
+                for info in archive.list_tar(file, path):
+                    yield Part(f"{name}/{info.name}", path, info.size, version, offset=info.offset_data)
+            else:
+                for member in archive.list_zip(file, path):
+                    yield Part(f"{name}/{member.filename}", path, member.file_size, version, member.filename)
     except _READ_ERRORS as error:
-        raise ValueError(f"{path}: cannot be read as zip, cut short perhaps: {error}") from error
-    kept = [info for info in members if not _is_hidden(PurePosixPath(info.filename))]
-    _warn_of_hidden(str(path), len(members) - len(kept))
-    if not kept:
-        raise ValueError(f"{path}: the zip holds no files")
-    if len({info.filename for info in kept}) != len(kept):
-        raise ValueError(f"{path}: the zip holds two members of one name")
-    for info in kept:
-        if info.flag_bits & 1:
-            raise ValueError(f"{path}: member {info.filename} is encrypted")
-        if info.file_size == 0:
-            raise ValueError(f"{path}: member {info.filename} is empty")
-        if info.filename.endswith(".zip"):
-            raise ValueError(f"{path}: member {info.filename} is a zip itself; unpack the outer one first")
-        yield Part(f"{name}/{info.filename}", path, info.file_size, info.filename)
+        kind = PurePosixPath(name).suffix[1:]
+        raise ValueError(f"{path}: cannot be read as {kind}, cut short perhaps: {error}") from error
 
 
-def _is_hidden(path: PurePosixPath | Path) -> bool:
-    return any(piece.startswith(".") or piece == "__MACOSX" for piece in path.parts)
+def _stat(path: str) -> tuple[int, str]:
+    """Size in bytes and version of a file now."""
+    if "://" not in path:
+        if not Path(path).is_file():
+            raise ValueError(f"{path}: a broken link or not a regular file")
+        stat = Path(path).stat()
+        return stat.st_size, f"{stat.st_size} {stat.st_mtime_ns}"
+    try:
+        system, stripped = fsspec.core.url_to_fs(path)
+        system.invalidate_cache()
+        info = system.info(stripped)
+    except (*_READ_ERRORS, ValueError) as error:
+        raise ValueError(f"{path}: cannot be opened: {error or type(error).__name__}") from error
+    if info.get("size") is None:
+        raise ValueError(f"{path}: its server does not tell its size; fetch the file first")
+    return info["size"], " ".join(str(info[key]) for key in ("size", *_VERSION_KEYS) if key in info)
 
 
-def _warn_of_hidden(name: str, count: int) -> None:
-    if count:
-        warnings.warn(f"{name}: skipped {count} hidden files", stacklevel=2)
+def check_unchanged(part: Part) -> None:
+    """ValueError if the file is not the one that was found: half of each would be in the corpus."""
+    if _stat(part.path)[1] != part.version:
+        raise ValueError(f"{part.name}: has changed since the build began; run it again")
+
+
+def open_file(path: str) -> IO[bytes]:
+    """A local path or URL, opened for reading bytes."""
+    return fsspec.open(path, "rb").open() if "://" in path else Path(path).open("rb")
+
+
+def read_stored(part: Part, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+    """The bytes of a part as stored, or a range of them, in pieces."""
+    return _guarded(part, _read_stored(part, _FILE_CHUNK_BYTES, start, end))
+
+
+def _guarded(part: Part, items: Iterator[_Item]) -> Iterator[_Item]:
+    try:
+        yield from items
+    except _READ_ERRORS as error:
+        raise ValueError(f"{part.name}: cannot be read to its end: {error}") from error
+
+
+def _read_stored(part: Part, chunk_bytes: int, start: int, end: int | None) -> Iterator[bytes]:
+    with open_file(part.path) as file:
+        if part.member is None:
+            file.seek(part.offset + start)
+            yield from _read_exactly(file, chunk_bytes, (part.num_bytes if end is None else end) - start)
+            return
+        with ZipFile(file) as zipped, zipped.open(part.member) as member:
+            yield from _read_exactly(member, chunk_bytes, part.num_bytes)
+
+
+def _read_exactly(file: IO[bytes], chunk_bytes: int, num_bytes: int) -> Iterator[bytes]:
+    while num_bytes:
+        chunk = file.read(min(chunk_bytes, num_bytes))
+        if not chunk:
+            raise EOFError(f"{num_bytes} bytes are missing")
+        num_bytes -= len(chunk)
+        yield chunk
+
+
+def read_streams(
+    part: Part, on_bytes: Callable[[bytes], Any], start: int = 0, end: int | None = None
+) -> Iterator[tuple[str, Iterator[tuple[int, bytes]]]]:
+    """The text streams of a part, each its name and its lines numbered from 1, without newline.
+
+    There is one, but in a compressed tar one a member, and each must be taken before the next. A range that begins
+    later than the part is named `name@start`. A byte order mark at the start of a stream is dropped. `on_bytes` sees
+    the bytes as stored, before decompression. Raises ValueError for a part that cannot be read to its end and for a
+    line longer than MAX_LINE_BYTES.
+    """
+    is_packed = part.member is None and archive.is_tar(part.name) and not part.name.endswith(".tar")
+    suffix = archive.compression_of(part.name)
+    stored = _seen(
+        _read_stored(part, CHUNK_BYTES if is_compressed(suffix) else _FILE_CHUNK_BYTES, start, end), on_bytes
+    )
+    chunks = inflate(stored, suffix) if is_compressed(suffix) else stored
+    if not is_packed:
+        name = f"{part.name}@{start}" if start else part.name
+        yield name, _split_lines(_guarded(part, chunks), name, is_first=not start)
+        return
+    for member, pieces in _guarded(part, archive.read_tar(chunks, part.path)):
+        name = f"{part.name}/{member}"
+        pieces = inflate(pieces, member) if is_compressed(member) else pieces
+        yield name, _split_lines(_guarded(part, pieces), name, is_first=True)
+
+
+def _seen(chunks: Iterator[bytes], on_bytes: Callable[[bytes], Any]) -> Iterator[bytes]:
+    for chunk in chunks:
+        on_bytes(chunk)
+        yield chunk
 
 
 def read_lines(part: Part, on_bytes: Callable[[bytes], Any]) -> Iterator[tuple[int, bytes]]:
-    """Lines of a part, numbered from 1, without newline; a byte order mark at the start is dropped.
+    """The lines of all streams of a part, as `read_streams` gives them."""
+    for _, lines in read_streams(part, on_bytes):
+        yield from lines
 
-    `on_bytes` sees the bytes as stored, before decompression. Raises ValueError for a part that cannot be
-    read to its end and for a line longer than MAX_LINE_BYTES.
-    """
+
+def _split_lines(chunks: Iterable[bytes], name: str, is_first: bool) -> Iterator[tuple[int, bytes]]:
     number, pending, pending_bytes = 0, [], 0
-    for chunk in _read_chunks(part, on_bytes):
+    mark = _BYTE_ORDER_MARK if is_first else b""
+    for chunk in chunks:
         # A long line is put together once, at its end: joining at every chunk would be quadratic.
         head, newline, tail = chunk.partition(b"\n")
         pending.append(head)
@@ -137,59 +245,11 @@ def read_lines(part: Part, on_bytes: Callable[[bytes], Any]) -> Iterator[tuple[i
             pending, pending_bytes = [tail], len(tail)
         longest = max(pending_bytes, max(map(len, lines), default=0))
         if longest > MAX_LINE_BYTES:
-            raise ValueError(
-                f"{part.name}: a line at or after line {number + 1} is longer than {MAX_LINE_BYTES >> 20} MiB"
-            )
+            raise ValueError(f"{name}: a line at or after line {number + 1} is longer than {MAX_LINE_BYTES >> 20} MiB")
         if lines and not number:
-            lines[0] = lines[0].removeprefix(_BYTE_ORDER_MARK)
+            lines[0] = lines[0].removeprefix(mark)
         yield from enumerate(lines, number + 1)
         number += len(lines)
     if pending_bytes:
         line = b"".join(pending)
-        yield number + 1, line if number else line.removeprefix(_BYTE_ORDER_MARK)
-
-
-def read_stored(part: Part) -> Iterator[bytes]:
-    """The bytes of a part as stored, in pieces."""
-    return _guarded(part, _read_stored(part, _FILE_CHUNK_BYTES, len))
-
-
-def _guarded(part: Part, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    try:
-        yield from chunks
-    except _READ_ERRORS as error:
-        raise ValueError(f"{part.name}: cannot be read to its end: {error}") from error
-
-
-def _read_chunks(part: Part, on_bytes: Callable[[bytes], Any]) -> Iterator[bytes]:
-    new_decompressor = _COMPRESSED.get(PurePosixPath(part.name).suffix)
-    stored = _read_stored(part, _COMPRESSED_CHUNK_BYTES if new_decompressor else _FILE_CHUNK_BYTES, on_bytes)
-    return _guarded(part, _inflate(stored, new_decompressor) if new_decompressor else stored)
-
-
-def _read_stored(part: Part, chunk_bytes: int, on_bytes: Callable[[bytes], Any]) -> Iterator[bytes]:
-    with part.path.open("rb") as file:
-        if part.member is None:
-            while chunk := file.read(chunk_bytes):
-                on_bytes(chunk)
-                yield chunk
-            return
-        with zipfile.ZipFile(file) as archive, archive.open(part.member) as member:
-            while chunk := member.read(chunk_bytes):
-                on_bytes(chunk)
-                yield chunk
-
-
-def _inflate(chunks: Iterator[bytes], new_decompressor: Callable[[], Any]) -> Iterator[bytes]:
-    """All frames of a stream. Notices a missing end, which the library's reader hides."""
-    frame = None
-    for chunk in chunks:
-        while chunk:
-            frame = frame or new_decompressor()
-            if data := frame.decompress(chunk):
-                yield data
-            # Zeros after a frame are padding (tar, tapes); no frame begins with one.
-            chunk = frame.unused_data.lstrip(b"\0") if frame.eof else b""
-            frame = None if frame.eof else frame
-    if frame is not None:
-        raise EOFError("the compressed stream is cut short")
+        yield number + 1, line if number else line.removeprefix(mark)

@@ -3,6 +3,17 @@
 python launch/build_corpus.py --config configs/corpus/wiki2019zh.json
 python launch/build_corpus.py --input PATH ... --format lines --tokenizer FOLDER_OR_ID --output FOLDER
 python launch/build_corpus.py --verify FOLDER_OR_MANIFEST
+
+A build that was stopped goes on when the same command is given again; all cores work unless --workers says else.
+On several machines, with inputs and output on a shared disk, the corpus is the same:
+
+Ray      ray start --head; on the others ray start --address HEAD:6379; then add --engine ray to the command
+Slurm    steps, each its own command (C stands for: python launch/build_corpus.py --config FILE)
+         C --plan                                                       prints how many units there are
+         sbatch --wait --array=0-99 --wrap "C --read-unit \\$SLURM_ARRAY_TASK_ID"
+         C --match                                                      finds duplicates across all units
+         sbatch --wait --array=0-99 --wrap "C --encode-unit \\$SLURM_ARRAY_TASK_ID"
+         C --finish                                                     or names a unit that is missing
 """
 
 import sys
@@ -13,11 +24,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import argparse
 import time
 import warnings
+from typing import get_args
 
-from corpus.builder import build_corpus
+from corpus.builder import build_corpus, finish_corpus, match_corpus, plan_corpus, run_unit
+from corpus.engine import EngineName
 from corpus.manifest import Counts, Manifest, load_manifest
+from corpus.packing import encode_unit
 from corpus.settings import CorpusConfig, load_config
 from corpus.shard import verify
+from corpus.unit import read_unit
+
+_CONFIG_KEYS = {"tokenizer", "output"}
+_RUN_KEYS = {"config", "verify", "workers", "engine", "plan", "read_unit", "match", "encode_unit", "finish"}
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -28,8 +46,18 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--tokenizer", help="folder or hub id of a fast tokenizer")
     parser.add_argument("--output", help="folder to write")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes on this machine; as many as it has cores")
+    parser.add_argument("--engine", choices=get_args(EngineName), help="local, or ray: the tasks of a Ray cluster")
+    steps = parser.add_argument_group("steps, for a batch scheduler").add_mutually_exclusive_group()
+    steps.add_argument("--plan", action="store_true", default=None, help="find the inputs, cut them into units")
+    steps.add_argument("--read-unit", type=int, metavar="K", help="read and clean unit K")
+    steps.add_argument("--match", action="store_true", default=None, help="compare the documents of all units")
+    steps.add_argument("--encode-unit", type=int, metavar="K", help="tokenise and pack unit K")
+    steps.add_argument("--finish", action="store_true", default=None, help="put the units together")
     source = parser.add_argument_group("source")
-    source.add_argument("--input", nargs="+", dest="inputs", help="files, folders or zips; .gz and .zst as they are")
+    source.add_argument(
+        "--input", nargs="+", dest="inputs", help="files, folders, zips, tars or URLs; .gz, .xz, .bz2 and .zst too"
+    )
     source.add_argument("--format", help="wiki2019zh, clue, lines or jsonl")
     source.add_argument("--text-fields", nargs="+", help="jsonl: fields that make the document, in order")
     source.add_argument("--id-field", help="jsonl: field that names the document in messages")
@@ -41,10 +69,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def build_config(arguments: argparse.Namespace) -> CorpusConfig:
     """The file's configuration under the flags that were given."""
     given = {key: value for key, value in vars(arguments).items() if value is not None}
-    overrides = {key: given[key] for key in given.keys() & {"tokenizer", "output"}}
-    source = {key: given[key] for key in given.keys() - {"tokenizer", "output", "config", "verify"}}
+    overrides = {key: given[key] for key in given.keys() & _CONFIG_KEYS}
+    source = {key: given[key] for key in given.keys() - _CONFIG_KEYS - _RUN_KEYS}
     if "inputs" in source and not arguments.config:
-        source.setdefault("name", Path(source["inputs"][0]).resolve().name.split(".")[0])
+        source.setdefault("name", Path(source["inputs"][0].rstrip("/")).absolute().name.split(".")[0])
     return load_config(arguments.config, overrides, source)
 
 
@@ -88,21 +116,48 @@ def _columns(name: str, counts: Counts, num_bytes: int) -> tuple[str, ...]:
 
 def run(arguments: argparse.Namespace) -> int:
     """The exit code: 1 for a corpus that `--verify` finds faults in."""
-    start = time.perf_counter()
     if arguments.verify:
-        others = sorted(key for key, value in vars(arguments).items() if value and key != "verify")
-        if others:
-            raise ValueError(f"--verify builds nothing, so it takes no {', '.join(others)}")
-        manifest = load_manifest(arguments.verify)
-        faults = verify(manifest)
-        print(summarize(manifest))
-        print("\n".join(faults) or f"verified: {len(manifest.blocks):,} blocks are sound")
-        return 1 if faults else 0
-    manifest, is_new = build_corpus(build_config(arguments))
+        return verify_corpus(arguments)
+    if arguments.workers is not None and arguments.workers < 1:
+        raise ValueError(f"--workers is {arguments.workers}, but must be at least 1")
+    config = build_config(arguments)
+    if run_step(arguments, config):
+        return 0
+    start = time.perf_counter()
+    manifest, is_new = build_corpus(config, arguments.engine or "local", arguments.workers)
     seconds = time.perf_counter() - start
     print(summarize(manifest, seconds if is_new else None))
     print("built" if is_new else "already built: the folder holds this corpus, nothing was changed")
     return 0
+
+
+def verify_corpus(arguments: argparse.Namespace) -> int:
+    others = sorted(key for key, value in vars(arguments).items() if value is not None and key != "verify")
+    if others:
+        raise ValueError(f"--verify builds nothing, so it takes no {', '.join(others)}")
+    manifest = load_manifest(arguments.verify)
+    faults = verify(manifest)
+    print(summarize(manifest))
+    print("\n".join(faults) or f"verified: {len(manifest.blocks):,} blocks are sound")
+    return 1 if faults else 0
+
+
+def run_step(arguments: argparse.Namespace, config: CorpusConfig) -> bool:
+    """Does the one step that was asked for, if one was."""
+    if arguments.plan:
+        plan, manifest = plan_corpus(config)
+        print("already built" if manifest else f"{len(plan.units)} units, 0 to {len(plan.units) - 1}")
+    elif arguments.read_unit is not None:
+        run_unit(config, read_unit, arguments.read_unit)
+    elif arguments.match:
+        match_corpus(config)
+    elif arguments.encode_unit is not None:
+        run_unit(config, encode_unit, arguments.encode_unit)
+    elif arguments.finish:
+        print(summarize(finish_corpus(config)))
+    else:
+        return False
+    return True
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -112,6 +167,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

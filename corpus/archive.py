@@ -1,0 +1,154 @@
+"""Archives, .zip and .tar (also compressed), read in place: nothing is ever unpacked to disk.
+
+Members are bytes with a name for messages, so no member's path can lead anywhere; still, an archive made to lead
+somewhere, to inflate without measure, or to end early is refused whole.
+"""
+
+import io
+import tarfile
+import warnings
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import PurePath, PurePosixPath
+from typing import IO
+
+from corpus.compression import MAX_RATIO, is_bomb
+
+_TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.zst")
+_FULL_SUFFIX = {".tgz": ".gz", ".txz": ".xz", ".tbz2": ".bz2"}
+ARCHIVE_ERRORS = (zipfile.BadZipFile, tarfile.TarError, NotImplementedError, RuntimeError)
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header. Damage and a missing end are errors: tarfile takes both for the end of the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> "_Header":
+        try:
+            return super().frombuf(buf, encoding, errors)  # type: ignore[arg-type]
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"damaged or cut short: {error}") from error
+
+
+def is_zip(name: str) -> bool:
+    return name.endswith(".zip")
+
+
+def is_tar(name: str) -> bool:
+    return name.endswith(_TAR_SUFFIXES)
+
+
+def compression_of(name: str) -> str:
+    """The name, with the suffix of its compression spelled out: `a.tgz` is `a.gz`."""
+    path = PurePosixPath(name)
+    return str(path.with_suffix(_FULL_SUFFIX.get(path.suffix, path.suffix)))
+
+
+def is_hidden(path: PurePath) -> bool:
+    return any((piece.startswith(".") and piece != "..") or piece == "__MACOSX" for piece in path.parts)
+
+
+def warn_of_hidden(name: str, count: int) -> None:
+    if count:
+        warnings.warn(f"{name}: skipped {count} hidden files", stacklevel=2)
+
+
+def list_zip(file: IO[bytes], path: str) -> list[zipfile.ZipInfo]:
+    """Members that hold text, in the archive's order. ValueError for members that cannot or must not be read."""
+    with zipfile.ZipFile(file) as archive:
+        members = [info for info in archive.infolist() if not info.is_dir()]
+    kept = [info for info in members if not is_hidden(PurePosixPath(info.filename))]
+    warn_of_hidden(path, len(members) - len(kept))
+    _check_names([info.filename for info in kept], path, "zip")
+    for info in kept:
+        if info.flag_bits & 1:
+            raise ValueError(f"{path}: member {info.filename} is encrypted")
+        if is_bomb(info.file_size, info.compress_size):
+            raise ValueError(f"{path}: member {info.filename} inflates to more than {MAX_RATIO} times its size")
+        _check_member(info.filename, info.file_size, path)
+    return kept
+
+
+def list_tar(file: IO[bytes], path: str) -> list[tarfile.TarInfo]:
+    """Members of an uncompressed tar that hold text; `offset_data` says where. ValueError as for a zip."""
+    with tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as archive:
+        members = _kept(archive, path)
+    _check_names([info.name for info in members], path, "tar")
+    return members
+
+
+def read_tar(chunks: Iterator[bytes], path: str) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """Name and bytes of each member of a tar that can only be read forwards, one after another.
+
+    A member's bytes must be taken before the next member is asked for. ValueError as for a zip.
+    """
+    reader = io.BufferedReader(_ChunkReader(chunks))
+    with tarfile.open(fileobj=reader, mode="r|", tarinfo=_Header) as archive:
+        names = []
+        for info in _each_kept(archive, path):
+            names.append(info.name)
+            member = archive.extractfile(info)
+            assert member is not None  # _each_kept gives regular files only
+            yield info.name, iter(lambda member=member: member.read(1 << 16), b"")  # type: ignore[misc]
+    _check_names(names, path, "tar")
+    for _ in chunks:  # to the end, so that a cut behind the last member shows too
+        pass
+
+
+def _kept(archive: tarfile.TarFile, path: str) -> list[tarfile.TarInfo]:
+    return list(_each_kept(archive, path))
+
+
+def _each_kept(archive: tarfile.TarFile, path: str) -> Iterator[tarfile.TarInfo]:
+    num_hidden = num_links = 0
+    for info in archive:
+        if info.isdir():
+            continue
+        if not info.isreg() or info.issparse():
+            num_links += 1
+        elif is_hidden(PurePosixPath(info.name)):
+            num_hidden += 1
+        else:
+            _check_member(info.name, info.size, path)
+            yield info
+    warn_of_hidden(path, num_hidden)
+    if num_links:
+        warnings.warn(f"{path}: skipped {num_links} links, devices or sparse members", stacklevel=2)
+
+
+def _check_member(name: str, num_bytes: int, path: str) -> None:
+    if name.startswith("/") or ".." in PurePosixPath(name).parts:
+        raise ValueError(f"{path}: member {name} has a path that leads out of the archive")
+    if num_bytes == 0:
+        raise ValueError(f"{path}: member {name} is empty")
+    if is_zip(name) or is_tar(name):
+        raise ValueError(f"{path}: member {name} is an archive itself; unpack the outer one first")
+
+
+def _check_names(names: Iterable[str], path: str, kind: str) -> None:
+    names = list(names)
+    if not names:
+        raise ValueError(f"{path}: the {kind} holds no files")
+    if len(set(names)) != len(names):
+        raise ValueError(f"{path}: the {kind} holds two members of one name")
+
+
+class _ChunkReader(io.RawIOBase):
+    """Chunks as the file that tarfile wants."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        if not self._rest:
+            self._rest = memoryview(next(self._chunks, b""))
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count

@@ -1,0 +1,59 @@
+"""Compressed streams, .gz, .xz, .bz2 and .zst, inflated piece by piece and never further than they may.
+
+The end of a stream is checked here, because the libraries' own readers take a cut stream for a whole one.
+"""
+
+import bz2
+import lzma
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+import zstandard
+
+# Decompressors return all that a piece of input inflates to, at worst 32,000 times as much: small pieces.
+CHUNK_BYTES = 4 << 10
+# Text shrinks to a fiftieth at the very best; what grows further than this was made to fill a machine.
+MAX_RATIO = 200
+FREE_BYTES = 64 << 20
+_MAX_MEMORY_BYTES = 512 << 20
+
+_DECOMPRESSORS: dict[str, Callable[[], Any]] = {
+    ".gz": lambda: zlib.decompressobj(wbits=31),
+    ".xz": lambda: lzma.LZMADecompressor(memlimit=_MAX_MEMORY_BYTES),
+    ".bz2": bz2.BZ2Decompressor,
+    ".zst": lambda: zstandard.ZstdDecompressor(max_window_size=_MAX_MEMORY_BYTES).decompressobj(),
+}
+INFLATE_ERRORS = (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
+
+
+def is_compressed(name: str) -> bool:
+    return PurePosixPath(name).suffix in _DECOMPRESSORS
+
+
+def is_bomb(num_bytes: int, num_stored_bytes: int) -> bool:
+    """Whether bytes inflated from stored ones are more than any text gives."""
+    return num_bytes > max(FREE_BYTES, MAX_RATIO * num_stored_bytes)
+
+
+def inflate(chunks: Iterable[bytes], name: str) -> Iterator[bytes]:
+    """All frames of a stream, of the kind that the name's suffix says. Raises one of INFLATE_ERRORS for a
+    stream that is cut short or damaged, ValueError for one that inflates without measure."""
+    new_decompressor = _DECOMPRESSORS[PurePosixPath(name).suffix]
+    frame = None
+    num_stored_bytes = num_bytes = 0
+    for chunk in chunks:
+        num_stored_bytes += len(chunk)
+        while chunk:
+            frame = frame or new_decompressor()
+            if data := frame.decompress(chunk):
+                num_bytes += len(data)
+                if is_bomb(num_bytes, num_stored_bytes):
+                    raise ValueError(f"{name}: inflates to more than {MAX_RATIO} times its size; no text does")
+                yield data
+            # Zeros after a frame are padding (tar, tapes); no frame begins with one.
+            chunk = frame.unused_data.lstrip(b"\0") if frame.eof else b""
+            frame = None if frame.eof else frame
+    if frame is not None:
+        raise EOFError("the compressed stream is cut short")

@@ -1,0 +1,131 @@
+"""Duplicates across all units: equal texts, and texts that share most of their 5-grams; the first of them stays.
+
+First means the lowest unit, and in it the lowest document, so that neither workers nor kills show. Keys of all
+documents are joined in memory by ranges of the key, as many as keep each below MAX_JOIN_BYTES; beside that there is
+a byte a document. 100 million documents, about 100 GB of text, are 8 ranges for each of the 14 bands.
+"""
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from corpus.commit import Result, load_result, save_result
+from corpus.document import Reason
+from corpus.plan import Plan
+from corpus.shingles import NUM_BANDS, hash_shingles
+from corpus.spool import Spool
+from corpus.unit import load_read_unit, read_folder
+
+MAX_JOIN_BYTES = 512 << 20
+_FOLDER = "matched"
+_REASONS = (None, Reason.DUPLICATE, Reason.NEAR_DUPLICATE)
+# Keys, positions, and the copies that sorting makes of them.
+_JOIN_BYTES_PER_DOCUMENT = 48
+
+
+class Matched(Result):
+    """That all units were compared."""
+
+    num_duplicates: int
+    num_near_duplicates: int
+
+
+def match_units(plan: Plan, work: Path) -> Matched:
+    """Compares the documents of all units and notes those to drop. ValueError if a unit is not read yet."""
+    units = [load_read_unit(plan, work, index) for index in range(len(plan.units))]
+    key = xxhash.xxh3_128_hexdigest(" ".join(unit.key for unit in units).encode())
+    if done := load_result(Matched, work / _FOLDER, key):
+        return done
+    spools = [Spool(read_folder(work, index), unit.frames) for index, unit in enumerate(units)]
+    return save_result(work / _FOLDER, lambda folder: _match(plan, spools, key, folder))
+
+
+def load_drops(work: Path, index: int) -> dict[int, Reason]:
+    """Documents of a unit that `match_units` drops, by number; ValueError if it did not run yet."""
+    path = _drops_path(work / _FOLDER, index)
+    if not path.is_file():
+        raise ValueError(f"{path}: is not there; compare the units that are read with --match")
+    rows = np.frombuffer(path.read_bytes(), dtype="<u4").reshape(-1, 2)
+    return {document: _REASONS[reason] for document, reason in rows.tolist()}  # type: ignore[misc]
+
+
+def _drops_path(folder: Path, index: int) -> Path:
+    return folder / f"drops-{index:05d}.bin"
+
+
+def _match(plan: Plan, spools: list[Spool], key: str, folder: Path) -> Matched:
+    join = _Join(spools)
+    _mark_equal(join)
+    if plan.config.near_duplicates:
+        _mark_similar(join, plan.config.near_duplicates.jaccard)
+    for index, marks in enumerate(np.split(join.marks, join.starts[1:-1])):
+        documents = np.flatnonzero(marks)
+        rows = np.column_stack([documents, marks[documents]]).astype("<u4")
+        _drops_path(folder, index).write_bytes(rows.tobytes())
+    _, num_duplicates, num_near = np.bincount(join.marks, minlength=len(_REASONS)).tolist()
+    return Matched(key=key, num_duplicates=num_duplicates, num_near_duplicates=num_near)
+
+
+class _Join:
+    """All documents by position, which counts through the units; `marks` holds why each is dropped, or 0."""
+
+    def __init__(self, spools: list[Spool]) -> None:
+        self._spools = spools
+        self.starts = np.cumsum([0, *map(len, spools)])
+        self.marks = np.zeros(self.starts[-1], dtype=np.uint8)
+        self.shingles = functools.lru_cache(maxsize=1024)(self._shingles)
+        self._frame = functools.lru_cache(maxsize=64)(lambda unit, frame: spools[unit].read(frame))
+
+    def ranges(self, *columns: int) -> Iterator[tuple[np.ndarray, ...]]:
+        """The keys of the documents not dropped yet, sorted, and their positions, range by range of the first."""
+        num_ranges = -(-len(self.marks) * _JOIN_BYTES_PER_DOCUMENT // MAX_JOIN_BYTES)
+        for index in range(num_ranges):
+            pieces = [self._select(unit, columns, index, num_ranges) for unit in range(len(self._spools))]
+            *keys, positions = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
+            # A stable sort, so that equal keys stand in the order of their positions.
+            order = np.lexsort(keys[::-1])
+            yield *(key[order] for key in keys), positions[order]
+
+    def _select(self, unit: int, columns: tuple[int, ...], index: int, num_ranges: int) -> tuple[np.ndarray, ...]:
+        keys = [self._spools[unit].column(column) for column in columns]
+        is_here = ((keys[0] >> np.uint64(32)) * np.uint64(num_ranges)) >> np.uint64(32) == index
+        start, end = self.starts[unit : unit + 2]
+        here = np.flatnonzero(is_here & (self.marks[start:end] == 0))
+        return *(key[here] for key in keys), start + here
+
+    def _shingles(self, position: int) -> np.ndarray:
+        unit = int(np.searchsorted(self.starts, position, side="right")) - 1
+        frame, place = self._spools[unit].find(position - int(self.starts[unit]))
+        return np.unique(hash_shingles([self._frame(unit, frame)[place][1]])[0])
+
+
+def _mark_equal(join: _Join) -> None:
+    for high, low, positions in join.ranges(0, 1):
+        is_repeat = (high[1:] == high[:-1]) & (low[1:] == low[:-1])
+        join.marks[positions[1:][is_repeat]] = _REASONS.index(Reason.DUPLICATE)
+
+
+def _mark_similar(join: _Join, min_jaccard: float) -> None:
+    """Drops a document if the first, or the next before it, of those that share a band with it is near it."""
+    for band in range(NUM_BANDS):
+        for keys, positions in join.ranges(2 + band):
+            is_repeat = np.append(False, keys[1:] == keys[:-1])[: len(keys)]
+            numbers = np.arange(len(keys))
+            first = np.maximum.accumulate(np.where(is_repeat, 0, numbers))
+            members = numbers[is_repeat]
+            # In the order of what they are compared with, so that its text is read once.
+            members = members[np.lexsort((members, positions[first[members]]))]
+            for member in members.tolist():
+                earlier = {int(positions[first[member]]), int(positions[member - 1])}
+                if any(_jaccard(join, other, int(positions[member])) >= min_jaccard for other in sorted(earlier)):
+                    join.marks[positions[member]] = _REASONS.index(Reason.NEAR_DUPLICATE)
+
+
+def _jaccard(join: _Join, one: int, other: int) -> float:
+    """Shared shingles of two documents over all of both."""
+    a, b = join.shingles(one), join.shingles(other)
+    num_shared = len(np.intersect1d(a, b, assume_unique=True))
+    return num_shared / (len(a) + len(b) - num_shared)

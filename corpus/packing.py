@@ -1,0 +1,142 @@
+"""A unit's second step: its documents, without those that are dropped, to token ids in shards of its own.
+
+As reading, a pure function, done once: of what was read, what is dropped, and the tokenizer.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from corpus import block
+from corpus.commit import Result, load_result, save_result
+from corpus.document import Reason
+from corpus.duplicates import load_drops
+from corpus.ledger import Ledger, Tally
+from corpus.manifest import BlockTable, ShardRecord
+from corpus.plan import Plan
+from corpus.shard import ShardWriter
+from corpus.spool import Spool
+from corpus.tokenizer import TextEncoder, load_tokenizer, tokenizer_fingerprint
+from corpus.unit import load_read_unit, read_folder
+
+
+class EncodedUnit(Result):
+    """What encoding a unit gave. The blocks' `shard` counts from the unit's own first."""
+
+    tally: Tally
+    shards: list[ShardRecord]
+    blocks: BlockTable
+
+
+class BlockWriter:
+    """Collects documents' ids into blocks of shards in a folder, and the table of them."""
+
+    def __init__(self, folder: Path, source: int) -> None:
+        self._shards = ShardWriter(folder)
+        self._source = source
+        self._columns: dict[str, list] = {name: [] for name in BlockTable.model_fields}
+        self._pending: list[np.ndarray] = []
+        self._num_bytes = 0
+
+    def write(self, ids: np.ndarray) -> None:
+        self._pending.append(ids)
+        self._num_bytes += ids.nbytes
+        if self._num_bytes >= block.TARGET_BYTES:
+            self._write_block()
+
+    def _write_block(self) -> None:
+        frame = block.pack(self._pending)
+        shard, offset = self._shards.write(frame)
+        num_tokens = sum(map(len, self._pending))
+        row = (
+            self._source, shard, offset, len(frame), num_tokens, len(self._pending), block.checksum(frame)
+        )  # fmt: skip
+        for column, value in zip(self._columns.values(), row, strict=True):
+            column.append(value)
+        self._pending, self._num_bytes = [], 0
+
+    def close(self) -> tuple[list[ShardRecord], BlockTable]:
+        """Writes what is left and syncs the shards."""
+        if self._pending:
+            self._write_block()
+        self._shards.close()
+        return self._shards.shards, BlockTable(**self._columns)
+
+
+def encoded_folder(work: Path, index: int) -> Path:
+    return work / f"encoded-{index:05d}"
+
+
+def load_encoded_unit(plan: Plan, work: Path, index: int) -> EncodedUnit | None:
+    """The result of `encode_unit`; None where there is none, or one of other documents."""
+    return load_result(EncodedUnit, encoded_folder(work, index), _key(plan, work, index))
+
+
+def _key(plan: Plan, work: Path, index: int) -> str:
+    drops = load_drops(work, index)
+    state = [plan.key(index), plan.tokenizer.fingerprint, *map(str, drops.items())]
+    return xxhash.xxh3_128_hexdigest(" ".join(state).encode())
+
+
+def encode_unit(plan: Plan, work: Path, index: int, on_bytes: Callable[[int], Any]) -> EncodedUnit:
+    """Tokenises and packs a unit that was read and compared. `on_bytes` hears of progress, in bytes as stored.
+
+    Raises ValueError if it was not read or compared yet, or if the tokenizer has changed.
+    """
+    if done := load_encoded_unit(plan, work, index):
+        return done
+    key = _key(plan, work, index)
+    return save_result(encoded_folder(work, index), lambda folder: _encode(plan, work, index, key, folder, on_bytes))
+
+
+def _encode(plan: Plan, work: Path, index: int, key: str, folder: Path, on_bytes: Callable[[int], Any]) -> EncodedUnit:
+    unit = plan.units[index]
+    spool = Spool(read_folder(work, index), load_read_unit(plan, work, index).frames)
+    ledger = Ledger()
+    writer = BlockWriter(folder, unit.source)
+    for documents in _kept(spool, load_drops(work, index), ledger):
+        for ids in _encode_batch(documents, plan, ledger):
+            writer.write(ids)
+            ledger.documents += 1
+        on_bytes(unit.num_bytes // spool.num_frames)
+    shards, blocks = writer.close()
+    tally = ledger.tally(plan.config.sources[unit.source].name)
+    return EncodedUnit(key=key, tally=tally, shards=shards, blocks=blocks)
+
+
+def _kept(spool: Spool, drops: dict[int, Reason], ledger: Ledger) -> Iterator[list[tuple[str, str]]]:
+    """Labels and texts of the documents that are not dropped, batch by batch."""
+    for first, documents in spool.batches():
+        ledger.documents_in += len(documents)
+        kept = []
+        for number, (label, text) in enumerate(documents, first):
+            if number in drops:
+                ledger.reject(drops[number], label)
+            else:
+                kept.append((label, text))
+        yield kept
+
+
+def _encode_batch(documents: list[tuple[str, str]], plan: Plan, ledger: Ledger) -> Iterator[np.ndarray]:
+    encoder = _encoder(plan.tokenizer.name, plan.tokenizer.fingerprint)
+    for (label, text), ids in zip(documents, encoder.encode([text for _, text in documents]), strict=True):
+        if not len(ids):
+            ledger.reject(Reason.NO_TOKENS, label)
+            continue
+        ledger.characters += len(text)
+        ledger.tokens += len(ids)
+        ledger.unk_tokens += int(np.count_nonzero(ids == plan.tokenizer.unk_token_id))
+        yield ids
+
+
+@functools.lru_cache(maxsize=1)
+def _encoder(name: str, fingerprint: str) -> TextEncoder:
+    """The plan's tokenizer, loaded once a process."""
+    tokenizer = load_tokenizer(name)
+    if tokenizer_fingerprint(tokenizer) != fingerprint:
+        raise ValueError(f"tokenizer {name!r}: is not the one that the build was planned with")
+    return TextEncoder(tokenizer)

@@ -1,0 +1,144 @@
+"""The plan of a build: what is read in which unit of work, fixed before any of it runs.
+
+A unit is about 64 MiB of one source: small parts together, or a range of a big plain one, cut where a document
+ends. Parts that cannot be split are in one unit whole. A plan depends on inputs and configuration alone.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import xxhash
+
+from corpus.manifest import TokenizerRecord, sync_folder
+from corpus.settings import CorpusConfig, Record, SourceConfig
+from corpus.sources import Part, find_parts, read_stored
+
+UNIT_BYTES = 64 << 20
+# Units done by other code than this are done again; raise it when what a unit's result is changes.
+_FORMAT_VERSION = 1
+_FILE_NAME = "plan.json"
+_NEWLINE = re.compile(rb"\n")
+_BLANK_LINE = re.compile(rb"\n\s*\n")
+
+
+class Segment(Record):
+    """Bytes `start` to `end` of a part as stored: documents whole, and no piece of another."""
+
+    part: Part
+    start: int
+    end: int
+
+
+class Unit(Record):
+    """Segments of the source of that index, in order."""
+
+    source: int
+    segments: tuple[Segment, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(segment.end - segment.start for segment in self.segments)
+
+
+class Plan(Record):
+    """All units in the order of the corpus. `tests` are the files of each test set of the configuration."""
+
+    config: CorpusConfig
+    tokenizer: TokenizerRecord
+    units: tuple[Unit, ...]
+    tests: tuple[tuple[Segment, ...], ...]
+
+    def key(self, index: int) -> str:
+        """Another for a unit whose documents may be others: its bytes, how they are read, what is kept out."""
+        unit = self.units[index]
+        settings = self.config.model_dump(mode="json", include={"near_duplicates", "decontamination"})
+        source = self.config.sources[unit.source].model_dump(mode="json", exclude={"inputs"})
+        tests = [[segment.model_dump(mode="json") for segment in test] for test in self.tests]
+        state = [_FORMAT_VERSION, settings, source, unit.model_dump(mode="json", exclude={"source"}), tests]
+        return xxhash.xxh3_128_hexdigest(json.dumps(state).encode())
+
+
+def build_plan(config: CorpusConfig, tokenizer: TokenizerRecord) -> Plan:
+    """Finds every input and cuts it into units. Raises ValueError for inputs that cannot be used."""
+    units = [
+        Unit(source=index, segments=segments)
+        for index, source in enumerate(config.sources)
+        for segments in _grouped(_segments(source))
+    ]
+    tests = tuple(tuple(_segments(source)) for source in config.decontamination)
+    return Plan(config=config, tokenizer=tokenizer, units=tuple(units), tests=tests)
+
+
+def _segments(source: SourceConfig) -> Iterator[Segment]:
+    boundary = _BLANK_LINE if source.format == "clue" else _NEWLINE
+    for part in find_parts(source.inputs):
+        cuts = [0, *(_cuts(part, boundary) if part.is_splittable else ()), part.num_bytes]
+        for start, end in pairwise(cuts):
+            yield Segment(part=part, start=start, end=end)
+
+
+def _cuts(part: Part, boundary: re.Pattern[bytes]) -> Iterator[int]:
+    """Where a document ends next after every UNIT_BYTES; the last piece is about half of that at least."""
+    last = 0
+    for wanted in range(UNIT_BYTES, part.num_bytes - UNIT_BYTES // 2, UNIT_BYTES):
+        cut = _next_boundary(part, boundary, wanted) if wanted > last else None
+        # What is left must have a boundary too: of text without one the reader asks whether its format is right.
+        if cut and _next_boundary(part, boundary, cut + 1):
+            yield cut
+            last = cut
+
+
+def _next_boundary(part: Part, boundary: re.Pattern[bytes], wanted: int) -> int | None:
+    """None where no document ends before the next cut is due."""
+    # A boundary that ends just at the wanted place begins before it.
+    start = wanted - 1
+    limit = min(wanted + UNIT_BYTES, part.num_bytes)
+    num_bytes = 64 << 10
+    end = start
+    while end < limit:
+        end = min(start + num_bytes, limit)
+        if found := boundary.search(b"".join(read_stored(part, start, end))):
+            return start + found.end()
+        num_bytes *= 4
+    return None
+
+
+def _grouped(segments: Iterable[Segment]) -> Iterator[tuple[Segment, ...]]:
+    group: list[Segment] = []
+    num_bytes = 0
+    for segment in segments:
+        size = segment.end - segment.start
+        if group and num_bytes + size > UNIT_BYTES:
+            yield tuple(group)
+            group, num_bytes = [], 0
+        group.append(segment)
+        num_bytes += size
+    if group:
+        yield tuple(group)
+
+
+def save_plan(plan: Plan, folder: Path) -> None:
+    """Writes plan.json in one step, unless just this plan stands there."""
+    data = plan.model_dump_json()
+    file = folder / _FILE_NAME
+    if file.is_file() and file.read_text(encoding="utf-8") == data:
+        return
+    temporary = folder / f"{_FILE_NAME}.{os.getpid()}.partial"
+    with temporary.open("w", encoding="utf-8") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.rename(file)
+    sync_folder(folder)
+
+
+def load_plan(folder: Path) -> Plan:
+    """The plan of a work folder; ValueError if there is none."""
+    try:
+        return Plan.model_validate_json((folder / _FILE_NAME).read_bytes())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder / _FILE_NAME}: is no plan of a build; make one with --plan") from error

@@ -1,0 +1,91 @@
+"""A unit's documents between reading and encoding: clean text in zstd frames, and hashes to compare them by.
+
+documents.zst holds one frame after another, each a JSON list of [label, text]. keys.bin holds columns of uint64,
+one after another: two of the text's XXH3-128, then the band keys of its 5-grams where near duplicates are sought.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import orjson
+import xxhash
+import zstandard
+
+DOCUMENTS, KEYS = "documents.zst", "keys.bin"
+
+Frame = tuple[int, int, int]  # offset, bytes, number of documents
+Labelled = tuple[str, str]
+
+
+class SpoolWriter:
+    """Appends batches; memory does not grow with the unit."""
+
+    def __init__(self, folder: Path) -> None:
+        self.frames: list[Frame] = []
+        self._folder = folder
+        self._compressor = zstandard.ZstdCompressor(level=1)
+        self._documents = (folder / DOCUMENTS).open("xb")
+        self._rows = (folder / "rows.bin").open("xb")
+        self._num_columns = 2
+
+    def write(self, documents: list[Labelled], keys: np.ndarray) -> None:
+        """A batch with its keys uint64 [documents, columns]."""
+        frame = self._compressor.compress(orjson.dumps(documents))
+        self.frames.append((self._documents.tell(), len(frame), len(documents)))
+        self._documents.write(frame)
+        self._rows.write(keys.tobytes())
+        self._num_columns = keys.shape[1]
+
+    def close(self) -> None:
+        """Turns the rows of keys into columns: a join reads one of them and leaves the others on the disk."""
+        self._documents.close()
+        self._rows.close()
+        path = self._folder / "rows.bin"
+        with (self._folder / KEYS).open("xb") as file:
+            if path.stat().st_size:
+                rows = np.memmap(path, dtype=np.uint64, mode="r").reshape(-1, self._num_columns)
+                for column in rows.T:
+                    file.write(np.ascontiguousarray(column).tobytes())
+        path.unlink()
+
+
+def digest(text: str) -> tuple[int, int]:
+    """XXH3-128 in two words."""
+    return divmod(xxhash.xxh3_128_intdigest(text.encode()), 1 << 64)
+
+
+class Spool:
+    """What a SpoolWriter wrote."""
+
+    def __init__(self, folder: Path, frames: list[Frame]) -> None:
+        self._folder = folder
+        self._frames = frames
+        self.num_frames = len(frames)
+        self._first = np.cumsum([0, *(frame[2] for frame in frames)])
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def column(self, index: int) -> np.ndarray:
+        """One column of keys, uint64 [documents]."""
+        if not len(self):
+            return np.zeros(0, dtype=np.uint64)
+        offset = 8 * index * len(self)
+        return np.memmap(self._folder / KEYS, dtype=np.uint64, mode="r", offset=offset, shape=(len(self),))
+
+    def batches(self) -> Iterator[tuple[int, list[Labelled]]]:
+        """Every frame: the number of its first document, and its documents."""
+        for index, first in enumerate(self._first[:-1]):
+            yield int(first), self.read(index)
+
+    def find(self, document: int) -> tuple[int, int]:
+        """The frame of a document, and its place in there."""
+        frame = int(np.searchsorted(self._first, document, side="right")) - 1
+        return frame, document - int(self._first[frame])
+
+    def read(self, frame: int) -> list[Labelled]:
+        offset, num_bytes, _ = self._frames[frame]
+        with (self._folder / DOCUMENTS).open("rb") as file:
+            file.seek(offset)
+            return orjson.loads(zstandard.ZstdDecompressor().decompress(file.read(num_bytes)))
