@@ -2,6 +2,7 @@
 
 python launch/build_corpus.py --config configs/corpus/wiki2019zh.json
 python launch/build_corpus.py --input PATH ... --format lines --tokenizer FOLDER_OR_ID --output FOLDER
+python launch/build_corpus.py --input PATH ... --format lines --explain      (or --config FILE --explain)
 python launch/build_corpus.py --verify FOLDER_OR_MANIFEST
 
 A build that was stopped goes on when the same command is given again; all cores work unless --workers says else.
@@ -24,18 +25,26 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import argparse
 import time
 import warnings
+from collections.abc import Iterator
 from typing import get_args
 
+from tqdm import tqdm
+
 from corpus.builder import build_corpus, finish_corpus, match_corpus, plan_corpus, run_unit
+from corpus.encoding import Encoding
 from corpus.engine import EngineName
+from corpus.explanation import explain_source
+from corpus.formats import Format
 from corpus.manifest import Counts, Manifest, load_manifest
 from corpus.packing import encode_unit
 from corpus.settings import CorpusConfig, load_config
 from corpus.shard import verify
+from corpus.sources import find_parts
 from corpus.unit import read_unit
 
 _CONFIG_KEYS = {"tokenizer", "output"}
-_RUN_KEYS = {"config", "verify", "workers", "engine", "plan", "read_unit", "match", "encode_unit", "finish"}
+_RUN_KEYS = {"config", "verify", "workers", "engine", "plan", "read_unit", "match", "encode_unit", "finish",
+             "explain"}  # fmt: skip
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -44,6 +53,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--verify", metavar="CORPUS", help="reread every block of a corpus and check it; builds nothing"
     )
+    parser.add_argument(
+        "--explain", action="store_true", default=None,
+        help="show what each rule changes and drops, with examples; builds nothing",
+    )  # fmt: skip
     parser.add_argument("--tokenizer", help="folder or hub id of a fast tokenizer")
     parser.add_argument("--output", help="folder to write")
     parser.add_argument("--workers", type=int, metavar="N", help="processes on this machine; as many as it has cores")
@@ -58,9 +71,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     source.add_argument(
         "--input", nargs="+", dest="inputs", help="files, folders, zips, tars or URLs; .gz, .xz, .bz2 and .zst too"
     )
-    source.add_argument("--format", help="wiki2019zh, clue, lines or jsonl")
+    source.add_argument("--format", help=f"one of {', '.join(get_args(Format))}")
     source.add_argument("--text-fields", nargs="+", help="jsonl: fields that make the document, in order")
     source.add_argument("--id-field", help="jsonl: field that names the document in messages")
+    source.add_argument("--origin-field", help="jsonl: field that names the site or publisher, to block some")
+    source.add_argument("--encoding", help=f"one of {', '.join(get_args(Encoding))}; utf-8 unless given")
     source.add_argument("--licence", help="licence of the texts, kept in the manifest")
     source.add_argument("--name", help="name of the source; else that of the first input")
     return parser.parse_args(arguments)
@@ -73,6 +88,8 @@ def build_config(arguments: argparse.Namespace) -> CorpusConfig:
     source = {key: given[key] for key in given.keys() - _CONFIG_KEYS - _RUN_KEYS}
     if "inputs" in source and not arguments.config:
         source.setdefault("name", Path(source["inputs"][0].rstrip("/")).absolute().name.split(".")[0])
+    if arguments.explain and not arguments.config:
+        overrides = {"tokenizer": "not needed", "output": "not needed"} | overrides
     return load_config(arguments.config, overrides, source)
 
 
@@ -121,6 +138,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.workers is not None and arguments.workers < 1:
         raise ValueError(f"--workers is {arguments.workers}, but must be at least 1")
     config = build_config(arguments)
+    if arguments.explain:
+        print("\n\n".join(explain(config)))
+        return 0
     if run_step(arguments, config):
         return 0
     start = time.perf_counter()
@@ -129,6 +149,15 @@ def run(arguments: argparse.Namespace) -> int:
     print(summarize(manifest, seconds if is_new else None))
     print("built" if is_new else "already built: the folder holds this corpus, nothing was changed")
     return 0
+
+
+def explain(config: CorpusConfig) -> Iterator[str]:
+    """What the rules do to each source."""
+    for source in config.sources:
+        parts = find_parts(source.inputs)
+        size = sum(part.num_bytes for part in parts)
+        with tqdm(total=size, unit="B", unit_scale=True, desc=source.name, disable=None) as bar:
+            yield str(explain_source(source, parts, bar.update))
 
 
 def verify_corpus(arguments: argparse.Namespace) -> int:

@@ -103,3 +103,11 @@ def test_runs_from_anywhere(tmp_path, text, tokenizer):
     assert done.returncode == 0 and "built" in done.stdout, done.stderr
     again = subprocess.run([*command, "--colour", "red"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert again.returncode == 2 and "unrecognized arguments: --colour red" in again.stderr
+
+
+def test_explain_needs_no_tokenizer_and_builds_nothing(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("天（）地\nEnglish\n", encoding="utf-8")
+    assert main(["--input", str(tmp_path / "a.txt"), "--format", "lines", "--explain"]) == 0
+    out = capsys.readouterr().out
+    assert "a: 2 documents in, 1 keep every rule" in out and "a.txt:1: '天（）地' -> '天地'" in out
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]

@@ -1,0 +1,178 @@
+"""Looks at a built corpus: sources, rejects, changes, lengths of documents, rows as the model sees them.
+
+python launch/inspect_corpus.py CORPUS_FOLDER
+python launch/inspect_corpus.py CORPUS_FOLDER --rows 5 --row-tokens 128 --seed 3      # rows drawn at random, decoded
+python launch/inspect_corpus.py CORPUS_FOLDER --run-config configs/4l312d.json        # steps an epoch of that run
+python launch/inspect_corpus.py CORPUS_FOLDER --verify                                # rereads every block
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import argparse
+import random
+import warnings
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from tqdm import tqdm
+
+from corpus.manifest import Counts, Manifest, load_manifest
+from corpus.shard import read_block, verify
+from corpus.stream import RowStream
+from corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
+from launch.run_config import read_run_config
+
+# A tenth of a second each: enough of a big corpus to see how long its documents are.
+_MAX_SAMPLED_BLOCKS = 256
+_BAR_WIDTH = 40
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", help="folder of a corpus, or its manifest")
+    parser.add_argument("--rows", type=int, default=0, metavar="N", help="show N rows drawn at random, decoded")
+    parser.add_argument("--row-tokens", type=int, default=128, metavar="L", help="tokens of these rows")
+    parser.add_argument("--seed", type=int, default=0, help="of these rows")
+    parser.add_argument("--tokenizer", help="where it is, if not where the corpus was built with it")
+    parser.add_argument("--run-config", type=Path, help="say how many steps an epoch is in this run")
+    parser.add_argument("--verify", action="store_true", help="reread every block and check it")
+    return parser.parse_args(arguments)
+
+
+def sources_table(manifest: Manifest) -> str:
+    """What came in, what was kept, and how the vocabulary fits."""
+    header = ("source", "format", "licence", "in", "kept", "tokens", "share", "tokens/doc", "tokens/char", "unk %")
+    all_tokens = manifest.totals.tokens
+    rows = [(s.name, s.format, s.licence, *_columns(s, all_tokens)) for s in manifest.sources]
+    return _table([header, *rows, ("total", "", "", *_columns(manifest.totals, all_tokens))], num_text_columns=3)
+
+
+def _columns(counts: Counts, all_tokens: int) -> tuple[str, ...]:
+    tokens = max(counts.tokens, 1)
+    return (
+        f"{counts.documents_in:,}",
+        f"{counts.documents:,}",
+        f"{counts.tokens:,}",
+        f"{counts.tokens / all_tokens:.1%}",
+        f"{counts.tokens / max(counts.documents, 1):,.0f}",
+        f"{counts.tokens / max(counts.characters, 1):.3f}",
+        f"{100 * counts.unk_tokens / tokens:.3f}",
+    )
+
+
+def rejects_table(manifest: Manifest) -> str:
+    """Every source's rejects by reason (duplicates are two of them), with the first places."""
+    rows = [
+        (source.name, reason.value, f"{count:,}", f"{count / source.documents_in:.2%}", ", ".join(examples))
+        for source in manifest.sources
+        for reason, count in source.rejected.items()
+        for examples in [source.examples.get(reason, [])]
+    ]
+    return _table([("rejected of", "reason", "documents", "of all", "first"), *rows], num_text_columns=2)
+
+
+def changes_table(manifest: Manifest) -> str:
+    """How many documents each text rule changed."""
+    rows = [
+        (source.name, change.value, f"{count:,}", f"{count / source.documents_in:.2%}")
+        for source in manifest.sources
+        for change, count in source.changed.items()
+    ]
+    return _table([("changed of", "rule", "documents", "of all"), *rows], num_text_columns=2)
+
+
+def _table(rows: Iterable[tuple[str, ...]], num_text_columns: int) -> str:
+    """Aligned columns, the first ones and the last of five to the left."""
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    aligned = [
+        [cell.ljust(width) if index < num_text_columns or (index == len(columns) - 1 and len(columns) == 5)
+         else cell.rjust(width) for cell in column]
+        for index, (column, width) in enumerate(zip(columns, widths, strict=True))
+    ]  # fmt: skip
+    return "\n".join("  ".join(cells).rstrip() for cells in zip(*aligned, strict=True))
+
+
+def length_histogram(manifest: Manifest) -> str:
+    """Documents and tokens by length of the document, in powers of two; of evenly spread blocks if there are many."""
+    num_blocks = len(manifest.blocks)
+    chosen = np.unique(np.linspace(0, num_blocks - 1, min(num_blocks, _MAX_SAMPLED_BLOCKS)).astype(int))
+    lengths = np.concatenate(
+        [read_block(manifest, int(index))[1] for index in tqdm(chosen, desc="lengths", unit=" blocks", disable=None)]
+    )
+    exponents = np.log2(lengths).astype(int)
+    documents = np.bincount(exponents)
+    tokens = np.bincount(exponents, weights=lengths)
+    rows = [
+        (f"{1 << index:,} to {(2 << index) - 1:,}", f"{count:,}", f"{count / len(lengths):.1%}",
+         f"{held / lengths.sum():.1%}", "#" * round(_BAR_WIDTH * count / documents.max()))
+        for index, (count, held) in enumerate(zip(documents, tokens, strict=True))
+        if count
+    ]  # fmt: skip
+    sample = "" if len(chosen) == num_blocks else f" in {len(chosen)} of {num_blocks:,} blocks"
+    quarters = ", ".join(f"{value:,.0f}" for value in np.percentile(lengths, [25, 50, 75]))
+    title = f"length of {len(lengths):,} documents{sample}: quartiles {quarters}, longest {lengths.max():,} tokens"
+    return f"{title}\n" + _table([("tokens", "documents", "of all", "of tokens", ""), *rows], num_text_columns=1)
+
+
+def decoded_rows(manifest: Manifest, count: int, row_tokens: int, seed: int, tokenizer_name: str) -> Iterator[str]:
+    """Rows drawn at random without repetition. ValueError if the tokenizer is not the corpus's."""
+    tokenizer = load_tokenizer(tokenizer_name)
+    if tokenizer_fingerprint(tokenizer) != manifest.tokenizer.fingerprint:
+        raise ValueError(f"tokenizer {tokenizer_name!r}: is not the one the corpus was built with")
+    stream = RowStream(manifest, row_tokens, seed)
+    positions = random.Random(seed).sample(range(stream.rows_per_epoch), min(count, stream.rows_per_epoch))
+    for position, ids in zip(positions, stream.rows(np.array(positions)), strict=True):
+        num_tokens = int(np.count_nonzero(ids != manifest.tokenizer.pad_token_id))
+        yield f"row {position:,} ({num_tokens} tokens): {tokenizer.decode(ids[:num_tokens])}"
+
+
+def epoch_line(manifest: Manifest, path: Path) -> str:
+    """Rows and steps of an epoch under a run configuration, and how many epochs the run is."""
+    config = read_run_config(path)
+    stream = RowStream(manifest, config.corpus.row_tokens, config.corpus.seed)
+    steps = stream.rows_per_epoch / config.deepspeed.train_batch_size
+    total = config.training.total_steps
+    return (
+        f"{path}: an epoch is {stream.rows_per_epoch:,} rows of {config.corpus.row_tokens} tokens, {steps:,.1f} steps "
+        f"of {config.deepspeed.train_batch_size} rows; its {total:,} steps are {total / steps:.2f} epochs"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The exit code: 1 for a corpus that `--verify` finds faults in."""
+    manifest = load_manifest(arguments.corpus)
+    faults = verify(manifest) if arguments.verify else []
+    if not faults:
+        tables = [sources_table(manifest)]
+        tables += [rejects_table(manifest)] if manifest.totals.rejected else ["nothing was rejected"]
+        tables += [changes_table(manifest)] if manifest.totals.changed else []
+        print("\n\n".join([*tables, length_histogram(manifest)]), end="\n\n")
+    if arguments.rows:
+        name = arguments.tokenizer or manifest.tokenizer.name
+        print("\n".join(decoded_rows(manifest, arguments.rows, arguments.row_tokens, arguments.seed, name)), end="\n\n")
+    if arguments.run_config:
+        print(epoch_line(manifest, arguments.run_config))
+    print(
+        f"tokenizer {manifest.tokenizer.name} of {manifest.tokenizer.vocab_size:,} tokens, {manifest.tokenizer.dtype}"
+    )
+    print(f"{len(manifest.blocks):,} blocks in {len(manifest.shards)} shards, fingerprint {manifest.fingerprint}")
+    if arguments.verify:
+        print("\n".join(faults) or f"verified: {len(manifest.blocks):,} blocks are sound")
+    return 1 if faults else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    try:
+        return run(parse_arguments(arguments))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
