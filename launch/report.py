@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from transformers.utils import logging as transformers_logging
 
-from corpus.manifest import load_manifest
+from corpus.manifest import Manifest, load_manifest
 from launch.report_charts import draw_accuracy, draw_run
 from launch.report_models import (
     MAX_TOKENS,
@@ -28,7 +28,6 @@ from launch.report_models import (
     Labelled,
     Models,
     Pairs,
-    measure_heldout,
     measure_models,
     read_labelled,
     read_models,
@@ -84,19 +83,14 @@ def chance_accuracy(query: Labelled) -> float:
 
 
 def build_report(
-    run: Run,
-    models: Models,
-    train: Labelled,
-    query: Labelled,
-    pairs: Pairs | None = None,
-    heldout_losses: Mapping[str, float] | None = None,
+    run: Run, models: Models, train: Labelled, query: Labelled, pairs: Pairs | None, heldout: Manifest | None
 ) -> tuple[dict[str, Any], str]:
     """(the numbers, the page)."""
-    rows = measure_models(models, train, query, pairs, heldout_losses or {})
+    rows = measure_models(models, train, query, pairs, heldout)
     report = {
         "title": f"Distilled: {', '.join(run.students)}",
         "summary": summarise(run, rows[0]),
-        "method": describe_method(train, query, pairs, bool(heldout_losses), rows[0]["name"]),
+        "method": describe_method(train, query, pairs, heldout is not None, rows[0]["name"]),
         "models": rows,
         "probe": {
             "num_neighbours": NUM_NEIGHBOURS,
@@ -133,8 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
         pairs = read_pairs(options.documents) if options.documents else None
         heldout = load_manifest(options.heldout) if options.heldout else None
         models = read_models(options.models)
-        losses = measure_heldout(models, heldout, run.config["corpus"]["row_tokens"]) if heldout else {}
-        report, page = build_report(run, models, train, query, pairs, losses)
+        report, page = build_report(run, models, train, query, pairs, heldout)
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(page, encoding="utf-8")
         numbers = json.dumps(report, indent=2, ensure_ascii=False)

@@ -1,7 +1,6 @@
 """The models of a report and what is measured of them: probes without training, cost, held-out relation loss."""
 
 import json
-from collections.abc import Mapping
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -20,7 +19,7 @@ MAX_TOKENS = 64
 NUM_NEIGHBOURS = 10
 
 MAX_DOCUMENTS = 1000
-HELDOUT_BATCHES, HELDOUT_ROWS = 16, 32
+HELDOUT_BATCHES, HELDOUT_ROWS, HELDOUT_ROW_TOKENS = 16, 32, 128
 
 Labelled = tuple[list[str], list[int | str]]
 Pairs = tuple[list[str], list[str]]
@@ -131,32 +130,30 @@ def retrieve_documents(models: Models, pairs: Pairs) -> dict[str, dict[str, floa
     return scores
 
 
-def measure_heldout(models: Models, manifest: Manifest, row_tokens: int) -> dict[str, float]:
+def measure_heldout(models: Models, manifest: Manifest) -> dict[str, float]:
     """Relation loss from the first model to each other one on the first rows of a held-out corpus."""
     teacher, tokenizer = next(iter(models.values()))
     if manifest.tokenizer.fingerprint != tokenizer_fingerprint(tokenizer):
         raise ValueError(f"{manifest.folder}: was built with another tokenizer than the first model's")
-    with closing(RowStream(manifest, row_tokens, seed=0).batches(0, HELDOUT_ROWS)) as batches:
+    with closing(RowStream(manifest, HELDOUT_ROW_TOKENS, seed=0).batches(0, HELDOUT_ROWS)) as batches:
         rows = tqdm(islice(batches, HELDOUT_BATCHES), "held-out rows", HELDOUT_BATCHES, leave=False)
         return heldout_relation_losses(teacher, {name: model for name, (model, _) in models.items()}, rows)
 
 
 def measure_models(
-    models: Models, train: Labelled, query: Labelled, pairs: Pairs | None, heldout_losses: Mapping[str, float]
+    models: Models, train: Labelled, query: Labelled, pairs: Pairs | None = None, heldout: Manifest | None = None
 ) -> list[dict[str, Any]]:
     """A row of numbers for each model; retrieval and the held-out loss only where there is what they need."""
     scores = probe_models(models, train, query)
     found = retrieve_documents(models, pairs) if pairs else {}
     costs = compare_cost(models, query[0], max_tokens=MAX_TOKENS)
+    # Last: reading relations changes the attention that the models run with.
+    losses = measure_heldout(models, heldout) if heldout else {}
     rows = []
     for name, (model, _) in models.items():
-        row = {
-            "name": name,
-            "num_layers": model.config.num_hidden_layers,
-            "hidden_size": model.config.hidden_size,
-        }
+        row = {"name": name, "num_layers": model.config.num_hidden_layers, "hidden_size": model.config.hidden_size}
         row |= costs[name] | scores[name] | found.get(name, {})
-        if name in heldout_losses:
-            row["heldout_relation_loss"] = heldout_losses[name]
+        if name in losses:
+            row["heldout_relation_loss"] = losses[name]
         rows.append(row)
     return rows
