@@ -14,7 +14,7 @@ from zipfile import ZipFile
 
 import fsspec
 
-from corpus import archive
+from corpus import archive, tables
 from corpus.compression import CHUNK_BYTES, INFLATE_ERRORS, inflate, is_compressed
 
 MAX_LINE_BYTES = 64 << 20
@@ -45,7 +45,8 @@ class Part:
     @property
     def is_splittable(self) -> bool:
         """Whether reading may begin anywhere."""
-        return self.member is None and not is_compressed(self.name) and not archive.is_tar(self.name)
+        is_packed = is_compressed(self.name) or archive.is_tar(self.name) or tables.is_table(self.name)
+        return self.member is None and not is_packed
 
 
 def find_parts(inputs: Iterable[str | Path]) -> list[Part]:
@@ -59,6 +60,10 @@ def _absolute(path: str) -> str:
 
 
 def _parts_of(root: str) -> Iterator[Part]:
+    if root.startswith(tables.SCHEME):
+        for name, file in tables.find_dataset_files(root).items():
+            yield from _parts_of_file(file, name)
+        return
     if "://" in root:
         yield from _parts_of_url(root)
         return
@@ -202,6 +207,9 @@ def read_streams(
     the bytes as stored, before decompression. Raises ValueError for a part that cannot be read to its end and for a
     line longer than MAX_LINE_BYTES.
     """
+    if tables.is_table(part.name):
+        yield part.name, _read_table(part, on_bytes)
+        return
     is_packed = part.member is None and archive.is_tar(part.name) and not part.name.endswith(".tar")
     suffix = archive.compression_of(part.name)
     stored = _seen(
@@ -216,6 +224,15 @@ def read_streams(
         name = f"{part.name}/{member}"
         pieces = inflate(pieces, member) if is_compressed(member) else pieces
         yield name, _split_lines(_guarded(part, pieces), name, is_first=True)
+
+
+def _read_table(part: Part, on_bytes: Callable[[bytes], Any]) -> Iterator[tuple[int, bytes]]:
+    if part.member or part.offset:
+        raise ValueError(f"{part.name}: a table inside an archive cannot be read; unpack it first")
+    for chunk in read_stored(part):  # a table is not read from front to back, its checksum is
+        on_bytes(chunk)
+    with open_file(part.path) as file:
+        yield from tables.read_table(file, part.name)
 
 
 def _seen(chunks: Iterator[bytes], on_bytes: Callable[[bytes], Any]) -> Iterator[bytes]:

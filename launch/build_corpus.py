@@ -69,7 +69,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     steps.add_argument("--finish", action="store_true", default=None, help="put the units together")
     source = parser.add_argument_group("source")
     source.add_argument(
-        "--input", nargs="+", dest="inputs", help="files, folders, zips, tars or URLs; .gz, .xz, .bz2 and .zst too"
+        "--input", nargs="+", dest="inputs", help="files, folders, zips, tars, URLs or datasets://HUB_ID?split=train"
     )
     source.add_argument("--format", help=f"one of {', '.join(get_args(Format))}")
     source.add_argument("--text-fields", nargs="+", help="jsonl: fields that make the document, in order")
