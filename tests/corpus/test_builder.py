@@ -9,7 +9,7 @@ import zstandard
 from corpus import block, builder, packing, unit
 from corpus.builder import build_corpus
 from corpus.cleaning import Cleaner
-from corpus.document import Document, Reason
+from corpus.document import Change, Document, Reason
 from corpus.formats import read_documents
 from corpus.manifest import load_manifest
 from corpus.settings import CleaningSettings, CorpusConfig
@@ -83,6 +83,24 @@ def test_every_document_is_accounted_for(tmp_path, wordpiece):
     assert manifest.sources[1].rejected == {Reason.DUPLICATE: 1}
     assert manifest.sources[1].unk_tokens == 1 == manifest.totals.unk_tokens
     assert manifest.sources[0].licence == "MIT" and manifest.blocks.source == [0, 1]
+
+
+def test_every_setting_of_a_source_reaches_its_documents(tmp_path, wordpiece):
+    records = [("天（）地", "a.cn"), ("玄黄", "https://bad.cn/x"), ("宇宙洪荒", ""), ("only English", "a.cn")]
+    lines = [json.dumps({"b": text, "o": origin}, ensure_ascii=False) for text, origin in records]
+    path = write(tmp_path / "a.jsonl", "\n".join(lines[:2]).encode() + b"\n" + "\n".join(lines[2:]).encode("gb18030"))
+    settings = {"text_fields": ["b"], "origin_field": "o", "encoding": "detect"}
+    cleaning = {"blocked_origins": ["bad.cn"], "min_characters": 2}
+    manifest, _ = build_corpus(
+        config(wordpiece, tmp_path / "out", source(path, "jsonl", **settings, cleaning=cleaning))
+    )
+    record = load_manifest(tmp_path / "out").sources[0]
+    assert record.changed == manifest.totals.changed == {Change.GB18030_DECODED: 1, Change.EMPTY_BRACKETS: 1}
+    assert record.rejected == {Reason.BLOCKED_ORIGIN: 1, Reason.TOO_LITTLE_CHINESE: 1}
+    assert (record.documents_in, record.documents, record.cleaning.min_characters) == (4, 2, 2)
+    # Other rules make another corpus.
+    with pytest.raises(ValueError, match="its sources or their settings differ"):
+        build_corpus(config(wordpiece, tmp_path / "out", source(path, "jsonl", **settings)))
 
 
 def test_text_without_tokens_is_rejected(tmp_path, unigram, monkeypatch):
