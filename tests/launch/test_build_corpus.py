@@ -103,3 +103,18 @@ def test_runs_from_anywhere(tmp_path, text, tokenizer):
     assert done.returncode == 0 and "built" in done.stdout, done.stderr
     again = subprocess.run([*command, "--colour", "red"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert again.returncode == 2 and "unrecognized arguments: --colour red" in again.stderr
+
+
+def test_steps_as_a_scheduler_calls_them(tmp_path, text, tokenizer, capsys):
+    arguments = build(text, tokenizer, tmp_path / "out")
+    assert main([*arguments, "--match"]) == 1
+    assert "plan.json: is no plan of a build; make one with --plan" in capsys.readouterr().err
+    assert main([*arguments, "--plan"]) == 0
+    assert "1 units, 0 to 0" in capsys.readouterr().out
+    for step in (["--read-unit", "0"], ["--match"], ["--encode-unit", "0"], ["--finish"]):
+        assert main([*arguments, *step]) == 0
+    assert "fingerprint" in capsys.readouterr().out and (tmp_path / "out" / "manifest.json").is_file()
+    assert main([*arguments, "--plan"]) == 0
+    assert "already built" in capsys.readouterr().out
+    assert main([*arguments, "--workers", "0"]) == 1
+    assert "--workers is 0, but must be at least 1" in capsys.readouterr().err
