@@ -41,19 +41,19 @@ def inflate(chunks: Iterable[bytes], name: str) -> Iterator[bytes]:
     """All frames of a stream, of the kind that the name's suffix says. Raises one of INFLATE_ERRORS for a
     stream that is cut short or damaged, ValueError for one that inflates without measure."""
     new_decompressor = _DECOMPRESSORS[PurePosixPath(name).suffix]
-    frame = None
+    # Zeros after a frame are padding (tar, tapes); no frame begins with one.
+    frame, is_begun = None, False
     num_stored_bytes = num_bytes = 0
     for chunk in chunks:
         num_stored_bytes += len(chunk)
-        while chunk:
-            frame = frame or new_decompressor()
+        while chunk := chunk.lstrip(b"\0") if is_begun and not frame else chunk:
+            frame, is_begun = frame or new_decompressor(), True
             if data := frame.decompress(chunk):
                 num_bytes += len(data)
                 if is_bomb(num_bytes, num_stored_bytes):
                     raise ValueError(f"{name}: inflates to more than {MAX_RATIO} times its size; no text does")
                 yield data
-            # Zeros after a frame are padding (tar, tapes); no frame begins with one.
-            chunk = frame.unused_data.lstrip(b"\0") if frame.eof else b""
+            chunk = frame.unused_data if frame.eof else b""
             frame = None if frame.eof else frame
     if frame is not None:
         raise EOFError("the compressed stream is cut short")

@@ -77,7 +77,7 @@ class _Join:
         self.starts = np.cumsum([0, *map(len, spools)])
         self.marks = np.zeros(self.starts[-1], dtype=np.uint8)
         self.shingles = functools.lru_cache(maxsize=1024)(self._shingles)
-        self._frame = functools.lru_cache(maxsize=64)(lambda unit, frame: spools[unit].read(frame))
+        self._frame = functools.lru_cache(maxsize=256)(lambda unit, frame: spools[unit].read(frame))
 
     def ranges(self, *columns: int) -> Iterator[tuple[np.ndarray, ...]]:
         """The keys of the documents not dropped yet, sorted, and their positions, range by range of the first."""

@@ -3,17 +3,16 @@
 A batch scheduler (Slurm and others) needs nothing here: its array calls the command with --read-unit and --encode-unit.
 """
 
+import contextlib
 import functools
 import multiprocessing
 import os
 import signal
-import threading
 import warnings
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
-from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,8 +21,6 @@ from corpus.plan import Plan, load_plan
 EngineName = Literal["local", "ray"]
 OnBytes = Callable[[int], Any]
 Step = Callable[[Plan, Path, int, OnBytes], Any]
-_POLL_SECONDS = 0.5
-_progress: "Synchronized[int]"
 
 
 def num_usable_cores() -> int:
@@ -48,22 +45,43 @@ def run_units(
 
 
 def _run_in_processes(step: Step, work: Path, todo: list[int], num_workers: int, on_bytes: OnBytes) -> None:
-    context = multiprocessing.get_context("spawn")  # a fork would copy threads' locks, and hang on one now and then
-    progress = context.Value("q", 0)
-    seen = 0
-    with ProcessPoolExecutor(num_workers, context, _start_worker, (progress,)) as pool:
-        try:
-            pending = {pool.submit(_run_in_worker, step, work, index) for index in todo}
-            while pending:
-                done, pending = wait(pending, _POLL_SECONDS, FIRST_COMPLETED)
-                on_bytes(progress.value - seen)
-                seen = progress.value
-                for future in done:
-                    _warn(future.result())
-        except BrokenProcessPool as error:
-            raise ValueError("a worker was killed, for want of memory perhaps; fewer workers need less") from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    """Hands out an index at a time over a pipe to each process. (A pool hangs now and then when one is killed.)"""
+    context = multiprocessing.get_context("spawn")  # a fork would copy threads' locks, held for ever
+    waiting = iter(todo)
+    workers: dict[Connection, BaseProcess] = {}
+    try:
+        for _ in range(num_workers):
+            ours, theirs = context.Pipe()
+            workers[ours] = context.Process(target=_serve, args=(theirs, step, work), daemon=True)
+            workers[ours].start()
+            theirs.close()
+            ours.send(next(waiting))
+        while workers:
+            for connection in wait_for(list(workers)):
+                assert isinstance(connection, Connection)
+                if _hear(connection, on_bytes):
+                    connection.send(index := next(waiting, None))
+                    if index is None:
+                        workers.pop(connection).join()
+    finally:
+        for process in workers.values():
+            process.kill()
+            process.join()
+
+
+def _hear(connection: Connection, on_bytes: OnBytes) -> bool:
+    """Takes a worker's message, which is bytes read, an error, or the warnings of a unit: whether that is done."""
+    try:
+        message = connection.recv()
+    except (EOFError, OSError) as error:
+        raise ValueError("a worker was killed, for want of memory perhaps; fewer workers need less") from error
+    if isinstance(message, Exception):
+        raise message
+    if isinstance(message, int):
+        on_bytes(message)
+        return False
+    _warn(message)
+    return True
 
 
 def _warn(messages: list[str]) -> None:
@@ -71,29 +89,19 @@ def _warn(messages: list[str]) -> None:
         warnings.warn(message, stacklevel=2)
 
 
-def _start_worker(progress: "Synchronized[int]") -> None:
-    global _progress
-    _progress = progress
+def _serve(connection: Connection, step: Step, work: Path) -> None:
+    """A worker's life: it ends when told, or with the pipe when its parent dies."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # A process a core: libraries that start a thread for each core would only fight.
     os.environ |= {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait_for([parent.sentinel])
-        os._exit(1)
-
-
-def _count(num_bytes: int) -> None:
-    with _progress.get_lock():
-        _progress.value += num_bytes
-
-
-def _run_in_worker(step: Step, work: Path, index: int) -> list[str]:
-    return run_by_index(step, work, index, _count)
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while (index := connection.recv()) is not None:
+            try:
+                connection.send(run_by_index(step, work, index, connection.send))
+            except BrokenPipeError:
+                raise
+            except Exception as error:  # whatever it is, the parent raises it
+                connection.send(error)
 
 
 def run_by_index(step: Step, work: Path, index: int, on_bytes: OnBytes) -> list[str]:

@@ -22,7 +22,7 @@ UNIT_BYTES = 64 << 20
 _FORMAT_VERSION = 1
 _FILE_NAME = "plan.json"
 _NEWLINE = re.compile(rb"\n")
-_BLANK_LINE = re.compile(rb"\n\s*\n")
+_BLANK_LINE = re.compile(rb"\S[^\S\n]*\n\s*\n")
 
 
 class Segment(Record):

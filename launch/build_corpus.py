@@ -87,7 +87,7 @@ def build_config(arguments: argparse.Namespace) -> CorpusConfig:
     overrides = {key: given[key] for key in given.keys() & _CONFIG_KEYS}
     source = {key: given[key] for key in given.keys() - _CONFIG_KEYS - _RUN_KEYS}
     if "inputs" in source and not arguments.config:
-        source.setdefault("name", Path(source["inputs"][0].rstrip("/")).absolute().name.split(".")[0])
+        source.setdefault("name", Path(source["inputs"][0]).resolve().name.split(".")[0])
     if arguments.explain and not arguments.config:
         overrides = {"tokenizer": "not needed", "output": "not needed"} | overrides
     return load_config(arguments.config, overrides, source)

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import gzip
 import json
 from pathlib import Path
@@ -253,3 +255,28 @@ def assert_spells(text: str, pieces: list[str]) -> None:
         assert found >= 0 and text.startswith(piece, found), f"{piece!r} is not at {text[at : at + 20]!r}"
         at, unknown = found + len(piece), False
     assert at == len(text) or unknown
+
+
+@pytest.mark.parametrize("step", ["_read", "_encode"])
+def test_a_full_disk_is_told_and_a_rerun_goes_on(tmp_path, wordpiece, monkeypatch, step):
+    path, out = write(tmp_path / "a", "天地\n玄黄"), tmp_path / "out"
+
+    def fill(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(unit if step == "_read" else packing, step, fill)
+        with pytest.raises(ValueError, match=r"out\.partial: the disk is full \(\d+ MB free now\); the output is not"):
+            build_corpus(config(wordpiece, out, source(path)))
+    assert not out.exists() and not list((tmp_path / "out.partial").glob("*.partial"))
+    assert build_corpus(config(wordpiece, out, source(path)))[0].totals.documents == 2
+
+
+def test_one_build_at_a_time(tmp_path, wordpiece):
+    asked = config(wordpiece, tmp_path / "out", source(write(tmp_path / "a", "天地")))
+    (tmp_path / "out.partial").mkdir()
+    with (tmp_path / "out.partial" / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match=r"out\.partial: another process is building here"):
+            build_corpus(asked)
+    assert build_corpus(asked)[1]

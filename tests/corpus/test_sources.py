@@ -3,13 +3,14 @@ import os
 import zipfile
 from pathlib import Path
 
+import fsspec
 import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus import sources
-from corpus.sources import find_parts, read_lines, read_stored
+from corpus.sources import check_unchanged, find_parts, read_lines, read_stored
 
 TEXT = "".join(f"第{index}行 {index * index}\n" for index in range(5000)).encode()
 LINES = TEXT.split(b"\n")[:-1]
@@ -206,3 +207,33 @@ def test_stored_bytes_are_seen_whole(tmp_path):
     seen: list[bytes] = []
     list(read_lines(part, seen.append))
     assert b"".join(seen) == b"".join(read_stored(part)) == STORED[".zst"]
+
+
+def test_urls_are_read_as_files_are(tmp_path):
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/set/x/b.gz", STORED[".gz"])
+    memory.pipe("/set/a.txt", TEXT)
+    try:
+        parts = find_parts(["memory://set"])
+        assert [part.name for part in parts] == ["set/a.txt", "set/x/b.gz"]
+        assert [[line for _, line in read_lines(part, len)] for part in parts] == [LINES, LINES]
+        assert b"".join(read_stored(parts[0], 10, 30)) == TEXT[10:30]
+        assert [part.name for part in find_parts(["memory://set/a.txt"])] == ["a.txt"]
+    finally:
+        memory.rm("/set", recursive=True)
+    with pytest.raises(ValueError, match=r"memory://set/a\.txt: cannot be opened"):
+        find_parts(["memory://set/a.txt"])
+    with pytest.raises(ValueError, match=r"nosuch://x: cannot be opened: Protocol not known: nosuch"):
+        find_parts(["nosuch://x"])
+
+
+def test_a_file_that_changes_is_told(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"one\ntwo\n")
+    (part,) = find_parts([path])
+    check_unchanged(part)
+    path.write_bytes(b"one\n")
+    with pytest.raises(ValueError, match="a: has changed since the build began; run it again"):
+        check_unchanged(part)
+    with pytest.raises(ValueError, match="a: cannot be read to its end: 4 bytes are missing"):
+        list(read_lines(part, len))

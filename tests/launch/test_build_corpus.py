@@ -111,3 +111,18 @@ def test_explain_needs_no_tokenizer_and_builds_nothing(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "a: 2 documents in, 1 keep every rule" in out and "a.txt:1: '天（）地' -> '天地'" in out
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_steps_as_a_scheduler_calls_them(tmp_path, text, tokenizer, capsys):
+    arguments = build(text, tokenizer, tmp_path / "out")
+    assert main([*arguments, "--match"]) == 1
+    assert "plan.json: is no plan of a build; make one with --plan" in capsys.readouterr().err
+    assert main([*arguments, "--plan"]) == 0
+    assert "1 units, 0 to 0" in capsys.readouterr().out
+    for step in (["--read-unit", "0"], ["--match"], ["--encode-unit", "0"], ["--finish"]):
+        assert main([*arguments, *step]) == 0
+    assert "fingerprint" in capsys.readouterr().out and (tmp_path / "out" / "manifest.json").is_file()
+    assert main([*arguments, "--plan"]) == 0
+    assert "already built" in capsys.readouterr().out
+    assert main([*arguments, "--workers", "0"]) == 1
+    assert "--workers is 0, but must be at least 1" in capsys.readouterr().err

@@ -1,0 +1,110 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from corpus import plan as plans
+from corpus.formats import read_documents
+from corpus.manifest import build_tokenizer_record
+from corpus.plan import build_plan, load_plan, save_plan
+from corpus.settings import CorpusConfig
+from corpus.sources import find_parts, read_lines, read_streams
+from corpus.tokenizer import load_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer(wordpiece):
+    return build_tokenizer_record("t", load_tokenizer(str(wordpiece)))
+
+
+def config(*paths, format="lines", **more) -> CorpusConfig:
+    source = {"name": "s", "format": format, "inputs": list(map(str, paths))}
+    return CorpusConfig.model_validate_json(json.dumps({"sources": [source], "tokenizer": "t", "output": "o", **more}))
+
+
+def read_units(plan, format):
+    """Texts of every unit, each read alone."""
+    units = []
+    for unit in plan.units:
+        texts = []
+        for segment in unit.segments:
+            for name, lines in read_streams(segment.part, len, segment.start, segment.end):
+                texts += [item.text for item in read_documents(format, lines, name)]
+        units.append(texts)
+    return units
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.text("天地 \n\r", max_size=12), max_size=30), st.integers(8, 60), st.sampled_from(["lines", "clue"]))
+@pytest.mark.filterwarnings("ignore:.*lines without a blank one")
+def test_units_hold_every_document_once_and_whole(tmp_path_factory, tokenizer, pieces, unit_bytes, format):
+    path = tmp_path_factory.mktemp("plan") / "a"
+    path.write_bytes("\n".join(["天", "", *pieces, "", "地", ""]).encode())
+    whole = [item.text for item in read_documents(format, read_lines(find_parts([path])[0], len), "a")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plans, "UNIT_BYTES", unit_bytes)
+        plan = build_plan(config(path, format=format), tokenizer)
+        units = read_units(plan, format)
+    assert [text for texts in units for text in texts] == whole
+    edges = [(segment.start, segment.end) for unit in plan.units for segment in unit.segments]
+    assert [start for start, _ in edges] == [0, *(end for _, end in edges[:-1])] and edges[-1][1] == path.stat().st_size
+
+
+def test_big_files_are_cut_and_small_ones_go_together(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setattr(plans, "UNIT_BYTES", 1000)
+    (tmp_path / "big").write_bytes(b"0123456\n" * 1000)
+    for index in range(10):
+        (tmp_path / f"small{index}").write_bytes(b"x\n" * 200)
+    plan = build_plan(config(tmp_path), tokenizer)
+    sizes = [unit.num_bytes for unit in plan.units]
+    assert sum(sizes) == 12_000 and len(sizes) == 13 and max(sizes) <= 1500
+    assert [len(unit.segments) for unit in plan.units[-5:]] == [2] * 5
+
+
+def test_a_line_without_end_is_never_cut(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setattr(plans, "UNIT_BYTES", 100)
+    (tmp_path / "a").write_bytes(b"x" * 1050 + b"\ny\nz\n")
+    assert read_units(build_plan(config(tmp_path), tokenizer), "lines") == [["x" * 1050], ["y", "z"]]
+
+
+def test_places_in_later_units_count_from_a_byte(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setattr(plans, "UNIT_BYTES", 16)
+    (tmp_path / "a").write_bytes(b"0123456\n" * 8)
+    plan = build_plan(config(tmp_path / "a"), tokenizer)
+    segment = plan.units[1].segments[0]
+    ((name, lines),) = read_streams(segment.part, len, segment.start, segment.end)
+    first = next(iter(read_documents("lines", lines, name)))
+    assert first.place == "a@16:1"
+
+
+def test_a_unit_s_key_tells_what_its_documents_depend_on(tmp_path, tokenizer):
+    (tmp_path / "a").write_bytes(b"x\n")
+    key = build_plan(config(tmp_path / "a"), tokenizer).key(0)
+    assert build_plan(config(tmp_path / "a", about="other", output="p"), tokenizer).key(0) == key
+    test = {"name": "t", "format": "lines", "inputs": [str(tmp_path / "a")]}
+    others = [
+        config(tmp_path / "a", format="clue"),
+        config(tmp_path / "a", near_duplicates={}),
+        config(tmp_path / "a", decontamination=[test]),
+    ]
+    keys = {build_plan(other, tokenizer).key(0) for other in others}
+    (tmp_path / "a").write_bytes(b"yy\n")
+    keys.add(build_plan(config(tmp_path / "a"), tokenizer).key(0))
+    assert len(keys) == 4 and key not in keys
+
+
+def test_a_plan_comes_back_as_it_was(tmp_path, tokenizer):
+    (tmp_path / "a").write_bytes(b"x\n")
+    plan = build_plan(config(tmp_path / "a"), tokenizer)
+    save_plan(plan, tmp_path)
+    assert load_plan(tmp_path) == plan
+    before = (tmp_path / "plan.json").stat()
+    save_plan(plan, tmp_path)
+    assert (tmp_path / "plan.json").stat() == before
+    (tmp_path / "plan.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"plan\.json: is no plan of a build; make one with --plan"):
+        load_plan(tmp_path)
+    with pytest.raises(ValueError, match=r"plan\.json: is no plan of a build"):
+        load_plan(Path(tmp_path / "nowhere"))
