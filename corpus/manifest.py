@@ -3,14 +3,17 @@
 import hashlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import PrivateAttr, ValidationError
 
+from corpus.block_cache import BlockCache
 from corpus.document import Reason
 from corpus.settings import Record, SourceSettings, describe
+from corpus.store import Store, open_store
 from corpus.tokenizer import TextEncoder, special_token_ids, tokenizer_fingerprint
 
 FILE_NAME = "manifest.json"
@@ -85,12 +88,18 @@ class Manifest(Record):
     totals: Counts
     shards: list[ShardRecord]
     blocks: BlockTable
-    _folder: Path = PrivateAttr(default=Path())
+    has_word_planes: bool = False
+    _store: Store = PrivateAttr(default_factory=lambda: open_store("."))
 
     @property
     def folder(self) -> Path:
+        """Where the shards of a local corpus lie."""
+        return Path(self._store.location)
+
+    @property
+    def store(self) -> Store:
         """Where the shards lie; known once loaded."""
-        return self._folder
+        return self._store
 
     @property
     def dtype(self) -> np.dtype:
@@ -144,16 +153,17 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def load_manifest(path: str | Path) -> Manifest:
-    """The manifest of a corpus folder (or the file itself), checked whole.
+def load_manifest(path: str | Path, cache: BlockCache | None = None) -> Manifest:
+    """The manifest of a corpus (its folder, its URL, or the file itself there), checked whole.
 
     Raises ValueError when it is not there, not JSON, of another version, contradicts itself, or when a shard
-    is missing or has another size: found here, before anything is read.
+    is missing or has another size: found here, before anything is read. `cache` keeps blocks of a remote corpus.
     """
-    path = Path(path)
-    file = path / FILE_NAME if path.is_dir() else path
+    is_file = str(path).rstrip("/").endswith(FILE_NAME)
+    store = open_store(str(path).rstrip("/").removesuffix(FILE_NAME) or "." if is_file else path, cache)
+    file = f"{store.location}/{FILE_NAME}"
     try:
-        state = json.loads(file.read_bytes())
+        state = json.loads(store.read_file(FILE_NAME))
     except FileNotFoundError as error:
         raise ValueError(f"{file}: there is no manifest; build the corpus with launch/build_corpus.py") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -165,7 +175,7 @@ def load_manifest(path: str | Path) -> Manifest:
         manifest = Manifest.model_validate_json(json.dumps(state))
     except ValidationError as error:
         raise ValueError(f"{file}: is not a manifest:\n{describe(error)}") from error
-    manifest._folder = file.parent
+    manifest._store = store
     _check_shards(manifest)
     _check_contents(manifest, file)
     return manifest
@@ -173,17 +183,28 @@ def load_manifest(path: str | Path) -> Manifest:
 
 def _check_shards(manifest: Manifest) -> None:
     for shard in manifest.shards:
-        path = manifest.folder / shard.name
         if Path(shard.name).name != shard.name:
-            raise ValueError(f"{path}: a shard must lie beside its manifest")
-        if not path.is_file():
-            raise ValueError(f"{path}: the shard is missing")
-        if path.stat().st_size != shard.num_bytes:
-            size = path.stat().st_size
-            raise ValueError(f"{path}: the shard has {size} bytes, but the manifest says {shard.num_bytes}")
+            raise ValueError(f"{manifest.store.location}/{shard.name}: a shard must lie beside its manifest")
+    with ThreadPoolExecutor(manifest.store.num_readers) as pool:
+        for problem in pool.map(lambda shard: _shard_problem(manifest.store, shard), manifest.shards):
+            if problem:
+                raise ValueError(problem)
 
 
-def _check_contents(manifest: Manifest, file: Path) -> None:
+def _shard_problem(store: Store, shard: ShardRecord) -> str | None:
+    path = f"{store.location}/{shard.name}"
+    try:
+        size = store.size(shard.name)
+    except OSError as error:
+        return f"{path}: {error}"
+    if size is None:
+        return f"{path}: the shard is missing"
+    if size != shard.num_bytes:
+        return f"{path}: the shard has {size} bytes, but the manifest says {shard.num_bytes}"
+    return None
+
+
+def _check_contents(manifest: Manifest, file: str) -> None:
     blocks = manifest.blocks
     columns = {name: len(getattr(blocks, name)) for name in BlockTable.model_fields}
     if len(set(columns.values())) != 1 or not len(blocks):
