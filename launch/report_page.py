@@ -70,6 +70,7 @@ COLUMNS = (
     Column("milliseconds_per_text", "Milliseconds a text", 1, ".1f", "faster", "slower"),
     Column("texts_per_second", "Texts a second", 1, ",.0f", "slower", "faster"),
     Column("accuracy", "Neighbour accuracy, %", 100, ".1f", error_key="standard_error"),
+    Column("retrieval", "Title finds its text, %", 100, ".1f", error_key="retrieval_error"),
     Column("heldout_relation_loss", "Held-out relation loss", 1, ".3f"),
 )
 
