@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import xxhash
 from pydantic import PrivateAttr, ValidationError
 
 from corpus.block_cache import BlockCache
@@ -134,7 +135,8 @@ def total_counts(sources: list[SourceRecord]) -> Counts:
 
 def save_manifest(manifest: Manifest, folder: Path) -> None:
     """Writes manifest.json in one step: a reader sees the whole of it or none."""
-    data = json.dumps(manifest.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, indent=None)
+    state = manifest.model_dump(mode="json")
+    data = _canonical(state | {"digest": _digest(state)})
     temporary = folder / (FILE_NAME + ".partial")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(data + "\n")
@@ -142,6 +144,15 @@ def save_manifest(manifest: Manifest, folder: Path) -> None:
         os.fsync(file.fileno())
     temporary.rename(folder / FILE_NAME)
     sync_folder(folder)
+
+
+def _canonical(state: dict[str, Any]) -> str:
+    return json.dumps(state, sort_keys=True, ensure_ascii=False)
+
+
+def _digest(state: dict[str, Any]) -> str:
+    """XXH3-64 of the manifest itself, so that a changed bit is found wherever it is."""
+    return xxhash.xxh3_64_hexdigest(_canonical(state).encode())
 
 
 def sync_folder(folder: Path) -> None:
@@ -171,6 +182,7 @@ def load_manifest(path: str | Path, cache: BlockCache | None = None) -> Manifest
     version = state.get("format_version") if isinstance(state, dict) else None
     if version != FORMAT_VERSION:
         raise ValueError(f"{file}: format_version is {version}, but this code reads {FORMAT_VERSION}")
+    digest = state.pop("digest", None)
     try:
         manifest = Manifest.model_validate_json(json.dumps(state))
     except ValidationError as error:
@@ -178,6 +190,8 @@ def load_manifest(path: str | Path, cache: BlockCache | None = None) -> Manifest
     manifest._store = store
     _check_shards(manifest)
     _check_contents(manifest, file)
+    if digest not in (None, _digest(state)):  # None: written before there was one
+        raise ValueError(f"{file}: the digest does not match the contents; the file was changed")
     return manifest
 
 

@@ -26,13 +26,13 @@ class OpenBlocks:
         max_bytes: int,
     ) -> None:
         self._read_many = read_many
-        # Twice a usual block, for what is never filled is never touched.
-        self._page_rows = min(2 * int(np.ceil(np.median(rows_per_block))), int(rows_per_block.max()))
+        usual_rows = _weighted_median(rows_per_block)
+        self._page_rows = min(usual_rows + usual_rows // 4, int(rows_per_block.max()))
         pages_per_block = -(rows_per_block // -self._page_rows)
         self._first_page = np.concatenate([[0], np.cumsum(pages_per_block)])
         self._block_of = np.repeat(np.arange(len(rows_per_block)), pages_per_block)
-        block_bytes = int(np.median(rows_per_block)) * row_tokens * sum(dtype.itemsize for dtype in dtypes)
-        num_slots = max(min(num_pages, len(self._block_of), max_bytes // max(block_bytes, 1)), 1)
+        page_bytes = self._page_rows * row_tokens * sum(dtype.itemsize for dtype in dtypes)
+        num_slots = max(min(num_pages, len(self._block_of), max_bytes // page_bytes), 1)
         self._planes = tuple(np.empty((num_slots * self._page_rows, row_tokens), dtype=dtype) for dtype in dtypes)
         self._slot_of = np.full(len(self._block_of), -1)
         self._page_in = np.full(num_slots, -1)
@@ -91,3 +91,9 @@ class OpenBlocks:
         for whole, part in zip(self._planes, planes, strict=True):
             whole[slot * self._page_rows : slot * self._page_rows + len(part)] = part
         self._page_in[slot], self._slot_of[page], self._last_use[slot] = page, slot, self._clock
+
+
+def _weighted_median(rows_per_block: np.ndarray) -> int:
+    """Rows of the block that the middle row lies in, when blocks are sorted by size."""
+    rows = np.sort(rows_per_block)
+    return int(rows[np.searchsorted(np.cumsum(rows), rows.sum() / 2)])

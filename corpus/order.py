@@ -78,6 +78,13 @@ class Order:
             blocks[here], rows[here] = self._locate_in_epoch(int(epoch), samples[here])
         return blocks, rows
 
+    def num_open_blocks(self, num_lanes: int, rows_per_read: int) -> int:
+        """Blocks to hold open so that one is read once: a window and what it touches beside it of each lane that
+        is read, and a second window of those lanes that change windows within a read.
+        """
+        num_changing = min(rows_per_read // self._window_rows + 2, num_lanes)
+        return (num_lanes + num_changing) * (self.window_blocks + 2)
+
     def _locate_in_epoch(self, epoch: int, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         state = self._epoch(epoch)
         rounds, slots = np.divmod(samples, self.num_lanes)

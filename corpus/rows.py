@@ -38,18 +38,15 @@ def build_packed_rows(
     values: np.ndarray, lengths: np.ndarray, row_tokens: int, cls_id: int, sep_id: int, pad_id: int
 ) -> np.ndarray:
     """Rows [rows, L] of the values [tokens] of documents of `lengths`."""
-    num_filled = len(values) + len(lengths) - 1
+    stream = np.insert(values, np.cumsum(lengths)[:-1], sep_id)
     count = num_packed_rows(len(values), len(lengths), row_tokens)
     pieces = np.full(count * (row_tokens - 2), pad_id, dtype=values.dtype)
-    is_text = np.ones(num_filled, dtype=bool)
-    is_text[np.cumsum(lengths[:-1] + 1) - 1] = False
-    pieces[:num_filled] = sep_id
-    np.place(pieces[:num_filled], is_text, values)
+    pieces[: len(stream)] = stream
     rows = np.empty((count, row_tokens), dtype=values.dtype)
     rows[:, 0] = cls_id
     rows[:, 1:-1] = pieces.reshape(count, -1)
     rows[:, -1] = sep_id
-    if num_padding := len(pieces) - num_filled:
+    if num_padding := len(pieces) - len(stream):
         rows[-1, -1] = pad_id
         rows[-1, -1 - num_padding] = sep_id
     return rows
@@ -67,18 +64,17 @@ def build_pair_rows(
     parts = num_pair_rows(lengths, row_tokens)
     document = np.repeat(np.arange(len(lengths)), parts)  # [rows]
     part = np.arange(len(document)) - (np.cumsum(parts) - parts)[document]
-    begins = part * lengths[document] // parts[document]
-    sizes = (part + 1) * lengths[document] // parts[document] - begins
-    begins += (np.cumsum(lengths) - lengths)[document]
+    sizes = (part + 1) * lengths[document] // parts[document] - part * lengths[document] // parts[document]
     random = mix(np.arange(len(document), dtype=np.uint64)) >> np.uint64(1)
-    size_of_a = (1 + random.astype(np.int64) % np.maximum(sizes - 1, 1))[:, None]
-    begins, sizes = begins[:, None], sizes[:, None]
+    size_of_a = 1 + random.astype(np.int64) % np.maximum(sizes - 1, 1)
 
-    columns = np.arange(row_tokens)[None]
-    ends = sizes + 1 + (sizes > size_of_a)  # of the row: the last SEP
-    is_text = (columns > 0) & (columns < ends) & (columns != size_of_a + 1)
+    columns = np.arange(row_tokens, dtype=np.int32)
+    middle = (size_of_a + 1).astype(np.int32)[:, None]
+    ends = (sizes + 1 + (sizes > size_of_a)).astype(np.int32)[:, None]  # the last SEP of each row
+    is_text = (columns > 0) & (columns < ends) & (columns != middle)
     rows = np.full((len(document), row_tokens), pad_id, dtype=values.dtype)
-    rows[is_text] = values[(begins + columns - 1 - (columns > size_of_a))[is_text]]
-    rows[(columns == size_of_a + 1) | (columns == ends)] = sep_id
+    rows[is_text] = values  # row after row, which is in the documents' order
+    every = np.arange(len(document))
+    rows[every, middle[:, 0]] = rows[every, ends[:, 0]] = sep_id
     rows[:, 0] = cls_id
     return rows

@@ -92,8 +92,7 @@ class RowStream:
         return self._build_open_blocks(self._order.num_lanes)
 
     def _build_open_blocks(self, num_lanes: int) -> OpenBlocks:
-        """Room for a window of each lane that is read, and for what windows touch before and after it."""
-        num_pages = num_lanes * (self._order.window_blocks + 2)
+        num_pages = self._order.num_open_blocks(num_lanes, _ROWS_PER_READ)
         dtypes = (self._manifest.dtype, np.dtype(bool))[: 1 + self._gives_words]
         return OpenBlocks(self._read_rows, self._num_rows, self.row_tokens, dtypes, num_pages, _MAX_OPEN_BYTES)
 

@@ -3,7 +3,7 @@ import pytest
 
 from corpus.open_blocks import OpenBlocks
 
-TABLE = np.array([5, 6, 4, 5, 43, 6, 5, 1])
+TABLE = np.array([5, 6, 4, 5, 29, 6, 5, 1])
 
 
 def contents(block: int) -> np.ndarray:
@@ -55,7 +55,7 @@ def test_the_longest_unused_makes_room():
 
 
 def test_room_is_bounded_in_bytes():
-    blocks_open = open_blocks(Reads(), max_bytes=5 * 3 * 3 * 2)
+    blocks_open = open_blocks(Reads(), max_bytes=2 * 7 * 3 * 3)
     assert blocks_open.num_slots == 2
 
 
