@@ -57,9 +57,9 @@ def test_any_changed_byte_of_the_file_is_found(folder):
     with pytest.raises(ValueError, match=r"manifest\.json: the digest does not match the contents"):
         load_manifest(folder)
     random = np.random.default_rng(3)
-    for place in random.integers(0, len(whole), 200).tolist():
+    for place in random.integers(0, len(whole), 50).tolist():
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
-        with pytest.raises(ValueError, match=r"manifest\.json|the shard is missing|a shard must lie beside"):
+        with pytest.raises(ValueError, match=r"manifest\.json|shard"):
             load_manifest(folder)
 
 
