@@ -19,10 +19,10 @@ demo: venv
 	$(BIN)/python launch/build_corpus.py --config configs/corpus/demo_heldout.json
 	$(BIN)/deepspeed --num_gpus 1 launch/gd.py --config configs/demo.json --run demo/run
 	rm -rf demo/students
-	$(BIN)/python launch/publish.py --run demo/run --student 4l312d --output demo/students/4l312d
+	$(BIN)/python launch/publish.py --run demo/run --student 4l384d --output demo/students/4l384d
 	$(BIN)/python launch/report.py --run demo/run --labels demo/labels --documents demo/text/heldout.jsonl \
 		--heldout demo/heldout --output demo/report.html \
-		--models teacher=demo/teacher student=demo/students/4l312d untrained=demo/run/start/4l312d
+		--models teacher=demo/teacher student=demo/students/4l384d untrained=demo/run/start/4l384d
 
 test: venv
 	$(BIN)/python -m pytest -n 2 -m "not slow"
