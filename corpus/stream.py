@@ -54,7 +54,7 @@ class RowStream:
     ) -> None:
         check_rows(kind, row_tokens)
         if continues_word and not manifest.has_word_planes:
-            raise ValueError(f"{manifest.store.location}: the corpus was built without word planes (whole_words)")
+            raise ValueError(f"{manifest.store.location}: the corpus was built without word planes")
         self._manifest = manifest
         self.row_tokens = row_tokens
         self._kind = kind

@@ -62,7 +62,7 @@ def test_http_with_ranges(server, corpus_folder, tmp_path):
     assert load_manifest(server.url + "/manifest.json").store.location == server.url
 
 
-@pytest.mark.skipif(nginx_program() is None, reason="nginx is not installed (Debian: apt-get install nginx-light)")
+@pytest.mark.skipif(nginx_program() is None, reason="nginx is not installed (Debian: apt-get install nginx)")
 def test_nginx(corpus_folder, tmp_path):
     with nginx(corpus_folder, tmp_path) as url:
         check_is_the_same_corpus(url, corpus_folder)
