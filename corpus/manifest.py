@@ -3,14 +3,18 @@
 import hashlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import xxhash
 from pydantic import Field, PrivateAttr, ValidationError
 
+from corpus.block_cache import BlockCache
 from corpus.document import Change, Reason
 from corpus.settings import NearDuplicates, Record, SourceSettings, describe
+from corpus.store import Store, open_store
 from corpus.tokenizer import TextEncoder, special_token_ids, tokenizer_fingerprint
 
 FILE_NAME = "manifest.json"
@@ -100,12 +104,18 @@ class Manifest(Record):
     totals: Counts
     shards: list[ShardRecord]
     blocks: BlockTable
-    _folder: Path = PrivateAttr(default=Path())
+    has_word_planes: bool = False
+    _store: Store = PrivateAttr(default_factory=lambda: open_store("."))
 
     @property
     def folder(self) -> Path:
+        """Where the shards of a local corpus lie."""
+        return Path(self._store.location)
+
+    @property
+    def store(self) -> Store:
         """Where the shards lie; known once loaded."""
-        return self._folder
+        return self._store
 
     @property
     def dtype(self) -> np.dtype:
@@ -145,7 +155,8 @@ def total_counts(sources: list[SourceRecord]) -> Counts:
 
 def save_manifest(manifest: Manifest, folder: Path) -> None:
     """Writes manifest.json in one step: a reader sees the whole of it or none."""
-    data = json.dumps(manifest.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, indent=None)
+    state = manifest.model_dump(mode="json")
+    data = _canonical(state | {"digest": _digest(state)})
     temporary = folder / (FILE_NAME + ".partial")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(data + "\n")
@@ -153,6 +164,15 @@ def save_manifest(manifest: Manifest, folder: Path) -> None:
         os.fsync(file.fileno())
     temporary.rename(folder / FILE_NAME)
     sync_folder(folder)
+
+
+def _canonical(state: dict[str, Any]) -> str:
+    return json.dumps(state, sort_keys=True, ensure_ascii=False)
+
+
+def _digest(state: dict[str, Any]) -> str:
+    """XXH3-64 of the manifest itself, so that a changed bit is found wherever it is."""
+    return xxhash.xxh3_64_hexdigest(_canonical(state).encode())
 
 
 def sync_folder(folder: Path) -> None:
@@ -164,16 +184,17 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def load_manifest(path: str | Path) -> Manifest:
-    """The manifest of a corpus folder (or the file itself), checked whole.
+def load_manifest(path: str | Path, cache: BlockCache | None = None) -> Manifest:
+    """The manifest of a corpus (its folder, its URL, or the file itself there), checked whole.
 
     Raises ValueError when it is not there, not JSON, of another version, contradicts itself, or when a shard
-    is missing or has another size: found here, before anything is read.
+    is missing or has another size: found here, before anything is read. `cache` keeps blocks of a remote corpus.
     """
-    path = Path(path)
-    file = path / FILE_NAME if path.is_dir() else path
+    is_file = str(path).rstrip("/").endswith(FILE_NAME)
+    store = open_store(str(path).rstrip("/").removesuffix(FILE_NAME) or "." if is_file else path, cache)
+    file = f"{store.location}/{FILE_NAME}"
     try:
-        state = json.loads(file.read_bytes())
+        state = json.loads(store.read_file(FILE_NAME))
     except FileNotFoundError as error:
         raise ValueError(f"{file}: there is no manifest; build the corpus with launch/build_corpus.py") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -181,29 +202,43 @@ def load_manifest(path: str | Path) -> Manifest:
     version = state.get("format_version") if isinstance(state, dict) else None
     if version != FORMAT_VERSION:
         raise ValueError(f"{file}: format_version is {version}, but this code reads {FORMAT_VERSION}")
+    digest = state.pop("digest", None)
     try:
         manifest = Manifest.model_validate_json(json.dumps(state))
     except ValidationError as error:
         raise ValueError(f"{file}: is not a manifest:\n{describe(error)}") from error
-    manifest._folder = file.parent
+    manifest._store = store
     _check_shards(manifest)
     _check_contents(manifest, file)
+    if digest not in (None, _digest(state)):  # None: written before there was one
+        raise ValueError(f"{file}: the digest does not match the contents; the file was changed")
     return manifest
 
 
 def _check_shards(manifest: Manifest) -> None:
     for shard in manifest.shards:
-        path = manifest.folder / shard.name
         if Path(shard.name).name != shard.name:
-            raise ValueError(f"{path}: a shard must lie beside its manifest")
-        if not path.is_file():
-            raise ValueError(f"{path}: the shard is missing")
-        if path.stat().st_size != shard.num_bytes:
-            size = path.stat().st_size
-            raise ValueError(f"{path}: the shard has {size} bytes, but the manifest says {shard.num_bytes}")
+            raise ValueError(f"{manifest.store.location}/{shard.name}: a shard must lie beside its manifest")
+    with ThreadPoolExecutor(manifest.store.num_readers) as pool:
+        for problem in pool.map(lambda shard: _shard_problem(manifest.store, shard), manifest.shards):
+            if problem:
+                raise ValueError(problem)
 
 
-def _check_contents(manifest: Manifest, file: Path) -> None:
+def _shard_problem(store: Store, shard: ShardRecord) -> str | None:
+    path = f"{store.location}/{shard.name}"
+    try:
+        size = store.size(shard.name)
+    except OSError as error:
+        return f"{path}: {error}"
+    if size is None:
+        return f"{path}: the shard is missing"
+    if size != shard.num_bytes:
+        return f"{path}: the shard has {size} bytes, but the manifest says {shard.num_bytes}"
+    return None
+
+
+def _check_contents(manifest: Manifest, file: str) -> None:
     blocks = manifest.blocks
     columns = {name: len(getattr(blocks, name)) for name in BlockTable.model_fields}
     if len(set(columns.values())) != 1 or not len(blocks):

@@ -1,51 +1,70 @@
 """Which row comes when: pure arithmetic on (seed, epoch, position), so a checkpoint stores one integer.
 
-Blocks are permuted by (seed, epoch) and cut into lanes of whole blocks, as equal in rows as blocks
-allow. Within a lane, rows are permuted in windows of a few blocks by (seed, epoch, lane, window). Sample
-g of an epoch lies in lane g mod the number of lanes that still have rows: every row once, none padded,
-none dropped. Where the world size divides the number of lanes, a rank that takes every world_size-th
-sample reads only its own lanes' blocks, but for the last rounds, which the longer lanes fill.
+The runs of blocks that an epoch shows (corpus/mixture.py) are permuted by (seed, epoch), and the sequence of their
+rows is cut into lanes of equal length. Within a lane, rows are permuted in windows of a few blocks by (seed, epoch,
+lane, window). Sample g of an epoch comes from the lane of slot g mod the number of lanes: every row once, none
+padded, none dropped. Slots take the lanes in bit-reversed order, so the slots congruent to a rank modulo any power
+of two are lanes side by side: a rank that takes every world_size-th sample reads its own stretch of the sequence,
+and at most one block that another rank reads too at either end.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
+from corpus.mixture import Mixture
+from corpus.permutation import key_base, mix, permutation, permute
+
+NUM_LANES = 256
+WINDOW_BLOCKS = 8
 _BLOCKS, _WINDOW = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
 class _Epoch:
-    """What one epoch's positions are read off from. N blocks, V lanes, P phases, W windows."""
+    """The runs of an epoch at their places in its sequence."""
 
-    blocks: np.ndarray  # [N] block at each place of the permuted list
-    block_starts: np.ndarray  # [N + 1] rows before each place
-    lane_starts: np.ndarray  # [V] rows before each lane
-    window_starts: np.ndarray  # [W + 1] rows before each window
-    window_keys: np.ndarray  # [W, 2] lane, and window within the lane
-    phase_samples: np.ndarray  # [P] samples before each phase, in which the same lanes have rows
-    phase_rounds: np.ndarray  # [P] rounds before each phase
-    phase_lanes: tuple[np.ndarray, ...]  # [P] lanes that have rows in it
+    blocks: np.ndarray  # [runs]
+    offsets: np.ndarray  # [runs] row in the block, less the row in the sequence
+    ends: np.ndarray  # [runs] row in the sequence after the run's last
+    key: np.uint64  # of its windows
 
 
 class Order:
-    """The order of the rows of blocks, `rows_per_block` [N]. Positions count rows since training began."""
+    """The order of the rows of blocks, `rows_per_block` [N]. Positions count rows since training began.
 
-    def __init__(self, rows_per_block: np.ndarray, seed: int, num_lanes: int = 256, window_blocks: int = 4) -> None:
-        self._rows = np.asarray(rows_per_block, dtype=np.int64)
-        if self._rows.ndim != 1 or not len(self._rows) or self._rows.min() < 1:
-            raise ValueError("rows_per_block must be a list of at least one block, each of at least one row")
+    `source_of_block` [N] and `weights` [sources] make a mixture. V lanes of windows of about W blocks' rows.
+    """
+
+    def __init__(
+        self,
+        rows_per_block: np.ndarray,
+        seed: int,
+        num_lanes: int = NUM_LANES,
+        window_blocks: int = WINDOW_BLOCKS,
+        source_of_block: np.ndarray | None = None,
+        weights: Sequence[float] | None = None,
+    ) -> None:
         if seed < 0:
             raise ValueError(f"seed is {seed}, but must not be negative")
         if num_lanes < 1 or window_blocks < 1:
             raise ValueError(f"num_lanes ({num_lanes}) and window_blocks ({window_blocks}) must be at least 1")
-        self.num_lanes = min(num_lanes, len(self._rows))
-        self.window_blocks = window_blocks
-        self.rows_per_epoch = int(self._rows.sum())
+        self._mixture = Mixture(rows_per_block, seed, source_of_block, weights)
+        self.rows_per_epoch = self._mixture.rows_per_epoch
+        self.rows_per_source = self._mixture.rows_per_source
+        self.num_lanes, self.window_blocks = num_lanes, window_blocks
         self._seed = seed
+        self._window_rows = -(-window_blocks * int(np.sum(rows_per_block)) // len(rows_per_block))
+        full_rounds, rest = divmod(self.rows_per_epoch, num_lanes)
+        self._sizes = full_rounds + (np.arange(num_lanes) < rest)  # [V] rows of each slot's lane
+        slots = np.argsort(_bit_reversed(num_lanes))  # of the lanes side by side
+        self._starts = np.empty(num_lanes, dtype=np.int64)  # [V] row at which each slot's lane begins
+        self._starts[slots] = np.cumsum(self._sizes[slots]) - self._sizes[slots]
+        # Windows end at another time in every slot, so that reading is spread evenly over time.
+        self._phases = np.arange(num_lanes) * self._window_rows // num_lanes
         self._epoch = lru_cache(maxsize=2)(self._build_epoch)
-        self._window = lru_cache(maxsize=4 * self.num_lanes)(self._build_window)
 
     def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The block and the row within it of each position: int64 [n] to two of int64 [n]."""
@@ -59,79 +78,38 @@ class Order:
             blocks[here], rows[here] = self._locate_in_epoch(int(epoch), samples[here])
         return blocks, rows
 
+    def num_open_blocks(self, num_lanes: int, rows_per_read: int) -> int:
+        """Blocks to hold open so that one is read once: a window and what it touches beside it of each lane that
+        is read, and a second window of those lanes that change windows within a read.
+        """
+        num_changing = min(rows_per_read // self._window_rows + 2, num_lanes)
+        return (num_lanes + num_changing) * (self.window_blocks + 2)
+
     def _locate_in_epoch(self, epoch: int, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         state = self._epoch(epoch)
-        lanes, indices = np.empty_like(samples), np.empty_like(samples)
-        phases = np.searchsorted(state.phase_samples, samples, side="right") - 1
-        for phase in np.unique(phases):
-            here = phases == phase
-            alive = state.phase_lanes[phase]
-            rounds, slots = np.divmod(samples[here] - state.phase_samples[phase], len(alive))
-            lanes[here], indices[here] = alive[slots], state.phase_rounds[phase] + rounds
-        rows = self._permute_in_windows(epoch, state, state.lane_starts[lanes] + indices)
-        places = np.searchsorted(state.block_starts, rows, side="right") - 1
-        return state.blocks[places], rows - state.block_starts[places]
+        rounds, slots = np.divmod(samples, self.num_lanes)
+        sequence = self._starts[slots] + self._permute_in_windows(state.key, slots, rounds)
+        places = np.searchsorted(state.ends, sequence, side="right")
+        return state.blocks[places], sequence + state.offsets[places]
 
-    def _permute_in_windows(self, epoch: int, state: _Epoch, rows: np.ndarray) -> np.ndarray:
-        windows = np.searchsorted(state.window_starts, rows, side="right") - 1
-        permuted = np.empty_like(rows)
-        for window in np.unique(windows):
-            here = windows == window
-            start, stop = state.window_starts[window : window + 2]
-            lane, index = state.window_keys[window]
-            inside = self._window(epoch, int(lane), int(index), int(stop - start))
-            permuted[here] = start + inside[rows[here] - start]
-        return permuted
+    def _permute_in_windows(self, key: np.uint64, slots: np.ndarray, rounds: np.ndarray) -> np.ndarray:
+        phases = self._phases[slots]
+        windows = (rounds + phases) // self._window_rows
+        starts = np.maximum(windows * self._window_rows - phases, 0)
+        ends = np.minimum((windows + 1) * self._window_rows - phases, self._sizes[slots])
+        keys = mix(mix(key + slots.astype(np.uint64)) + windows.astype(np.uint64))
+        return starts + permute(rounds - starts, ends - starts, keys)
 
     def _build_epoch(self, epoch: int) -> _Epoch:
-        blocks = _permutation(len(self._rows), _BLOCKS, self._seed, epoch)
-        block_starts = np.concatenate([[0], np.cumsum(self._rows[blocks])])
-        cuts = _cut_lanes(block_starts, self.num_lanes)
-        windows = [
-            (start, lane, index)
-            for lane in range(self.num_lanes)
-            for index, start in enumerate(range(cuts[lane], cuts[lane + 1], self.window_blocks))
-        ]
-        phases = _build_phases(np.diff(block_starts[cuts]))
-        return _Epoch(
-            blocks,
-            block_starts,
-            lane_starts=block_starts[cuts[:-1]],
-            window_starts=block_starts[[start for start, _, _ in windows] + [len(blocks)]],
-            window_keys=np.array([key for _, *key in windows]),
-            phase_samples=np.array([samples for samples, _, _ in phases]),
-            phase_rounds=np.array([rounds for _, rounds, _ in phases]),
-            phase_lanes=tuple(lanes for _, _, lanes in phases),
-        )
-
-    def _build_window(self, epoch: int, lane: int, window: int, num_rows: int) -> np.ndarray:
-        return _permutation(num_rows, _WINDOW, self._seed, epoch, lane, window)
+        blocks, firsts, counts = self._mixture.runs(epoch)
+        order = permutation(len(blocks), _BLOCKS, self._seed, epoch)
+        ends = np.cumsum(counts[order])
+        offsets = firsts[order] + counts[order] - ends
+        return _Epoch(blocks[order], offsets, ends, key_base(_WINDOW, self._seed, epoch))
 
 
-def _permutation(size: int, *key: int) -> np.ndarray:
-    """Ranks of raw bits: NumPy keeps its bit streams for ever, but not what permutation makes of them."""
-    return np.argsort(np.random.PCG64(np.random.SeedSequence(key)).random_raw(size), kind="stable")
-
-
-def _cut_lanes(block_starts: np.ndarray, num_lanes: int) -> np.ndarray:
-    """Places [V + 1] where lanes begin: the block boundaries nearest to equal shares, none empty."""
-    num_blocks = len(block_starts) - 1
-    shares = block_starts[-1] * np.arange(num_lanes + 1) / num_lanes
-    middles = (block_starts[:-1] + block_starts[1:]) / 2
-    cuts = np.searchsorted(middles, shares)
-    lanes = np.arange(num_lanes + 1)
-    cuts = np.maximum.accumulate(cuts - lanes) + lanes
-    cuts = np.minimum(cuts, num_blocks - num_lanes + lanes)
-    cuts[0], cuts[-1] = 0, num_blocks
-    return cuts
-
-
-def _build_phases(lane_rows: np.ndarray) -> list[tuple[int, int, np.ndarray]]:
-    """Samples and rounds before each phase and its lanes; a phase ends when its shortest lane does."""
-    phases, samples, rounds = [], 0, 0
-    for end in np.unique(lane_rows):
-        alive = np.flatnonzero(lane_rows > rounds)
-        phases.append((samples, rounds, alive))
-        samples += (int(end) - rounds) * len(alive)
-        rounds = int(end)
-    return phases
+def _bit_reversed(size: int) -> np.ndarray:
+    """0 to size - 1 in the order of their bits read backwards."""
+    num_bits = (size - 1).bit_length()
+    backwards = [int(f"{index:0{num_bits}b}"[::-1], 2) for index in range(size)]
+    return np.argsort(np.argsort(backwards))

@@ -1,10 +1,11 @@
 """Shards: files of blocks one after another, of bounded size, synced before the manifest tells of them."""
 
 import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
-import numpy as np
 from tqdm import tqdm
 
 from corpus import block
@@ -48,26 +49,40 @@ class ShardWriter:
         self._file, self._num_bytes = None, 0
 
 
-def read_block(manifest: Manifest, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids [tokens] and documents' lengths [documents] of one block, its checksum verified.
+def shard_path(manifest: Manifest, index: int) -> str:
+    """The shard of a block, for messages."""
+    return f"{manifest.store.location}/{manifest.shards[manifest.blocks.shard[index]].name}"
 
-    Raises ValueError naming the shard and the block for a missing or short shard and for one changed bit.
+
+def read_block(manifest: Manifest, index: int) -> block.Block:
+    """One block, its checksum verified.
+
+    Raises ValueError naming the shard and the block for a missing or short shard, for one changed bit, and
+    for a remote shard that cannot be read after several attempts.
     """
     table = manifest.blocks
-    path = manifest.folder / manifest.shards[table.shard[index]].name
+    name = manifest.shards[table.shard[index]].name
     try:
-        with path.open("rb") as file:
-            file.seek(table.offset[index])
-            frame = file.read(table.length[index])
-        if len(frame) != table.length[index]:
-            raise ValueError("the shard ends before the block does")
-        if block.checksum(frame) != table.hash[index]:
-            raise ValueError("the checksum does not match: the bytes have changed since they were written")
-        return block.unpack(frame, manifest.dtype, table.tokens[index], table.documents[index])
+        frame = manifest.store.read_block(name, table.offset[index], table.length[index], table.hash[index])
+        return block.unpack(
+            frame, manifest.dtype, table.tokens[index], table.documents[index], manifest.has_word_planes
+        )
     except FileNotFoundError as error:
-        raise ValueError(f"{path}: block {index}: the shard is missing") from error
+        raise ValueError(f"{shard_path(manifest, index)}: block {index}: the shard is missing") from error
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: block {index}: {error}") from error
+        raise ValueError(f"{shard_path(manifest, index)}: block {index}: {error}") from error
+
+
+def read_blocks(manifest: Manifest, indices: list[int]) -> Iterator[block.Block]:
+    """Blocks in the order of indices; those of a remote corpus are fetched side by side."""
+    if manifest.store.num_readers == 1 or len(indices) == 1:
+        yield from (read_block(manifest, index) for index in indices)
+        return
+    pool = ThreadPoolExecutor(manifest.store.num_readers, thread_name_prefix="block-reader")
+    try:
+        yield from pool.map(lambda index: read_block(manifest, index), indices)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def verify(manifest: Manifest) -> list[str]:
@@ -75,11 +90,10 @@ def verify(manifest: Manifest) -> list[str]:
     faults = []
     for index in tqdm(range(len(manifest.blocks)), desc="verifying", unit=" blocks", disable=None):
         try:
-            ids, _ = read_block(manifest, index)
+            ids = read_block(manifest, index).ids
         except ValueError as error:
             faults.append(str(error))
             continue
         if int(ids.max()) >= manifest.tokenizer.vocab_size:
-            shard = manifest.folder / manifest.shards[manifest.blocks.shard[index]].name
-            faults.append(f"{shard}: block {index}: an id lies outside the vocabulary")
+            faults.append(f"{shard_path(manifest, index)}: block {index}: an id lies outside the vocabulary")
     return faults

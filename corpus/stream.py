@@ -1,77 +1,120 @@
 """Rows and batches of a corpus at any position: the only file of this folder that knows torch."""
 
+import math
 import queue
 import threading
-from collections import OrderedDict
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
+from functools import cached_property
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
-from corpus.block import build_rows, num_rows
 from corpus.manifest import Manifest
+from corpus.mixture import source_weights
+from corpus.open_blocks import OpenBlocks, Planes
 from corpus.order import Order
-from corpus.shard import read_block
+from corpus.rows import (
+    RowKind,
+    build_packed_rows,
+    build_pair_rows,
+    check_rows,
+    num_packed_rows,
+    num_pair_rows,
+)
+from corpus.shard import read_blocks
 
-# Fewer rows a go read the same blocks' share of a window for less: 64 are four times slower than 1,024.
-_ROWS_PER_READ = 1024
-_MAX_CACHE_BYTES = 1 << 30
+# Fewer rows a go cost more each; the first goes are small, so that the first batch comes soon.
+_ROWS_PER_READ = 2048
+_MAX_OPEN_BYTES = 1 << 30
+
+Batch = dict[str, torch.Tensor]
 
 
 class RowStream:
     """Rows of `row_tokens` ids in the order of (seed, epoch, position). L is row_tokens.
 
-    Raises ValueError for rows shorter than 8 tokens, and wherever it reads, naming shard and block, for a
-    missing or short shard and for changed bytes.
+    `weights` says how often an epoch shows each row of a source, by its name; 1 for sources that it leaves out.
+    `kind` is "packed" or "pairs" (corpus/rows.py); the number of pairs is not in the manifest, so every block is
+    read once to count them. Batches hold document_ids and continues_word where those are asked for.
+
+    Raises ValueError for rows shorter than 8 tokens, unknown sources and what the corpus does not hold, and
+    wherever it reads, naming shard and block, for a missing or short shard and for changed bytes.
     """
 
-    def __init__(self, manifest: Manifest, row_tokens: int, seed: int) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        row_tokens: int,
+        seed: int,
+        weights: Mapping[str, float] | None = None,
+        kind: RowKind = "packed",
+        document_ids: bool = False,
+        continues_word: bool = False,
+    ) -> None:
+        check_rows(kind, row_tokens)
+        if continues_word and not manifest.has_word_planes:
+            raise ValueError(f"{manifest.store.location}: the corpus was built without word planes")
         self._manifest = manifest
         self.row_tokens = row_tokens
-        tokens, documents = np.array(manifest.blocks.tokens), np.array(manifest.blocks.documents)
-        rows = num_rows(tokens, documents, row_tokens)
-        self._order = Order(rows, seed)
+        self._kind = kind
+        self._gives_document_ids, self._gives_words = document_ids, continues_word
+        table, names = manifest.blocks, [source.name for source in manifest.sources]
+        self._num_rows = self._count_rows()
+        self._order = Order(
+            self._num_rows, seed, source_of_block=np.array(table.source), weights=source_weights(names, weights or {})
+        )
         self.rows_per_epoch = self._order.rows_per_epoch
-        # Text only: without CLS, SEP and padding.
-        self.tokens_per_epoch = manifest.totals.tokens
-        self._blocks: OrderedDict[int, np.ndarray] = OrderedDict()
-        self._cached_bytes = 0
-        self._lock = threading.Lock()  # batches read ahead in threads of their own
-        # A window of every lane and one block more, for lanes that are just between two windows.
-        num_blocks = self._order.num_lanes * (self._order.window_blocks + 1)
-        block_bytes = int(rows.max()) * row_tokens * manifest.dtype.itemsize
-        self._max_cached_bytes = min(num_blocks * block_bytes, _MAX_CACHE_BYTES)
+
+    def _count_rows(self) -> np.ndarray:
+        """Rows that each block gives [blocks]."""
+        table = self._manifest.blocks
+        if self._kind == "packed":
+            return num_packed_rows(np.array(table.tokens), np.array(table.documents), self.row_tokens)
+        blocks = read_blocks(self._manifest, list(range(len(table))))
+        counted = tqdm(blocks, total=len(table), desc="counting pairs", unit=" blocks", disable=None)
+        return np.array([num_pair_rows(block.lengths, self.row_tokens).sum() for block in counted])
+
+    @property
+    def tokens_per_epoch(self) -> int:
+        """Text only: without CLS, SEP and padding; exact where every weight is a whole number."""
+        rows = np.bincount(self._manifest.blocks.source, self._num_rows)
+        tokens = np.bincount(self._manifest.blocks.source, self._manifest.blocks.tokens)
+        shown = self._order.rows_per_source[: len(rows)]
+        return round(float(np.sum(tokens * shown / np.maximum(rows, 1))))
 
     def rows(self, positions: np.ndarray) -> np.ndarray:
         """Ids [n, L] of the rows at positions [n], in the corpus's own integer type."""
-        blocks, rows = self._order.locate(positions)
-        ids = np.empty((len(blocks), self.row_tokens), dtype=self._manifest.dtype)
-        for block in np.unique(blocks):
-            here = blocks == block
-            ids[here] = self._block_rows(int(block))[rows[here]]
-        return ids
+        return self._open_blocks.take(*self._order.locate(positions))[0]
 
-    def _block_rows(self, block: int) -> np.ndarray:
-        with self._lock:
-            if block not in self._blocks:
-                self._add_to_cache(block)
-            self._blocks.move_to_end(block)
-            return self._blocks[block]
+    @cached_property
+    def _open_blocks(self) -> OpenBlocks:
+        return self._build_open_blocks(self._order.num_lanes)
 
-    def _add_to_cache(self, block: int) -> None:
-        ids, lengths = read_block(self._manifest, block)
+    def _build_open_blocks(self, num_lanes: int) -> OpenBlocks:
+        num_pages = self._order.num_open_blocks(num_lanes, _ROWS_PER_READ)
+        dtypes = (self._manifest.dtype, np.dtype(bool))[: 1 + self._gives_words]
+        return OpenBlocks(self._read_rows, self._num_rows, self.row_tokens, dtypes, num_pages, _MAX_OPEN_BYTES)
+
+    def _read_rows(self, blocks: list[int]) -> Iterator[Planes]:
         tokenizer = self._manifest.tokenizer
         special = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
-        rows = build_rows(ids, lengths, self.row_tokens, *special)
-        self._blocks[block] = rows
-        self._cached_bytes += rows.nbytes
-        while self._cached_bytes > self._max_cached_bytes and len(self._blocks) > 1:
-            self._cached_bytes -= self._blocks.popitem(last=False)[1].nbytes
+        build_rows = build_pair_rows if self._kind == "pairs" else build_packed_rows
+        for ids, lengths, plane in read_blocks(self._manifest, blocks):
+            rows = build_rows(ids, lengths, self.row_tokens, *special)
+            if self._gives_words and plane is not None:
+                yield rows, build_rows(plane, lengths, self.row_tokens, 0, 0, 0)
+            else:
+                yield (rows,)
 
     def batches(
         self, position: int, rows_per_batch: int, rank: int = 0, world_size: int = 1
-    ) -> Generator[dict[str, torch.Tensor], None, None]:
+    ) -> Generator[Batch, None, None]:
         """Batches without end from a position on: int64 input_ids, attention_mask, token_type_ids [B, L].
+
+        Also, where asked for: document_ids, equal for tokens of one document of the row, where padding counts as a
+        document of its own, so `document_ids[:, :, None] == document_ids[:, None, :]` is all the mask that attention
+        within documents needs; and continues_word, 1 where a token continues the word of the token before it.
 
         The i-th batches of all ranks together are the rows from position + i * rows_per_batch * world_size
         on, of which a rank takes every world_size-th. A thread reads ahead; closing the iterator ends it, and
@@ -81,34 +124,42 @@ class RowStream:
             raise ValueError(f"position ({position}) must be at least 0, rows_per_batch ({rows_per_batch}) at least 1")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank is {rank}, but must lie in 0 to {world_size - 1}")
-        reads = self._read_ahead(position + rank, rows_per_batch, world_size)
-        return _prefetch(reads, num_items=2 * -(-_ROWS_PER_READ // rows_per_batch))
+        return _prefetch(self._read_ahead(position + rank, rows_per_batch, world_size))
 
-    def _read_ahead(self, start: int, rows_per_batch: int, stride: int) -> Iterator[dict[str, torch.Tensor]]:
-        num_batches = -(-_ROWS_PER_READ // rows_per_batch)
-        steps = stride * np.arange(num_batches * rows_per_batch, dtype=np.int64)
+    def _read_ahead(self, start: int, rows_per_batch: int, stride: int) -> Iterator[list[Batch]]:
+        num_lanes = self._order.num_lanes
+        open_blocks = self._build_open_blocks(num_lanes // math.gcd(num_lanes, stride))
+        num_batches, most = 1, -(-_ROWS_PER_READ // rows_per_batch)
         while True:
-            ids = self.rows(start + steps)
-            for batch in np.split(ids, num_batches):
-                yield self._build_batch(batch)
-            start += stride * len(steps)
+            positions = start + stride * np.arange(num_batches * rows_per_batch, dtype=np.int64)
+            read = self._build_batch(open_blocks.take(*self._order.locate(positions)))
+            parts = {name: tensor.split(rows_per_batch) for name, tensor in read.items()}
+            yield [dict(zip(parts, tensors, strict=True)) for tensors in zip(*parts.values(), strict=True)]
+            start += stride * len(positions)
+            num_batches = min(2 * num_batches, most)
 
-    def _build_batch(self, ids: np.ndarray) -> dict[str, torch.Tensor]:
-        input_ids = torch.from_numpy(ids.astype(np.int64))
-        # No text gives a special id, so padding is where the padding id is.
-        attention_mask = (input_ids != self._manifest.tokenizer.pad_token_id).long()
-        return {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "token_type_ids": torch.zeros_like(input_ids),
-        }
+    def _build_batch(self, planes: Planes) -> Batch:
+        ids, tokenizer = planes[0], self._manifest.tokenizer
+        # No text gives a special id, so padding is where the padding id is, and SEP is where text ends.
+        is_real = ids != tokenizer.pad_token_id
+        batch = {"input_ids": ids.astype(np.int64), "attention_mask": is_real.astype(np.int64)}
+        if self._gives_document_ids or self._kind == "pairs":
+            ends = ids == tokenizer.sep_token_id
+            texts_before = np.cumsum(ends, axis=1, dtype=np.int64) - ends
+        if self._gives_document_ids:
+            batch["document_ids"] = texts_before if self._kind == "packed" else 1 - batch["attention_mask"]
+        if self._gives_words:
+            batch["continues_word"] = planes[1].astype(np.int64)
+        if self._kind == "pairs":
+            batch["token_type_ids"] = ((texts_before == 1) & is_real).astype(np.int64)
+        tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
+        # One zero for all of them: nothing is written, and nothing may be written to it.
+        return {"token_type_ids": torch.zeros(1, dtype=torch.int64).expand(ids.shape)} | tensors
 
 
-def _prefetch(
-    items: Iterator[dict[str, torch.Tensor]], num_items: int
-) -> Generator[dict[str, torch.Tensor], None, None]:
-    """The same items, made by a daemon thread up to `num_items` ahead."""
-    ready: queue.Queue = queue.Queue(num_items)
+def _prefetch(reads: Iterator[list[Batch]]) -> Generator[Batch, None, None]:
+    """The batches of reads one by one; a daemon thread reads, one read ahead of the one that is given out."""
+    ready: queue.Queue = queue.Queue(1)
     stop = threading.Event()
 
     def offer(item: object) -> None:
@@ -121,8 +172,8 @@ def _prefetch(
 
     def produce() -> None:
         try:
-            for item in items:
-                offer(item)
+            for read in reads:
+                offer(read)
                 if stop.is_set():
                     return
         except BaseException as error:  # handed over whole: the consumer raises it
@@ -135,7 +186,7 @@ def _prefetch(
             item = ready.get()
             if isinstance(item, BaseException):
                 raise item
-            yield item
+            yield from item
     finally:
         stop.set()
         thread.join()

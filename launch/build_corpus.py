@@ -114,7 +114,7 @@ def summarize(manifest: Manifest, seconds: float | None = None) -> str:
     lines.append(
         f"{num_bytes / 1e6:.1f} MB of input{rate}; {len(manifest.blocks):,} blocks in {len(manifest.shards)} shards"
     )
-    lines.append(f"{manifest.folder}  fingerprint {manifest.fingerprint}")
+    lines.append(f"{manifest.store.location}  fingerprint {manifest.fingerprint}")
     return "\n".join(lines)
 
 

@@ -19,10 +19,12 @@ import torch.distributed as dist
 from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from corpus.block_cache import BlockCache
 from corpus.manifest import Manifest, load_manifest
+from corpus.mixture import source_weights
 from corpus.stream import RowStream
 from corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
-from launch.run_config import RunConfig, changed_keys, read_run_config
+from launch.run_config import CorpusConfig, RunConfig, changed_keys, read_run_config
 from pretrain.checkpoint import TrainingState
 from pretrain.engine import StudentEngine, start_distributed
 from pretrain.metrics import read_metrics
@@ -45,7 +47,7 @@ def check_input(config: RunConfig, run: Path) -> Manifest:
     """Refuse, before any process group, whatever can be refused now; gives the corpus."""
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     config.deepspeed.accumulation_steps(world_size)
-    manifest = load_manifest(config.corpus.manifest)
+    manifest = load_corpus(config.corpus)
     config.check(read_teacher_shape(config.teacher.path))
     expected = tokenizer_fingerprint(load_tokenizer(config.teacher.path))
     if manifest.tokenizer.fingerprint != expected:
@@ -55,6 +57,14 @@ def check_input(config: RunConfig, run: Path) -> Manifest:
             f"({expected[:12]}); build the corpus with the teacher's tokenizer"
         )
     check_run_folder(config, manifest, run)
+    return manifest
+
+
+def load_corpus(config: CorpusConfig) -> Manifest:
+    """The manifest, with a cache for blocks where one is configured; the weights fit its sources."""
+    cache = BlockCache(config.cache_folder, int(config.cache_gigabytes * 1e9)) if config.cache_folder else None
+    manifest = load_manifest(config.manifest, cache)
+    source_weights([source.name for source in manifest.sources], config.weights)
     return manifest
 
 
@@ -115,7 +125,7 @@ def distil(config: RunConfig, manifest: Manifest, run: Path) -> None:
         StudentEngine(student, settings, config.deepspeed, config.training.total_steps, world_size)
         for student, settings in zip(students, config.students, strict=True)
     ]
-    stream = RowStream(manifest, config.corpus.row_tokens, config.corpus.seed)
+    stream = RowStream(manifest, config.corpus.row_tokens, config.corpus.seed, config.corpus.weights)
     rows = config.deepspeed.train_micro_batch_size_per_gpu
     trainer = Trainer(
         run,

@@ -15,7 +15,8 @@ from pretrain.teacher import TeacherConfig
 from pretrain.trainer import TrainingConfig
 
 # May differ between a run and its resumption; everything else makes another run.
-MAY_CHANGE = ("about", "corpus.manifest", "teacher.path", "training.log_every_steps", "training.save_every_steps",
+MAY_CHANGE = ("about", "corpus.manifest", "corpus.cache_folder", "corpus.cache_gigabytes", "teacher.path",
+              "training.log_every_steps", "training.save_every_steps",
               "training.keep_checkpoints", "deepspeed.train_micro_batch_size_per_gpu")  # fmt: skip
 
 
@@ -26,6 +27,9 @@ class CorpusConfig(BaseModel):
     manifest: str
     row_tokens: Annotated[int, Field(ge=8)]
     seed: NonNegativeInt = 17
+    weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}  # of sources; 1 for the others
+    cache_folder: str | None = None  # on this host's disk, for a manifest behind a URL
+    cache_gigabytes: Annotated[float, Field(gt=0)] = 50.0
 
 
 class RunConfig(BaseModel):

@@ -36,7 +36,7 @@ def tokens_of(manifest) -> list[list[int]]:
     """Ids of every document of a corpus, in order."""
     documents = []
     for index in range(len(manifest.blocks)):
-        ids, lengths = read_block(manifest, index)
+        ids, lengths, _ = read_block(manifest, index)
         documents += [piece.tolist() for piece in np.split(ids, np.cumsum(lengths)[:-1])]
     return documents
 

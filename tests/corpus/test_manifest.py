@@ -1,6 +1,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from corpus.manifest import FILE_NAME, corpus_fingerprint, load_manifest, save_manifest
@@ -46,6 +47,20 @@ def test_fingerprint_is_of_the_rows_only(folder):
     moved = manifest.blocks.model_copy(update={"hash": manifest.blocks.hash[::-1]})
     assert corpus_fingerprint(other, manifest.blocks) != manifest.fingerprint
     assert corpus_fingerprint(manifest.tokenizer, moved) != manifest.fingerprint
+
+
+def test_any_changed_byte_of_the_file_is_found(folder):
+    """The digest finds what nothing else checks: a letter of a name."""
+    path = folder / FILE_NAME
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"tiny"', b'"tinx"'))
+    with pytest.raises(ValueError, match=r"manifest\.json: the digest does not match the contents"):
+        load_manifest(folder)
+    random = np.random.default_rng(3)
+    for place in random.integers(0, len(whole), 50).tolist():
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match=r"manifest\.json|shard"):
+            load_manifest(folder)
 
 
 def test_missing_and_broken_files_are_named(folder, tmp_path):

@@ -29,7 +29,7 @@ def test_writer_starts_a_shard_when_one_is_full(tmp_path, monkeypatch):
 def test_blocks_read_back_in_any_order(manifest):
     assert len(manifest.shards) > 2 and len(manifest.blocks) > 10
     tokens = {index: read_block(manifest, index) for index in reversed(range(len(manifest.blocks)))}
-    for index, (ids, lengths) in tokens.items():
+    for index, (ids, lengths, _) in tokens.items():
         assert (len(ids), len(lengths)) == (manifest.blocks.tokens[index], manifest.blocks.documents[index])
         assert ids.dtype == np.uint16 and lengths.sum() == len(ids)
     assert verify(manifest) == []

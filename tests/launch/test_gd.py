@@ -56,6 +56,8 @@ def test_input_that_cannot_work_is_refused_before_anything_starts(config_file, t
         check(config_file, tmp_path, "teacher.path=no/teacher")
     with pytest.raises(ValueError, match=r"there is no manifest; build the corpus with launch/build_corpus.py"):
         check(config_file, tmp_path, f"corpus.manifest={tmp_path}")
+    with pytest.raises(ValueError, match="no source is named laws; the sources are tiny"):
+        check(config_file, tmp_path, "corpus.weights.laws=0.2")
     with pytest.raises(ValueError, match=r"num_relation_heads: must divide .* legal values: 12, 6, 4, 3, 2, 1"):
         check(config_file, tmp_path, "students.0.objective.0.num_relation_heads=5")
     monkeypatch.setenv("WORLD_SIZE", "3")

@@ -105,3 +105,13 @@ def test_changed_keys_leave_out_what_may_change(config_file):
     changes = ["about=x", "training.log_every_steps=1", "training.total_steps=9", "students.0.optimizer.lr=0.5"]
     after = read_run_config(config_file, changes).model_dump(mode="json")
     assert changed_keys(before, after) == ["students", "training.total_steps"]
+
+
+def test_weights_and_the_cache_are_checked(config_file):
+    config = read_run_config(config_file, ["corpus.weights.laws=0.2", "corpus.cache_folder=some/where"])
+    assert config.corpus.weights == {"laws": 0.2} and config.corpus.cache_gigabytes == 50
+    for override in ("corpus.weights.laws=-1", "corpus.cache_gigabytes=0"):
+        with pytest.raises(ValueError, match=f"{override.split('=')[0]}: Input should be greater than"):
+            read_run_config(config_file, [override])
+    plain = read_run_config(config_file).model_dump(mode="json")
+    assert changed_keys(plain, config.model_dump(mode="json")) == ["corpus.weights.laws"]

@@ -1,0 +1,101 @@
+"""A folder of blocks that were read from afar: bounded, shared by every process of a host, safe to lose."""
+
+import contextlib
+import fcntl
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+_LOCK_NAME = "total_bytes.lock"
+_KEPT_SHARE = 0.9
+
+
+class BlockCache:
+    """Files named by what identifies their content; together never above `max_bytes`, the longest unused go first.
+
+    A file appears whole, under a lock that also holds the sum of sizes, so that no writer needs to list the
+    folder. A cache that cannot be written (a full disk) warns once and is read from only.
+    """
+
+    def __init__(self, folder: str | Path, max_bytes: int) -> None:
+        self._folder = Path(folder)
+        self._max_bytes = max_bytes
+        self._is_writable = True
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / _LOCK_NAME).touch()
+        except OSError as error:
+            raise ValueError(f"{folder}: cannot be used as a cache: {error.strerror}") from error
+
+    def read(self, name: str) -> bytes | None:
+        """The bytes, marked as just used; None if they are not here."""
+        path = self._folder / name
+        try:
+            data = path.read_bytes()
+            os.utime(path)
+        except OSError:
+            return None
+        return data
+
+    def drop(self, name: str) -> None:
+        """Forgets bytes that turned out to be wrong."""
+        with self._locked() as total, contextlib.suppress(FileNotFoundError):
+            num_bytes = (self._folder / name).stat().st_size
+            (self._folder / name).unlink()
+            total.set(total.get() - num_bytes)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Keeps the bytes, dropping others for them where needed; more than the whole cache is not kept."""
+        if len(data) > self._max_bytes or not self._is_writable:
+            return
+        try:
+            with self._locked() as total:
+                self._write(name, data, total)
+        except OSError as error:
+            self._is_writable = False
+            warnings.warn(f"{self._folder}: no more blocks are cached: {error.strerror}", stacklevel=2)
+
+    def _write(self, name: str, data: bytes, total: "_Total") -> None:
+        if (self._folder / name).exists():
+            return
+        num_bytes = total.get()
+        if num_bytes + len(data) > self._max_bytes:
+            num_bytes = self._make_room(len(data))
+        # Counted first: a process killed in between leaves the sum too high, which the next making room mends.
+        total.set(num_bytes + len(data))
+        partial = self._folder / f"{name}.partial"
+        partial.write_bytes(data)
+        partial.rename(self._folder / name)
+
+    def _make_room(self, num_bytes: int) -> int:
+        """Drops the longest unused files, and what a killed writer left; the sum of sizes of the rest."""
+        files = [(entry.stat(), entry) for entry in os.scandir(self._folder) if entry.name != _LOCK_NAME]
+        files.sort(key=lambda item: (not item[1].name.endswith(".partial"), item[0].st_mtime_ns))
+        total = sum(status.st_size for status, _ in files)
+        most = min(int(_KEPT_SHARE * self._max_bytes), self._max_bytes - num_bytes)
+        for status, entry in files:
+            if total <= most and not entry.name.endswith(".partial"):
+                break
+            Path(entry).unlink()
+            total -= status.st_size
+        return total
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator["_Total"]:
+        with (self._folder / _LOCK_NAME).open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield _Total(file.fileno())
+
+
+class _Total:
+    """The sum of sizes, in the lock's own file."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def get(self) -> int:
+        return int(os.pread(self._descriptor, 32, 0) or 0)
+
+    def set(self, num_bytes: int) -> None:
+        os.pwrite(self._descriptor, b"%-32d" % num_bytes, 0)

@@ -1,0 +1,147 @@
+"""Where a corpus lies: a folder, or a URL that fsspec reads (s3, http, memory, ...), block by block."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import fsspec
+from fsspec.asyn import sync
+
+from corpus.block import checksum
+from corpus.block_cache import BlockCache
+
+_WAITS_SECONDS = (0.5, 1.0, 2.0, 4.0)
+_TIMEOUT_SECONDS = 30.0
+
+
+class Store(Protocol):
+    """Files of one corpus. `read_block` raises ValueError, FileNotFoundError or OSError; bytes it gives are sound."""
+
+    @property
+    def location(self) -> str: ...
+
+    @property
+    def num_readers(self) -> int:
+        """Threads that reading gains from."""
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None if it is not there."""
+
+    def read_file(self, name: str) -> bytes: ...
+
+    def read_block(self, name: str, offset: int, num_bytes: int, digest: str) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class LocalStore:
+    """A folder."""
+
+    folder: Path
+
+    @property
+    def location(self) -> str:
+        return str(self.folder)
+
+    @property
+    def num_readers(self) -> int:
+        return 1
+
+    def size(self, name: str) -> int | None:
+        path = self.folder / name
+        return path.stat().st_size if path.is_file() else None
+
+    def read_file(self, name: str) -> bytes:
+        return (self.folder / name).read_bytes()
+
+    def read_block(self, name: str, offset: int, num_bytes: int, digest: str) -> bytes:
+        with (self.folder / name).open("rb") as file:
+            file.seek(offset)
+            data = file.read(num_bytes)
+        return _checked(data, num_bytes, digest, "the shard ends before the block does")
+
+
+def open_store(location: str | Path, cache: BlockCache | None = None) -> Store:
+    """The store of a folder or URL; only what is remote is cached."""
+    return RemoteStore(str(location), cache) if "://" in str(location) else LocalStore(Path(location))
+
+
+class RemoteStore:
+    """A folder behind a URL. What fails, hangs, is cut short or arrives changed is asked for again, a few times."""
+
+    num_readers = 16
+
+    def __init__(self, url: str, cache: BlockCache | None = None) -> None:
+        self.location = url.rstrip("/")
+        self._cache = cache
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(self.location)
+        except (ImportError, ValueError) as error:
+            raise ValueError(f"{url}: cannot be read: {error}") from error
+
+    def size(self, name: str) -> int | None:
+        try:
+            size = self._retry(lambda: self._call("info", f"{self._root}/{name}")["size"])
+        except FileNotFoundError:
+            return None
+        if size is None:
+            raise OSError("the server does not tell the size of a file, so it cannot serve parts of one")
+        return size
+
+    def read_file(self, name: str) -> bytes:
+        return self._retry(lambda: self._call("cat_file", f"{self._root}/{name}"))
+
+    def read_block(self, name: str, offset: int, num_bytes: int, digest: str) -> bytes:
+        cache_name = f"{digest}-{num_bytes}"
+        if self._cache and (data := self._cache.read(cache_name)) is not None:
+            if checksum(data) == digest:
+                return data
+            self._cache.drop(cache_name)  # a disk forgets too; the corpus itself may still be sound
+
+        def fetch() -> bytes:
+            data = self._call("cat_file", f"{self._root}/{name}", start=offset, end=offset + num_bytes)
+            return _checked(data, num_bytes, digest, f"{len(data)} bytes came, not the {num_bytes} asked for")
+
+        data = self._retry(fetch)
+        if self._cache:
+            self._cache.write(cache_name, data)
+        return data
+
+    def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
+        if self._files.async_impl:
+            coroutine = getattr(self._files, f"_{method}")
+            return sync(self._files.loop, coroutine, *arguments, timeout=_TIMEOUT_SECONDS, **options)
+        return getattr(self._files, method)(*arguments, **options)
+
+    def _retry(self, action: Callable[[], Any]) -> Any:
+        """What the action gives; FileNotFoundError at once, OSError when the last attempt has failed."""
+        for wait in (*_WAITS_SECONDS, None):
+            try:
+                return action()
+            except PermissionError:
+                raise
+            except Exception as error:  # every file system raises its own
+                if isinstance(error, FileNotFoundError) and not _hides_a_failure(error):
+                    raise
+                if wait is None:
+                    attempts = len(_WAITS_SECONDS) + 1
+                    reason = str(error) or f"no answer within {_TIMEOUT_SECONDS:g} s ({type(error).__name__})"
+                    raise OSError(f"gave up after {attempts} attempts; the last: {reason}") from error
+                time.sleep(wait)
+        raise AssertionError("the last wait is None")
+
+
+def _hides_a_failure(error: FileNotFoundError) -> bool:
+    """fsspec's http says "not found" for any failed request for a size; the cause tells which."""
+    cause = error.__cause__
+    of_http = isinstance(cause, TimeoutError) or type(cause).__module__.startswith("aiohttp")
+    return of_http and getattr(cause, "status", None) != 404
+
+
+def _checked(data: bytes, num_bytes: int, digest: str, if_short: str) -> bytes:
+    if len(data) != num_bytes:
+        raise ValueError(if_short)
+    if checksum(data) != digest:
+        raise ValueError("the checksum does not match: the bytes have changed since they were written")
+    return data
