@@ -5,9 +5,8 @@ python launch/build_corpus.py --input PATH ... --format lines --tokenizer FOLDER
 python launch/build_corpus.py --verify FOLDER_OR_MANIFEST
 
 A build that was stopped goes on when the same command is given again; all cores work unless --workers says else.
-On several machines, with inputs and output on a shared disk, the corpus is the same:
+On several machines, with inputs and output on a shared disk, the corpus is the same, by a batch scheduler's array:
 
-Ray      ray start --head; on the others ray start --address HEAD:6379; then add --engine ray to the command
 Slurm    steps, each its own command (C stands for: python launch/build_corpus.py --config FILE)
          C --plan                                                       prints how many units there are
          sbatch --wait --array=0-99 --wrap "C --read-unit \\$SLURM_ARRAY_TASK_ID"
@@ -24,10 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import argparse
 import time
 import warnings
-from typing import get_args
 
 from corpus.builder import build_corpus, finish_corpus, match_corpus, plan_corpus, run_unit
-from corpus.engine import EngineName
 from corpus.manifest import Counts, Manifest, load_manifest
 from corpus.packing import encode_unit
 from corpus.settings import CorpusConfig, load_config
@@ -35,7 +32,7 @@ from corpus.shard import verify
 from corpus.unit import read_unit
 
 _CONFIG_KEYS = {"tokenizer", "output"}
-_RUN_KEYS = {"config", "verify", "workers", "engine", "plan", "read_unit", "match", "encode_unit", "finish"}
+_RUN_KEYS = {"config", "verify", "workers", "plan", "read_unit", "match", "encode_unit", "finish"}
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -47,7 +44,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tokenizer", help="folder or hub id of a fast tokenizer")
     parser.add_argument("--output", help="folder to write")
     parser.add_argument("--workers", type=int, metavar="N", help="processes on this machine; as many as it has cores")
-    parser.add_argument("--engine", choices=get_args(EngineName), help="local, or ray: the tasks of a Ray cluster")
     steps = parser.add_argument_group("steps, for a batch scheduler").add_mutually_exclusive_group()
     steps.add_argument("--plan", action="store_true", default=None, help="find the inputs, cut them into units")
     steps.add_argument("--read-unit", type=int, metavar="K", help="read and clean unit K")
@@ -124,7 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
     if run_step(arguments, config):
         return 0
     start = time.perf_counter()
-    manifest, is_new = build_corpus(config, arguments.engine or "local", arguments.workers)
+    manifest, is_new = build_corpus(config, arguments.workers)
     seconds = time.perf_counter() - start
     print(summarize(manifest, seconds if is_new else None))
     print("built" if is_new else "already built: the folder holds this corpus, nothing was changed")
