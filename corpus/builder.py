@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from corpus.assembly import build_manifest, read_inputs
 from corpus.duplicates import match_units
-from corpus.engine import EngineName, Step, num_usable_cores, run_units
+from corpus.engine import Step, num_usable_cores, run_units
 from corpus.manifest import (
     FILE_NAME,
     Manifest,
@@ -42,12 +42,10 @@ def work_folder(config: CorpusConfig) -> Path:
     return output.with_name(output.name + ".partial")
 
 
-def build_corpus(
-    config: CorpusConfig, engine: EngineName = "local", num_workers: int | None = None
-) -> tuple[Manifest, bool]:
+def build_corpus(config: CorpusConfig, num_workers: int | None = None) -> tuple[Manifest, bool]:
     """Builds the corpus of a configuration; its manifest, and whether it was built now or was there already.
 
-    The manifest is the same for every engine and number of workers (all cores unless told), and however often
+    The manifest is the same for every number of workers (all cores unless told), and however often
     the build was killed before. Nothing stands in the output folder until all of it does. Raises ValueError for
     inputs, tokenizers and outputs that cannot be used; an output folder that holds another build is never touched.
     """
@@ -59,15 +57,15 @@ def build_corpus(
     with _locked(work), _disk_watched(work):
         for leftover in work.glob("*.partial"):  # of a build that was killed: nobody else works here now
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        _run(engine, "reading", read_unit, plan, work, workers)
+        _run("reading", read_unit, plan, work, workers)
         match_units(plan, work)
-        _run(engine, "encoding", encode_unit, plan, work, workers)
+        _run("encoding", encode_unit, plan, work, workers)
         return finish_corpus(config), True
 
 
-def _run(engine: EngineName, what: str, step: Step, plan: Plan, work: Path, num_workers: int) -> None:
+def _run(what: str, step: Step, plan: Plan, work: Path, num_workers: int) -> None:
     with _progress([unit.num_bytes for unit in plan.units], what) as bar:
-        run_units(engine, step, plan, work, range(len(plan.units)), num_workers, bar.update)
+        run_units(step, plan, work, range(len(plan.units)), num_workers, bar.update)
 
 
 def _progress(sizes: Sequence[int], what: str) -> tqdm:

@@ -1,4 +1,4 @@
-"""What runs units: processes of this machine, or a Ray cluster. Both only call a step for each index.
+"""What runs units on this machine: processes, each of which calls a step for one index after another.
 
 A batch scheduler (Slurm and others) needs nothing here: its array calls the command with --read-unit and --encode-unit.
 """
@@ -14,11 +14,10 @@ from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from corpus.plan import Plan, load_plan
 
-EngineName = Literal["local", "ray"]
 OnBytes = Callable[[int], Any]
 Step = Callable[[Plan, Path, int, OnBytes], Any]
 
@@ -27,17 +26,13 @@ def num_usable_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def run_units(
-    engine: EngineName, step: Step, plan: Plan, work: Path, indexes: Iterable[int], num_workers: int, on_bytes: OnBytes
-) -> None:
+def run_units(step: Step, plan: Plan, work: Path, indexes: Iterable[int], num_workers: int, on_bytes: OnBytes) -> None:
     """Runs a step for every index, each once, in any order. What a unit raises or warns of is raised or warned here.
 
     Raises ValueError when a worker dies; the units that are done stay done.
     """
     todo = list(indexes)
-    if engine == "ray":
-        _run_on_ray(step, plan, work, todo, on_bytes)
-    elif min(num_workers, len(todo)) <= 1:
+    if min(num_workers, len(todo)) <= 1:
         for index in todo:
             step(plan, work, index, on_bytes)
     else:
@@ -97,14 +92,14 @@ def _serve(connection: Connection, step: Step, work: Path) -> None:
     with contextlib.suppress(EOFError, BrokenPipeError):
         while (index := connection.recv()) is not None:
             try:
-                connection.send(run_by_index(step, work, index, connection.send))
+                connection.send(_run_by_index(step, work, index, connection.send))
             except BrokenPipeError:
                 raise
             except Exception as error:  # whatever it is, the parent raises it
                 connection.send(error)
 
 
-def run_by_index(step: Step, work: Path, index: int, on_bytes: OnBytes) -> list[str]:
+def _run_by_index(step: Step, work: Path, index: int, on_bytes: OnBytes) -> list[str]:
     """Runs a step in a process that knows only the work folder; the warnings it gave. ValueError for no such unit."""
     plan = _plan(work, (work / "plan.json").stat().st_mtime_ns)
     if not 0 <= index < len(plan.units):
@@ -118,28 +113,3 @@ def run_by_index(step: Step, work: Path, index: int, on_bytes: OnBytes) -> list[
 @functools.lru_cache(maxsize=1)
 def _plan(work: Path, mtime_ns: int) -> Plan:
     return load_plan(work)
-
-
-def _run_on_ray(step: Step, plan: Plan, work: Path, todo: list[int], on_bytes: OnBytes) -> None:
-    try:
-        import ray
-    except ImportError as error:
-        raise ValueError("the engine ray needs the package ray: pip install ray") from error
-    if not ray.is_initialized():
-        # Workers import this code from where it lies here: the repository, as the output, is on a shared disk.
-        root = str(Path(__file__).resolve().parents[1])
-        ray.init(runtime_env={"env_vars": {"PYTHONPATH": root}}, log_to_driver=False)
-    # Ray runs a task again when its worker dies; a task that raises is not tried again.
-    task = ray.remote(num_cpus=1, max_retries=-1)(run_by_index)
-    pending = {task.remote(step, work.resolve(), index, _ignore): index for index in todo}
-    while pending:
-        (done,), _ = ray.wait(list(pending), num_returns=1)
-        try:
-            _warn(ray.get(done))
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from error
-        on_bytes(plan.units[pending.pop(done)].num_bytes)
-
-
-def _ignore(num_bytes: int) -> None:
-    pass

@@ -6,9 +6,8 @@ python launch/build_corpus.py --input PATH ... --format lines --explain      (or
 python launch/build_corpus.py --verify FOLDER_OR_MANIFEST
 
 A build that was stopped goes on when the same command is given again; all cores work unless --workers says else.
-On several machines, with inputs and output on a shared disk, the corpus is the same:
+On several machines, with inputs and output on a shared disk, the corpus is the same, by a batch scheduler's array:
 
-Ray      ray start --head; on the others ray start --address HEAD:6379; then add --engine ray to the command
 Slurm    steps, each its own command (C stands for: python launch/build_corpus.py --config FILE)
          C --plan                                                       prints how many units there are
          sbatch --wait --array=0-99 --wrap "C --read-unit \\$SLURM_ARRAY_TASK_ID"
@@ -32,7 +31,6 @@ from tqdm import tqdm
 
 from corpus.builder import build_corpus, finish_corpus, match_corpus, plan_corpus, run_unit
 from corpus.encoding import Encoding
-from corpus.engine import EngineName
 from corpus.explanation import explain_source
 from corpus.formats import Format
 from corpus.manifest import Counts, Manifest, load_manifest
@@ -43,8 +41,7 @@ from corpus.sources import find_parts
 from corpus.unit import read_unit
 
 _CONFIG_KEYS = {"tokenizer", "output"}
-_RUN_KEYS = {"config", "verify", "workers", "engine", "plan", "read_unit", "match", "encode_unit", "finish",
-             "explain"}  # fmt: skip
+_RUN_KEYS = {"config", "verify", "workers", "plan", "read_unit", "match", "encode_unit", "finish", "explain"}
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -60,7 +57,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tokenizer", help="folder or hub id of a fast tokenizer")
     parser.add_argument("--output", help="folder to write")
     parser.add_argument("--workers", type=int, metavar="N", help="processes on this machine; as many as it has cores")
-    parser.add_argument("--engine", choices=get_args(EngineName), help="local, or ray: the tasks of a Ray cluster")
     steps = parser.add_argument_group("steps, for a batch scheduler").add_mutually_exclusive_group()
     steps.add_argument("--plan", action="store_true", default=None, help="find the inputs, cut them into units")
     steps.add_argument("--read-unit", type=int, metavar="K", help="read and clean unit K")
@@ -144,7 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
     if run_step(arguments, config):
         return 0
     start = time.perf_counter()
-    manifest, is_new = build_corpus(config, arguments.engine or "local", arguments.workers)
+    manifest, is_new = build_corpus(config, arguments.workers)
     seconds = time.perf_counter() - start
     print(summarize(manifest, seconds if is_new else None))
     print("built" if is_new else "already built: the folder holds this corpus, nothing was changed")

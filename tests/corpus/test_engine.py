@@ -1,4 +1,4 @@
-"""The same corpus, bit for bit, from any number of processes, from single steps, from Ray, and after any kill."""
+"""The same corpus, bit for bit, from any number of processes, from single steps, and after any kill."""
 
 import json
 import os
@@ -140,16 +140,10 @@ def test_a_killed_worker_is_told_and_warnings_arrive(tmp_path, inputs, wordpiece
     plan, _ = plan_corpus(asked)
     work, seen = work_folder(asked), []
     with pytest.warns(UserWarning, match="unit 3"):
-        engine.run_units("local", warn, plan, work, range(5), 2, seen.append)
+        engine.run_units(warn, plan, work, range(5), 2, seen.append)
     assert sum(seen) == 35
     with pytest.raises(ValueError, match="a worker was killed, for want of memory perhaps; fewer workers need less"):
-        engine.run_units("local", die, plan, work, range(5), 2, seen.append)
-
-
-def test_ray_must_be_there(tmp_path, inputs, wordpiece, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ValueError, match="the engine ray needs the package ray: pip install ray"):
-        build_corpus(config(inputs, wordpiece, tmp_path / "out"), engine="ray")
+        engine.run_units(die, plan, work, range(5), 2, seen.append)
 
 
 def start(file: Path) -> subprocess.Popen:
