@@ -1,6 +1,7 @@
 """Raw files to a finished corpus: read, normalise, drop duplicates, tokenise, pack, account for all."""
 
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,7 +35,7 @@ from corpus.normalization import normalize
 from corpus.settings import CorpusConfig, SourceConfig, SourceSettings
 from corpus.shard import ShardWriter
 from corpus.sources import Part, find_parts, read_lines, read_stored
-from corpus.tokenizer import TextEncoder, load_tokenizer
+from corpus.tokenizer import TextEncoder, UnequalIds, load_tokenizer
 
 _BATCH_CHARACTERS = 1 << 20
 _BATCH_DOCUMENTS = 2048
@@ -43,8 +44,8 @@ _BATCH_DOCUMENTS = 2048
 class CorpusWriter:
     """Adds sources one after another to shards in a folder; duplicates are exact and across all sources."""
 
-    def __init__(self, tokenizer: Any, folder: Path) -> None:
-        self._encoder = TextEncoder(tokenizer)
+    def __init__(self, tokenizer: Any, folder: Path, *, fast: bool = True) -> None:
+        self._encoder = TextEncoder(tokenizer, fast=fast)
         self._unk_id = tokenizer.unk_token_id
         self._shards = ShardWriter(folder)
         self._seen: set[bytes] = set()
@@ -187,9 +188,22 @@ def build_corpus(config: CorpusConfig) -> tuple[Manifest, bool]:
     output = Path(config.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         return _existing(config, record, parts, output), False
+    try:
+        _build(config, tokenizer, record, parts, fast=True)
+    except UnequalIds as error:
+        warnings.warn(f"{error}; the whole corpus is built anew with the tokenizer alone, slowly", stacklevel=2)
+        _build(config, tokenizer, record, parts, fast=False)
+    sync_folder(output.parent)
+    return load_manifest(output), True
+
+
+def _build(
+    config: CorpusConfig, tokenizer: Any, record: TokenizerRecord, parts: list[list[Part]], *, fast: bool
+) -> None:
+    output = Path(config.output)
     partial = _new_partial_folder(output)
     try:
-        writer = CorpusWriter(tokenizer, partial)
+        writer = CorpusWriter(tokenizer, partial, fast=fast)
         with _progress(parts, "building") as bar:
             for source, found in zip(config.sources, parts, strict=True):
                 bar.set_postfix_str(source.name)
@@ -199,8 +213,6 @@ def build_corpus(config: CorpusConfig) -> tuple[Manifest, bool]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    sync_folder(output.parent)
-    return load_manifest(output), True
 
 
 def _progress(parts: list[list[Part]], what: str) -> tqdm:
