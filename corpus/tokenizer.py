@@ -61,8 +61,8 @@ class TextEncoder:
     def __init__(self, tokenizer: Any, *, fast: bool = True) -> None:
         self.num_tokens = len(tokenizer)
         self.dtype = np.dtype(np.uint16 if self.num_tokens <= 1 << 16 else np.uint32)
-        self._backend = _without_special_spellings(tokenizer)
-        self._table = WordPieceTable(self._backend, self.dtype) if fast and is_wordpiece(self._backend) else None
+        self.backend = _without_special_spellings(tokenizer)
+        self._table = WordPieceTable(self.backend, self.dtype) if fast and is_wordpiece(self.backend) else None
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         """One array of ids a text, without special tokens and never cut. Texts are normalised already.
@@ -79,7 +79,7 @@ class TextEncoder:
         return self._table.encode(texts)
 
     def _encode_slowly(self, texts: list[str]) -> list[np.ndarray]:
-        encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(encoding.ids, dtype=self.dtype) for encoding in encodings]
 
 

@@ -10,8 +10,10 @@ for canonical decomposition, which never moves anything across a character that 
 """
 
 import json
-from collections.abc import Sequence
-from itertools import chain, pairwise
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -50,35 +52,43 @@ class WordPieceTable:
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """One array of ids a text."""
-        encoded: list[np.ndarray] = []
-        first = num_characters = 0
-        for index, text in enumerate(texts, 1):
-            num_characters += len(text)
-            if num_characters >= _CHUNK_CHARACTERS or index == len(texts):
-                encoded += self._encode_chunk(texts[first:index])
-                first, num_characters = index, 0
-        return encoded
+        return [ids for chunk in _chunks(texts) for ids in self._encode_chunk(chunk)]
+
+    def count_words(self, texts: Iterable[str]) -> Counter[str]:
+        """How often each word occurs that the model would see: characters of their own, and runs."""
+        raw: Counter[str] = Counter()
+        for chunk in _chunks(texts):
+            codes, ids = self._look_up(chunk)
+            characters, counts = np.unique(codes[ids >= 0], return_counts=True)
+            raw.update(dict(zip(map(chr, characters.tolist()), counts.tolist(), strict=True)))
+            in_run = ids == _RUN
+            raw.update(_spellings(codes, in_run, _last_of_runs(in_run)))
+        words: Counter[str] = Counter()
+        for spelling, count in raw.items():
+            for word in self._split(spelling):
+                words[word] += count
+        return words
 
     def _encode_chunk(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """All texts as one sequence of code points, a space after each."""
-        codes = np.frombuffer(" ".join([*texts, ""]).encode("utf-32-le"), dtype="<u4")
-        ids = self._look_up(codes)
+        codes, ids = self._look_up(texts)
         ends = np.cumsum([len(text) + 1 for text in texts])
         in_run = ids == _RUN
         num_tokens = (ids >= 0).astype(np.int64)
-        last = np.flatnonzero(in_run[:-1] & ~in_run[1:])  # a space comes last, so every run has an end
+        last = _last_of_runs(in_run)
         word_ids, num_tokens[last] = self._words.encode(_spellings(codes, in_run, last))
         tokens = np.repeat(ids, num_tokens).astype(self._dtype)
         tokens[np.repeat(in_run, num_tokens)] = word_ids
         cuts = [0, *np.cumsum(num_tokens)[ends - 1].tolist()]
         return [tokens[start:end] for start, end in pairwise(cuts)]
 
-    def _look_up(self, codes: np.ndarray) -> np.ndarray:
+    def _look_up(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Code points of all texts, a space after each text, and what the table says of them."""
+        codes = np.frombuffer(" ".join([*texts, ""]).encode("utf-32-le"), dtype="<u4")
         ids = self._table[codes]
         if ids.min() == _UNKNOWN_YET:
             self._learn(np.unique(codes[ids == _UNKNOWN_YET]))
             ids = self._table[codes]
-        return ids
+        return codes, ids
 
     def _learn(self, codes: np.ndarray) -> None:
         for code in codes.tolist():
@@ -94,6 +104,25 @@ class WordPieceTable:
     def _split(self, text: str) -> list[str]:
         normalized = self._backend.normalizer.normalize_str(text)
         return [word for word, _ in self._backend.pre_tokenizer.pre_tokenize_str(normalized)]
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Texts together while the code points of a chunk stay in the processor's cache."""
+    chunk: list[str] = []
+    num_characters = 0
+    for text in texts:
+        chunk.append(text)
+        num_characters += len(text)
+        if num_characters >= _CHUNK_CHARACTERS:
+            yield chunk
+            chunk, num_characters = [], 0
+    if chunk:
+        yield chunk
+
+
+def _last_of_runs(in_run: np.ndarray) -> np.ndarray:
+    """Where runs end; a space comes last of all, so every run has an end."""
+    return np.flatnonzero(in_run[:-1] & ~in_run[1:])
 
 
 def _spellings(codes: np.ndarray, in_run: np.ndarray, last: np.ndarray) -> list[str]:
@@ -113,28 +142,26 @@ class _Words:
 
     def _forget(self) -> None:
         self._index: dict[str, int] = {}
-        self._ids = np.empty(0, dtype=np.int32)
-        self._starts = np.empty(0, dtype=np.int64)
-        self._lengths = np.empty(0, dtype=np.int64)
+        self._ids, self._starts, self._lengths = array("i"), array("q"), array("q")
         self._num_characters = 0
 
     def encode(self, words: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Ids of all words one after another, and how many of them each word has."""
         if self._num_characters > _MAX_CACHED_CHARACTERS:
             self._forget()
-        if new := dict.fromkeys(words).keys() - self._index.keys():
-            self._learn(sorted(new))
+        if new := [word for word in dict.fromkeys(words) if word not in self._index]:
+            self._learn(new)
         chosen = np.fromiter(map(self._index.__getitem__, words), dtype=np.int64, count=len(words))
-        lengths = self._lengths[chosen]
+        lengths = np.asarray(self._lengths)[chosen]
         ends = np.cumsum(lengths)
-        within = np.arange(lengths.sum()) - np.repeat(ends - lengths, lengths)
-        return self._ids[np.repeat(self._starts[chosen], lengths) + within], lengths
+        # Where in the remembered ids each token lies: the start of its word, plus its place in the word
+        shift = np.asarray(self._starts)[chosen] - (ends - lengths)
+        return np.asarray(self._ids)[np.repeat(shift, lengths) + np.arange(lengths.sum())], lengths
 
     def _learn(self, words: list[str]) -> None:
-        encoded = [encoding.ids for encoding in self._backend.encode_batch_fast(words, add_special_tokens=False)]
-        lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
-        self._index |= {word: index for index, word in enumerate(words, len(self._index))}
-        self._starts = np.append(self._starts, len(self._ids) + np.cumsum(lengths) - lengths)
-        self._ids = np.append(self._ids, np.fromiter(chain.from_iterable(encoded), dtype=np.int32))
-        self._lengths = np.append(self._lengths, lengths)
-        self._num_characters += sum(map(len, words))
+        for word, encoding in zip(words, self._backend.encode_batch_fast(words, add_special_tokens=False), strict=True):
+            self._index[word] = len(self._index)
+            self._starts.append(len(self._ids))
+            self._lengths.append(len(encoding.ids))
+            self._ids.extend(encoding.ids)
+            self._num_characters += len(word)
