@@ -3,7 +3,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-export TOKENIZERS_PARALLELISM ?= true
 
 .PHONY: venv demo test test-slow lint bench
 
@@ -15,7 +14,15 @@ $(READY): requirements.txt
 	touch $@
 
 demo: venv
-	$(BIN)/python launch/demo.py --output demo
+	$(BIN)/python launch/demo_parts.py --output demo
+	$(BIN)/python launch/build_corpus.py --config configs/corpus/demo.json
+	$(BIN)/python launch/build_corpus.py --config configs/corpus/demo_heldout.json
+	$(BIN)/deepspeed --num_gpus 1 launch/gd.py --config configs/demo.json --run demo/run
+	rm -rf demo/students
+	$(BIN)/python launch/publish.py --run demo/run --student 4l384d --output demo/students/4l384d
+	$(BIN)/python launch/report.py --run demo/run --labels demo/labels --documents demo/text/heldout.jsonl \
+		--heldout demo/heldout --output demo/report.html \
+		--models teacher=demo/teacher student=demo/students/4l384d untrained=demo/run/start/4l384d
 
 test: venv
 	$(BIN)/python -m pytest -n 2 -m "not slow"
@@ -29,4 +36,6 @@ lint: venv
 	$(BIN)/mypy
 
 bench: venv
-	$(BIN)/python bench/gd_step.py
+	$(BIN)/python bench/attention.py
+	$(BIN)/python bench/relations.py
+	$(BIN)/python bench/family.py

@@ -104,7 +104,7 @@ def build_parts(output: Path, downloads: Path) -> dict[str, str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0 when every part is there, 1 with one line on stderr otherwise."""
+    """Exit code 0 when every part is there, 2 with one line on stderr otherwise."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder to fill")
     parser.add_argument("--downloads", type=Path, help="folder of the two wheels (default: OUTPUT/downloads)")
@@ -113,7 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
         done = build_parts(options.output, options.downloads or options.output / "downloads")
     except (ValueError, OSError) as error:
         print(f"demo_parts: {error}", file=sys.stderr)
-        return 1
+        return 2
     for name, what in done.items():
         print(f"{options.output / name}: {what}")
     return 0

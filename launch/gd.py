@@ -45,8 +45,8 @@ def check_input(config: RunConfig, run: Path) -> Manifest:
     """Refuse, before any process group, whatever can be refused now; gives the corpus."""
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     config.deepspeed.accumulation_steps(world_size)
-    config.check(read_teacher_shape(config.teacher.path))
     manifest = load_manifest(config.corpus.manifest)
+    config.check(read_teacher_shape(config.teacher.path))
     expected = tokenizer_fingerprint(load_tokenizer(config.teacher.path))
     if manifest.tokenizer.fingerprint != expected:
         raise ValueError(

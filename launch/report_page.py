@@ -19,6 +19,7 @@ h2{font-size:20px;margin:44px 0 12px}
 .note{color:var(--soft);font-size:14px;max-width:54em}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{padding:10px 12px;text-align:right;border-bottom:1px solid var(--line);vertical-align:top}
+.results td{white-space:nowrap}
 th:first-child,td:first-child{text-align:left;padding-left:0}
 thead th{font-size:13px;font-weight:600;color:var(--soft);vertical-align:bottom;line-height:1.3}
 tbody th{font-weight:600}
@@ -70,6 +71,7 @@ COLUMNS = (
     Column("milliseconds_per_text", "Milliseconds a text", 1, ".1f", "faster", "slower"),
     Column("texts_per_second", "Texts a second", 1, ",.0f", "slower", "faster"),
     Column("accuracy", "Neighbour accuracy, %", 100, ".1f", error_key="standard_error"),
+    Column("retrieval", "Title finds its text, %", 100, ".1f", error_key="retrieval_error"),
     Column("heldout_relation_loss", "Held-out relation loss", 1, ".3f"),
 )
 

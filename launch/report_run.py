@@ -2,10 +2,11 @@
 
 import json
 import math
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pretrain.metrics import read_metrics
 
 # Per-student metrics that are not terms of its loss.
 NOT_A_LOSS = ("learning_rate", "grad_norm")
@@ -46,7 +47,7 @@ def read_run(folder: Path) -> Run:
     named = isinstance(students, list) and all(isinstance(s, dict) and "name" in s for s in students)
     if not named or not students:
         raise ValueError(f"{folder / 'config.json'}: want a list of students, each with a name")
-    return Run(read_metrics(folder / "metrics.jsonl"), config, facts)
+    return Run(read_metrics(folder), config, facts)
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -60,29 +61,3 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path}: want a JSON object")
     return value
-
-
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The records of `metrics.jsonl` by step, the last of each step.
-
-    ValueError naming file and line where one is broken, or where there is none. A last line without its
-    newline that cannot be read was cut by a stop: it is left out with a warning.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; has the run begun?")
-    lines = path.read_text("utf-8").split("\n")
-    records: dict[float, dict[str, float]] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            record = {name: float(value) for name, value in json.loads(line).items()}
-            records[record["step"]] = record
-        except (ValueError, TypeError, KeyError, AttributeError):
-            if number == len(lines):
-                warnings.warn(f"{path}:{number}: the last line is cut short; left out", stacklevel=2)
-                continue
-            raise ValueError(f"{path}:{number}: want a JSON object of numbers with a step") from None
-    if not records:
-        raise ValueError(f"{path}: no steps were logged")
-    return [records[step] for step in sorted(records)]

@@ -10,6 +10,8 @@ from pretrain.encoder import Encoder, EncoderShape, HuggingFaceModel, Reads, rea
 from pretrain.objectives import published_teacher_layer
 from pretrain.relations import relation_loss
 
+MAX_RELATION_HEADS = 48  # MiniLMv2's for base models
+
 
 @torch.no_grad()
 def heldout_relation_losses(
@@ -18,13 +20,14 @@ def heldout_relation_losses(
     """Mean of QQ + KK + VV (MiniLMv2 equation 8) from the teacher to each model's last layer, by name.
 
     Models run in eval mode and in bfloat16 where autocast does so; `batches` are [B, L], at least one.
-    R is the largest number of relation heads that divides every width, so that the models can be compared.
+    R is the largest number of relation heads up to 48 that divides every width, so that the models can be compared.
     """
     encoders = {name: _last_layer_reader(model) for name, model in models.items()}
     target = EncoderShape.of(teacher.config)
     layer = published_teacher_layer(target)
     source = Encoder(teacher.eval(), Reads(projections=frozenset({layer})))
-    num_heads = math.gcd(target.hidden_size, *(one.shape.hidden_size for one in encoders.values()))
+    width = math.gcd(target.hidden_size, *(one.shape.hidden_size for one in encoders.values()))
+    num_heads = max(heads for heads in range(1, MAX_RELATION_HEADS + 1) if width % heads == 0)
     sums, count = dict.fromkeys(models, 0.0), 0
     for batch in batches:
         batch, count = without_padding(batch), count + 1

@@ -2,6 +2,7 @@
 
 import math
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,7 +20,7 @@ class Metrics:
     def __init__(self, run: Path, total_steps: int, tokens_per_step: int, step: int = 0) -> None:
         run.mkdir(parents=True, exist_ok=True)
         self.path = run / "metrics.jsonl"
-        kept = [line for line in _read_lines(self.path) if line["step"] <= step]
+        kept = [line for line in read_metrics(run) if line["step"] <= step] if self.path.is_file() and step else []
         self.path.write_bytes(b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in kept))
         self._file = self.path.open("ab")
         self._tensorboard = SummaryWriter(run / "tensorboard", purge_step=step + 1)
@@ -59,21 +60,32 @@ class Metrics:
 
 
 def read_metrics(run: Path) -> list[dict[str, float]]:
-    """The logged steps of a run, oldest first; ValueError when there are none."""
-    lines = _read_lines(run / "metrics.jsonl")
-    if not lines:
-        raise ValueError(f"{run}: no logged step in metrics.jsonl")
-    return lines
+    """The logged steps of a run by step, the last record of each.
 
-
-def _read_lines(path: Path) -> list[dict[str, float]]:
-    lines = []
-    for line in path.read_bytes().splitlines() if path.is_file() else []:
+    ValueError naming file and line where one is broken, or where there is none. A last line without its newline that
+    cannot be read was cut by a kill: it is left out with a warning.
+    """
+    path = run / "metrics.jsonl"
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; has the run begun?")
+    lines = path.read_text("utf-8").split("\n")
+    records: dict[float, dict[str, float]] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
-            lines.append(orjson.loads(line))
-        except orjson.JSONDecodeError:
-            break  # a kill cut the last line
-    return lines
+            record = orjson.loads(line)
+            if not all(isinstance(value, int | float) for value in record.values()):
+                raise TypeError
+            records[record["step"]] = record
+        except (ValueError, TypeError, KeyError, AttributeError):
+            if number == len(lines):
+                warnings.warn(f"{path}:{number}: the last line is cut short; left out", stacklevel=2)
+                continue
+            raise ValueError(f"{path}:{number}: want a JSON object of numbers with a step") from None
+    if not records:
+        raise ValueError(f"{path}: no steps were logged")
+    return [records[step] for step in sorted(records)]
 
 
 def require_finite(values: Mapping[str, float], step: int) -> None:

@@ -31,6 +31,9 @@ class Objective(nn.Module):
         """Unweighted loss terms by metric name, float32 scalars; mask is bool [B, L]."""
         raise NotImplementedError
 
+    def start_from(self, basis: Tensor) -> None:
+        """Start where the student does: `basis` [D_teacher, D_student] made its embeddings of the teacher's."""
+
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """The weighted sum that is trained on."""
         return self.weight * torch.stack(list(terms.values())).sum()
@@ -97,8 +100,10 @@ def published_teacher_layer(teacher: EncoderShape) -> int:
 class HiddenStatesConfig(BaseModel):
     """Hidden states of mapped layers through a projection, TinyBERT equations 8 and 9 (arXiv:1909.10351).
 
-    Deviation: with `normalize_targets` the teacher's states are layer-normalised first (no gain, no bias), so that the
-    few very large dimensions of some encoders do not own the loss.
+    Deviations: with `normalize_targets` the teacher's states are layer-normalised first (no gain, no bias), so that the
+    few very large dimensions of some encoders do not own the loss. And the projections do not start random but at the
+    map between the two models' embeddings, the identity for equal widths: a random one turns the student's space away
+    from the one that its embeddings live in, and short runs then end with worse vectors than they began with.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -142,6 +147,14 @@ class HiddenStates(Objective):
         self.projections = nn.ModuleList(nn.Linear(student.hidden_size, teacher.hidden_size) for _ in range(count))
         self.teacher_reads = Reads(hidden_states=frozenset(layer for _, layer in self.pairs))
         self.student_reads = Reads(hidden_states=frozenset(layer for layer, _ in self.pairs))
+
+    @torch.no_grad()
+    def start_from(self, basis: Tensor) -> None:
+        """Every projection starts as the map back from the student's space."""
+        for projection in self.projections:
+            assert isinstance(projection, nn.Linear)
+            projection.weight.copy_(basis)
+            projection.bias.zero_()
 
     def forward(self, teacher: Features, student: Features, mask: Tensor) -> dict[str, Tensor]:
         """Mean squared error of every mapped layer, named by the student's layer."""

@@ -90,6 +90,24 @@ def nearest_neighbour_accuracy(
     return accuracy, math.sqrt(accuracy * (1 - accuracy) / len(predicted))
 
 
+def retrieval_accuracy(query_vectors: torch.Tensor, document_vectors: torch.Tensor) -> tuple[float, float]:
+    """Share of queries [N, D] whose nearest document [N, D] is their own, and its standard error.
+
+    Query i belongs to document i. Both sides are centred by their own mean and normalised. ValueError for sizes that do
+    not match or fewer than two pairs.
+    """
+    if query_vectors.shape != document_vectors.shape or len(query_vectors) < 2:
+        shapes = f"queries are {tuple(query_vectors.shape)}, documents {tuple(document_vectors.shape)}"
+        raise ValueError(f"{shapes}; want as many, at least 2")
+    query, document = (
+        torch.nn.functional.normalize(vectors.float() - vectors.float().mean(dim=0))
+        for vectors in (query_vectors, document_vectors)
+    )
+    found = (query @ document.T).argmax(dim=1) == torch.arange(len(query))
+    accuracy = found.float().mean().item()
+    return accuracy, math.sqrt(accuracy * (1 - accuracy) / len(query))
+
+
 def check_sizes(
     train_vectors: torch.Tensor,
     train_labels: Sequence[int | str],
@@ -161,8 +179,3 @@ def median_speed(seconds: Mapping[int, Sequence[float]]) -> dict[str, float]:
         "milliseconds_per_text": 1e3 * statistics.median(seconds[1][1:]),
         "texts_per_second": 32 / statistics.median(seconds[32][1:]),
     }
-
-
-def model_cost(model: torch.nn.Module, tokenizer: Any, texts: Sequence[str]) -> dict[str, float]:
-    """`compare_cost` of one model."""
-    return compare_cost({"model": (model, tokenizer)}, texts)["model"]

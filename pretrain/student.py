@@ -131,11 +131,16 @@ def build_student(config: StudentConfig, teacher: HuggingFaceModel, seed: int) -
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         model = AutoModel.from_config(student_model_config(config, teacher.config), dtype=torch.float32)
+        student = Student(config, model, EncoderShape.of(teacher.config))
         if config.init.embeddings == "teacher":
-            _take_embeddings(model, teacher)
+            basis = _take_embeddings(model, teacher)
+            if basis.shape == (teacher.config.hidden_size, config.hidden_size):  # not where embeddings are factorised
+                for objective in student.objectives:
+                    assert isinstance(objective, Objective)
+                    objective.start_from(basis)
         if isinstance(config.init.layers, list):
             _copy_layers(model, teacher, config.init.layers)
-        return Student(config, model, EncoderShape.of(teacher.config))
+        return student
 
 
 def student_model_config(config: StudentConfig, teacher: Any) -> Any:
@@ -152,23 +157,31 @@ def student_model_config(config: StudentConfig, teacher: Any) -> Any:
 
 
 @torch.no_grad()
-def _take_embeddings(model: HuggingFaceModel, teacher: HuggingFaceModel) -> None:
-    """Word, position and type embeddings of the teacher, in the student's width.
+def _take_embeddings(model: HuggingFaceModel, teacher: HuggingFaceModel) -> Tensor:
+    """Word, position and type embeddings of the teacher, in the student's width; returns the map [D, width].
 
     A narrower student takes their coordinates on the principal components of the word embeddings, a wider one the
     same vectors rotated into its space. With equal widths they are copied, normalisation included; otherwise that
     starts at the identity, since a rotation and an elementwise gain do not commute.
     """
     source, target = teacher.embeddings, model.embeddings
-    words, width = source.word_embeddings.weight, target.word_embeddings.embedding_dim
-    same, narrower = width == words.shape[1], width < words.shape[1]
-    basis = None if same else principal_components(words, width) if narrower else random_rotation(words.shape[1], width)
+    basis = embedding_basis(source.word_embeddings.weight, target.word_embeddings.embedding_dim)
+    same = basis.shape[0] == basis.shape[1]
     for name, table in target.named_children():
         if isinstance(table, nn.Embedding):
             weight = getattr(source, name).weight
-            table.weight.copy_(weight if basis is None else weight @ basis)
+            table.weight.copy_(weight if same else weight @ basis)
         elif same and isinstance(table, nn.LayerNorm):
             table.load_state_dict(getattr(source, name).state_dict())
+    return basis
+
+
+def embedding_basis(vectors: Tensor, width: int) -> Tensor:
+    """Map [D, width] from vectors [N, D]: principal components, a random rotation where wider, the identity."""
+    dimensions = vectors.shape[1]
+    if width == dimensions:
+        return torch.eye(width)
+    return principal_components(vectors, width) if width < dimensions else random_rotation(dimensions, width)
 
 
 def principal_components(vectors: Tensor, num_components: int) -> Tensor:

@@ -37,6 +37,8 @@ def load_teacher_model(path: str) -> HuggingFaceModel:
 
 
 def _from_pretrained(auto_class: Any, path: str, **options: Any) -> Any:
+    if not Path(path).exists() and (path.startswith((".", "/", "~")) or path.count("/") > 1):
+        raise ValueError(f"teacher.path: there is no folder {path!r}")  # and no hub id looks like that: do not ask
     try:
         return auto_class.from_pretrained(path, **options)
     except (OSError, ValueError) as error:

@@ -9,9 +9,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from corpus.builder import build_corpus
+from corpus.manifest import load_manifest
+from corpus.settings import CorpusConfig
 from launch.demo_teacher import build_tokenizer, save_tokenizer
-from launch.report import build_report, chance_accuracy, duration, main, read_labelled, read_models
-from launch.report_run import read_run
+from launch.report import chance_accuracy, duration, main
+from launch.report_models import measure_heldout, read_labelled, read_models, read_pairs
 from tests.launch.tiny_e5 import PIECES, SCORES
 
 STEPS = [
@@ -47,7 +50,7 @@ def workplace(tmp_path_factory) -> Path:
         (root / f"labels/{name}.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     for name, layers, width in (("big", 2, 16), ("small", 1, 8)):
         sizes = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": 2}
-        sizes |= {"vocab_size": len(PIECES), "intermediate_size": 16, "max_position_embeddings": 64}
+        sizes |= {"vocab_size": len(PIECES), "intermediate_size": 16, "max_position_embeddings": 128}
         config = BertConfig(**sizes, pad_token_id=1)
         BertModel(config, add_pooling_layer=name == "big").save_pretrained(root / name)
         save_tokenizer(build_tokenizer(PIECES, SCORES), 64, root / name)
@@ -95,12 +98,45 @@ def test_page_and_json_hold_the_same_numbers(workplace, tmp_path, capsys):
     assert "Training loss of small" in page and "Held-out" not in page and "two cores" in page
 
 
-def test_a_held_out_loss_fills_its_column_for_the_models_that_have_one(workplace):
-    labels = [read_labelled(workplace / f"labels/{name}.jsonl") for name in ("train", "dev")]
-    models = read_models([f"teacher={workplace / 'big'}", f"small={workplace / 'small'}"])
-    report, page = build_report(read_run(workplace / "run"), models, *labels, {"small": 1.5})
-    assert [model.get("heldout_relation_loss") for model in report["models"]] == [None, 1.5]
-    assert "Held-out relation loss" in page and "1.500" in page
+@pytest.fixture(scope="module")
+def heldout(workplace) -> Path:
+    """A corpus of the models' own tokenizer, with the documents it was made of beside it."""
+    documents = [{"title": "天地人"[i % 3] * (1 + i % 4), "text": "天地人人地"[i % 5 :] * 20} for i in range(9)]
+    text = "".join(json.dumps(document, ensure_ascii=False) + "\n" for document in documents)
+    (workplace / "documents.jsonl").write_text(text, "utf-8")
+    source = {
+        "name": "held",
+        "format": "jsonl",
+        "inputs": [str(workplace / "documents.jsonl")],
+        "text_fields": ["text"],
+    }
+    state = {"sources": [source], "tokenizer": str(workplace / "big"), "output": str(workplace / "heldout")}
+    build_corpus(CorpusConfig.model_validate(state, strict=False))
+    return workplace / "heldout"
+
+
+def test_retrieval_and_held_out_loss_fill_their_columns(workplace, tmp_path, heldout):
+    more = {"heldout": str(heldout), "documents": str(workplace / "documents.jsonl")}
+    assert main(arguments(workplace, tmp_path / "report.html", **more)) == 0
+    teacher, small = json.loads((tmp_path / "report.json").read_text("utf-8"))["models"]
+    assert teacher["heldout_relation_loss"] == pytest.approx(0, abs=1e-5) and small["heldout_relation_loss"] > 1e-5
+    assert 0 <= small["retrieval"] <= 1
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "Title finds its text" in page and "titles of 9 held-out documents" in page
+
+
+def test_a_held_out_corpus_of_another_tokenizer_is_refused(workplace, heldout, monkeypatch):
+    monkeypatch.setattr("launch.report_models.tokenizer_fingerprint", lambda tokenizer: "another")
+    with pytest.raises(ValueError, match="heldout: was built with another tokenizer than the first model's"):
+        measure_heldout(read_models([f"a={workplace / 'big'}"]), load_manifest(heldout))
+
+
+@pytest.mark.parametrize(("text", "message"), [("[1]", "pairs.jsonl:1: want"), (None, "cannot be read: No such file")])
+def test_faulty_documents_are_named(tmp_path, text, message):
+    if text:
+        (tmp_path / "pairs.jsonl").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_pairs(tmp_path / "pairs.jsonl")
 
 
 def test_models_are_read_in_float32_without_pooler(workplace):
@@ -125,14 +161,14 @@ def test_models_are_read_in_float32_without_pooler(workplace):
 )
 def test_a_wrong_model_is_one_line(workplace, tmp_path, capsys, models, message):
     output = tmp_path / "report.html"
-    assert main(arguments(workplace, output, models=models.format(root=workplace))) == 1
+    assert main(arguments(workplace, output, models=models.format(root=workplace))) == 2
     error = capsys.readouterr().err
     assert message in error and error.startswith("report: ") and error.count("\n") == 1
     assert not output.exists()
 
 
 def test_a_run_that_is_not_there_is_one_line(workplace, tmp_path, capsys):
-    assert main(arguments(workplace, tmp_path / "report.html", run=str(tmp_path / "none"))) == 1
+    assert main(arguments(workplace, tmp_path / "report.html", run=str(tmp_path / "none"))) == 2
     assert re.fullmatch(r"report: .*none: no such run folder\n", capsys.readouterr().err)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.report_run import Run, read_metrics, read_run
+from launch.report_run import Run, read_run
 
 CONFIG = {"students": [{"name": "b"}, {"name": "a"}], "teacher": {"path": "t"}}
 
@@ -48,21 +48,6 @@ def test_loss_terms_are_the_student_s_own_with_the_total_first():
     run = Run([{"step": 1.0, **dict.fromkeys(names, 1.0)}], CONFIG, {})
     assert run.loss_terms("b") == ["b/loss", "b/hidden/0", "b/relation/value"]
     assert run.loss_terms("a") == []
-
-
-def test_a_last_line_cut_by_a_stop_is_left_out_with_a_warning(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\n{"step": 2, "a/lo')
-    with pytest.warns(UserWarning, match=r"metrics\.jsonl:2: the last line is cut short; left out"):
-        assert read_metrics(path) == [{"step": 1.0}]
-
-
-@pytest.mark.parametrize("line", ['{"step": 2, "a/lo', "[2]", '"step"', '{"loss": 1}', '{"step": 1, "loss": "x"}'])
-def test_a_broken_line_is_named(tmp_path, line):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')
-    with pytest.raises(ValueError, match=r"metrics\.jsonl:2: want a JSON object of numbers with a step"):
-        read_metrics(path)
 
 
 def test_a_run_without_steps_is_an_error(tmp_path):

@@ -19,15 +19,26 @@ def test_a_resumed_run_drops_what_came_after_its_checkpoint(tmp_path):
     assert [line["step"] for line in read_metrics(tmp_path)] == [2, 4, 6, 8]
 
 
-def test_a_line_cut_by_a_kill_is_dropped(tmp_path):
-    write(tmp_path, [2, 4])
+def test_a_last_line_cut_by_a_stop_is_left_out_with_a_warning(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_bytes(path.read_bytes()[:-5])
-    assert [line["step"] for line in read_metrics(tmp_path)] == [2]
+    path.write_text('{"step": 1}\n{"step": 2, "a/lo')
+    with pytest.warns(UserWarning, match=r"metrics\.jsonl:2: the last line is cut short; left out"):
+        assert read_metrics(tmp_path) == [{"step": 1.0}]
 
 
-def test_no_metrics_is_an_error_with_the_run(tmp_path):
-    with pytest.raises(ValueError, match=r"no logged step in metrics.jsonl"):
+@pytest.mark.parametrize("line", ['{"step": 2, "a/lo', "[2]", '"step"', '{"loss": 1}', '{"step": 1, "loss": "x"}'])
+def test_a_broken_line_is_named(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl:2: want a JSON object of numbers with a step"):
+        read_metrics(tmp_path)
+
+
+def test_no_metrics_is_an_error_with_the_file(tmp_path):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl: no such file; has the run begun\?"):
+        read_metrics(tmp_path)
+    write(tmp_path, [])
+    with pytest.raises(ValueError, match=r"metrics\.jsonl: no steps were logged"):
         read_metrics(tmp_path)
 
 

@@ -13,9 +13,9 @@ from pretrain.probe import (
     compare_cost,
     masked_mean,
     mean_pooled,
-    model_cost,
     model_size,
     nearest_neighbour_accuracy,
+    retrieval_accuracy,
 )
 
 CHARACTERS = "天地人山水火风雨"
@@ -203,9 +203,17 @@ def test_models_take_turns_on_one_thread(model, tokenizer):
         assert cost["texts_per_second"] * cost["milliseconds_per_text"] > 100
 
 
-def test_cost_of_one_model_has_the_same_keys(model, tokenizer):
-    assert model_cost(model, tokenizer, TEXTS).keys() == {
-        *model_size(model),
-        "milliseconds_per_text",
-        "texts_per_second",
-    }
+def test_retrieval_finds_each_query_s_own_document():
+    generator = torch.Generator().manual_seed(0)
+    documents = torch.randn(40, 8, generator=generator)
+    queries = 3 * documents + 0.1 * torch.randn(40, 8, generator=generator) + 5  # a shift of all queries is no matter
+    assert retrieval_accuracy(queries, documents) == (1.0, 0.0)
+    swapped = queries[[1, 0, *range(2, 40)]]
+    accuracy, error = retrieval_accuracy(swapped, documents)
+    assert accuracy == pytest.approx(38 / 40) and error == pytest.approx((0.95 * 0.05 / 40) ** 0.5)
+
+
+@pytest.mark.parametrize("shapes", [((3, 4), (2, 4)), ((3, 4), (3, 5)), ((1, 4), (1, 4))])
+def test_retrieval_wants_as_many_queries_as_documents(shapes):
+    with pytest.raises(ValueError, match=r"queries are .*, documents .*; want as many, at least 2"):
+        retrieval_accuracy(*(torch.zeros(shape) for shape in shapes))

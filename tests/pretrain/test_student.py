@@ -56,6 +56,21 @@ def test_equal_widths_copy_and_wider_ones_rotate():
     torch.testing.assert_close(wider @ wider.T, words @ words.T, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("width", [12, 24, 32])
+def test_projections_start_at_the_map_between_the_embeddings(width):
+    model = teacher_model()
+    student = build_student(student_config(hidden_size=width), model, seed=0)
+    small, words = student.encoder.model.embeddings.word_embeddings.weight, model.embeddings.word_embeddings.weight
+    for projection in student.objectives[1].projections:
+        basis = projection.weight
+        torch.testing.assert_close(words @ basis, small, rtol=1e-4, atol=1e-5)
+        narrow = basis.T @ basis if width <= 24 else basis @ basis.T
+        torch.testing.assert_close(narrow, torch.eye(min(width, 24)), atol=1e-5, rtol=0)
+        assert not projection.bias.any()
+    scratch = build_student(student_config(hidden_size=width, init={"embeddings": "scratch"}), model, seed=0)
+    assert scratch.objectives[1].projections[0].bias.any()
+
+
 def test_layers_are_copied_as_listed():
     model = teacher_model()
     config = student_config(hidden_size=24, intermediate_size=32, init={"layers": [2, 4]})

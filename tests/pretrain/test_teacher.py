@@ -41,6 +41,8 @@ def test_a_teacher_is_read_from_its_folder(tmp_path):
 
 
 def test_a_teacher_that_is_not_there(tmp_path):
+    with pytest.raises(ValueError, match=r"teacher.path: there is no folder '\./nowhere'"):
+        read_teacher_shape("./nowhere")
     with pytest.raises(ValueError, match=r"teacher.path: no teacher could be loaded from folder '.*': "):
         read_teacher_shape(str(tmp_path))
     with pytest.raises(ValueError, match=r"teacher.path: no teacher could be loaded from folder or hub id 'no/such': "):

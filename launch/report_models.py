@@ -1,0 +1,159 @@
+"""The models of a report and what is measured of them: probes without training, cost, held-out relation loss."""
+
+import json
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from transformers import AutoModel, AutoTokenizer
+
+from corpus.manifest import Manifest
+from corpus.stream import RowStream
+from corpus.tokenizer import tokenizer_fingerprint
+from pretrain.heldout import heldout_relation_losses
+from pretrain.probe import compare_cost, mean_pooled, nearest_neighbour_accuracy, retrieval_accuracy
+
+MAX_TOKENS = 64
+NUM_NEIGHBOURS = 10
+
+MAX_DOCUMENTS = 1000
+HELDOUT_BATCHES, HELDOUT_ROWS, HELDOUT_ROW_TOKENS = 16, 32, 128
+
+Labelled = tuple[list[str], list[int | str]]
+Pairs = tuple[list[str], list[str]]
+Models = dict[str, tuple[Any, Any]]
+
+
+def read_labelled(path: Path) -> Labelled:
+    """(texts, labels) of a file of {"text", "label"} lines. ValueError naming file and line."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file of labelled texts")
+    texts: list[str] = []
+    labels: list[int | str] = []
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                record = json.loads(line)
+                text, label = record["text"], record["label"]
+            except (ValueError, TypeError, KeyError):
+                text = label = None
+            if not isinstance(text, str) or not isinstance(label, int | str):
+                raise ValueError(f'{path}:{number}: want {{"text": ..., "label": ...}}')
+            texts.append(text)
+            labels.append(label)
+    if not texts:
+        raise ValueError(f"{path}: no labelled texts")
+    return texts, labels
+
+
+def read_pairs(path: Path) -> Pairs:
+    """(titles, texts) of the first documents of a {"title", "text"} file. ValueError naming file and line."""
+    titles, texts = [], []
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                record = json.loads(line)
+                titles.append(str(record["title"]))
+                texts.append(str(record["text"]))
+                if number == MAX_DOCUMENTS:
+                    break
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(f'{path}:{number}: want {{"title": ..., "text": ...}}') from None
+    return titles, texts
+
+
+def read_models(arguments: list[str]) -> Models:
+    """`{name: (model, tokenizer)}` of `NAME=FOLDER` arguments, float32, without a pooler (no probe needs it).
+
+    ValueError for an argument of another form, a name given twice, or a folder without model and tokenizer.
+    """
+    models: Models = {}
+    for argument in arguments:
+        name, found, folder = argument.partition("=")
+        if not (name and found and folder) or name in models:
+            raise ValueError(f"--models {argument}: want NAME=FOLDER, each name once")
+        try:
+            models[name] = read_model(Path(folder))
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise ValueError(f"--models {argument}: {str(error).splitlines()[0]}") from error
+    return models
+
+
+def read_model(folder: Path) -> tuple[Any, Any]:
+    """(model, tokenizer) of a Hugging Face folder. ValueError where part of either is not there."""
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"no model in {folder} (it has no config.json)")
+    model, loaded = AutoModel.from_pretrained(folder, dtype="float32", output_loading_info=True)
+    missing = sorted(key for key in loaded["missing_keys"] if not key.startswith("pooler."))
+    if missing:  # transformers would go on with random numbers in their place
+        raise ValueError(f"{len(missing)} weights are not in {folder}, such as {missing[0]}")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if len(tokenizer) > model.config.vocab_size:
+        raise ValueError(f"{len(tokenizer)} tokens for {model.config.vocab_size} embeddings in {folder}")
+    if hasattr(model, "pooler"):
+        model.pooler = None
+    return model.eval(), tokenizer
+
+
+def probe_models(models: Models, train: Labelled, query: Labelled) -> dict[str, dict[str, float]]:
+    """`accuracy` and `standard_error` of each model's mean-pooled vectors."""
+    scores = {}
+    for name, (model, tokenizer) in models.items():
+        vectors = mean_pooled(
+            model,
+            tokenizer,
+            train[0] + query[0],
+            max_tokens=MAX_TOKENS,
+            autocast=True,
+            progress=f"probe {name}",
+        )
+        near, asked = vectors[: len(train[0])], vectors[len(train[0]) :]
+        result = nearest_neighbour_accuracy(near, train[1], asked, query[1], NUM_NEIGHBOURS)
+        scores[name] = dict(zip(("accuracy", "standard_error"), result, strict=True))
+    return scores
+
+
+def retrieve_documents(models: Models, pairs: Pairs) -> dict[str, dict[str, float]]:
+    """`retrieval` and `retrieval_error` of each model: titles asked among the texts."""
+    scores = {}
+    for name, (model, tokenizer) in models.items():
+        titles, texts = (
+            mean_pooled(model, tokenizer, side, max_tokens=MAX_TOKENS, autocast=True, progress=f"retrieval {name}")
+            for side in pairs
+        )
+        result = retrieval_accuracy(titles, texts)
+        scores[name] = dict(zip(("retrieval", "retrieval_error"), result, strict=True))
+    return scores
+
+
+def measure_heldout(models: Models, manifest: Manifest) -> dict[str, float]:
+    """Relation loss from the first model to each other one on the first rows of a held-out corpus."""
+    teacher, tokenizer = next(iter(models.values()))
+    if manifest.tokenizer.fingerprint != tokenizer_fingerprint(tokenizer):
+        raise ValueError(f"{manifest.folder}: was built with another tokenizer than the first model's")
+    with closing(RowStream(manifest, HELDOUT_ROW_TOKENS, seed=0).batches(0, HELDOUT_ROWS)) as batches:
+        rows = tqdm(islice(batches, HELDOUT_BATCHES), "held-out rows", HELDOUT_BATCHES, leave=False)
+        return heldout_relation_losses(teacher, {name: model for name, (model, _) in models.items()}, rows)
+
+
+def measure_models(
+    models: Models, train: Labelled, query: Labelled, pairs: Pairs | None = None, heldout: Manifest | None = None
+) -> list[dict[str, Any]]:
+    """A row of numbers for each model; retrieval and the held-out loss only where there is what they need."""
+    scores = probe_models(models, train, query)
+    found = retrieve_documents(models, pairs) if pairs else {}
+    costs = compare_cost(models, query[0], max_tokens=MAX_TOKENS)
+    # Last: reading relations changes the attention that the models run with.
+    losses = measure_heldout(models, heldout) if heldout else {}
+    rows = []
+    for name, (model, _) in models.items():
+        row = {"name": name, "num_layers": model.config.num_hidden_layers, "hidden_size": model.config.hidden_size}
+        row |= costs[name] | scores[name] | found.get(name, {})
+        if name in losses:
+            row["heldout_relation_loss"] = losses[name]
+        rows.append(row)
+    return rows
