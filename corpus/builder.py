@@ -8,6 +8,7 @@ import errno
 import fcntl
 import re
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,7 @@ from corpus.manifest import (
 from corpus.packing import encode_unit
 from corpus.plan import Plan, build_plan, load_plan, save_plan
 from corpus.settings import CorpusConfig, SourceSettings
-from corpus.tokenizer import load_tokenizer
+from corpus.tokenizer import UnequalIds, load_tokenizer
 from corpus.unit import read_unit
 
 _OURS = re.compile(r"(lock|plan\.json|matched|corpus|(read|encoded)-\d+)(\..*partial)?")
@@ -59,8 +60,20 @@ def build_corpus(config: CorpusConfig, num_workers: int | None = None) -> tuple[
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         _run("reading", read_unit, plan, work, workers)
         match_units(plan, work)
-        _run("encoding", encode_unit, plan, work, workers)
+        try:
+            _run("encoding", encode_unit, plan, work, workers)
+        except UnequalIds as error:
+            plan = _without_fast_path(plan, work, error)
+            _run("encoding", encode_unit, plan, work, workers)
         return finish_corpus(config), True
+
+
+def _without_fast_path(plan: Plan, work: Path, error: UnequalIds) -> Plan:
+    """The same plan by the tokenizer alone: what other units were encoded to counts no more."""
+    warnings.warn(f"{error}; every unit is encoded by the tokenizer itself, which is slower", stacklevel=3)
+    plan = plan.model_copy(update={"fast_tokenizing": False})
+    save_plan(plan, work)
+    return plan
 
 
 def _run(what: str, step: Step, plan: Plan, work: Path, num_workers: int) -> None:
@@ -120,7 +133,11 @@ def run_unit(config: CorpusConfig, step: Step, index: int) -> None:
     if not 0 <= index < len(plan.units):
         raise ValueError(f"there is no unit {index}; the plan has 0 to {len(plan.units) - 1}")
     with _disk_watched(work):
-        step(plan, work, index, lambda _: None)
+        try:
+            step(plan, work, index, lambda _: None)
+        except UnequalIds as error:
+            _without_fast_path(plan, work, error)
+            raise ValueError(f"{error}; run --encode-unit again for every unit: they now use the tokenizer") from error
 
 
 def load_plan_of(config: CorpusConfig) -> Plan:

@@ -78,14 +78,15 @@ def load_encoded_unit(plan: Plan, work: Path, index: int) -> EncodedUnit | None:
 
 def _key(plan: Plan, work: Path, index: int) -> str:
     drops = load_drops(work, index)
-    state = [plan.key(index), plan.tokenizer.fingerprint, *map(str, drops.items())]
+    state = [plan.key(index), plan.tokenizer.fingerprint, str(plan.fast_tokenizing), *map(str, drops.items())]
     return xxhash.xxh3_128_hexdigest(" ".join(state).encode())
 
 
 def encode_unit(plan: Plan, work: Path, index: int, on_bytes: Callable[[int], Any]) -> EncodedUnit:
     """Tokenises and packs a unit that was read and compared. `on_bytes` hears of progress, in bytes as stored.
 
-    Raises ValueError if it was not read or compared yet, or if the tokenizer has changed.
+    Raises ValueError if it was not read or compared yet, or if the tokenizer has changed; UnequalIds where the fast
+    path of tokenising turns out wrong: then no unit may be encoded by it.
     """
     if done := load_encoded_unit(plan, work, index):
         return done
@@ -122,7 +123,7 @@ def _kept(spool: Spool, drops: dict[int, Reason], ledger: Ledger) -> Iterator[li
 
 
 def _encode_batch(documents: list[tuple[str, str]], plan: Plan, ledger: Ledger) -> Iterator[np.ndarray]:
-    encoder = _encoder(plan.tokenizer.name, plan.tokenizer.fingerprint)
+    encoder = _encoder(plan.tokenizer.name, plan.tokenizer.fingerprint, plan.fast_tokenizing)
     for (label, text), ids in zip(documents, encoder.encode([text for _, text in documents]), strict=True):
         if not len(ids):
             ledger.reject(Reason.NO_TOKENS, label)
@@ -134,9 +135,9 @@ def _encode_batch(documents: list[tuple[str, str]], plan: Plan, ledger: Ledger) 
 
 
 @functools.lru_cache(maxsize=1)
-def _encoder(name: str, fingerprint: str) -> TextEncoder:
+def _encoder(name: str, fingerprint: str, fast: bool) -> TextEncoder:
     """The plan's tokenizer, loaded once a process."""
     tokenizer = load_tokenizer(name)
     if tokenizer_fingerprint(tokenizer) != fingerprint:
         raise ValueError(f"tokenizer {name!r}: is not the one that the build was planned with")
-    return TextEncoder(tokenizer)
+    return TextEncoder(tokenizer, fast=fast)

@@ -45,12 +45,16 @@ class Unit(Record):
 
 
 class Plan(Record):
-    """All units in the order of the corpus. `tests` are the files of each test set of the configuration."""
+    """All units in the order of the corpus. `tests` are the files of each test set of the configuration.
+
+    `fast_tokenizing` ends for the whole build where the fast path was once found unequal to the tokenizer.
+    """
 
     config: CorpusConfig
     tokenizer: TokenizerRecord
     units: tuple[Unit, ...]
     tests: tuple[tuple[Segment, ...], ...]
+    fast_tokenizing: bool = True
 
     def key(self, index: int) -> str:
         """Another for a unit whose documents may be others: its bytes, how they are read, what is kept out."""

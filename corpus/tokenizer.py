@@ -8,12 +8,17 @@ import numpy as np
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from corpus.wordpiece import WordPieceTable, is_wordpiece
+
 # Scripts, widths, case, digits, marks, spaces, an emoji sequence, a Han character beyond the basic plane.
 _PROBE = (
     "知识蒸馏：用２０２４年的大模型，教小模型。“引号”——破折号……ＡＢＣ ｘｙｚ",
     "Distilling Café naïve HELLO  world's 3.14159 1,000,000 foo_bar@example.com",
     "㈱ ① ﬁ ½ é e\u0301 ｶﾞ 한국어 русский العربية 👩‍👩‍👧 𠮷野家 龘\n第二行\t制表",
 )
+# Of every so many texts of a call one is tokenised twice, a few tenths of a per cent of all text
+_SAMPLE_EVERY = 256
+_SAMPLE_CHARACTERS = 1000
 _REQUIRED = ("cls", "sep", "pad", "unk")
 
 
@@ -43,18 +48,45 @@ def special_token_ids(tokenizer: Any) -> dict[str, int | None]:
     return {token: getattr(tokenizer, f"{token}_token_id") for token in (*_REQUIRED, "mask")}
 
 
-class TextEncoder:
-    """Ids of plain text. No special id but unknown ever comes out, whatever the text spells."""
+class UnequalIds(Exception):
+    """The fast path and the tokenizer disagree on a text: whatever the fast path gave must be thrown away."""
 
-    def __init__(self, tokenizer: Any) -> None:
+
+class TextEncoder:
+    """Ids of plain text. No special id but unknown ever comes out, whatever the text spells.
+
+    Chinese WordPiece goes through a table that gives the same ids many times faster, unless `fast` is False.
+    """
+
+    def __init__(self, tokenizer: Any, *, fast: bool = True) -> None:
         self.num_tokens = len(tokenizer)
         self.dtype = np.dtype(np.uint16 if self.num_tokens <= 1 << 16 else np.uint32)
-        self._backend = _without_special_spellings(tokenizer)
+        self.backend = _without_special_spellings(tokenizer)
+        self._table = WordPieceTable(self.backend, self.dtype) if fast and is_wordpiece(self.backend) else None
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
-        """One array of ids a text, without special tokens and never cut. Texts are normalised already."""
-        encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        """One array of ids a text, without special tokens and never cut. Texts are normalised already.
+
+        Raises UnequalIds where the fast path is not the tokenizer's equal on a sample of the texts.
+        """
+        if self._table is None:
+            return self._encode_slowly(texts)
+        sample = [_excerpt(text, index) for index, text in enumerate(texts) if index % _SAMPLE_EVERY == 0]
+        pairs = zip(sample, self._table.encode(sample), self._encode_slowly(sample), strict=True)
+        for text, ids, expected in pairs:
+            if not np.array_equal(ids, expected):
+                raise UnequalIds(f"the fast path for WordPiece gives other ids than the tokenizer for {text[:40]!r}")
+        return self._table.encode(texts)
+
+    def _encode_slowly(self, texts: list[str]) -> list[np.ndarray]:
+        encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(encoding.ids, dtype=self.dtype) for encoding in encodings]
+
+
+def _excerpt(text: str, index: int) -> str:
+    """A piece of the text short enough to be tokenised twice, not always its beginning."""
+    start = index * _SAMPLE_CHARACTERS % max(len(text) - _SAMPLE_CHARACTERS, 1)
+    return text[start : start + _SAMPLE_CHARACTERS]
 
 
 def _without_special_spellings(tokenizer: Any) -> Tokenizer:
@@ -88,6 +120,6 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     Covers every token by id, the special ids, and the ids of a probe text, so another normaliser shows too.
     """
     tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    probe = [ids.tolist() for ids in TextEncoder(tokenizer).encode(list(_PROBE))]
+    probe = [ids.tolist() for ids in TextEncoder(tokenizer, fast=False).encode(list(_PROBE))]
     state = [tokens, sorted(special_token_ids(tokenizer).items()), probe]
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()

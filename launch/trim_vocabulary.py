@@ -1,0 +1,164 @@
+"""Cuts a model's vocabulary to the pieces that a corpus uses: a multilingual teacher for Chinese students.
+
+python launch/trim_vocabulary.py --model FOLDER_OR_ID --corpus CORPUS_OR_MANIFEST --output OUT
+python launch/trim_vocabulary.py --model FOLDER_OR_ID --input PATH ... --format lines --output OUT
+
+The pieces that occur, single characters and special tokens stay, with their rows of the embeddings; the rest of the
+model is as it was. On sample text the tokens and all hidden states are compared, and must be equal to the bit.
+Sentencepiece (XLM-R) and WordPiece (BERT) vocabularies.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import argparse
+import copy
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from tqdm import tqdm
+from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerFast
+
+from corpus.manifest import load_manifest
+from corpus.shard import read_block
+from corpus.texts import read_texts
+from corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
+from corpus.trimming import check_same_pieces, count_corpus_pieces, count_pieces, kept_ids, trim_tokenizer
+from launch.output_folder import new_folder
+from launch.source_flags import add_source_flags, build_source
+
+_SAMPLE_TEXTS = 256
+_SAMPLE_ROWS = 16
+_SAMPLE_TOKENS = 128
+_TOKEN_IDS = [f"{name}_token_id" for name in ("pad", "bos", "eos", "cls", "sep", "mask", "unk", "decoder_start")]
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="folder or hub id of the model and its fast tokenizer")
+    parser.add_argument("--corpus", help="corpus built with the model's tokenizer: its folder or manifest")
+    add_source_flags(parser, required=False)
+    parser.add_argument("--output", type=Path, required=True, help="folder to write; must not exist")
+    options = parser.parse_args(arguments)
+    if bool(options.corpus) == bool(options.inputs):
+        parser.error("give either --corpus or --input")
+    if options.inputs and not options.format:
+        parser.error("--input needs --format")
+    return options
+
+
+def count_used(options: argparse.Namespace, tokenizer: Any) -> tuple[np.ndarray, list[str]]:
+    """How often each piece [V] occurs, and sample texts. ValueError for a corpus of another tokenizer."""
+    if not options.corpus:
+        sample: list[str] = []
+        texts = _sampled(tqdm(read_texts(build_source(options)), desc="counting", unit=" texts", disable=None), sample)
+        return count_pieces(tokenizer.backend_tokenizer, texts), sample
+    manifest = load_manifest(options.corpus)
+    if manifest.tokenizer.fingerprint != tokenizer_fingerprint(tokenizer):
+        raise ValueError(
+            f"{options.corpus}: was built with another tokenizer ({manifest.tokenizer.name}) than {options.model}'s"
+        )
+    ids, lengths, _ = read_block(manifest, 0)
+    documents = np.split(ids, np.cumsum(lengths)[:-1])[:_SAMPLE_TEXTS]
+    return count_corpus_pieces(manifest), [tokenizer.decode(document[:_SAMPLE_TOKENS]) for document in documents]
+
+
+def _sampled(texts: Iterator[str], sample: list[str]) -> Iterator[str]:
+    """The texts, the first of them kept in `sample`."""
+    for text in texts:
+        if len(sample) < _SAMPLE_TEXTS:
+            sample.append(text)
+        yield text
+
+
+def load_model(name: str) -> tuple[PreTrainedModel, set[str]]:
+    """The model with the head and in the precision it was saved with; names of weights that are not in it."""
+    try:
+        architectures = AutoConfig.from_pretrained(name).architectures or []
+        cls = getattr(transformers, architectures[0], AutoModel) if architectures else AutoModel
+        model, info = cls.from_pretrained(name, dtype="auto", output_loading_info=True)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"model {name!r}: cannot be loaded: {reason}") from error
+    return model.eval(), set(info["missing_keys"])
+
+
+def trim_model(model: PreTrainedModel, kept: np.ndarray) -> PreTrainedModel:
+    """The same model over the pieces of the old ids `kept`, in that order."""
+    modules = [model.get_input_embeddings(), model.get_output_embeddings()]
+    by_piece = {p.data_ptr() for module in modules if module is not None for p in module.parameters()}
+    rows = torch.from_numpy(kept)
+    state = {name: value[rows] if value.data_ptr() in by_piece else value for name, value in model.state_dict().items()}
+    config = copy.deepcopy(model.config)
+    config.vocab_size = len(kept)
+    new_ids = {old: new for new, old in enumerate(kept.tolist())}
+    for name in _TOKEN_IDS:
+        if getattr(config, name, None) is not None:
+            setattr(config, name, new_ids.get(getattr(config, name)))
+    small = type(model)(config).to(model.dtype)
+    small.load_state_dict(state)
+    return small.eval()
+
+
+@torch.no_grad()
+def check_same_states(model: PreTrainedModel, small: PreTrainedModel, ids: torch.Tensor, kept: np.ndarray) -> None:
+    """ValueError where a hidden state of `ids` [B, L], old ids, differs by one bit."""
+    new_ids = torch.from_numpy(np.searchsorted(kept, ids.numpy()))
+    before = model(input_ids=ids, output_hidden_states=True).hidden_states
+    after = small(input_ids=new_ids, output_hidden_states=True).hidden_states
+    for layer, (old, new) in enumerate(zip(before, after, strict=True)):
+        if not torch.equal(old, new):
+            most = float((old - new).abs().max())
+            raise ValueError(f"the cut model gives other hidden states from layer {layer} on, by up to {most:.3g}")
+
+
+def save_trimmed(options: argparse.Namespace, folder: Path) -> str:
+    """Writes the cut model and tokenizer into `folder`, checked; what was done in one line."""
+    tokenizer = load_tokenizer(options.model)
+    counts, sample = count_used(options, tokenizer)
+    kept = kept_ids(tokenizer.backend_tokenizer, counts)
+    backend = trim_tokenizer(tokenizer.backend_tokenizer, kept)
+    check_same_pieces(tokenizer.backend_tokenizer, backend, sample)
+    model, missing = load_model(options.model)
+    small = trim_model(model, kept)
+    rows = [tokenizer(text, truncation=True, max_length=_SAMPLE_TOKENS)["input_ids"] for text in sample[:_SAMPLE_ROWS]]
+    for row in rows:
+        check_same_states(model, small, torch.tensor([row]), kept)
+    names = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_max_length=tokenizer.model_max_length,
+        model_input_names=tokenizer.model_input_names,
+        **names,
+    ).save_pretrained(folder)
+    # The library fills what the folder lacks (a pooler, mostly) with random numbers: not to be passed off as weights
+    small.save_pretrained(folder, state_dict={n: v for n, v in small.state_dict().items() if n not in missing})
+    sizes = [f"{m.num_parameters() / 1e6:.1f}M" for m in (model, small)]
+    return (
+        f"vocabulary {len(counts):,} -> {len(kept):,}, parameters {sizes[0]} -> {sizes[1]}; "
+        f"{len(sample)} texts in the same tokens, {len(rows)} with the same hidden states"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code 0 with what was done on stdout, 1 with one line on stderr."""
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    options = parse_arguments(arguments)
+    try:
+        with new_folder(options.output) as folder:
+            done = save_trimmed(options, folder)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{options.output}: {done}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

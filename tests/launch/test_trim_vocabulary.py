@@ -1,0 +1,120 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertForMaskedLM, XLMRobertaConfig, XLMRobertaModel
+
+from corpus.vocabulary import BERT_SPECIAL, build_unigram, build_wordpiece, save_tokenizer
+from launch.trim_vocabulary import check_same_states, load_model, main, trim_model
+
+HAN = "天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏"
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+WORDS = ["lower", "##est", "newest", "low", "l", "##o"]
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory) -> Path:
+    """A masked-language model, so with output embeddings and their bias, whose special tokens are not the first."""
+    folder = tmp_path_factory.mktemp("bert")
+    pieces = ["newer", *BERT_SPECIAL[:1], *WORDS, *BERT_SPECIAL[1:], *HAN]
+    save_tokenizer(build_wordpiece(pieces, lowercase=True), 40, folder)
+    config = BertConfig(vocab_size=len(pieces) + 3, pad_token_id=1, max_position_embeddings=40, **SIZES)
+    torch.manual_seed(0)
+    model = BertForMaskedLM(config)
+    torch.nn.init.normal_(model.cls.predictions.bias)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def xlmr(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("xlmr")
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "▁", *HAN, "天地", "lower", "地玄", "<mask>"]
+    # 天地 wins over 地玄, and neither has the lowest score, which would keep it
+    scores = {"地玄": -11.0, "天": -12.0}
+    save_tokenizer(build_unigram(pieces, [scores.get(piece, -10.0) for piece in pieces]), 40, folder)
+    config = XLMRobertaConfig(vocab_size=len(pieces), pad_token_id=1, max_position_embeddings=42, **SIZES)
+    torch.manual_seed(0)
+    XLMRobertaModel(config).half().save_pretrained(folder)
+    return folder
+
+
+def run(model: Path, tmp_path: Path, text: str) -> int:
+    (tmp_path / "text").write_text(text, encoding="utf-8")
+    arguments = ["--model", str(model), "--input", str(tmp_path / "text"), "--format", "lines"]
+    return main([*arguments, "--output", str(tmp_path / "out")])
+
+
+def test_a_model_with_a_head_keeps_all_it_says_of_the_kept_pieces(bert, tmp_path, capsys):
+    assert run(bert, tmp_path, "天地 lower\n玄黄 lowest") == 0
+    assert "vocabulary 36 -> 34" in capsys.readouterr().out
+    old, new = AutoTokenizer.from_pretrained(bert), AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert set(old.get_vocab()) - set(new.get_vocab()) == {"newer", "newest"}
+    before, after = BertForMaskedLM.from_pretrained(bert), BertForMaskedLM.from_pretrained(tmp_path / "out")
+    assert after.config.vocab_size == 34 and after.config.pad_token_id == new.pad_token_id == 0
+    text = "天地 lower 龘 lowest"
+    ids = new.convert_tokens_to_ids(old.convert_ids_to_tokens(old(text)["input_ids"]))
+    assert new(text)["input_ids"] == ids
+    same = [old.convert_tokens_to_ids(new.convert_ids_to_tokens(index)) for index in range(34)]
+    logits = [m.eval()(torch.tensor([t(text)["input_ids"]])).logits for m, t in ((before, old), (after, new))]
+    torch.testing.assert_close(logits[0][..., same], logits[1], rtol=0, atol=1e-6)
+
+
+def test_a_unigram_teacher_keeps_precision_and_positions(xlmr, tmp_path):
+    assert run(xlmr, tmp_path, "天地玄黄") == 0
+    old, new = AutoTokenizer.from_pretrained(xlmr), AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert "lower" not in new.get_vocab() and "地玄" not in new.get_vocab() and "天地" in new.get_vocab()
+    after = AutoModel.from_pretrained(tmp_path / "out", dtype="auto")
+    assert after.dtype == torch.float16 and after.config.vocab_size == len(new) and new.mask_token_id == len(new) - 1
+    assert old.tokenize("天地玄") == new.tokenize("天地玄") and new.model_max_length == 40
+
+
+def test_from_a_corpus_and_from_its_text_comes_the_same(teacher_folder, corpus_folder, tmp_path, capsys):
+    output = ["--output", str(tmp_path / "out")]
+    assert main(["--model", str(teacher_folder), "--corpus", str(corpus_folder), *output]) == 0
+    # The teacher of the tests has all single characters; only hello does not occur
+    assert "vocabulary 56 -> 55" in capsys.readouterr().out
+    assert main(["--model", str(teacher_folder), "--corpus", str(corpus_folder), *output]) == 1
+    assert "out: is there already" in capsys.readouterr().err
+
+
+def test_weights_that_the_folder_lacks_are_not_made_up(bert, tmp_path):
+    model, missing = load_model(str(bert))
+    assert type(model) is BertForMaskedLM and not missing
+    config = model.config
+    config.architectures = ["BertModel"]
+    config.save_pretrained(tmp_path)
+    for name in ("model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((bert / name).read_bytes())
+    assert load_model(str(tmp_path))[1] == {"pooler.dense.weight", "pooler.dense.bias"}
+
+
+def test_another_state_is_noticed(bert):
+    model, _ = load_model(str(bert))
+    kept = np.arange(36)
+    small, ids = trim_model(model, kept), torch.tensor([[9, 12, 13]])
+    check_same_states(model, small, ids, kept)
+    with torch.no_grad():
+        small.bert.encoder.layer[1].output.dense.bias[0] += 1
+    with pytest.raises(ValueError, match="the cut model gives other hidden states from layer 2 on, by up to"):
+        check_same_states(model, small, ids, kept)
+
+
+def test_what_cannot_be_done_is_one_line(xlmr, bert, corpus_folder, tmp_path, capsys):
+    output = ["--output", str(tmp_path / "out")]
+    assert main(["--model", str(xlmr), "--corpus", str(corpus_folder), *output]) == 1
+    assert "was built with another tokenizer (" in capsys.readouterr().err
+    assert main(["--model", str(tmp_path / "none"), "--corpus", str(corpus_folder), *output]) == 1
+    assert "not a folder or hub id that can be loaded" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        load_model(str(tmp_path / "none"))
+    assert not (tmp_path / "out").exists()
+    for flags, message in {
+        (): "give either --corpus or --input",
+        ("--corpus", "a", "--input", "b"): "give either --corpus or --input",
+        ("--input", "b"): "--input needs --format",
+    }.items():
+        with pytest.raises(SystemExit):
+            main(["--model", str(bert), *flags, *output])
+        assert message in capsys.readouterr().err
