@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 # Families whose self-attention is a module with `query`, `key` and `value` projections: each is tested, tiny.
 FAMILIES = ("bert", "roberta", "xlm-roberta", "ernie", "electra", "albert")
-# On a CPU plain matrix products beat the fused kernel: at L = 128 and 12 heads twice as fast forward and four times
-# with the backward pass, at L = 512 a little (bench/attention.py).
+# On a CPU plain matrix products are as fast as the fused kernel forward and three times as fast with the backward pass
+# at L = 128; at L = 512 they are even (bench/attention.py).
 FASTEST_ATTENTION = "sdpa" if torch.cuda.is_available() else "eager"
 HuggingFaceModel = Any  # its attributes differ by family
 

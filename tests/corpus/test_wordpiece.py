@@ -168,6 +168,6 @@ def test_a_build_that_notices_is_done_anew_by_the_tokenizer(tmp_path, tokenizer,
         patch.setattr("corpus.tokenizer._SAMPLE_EVERY", 2)
         with pytest.warns(UserWarning, match=r"gives other ids .*; every unit is encoded by the tokenizer itself"):
             build_corpus(CorpusConfig.model_validate_json(json.dumps(state)))
-    ids, lengths = read_block(load_manifest(tmp_path / "out"), 0)
+    ids, lengths, _ = read_block(load_manifest(tmp_path / "out"), 0)
     expected = tokenizer(["天天", "天a地", "天b地"], add_special_tokens=False)["input_ids"]
     assert ids.tolist() == [*expected[0], *expected[1], *expected[2]] and lengths.tolist() == [2, 3, 3]

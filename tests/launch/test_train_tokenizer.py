@@ -32,7 +32,7 @@ def test_two_runs_give_the_same_folder_bit_for_bit(text, tmp_path, capsys):
 
 
 def test_cased_keeps_capitals(tmp_path, capsys):
-    (tmp_path / "a").write_text("天 Lower lower Lower\n地 Lower", encoding="utf-8")
+    (tmp_path / "a").write_text("天天天天天 Lower lower Lower\n地地地地 Lower", encoding="utf-8")
     assert run(tmp_path / "a", tmp_path / "out", "--cased", "--vocab-size", "20") == 0
     assert {"L", "l"} <= set(AutoTokenizer.from_pretrained(tmp_path / "out").get_vocab())
 
