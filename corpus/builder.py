@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from corpus.assembly import build_manifest, read_inputs
 from corpus.duplicates import match_units
-from corpus.engine import Step, num_usable_cores, run_units
 from corpus.manifest import (
     FILE_NAME,
     Manifest,
@@ -33,6 +32,7 @@ from corpus.plan import Plan, build_plan, load_plan, save_plan
 from corpus.settings import CorpusConfig, SourceSettings
 from corpus.tokenizer import UnequalIds, load_tokenizer
 from corpus.unit import read_unit
+from corpus.workers import Step, num_usable_cores, run_units
 
 _OURS = re.compile(r"(lock|plan\.json|matched|corpus|(read|encoded)-\d+)(\..*partial)?")
 _FULL = (errno.ENOSPC, errno.EDQUOT)

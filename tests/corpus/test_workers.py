@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corpus import engine
 from corpus import plan as plans
+from corpus import workers
 from corpus.builder import build_corpus, finish_corpus, match_corpus, plan_corpus, run_unit, work_folder
 from corpus.packing import encode_unit
 from corpus.settings import CorpusConfig
@@ -140,10 +140,10 @@ def test_a_killed_worker_is_told_and_warnings_arrive(tmp_path, inputs, wordpiece
     plan, _ = plan_corpus(asked)
     work, seen = work_folder(asked), []
     with pytest.warns(UserWarning, match="unit 3"):
-        engine.run_units(warn, plan, work, range(5), 2, seen.append)
+        workers.run_units(warn, plan, work, range(5), 2, seen.append)
     assert sum(seen) == 35
     with pytest.raises(ValueError, match="a worker was killed, for want of memory perhaps; fewer workers need less"):
-        engine.run_units(die, plan, work, range(5), 2, seen.append)
+        workers.run_units(die, plan, work, range(5), 2, seen.append)
 
 
 def start(file: Path) -> subprocess.Popen:
