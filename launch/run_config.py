@@ -80,7 +80,7 @@ def read_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise ValueError("\n".join([f"{path}: {error.error_count()} problem(s)", *_explain(error)])) from error
+        raise ValueError("\n".join([f"{path}: {error.error_count()} problem(s)", *_explain(error, values)])) from error
 
 
 def _override(values: Any, text: str) -> None:
@@ -113,10 +113,9 @@ def _member(values: Any, key: str, text: str) -> Any:
     raise ValueError(f"--set {text}: nothing lies below {key}")
 
 
-def _explain(error: ValidationError) -> Iterator[str]:
+def _explain(error: ValidationError, values: Any) -> Iterator[str]:
     for problem in error.errors(include_url=False):
-        # Leave the tags of unions out of the path: they are not in the file.
-        path = ".".join(str(part) for part in problem["loc"] if part not in _union_tags())
+        path = ".".join(str(part) for part in _path_in(values, problem["loc"], problem["type"] == "missing"))
         if problem["type"] == "extra_forbidden":
             nearest = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(RunConfig), 1, 0.5)
             hint = f"; did you mean {nearest[0]}?" if nearest else ""
@@ -126,6 +125,16 @@ def _explain(error: ValidationError) -> Iterator[str]:
         else:
             got = "" if not path else f", got {json.dumps(problem['input'], ensure_ascii=False, default=str)[:80]}"
             yield f"{path}: {problem['msg']}{got}".removeprefix(": ")
+
+
+def _path_in(values: Any, location: tuple[int | str, ...], missing: bool) -> Iterator[int | str]:
+    """The keys of a location that stand in the file; pydantic puts the tags of unions between them."""
+    for index, part in enumerate(location):
+        if (isinstance(values, dict) and part in values) or (isinstance(values, list) and isinstance(part, int)):
+            values = values[part]
+            yield part
+        elif missing and index == len(location) - 1:
+            yield part
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -141,16 +150,6 @@ def _known_keys(model: type[BaseModel]) -> list[str]:
         for below in _models(field.annotation):
             keys.update(dict.fromkeys(_known_keys(below)))
     return list(keys)
-
-
-def _union_tags() -> set[str]:
-    return {
-        "minilm_v2",
-        "hidden_states",
-        "list[constrained-int]",
-        "literal['scratch']",
-        "literal['uniform','last']",
-    }
 
 
 def changed_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

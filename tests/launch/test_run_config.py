@@ -33,6 +33,16 @@ def test_every_problem_is_said_at_once_with_its_path(tmp_path, config_values):
     assert "training.total_steps: Input should be greater than 0, got 0" in lines
 
 
+def test_paths_leave_out_the_tags_of_unions(tmp_path, config_values):
+    values = copy.deepcopy(config_values)
+    values["students"][0]["init"]["layers"] = "sideways"
+    del values["students"][0]["objective"][0]["num_relation_heads"]
+    with pytest.raises(ValueError, match="problem") as caught:
+        read_run_config(write(tmp_path, values))
+    paths = {line.split(": ")[0] for line in str(caught.value).splitlines()[1:]}
+    assert paths == {"students.0.init.layers", "students.0.objective.0.num_relation_heads"}
+
+
 def test_overrides_are_checked_as_strictly_as_the_file(config_file):
     config = read_run_config(
         config_file, ["students.0.num_layers=4", "teacher.path=some/where", "students.1.init.layers=[1,2]"]
