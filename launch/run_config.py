@@ -127,7 +127,7 @@ def _explain(error: ValidationError, values: Any) -> Iterator[str]:
             yield f"{path}: {problem['msg']}{got}".removeprefix(": ")
 
 
-def _path_in(values: Any, location: tuple[int | str, ...], missing: bool) -> Iterator[int | str]:
+def _path_in(values: Any, location: tuple[Any, ...], missing: bool) -> Iterator[int | str]:
     """The keys of a location that stand in the file; pydantic puts the tags of unions between them."""
     for index, part in enumerate(location):
         if (isinstance(values, dict) and part in values) or (isinstance(values, list) and isinstance(part, int)):
