@@ -124,14 +124,18 @@ def fixed_outputs(model: HuggingFaceModel) -> dict[str, Tensor]:
 
 def _sync_tree(folder: Path) -> None:
     for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
 
 
 def _write_durably(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text)
-    _sync_tree(partial)
+    _sync(partial)
     partial.replace(path)
-    _sync_tree(path)
+    _sync(path.parent)  # makes renames in this folder last, the checkpoint's too
