@@ -191,7 +191,7 @@ def main(arguments: list[str] | None = None) -> int:
         return run(parse_arguments(arguments))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130

@@ -171,7 +171,7 @@ def main(arguments: list[str] | None = None) -> int:
         return run(parse_arguments(arguments))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
 
 
 if __name__ == "__main__":

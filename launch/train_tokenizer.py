@@ -72,7 +72,7 @@ def train(options: argparse.Namespace, source: SourceConfig, folder: Path) -> Co
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0 with the coverage on stdout, 1 with one line on stderr."""
+    """Exit code 0 with the coverage on stdout, 2 with one line on stderr."""
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     options = parse_arguments(arguments)
     try:
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
             coverage = train(options, source, folder)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
     print(f"{options.output}: {options.kind} tokenizer\n{coverage}")
     return 0
 

@@ -147,7 +147,7 @@ def save_trimmed(options: argparse.Namespace, folder: Path) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0 with what was done on stdout, 1 with one line on stderr."""
+    """Exit code 0 with what was done on stdout, 2 with one line on stderr."""
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     options = parse_arguments(arguments)
     try:
@@ -155,7 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
             done = save_trimmed(options, folder)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
     print(f"{options.output}: {done}")
     return 0
 

@@ -57,7 +57,7 @@ def test_verify_names_shard_and_block(tmp_path, text, tokenizer, capsys):
     assert main(["--verify", str(tmp_path / "out")]) == 1
     assert "shard-00000.bin: block 0: the checksum does not match" in capsys.readouterr().out
     shard.unlink()
-    assert main(["--verify", str(tmp_path / "out")]) == 1
+    assert main(["--verify", str(tmp_path / "out")]) == 2
     assert "error: " in (err := capsys.readouterr().err) and "shard-00000.bin: the shard is missing" in err
 
 
@@ -78,14 +78,14 @@ def test_the_manifest_holds_no_machine_path_of_an_input(tmp_path, text, tokenize
     assert str(tmp_path) not in json.dumps(manifest["sources"])
 
 
-def test_errors_are_a_line_and_exit_1(tmp_path, text, tokenizer, capsys):
-    assert main(["--verify", str(tmp_path)]) == 1
+def test_errors_are_a_line_and_exit_2(tmp_path, text, tokenizer, capsys):
+    assert main(["--verify", str(tmp_path)]) == 2
     assert "error: " in (err := capsys.readouterr().err) and "there is no manifest" in err
-    assert main(build(str(tmp_path / "none"), tokenizer, tmp_path / "out")) == 1
+    assert main(build(str(tmp_path / "none"), tokenizer, tmp_path / "out")) == 2
     assert "none: no such file or folder" in capsys.readouterr().err
-    assert main(["--verify", str(tmp_path), "--output", "x", "--licence", "MIT"]) == 1
+    assert main(["--verify", str(tmp_path), "--output", "x", "--licence", "MIT"]) == 2
     assert "error: --verify builds nothing, so it takes no licence, output" in capsys.readouterr().err
-    assert main(["--input", text]) == 1
+    assert main(["--input", text]) == 2
     err = capsys.readouterr().err
     assert "command line: the configuration is wrong" in err
     assert all(key in err for key in ("sources.0.format", "tokenizer: Field required", "output: Field required"))
@@ -115,7 +115,7 @@ def test_explain_needs_no_tokenizer_and_builds_nothing(tmp_path, capsys):
 
 def test_steps_as_a_scheduler_calls_them(tmp_path, text, tokenizer, capsys):
     arguments = build(text, tokenizer, tmp_path / "out")
-    assert main([*arguments, "--match"]) == 1
+    assert main([*arguments, "--match"]) == 2
     assert "plan.json: is no plan of a build; make one with --plan" in capsys.readouterr().err
     assert main([*arguments, "--plan"]) == 0
     assert "1 units, 0 to 0" in capsys.readouterr().out
@@ -124,5 +124,5 @@ def test_steps_as_a_scheduler_calls_them(tmp_path, text, tokenizer, capsys):
     assert "fingerprint" in capsys.readouterr().out and (tmp_path / "out" / "manifest.json").is_file()
     assert main([*arguments, "--plan"]) == 0
     assert "already built" in capsys.readouterr().out
-    assert main([*arguments, "--workers", "0"]) == 1
+    assert main([*arguments, "--workers", "0"]) == 2
     assert "--workers is 0, but must be at least 1" in capsys.readouterr().err

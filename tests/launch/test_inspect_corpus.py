@@ -75,7 +75,7 @@ def test_verify_names_what_is_wrong(mixed, capsys):
 
 
 def test_errors_are_a_line(mixed, unigram, tmp_path, capsys):  # noqa: F811
-    assert main([str(tmp_path / "none")]) == 1
+    assert main([str(tmp_path / "none")]) == 2
     assert "error: " in (err := capsys.readouterr().err) and "there is no manifest" in err
-    assert main([str(mixed), "--rows", "1", "--tokenizer", str(unigram)]) == 1
+    assert main([str(mixed), "--rows", "1", "--tokenizer", str(unigram)]) == 2
     assert "is not the one the corpus was built with" in capsys.readouterr().err

@@ -57,7 +57,7 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(text, tmp_path, caps
         "the source is wrong:\n  format: ": [text, tmp_path / "out", "--format", "nonsense"],
     }
     for message, arguments in cases.items():
-        assert run(*arguments) == 1
+        assert run(*arguments) == 2
         assert message in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "text.txt", "there"]
 

@@ -75,7 +75,7 @@ def test_from_a_corpus_and_from_its_text_comes_the_same(teacher_folder, corpus_f
     assert main(["--model", str(teacher_folder), "--corpus", str(corpus_folder), *output]) == 0
     # The teacher of the tests has all single characters; only hello does not occur
     assert "vocabulary 56 -> 55" in capsys.readouterr().out
-    assert main(["--model", str(teacher_folder), "--corpus", str(corpus_folder), *output]) == 1
+    assert main(["--model", str(teacher_folder), "--corpus", str(corpus_folder), *output]) == 2
     assert "out: is there already" in capsys.readouterr().err
 
 
@@ -103,9 +103,9 @@ def test_another_state_is_noticed(bert):
 
 def test_what_cannot_be_done_is_one_line(xlmr, bert, corpus_folder, tmp_path, capsys):
     output = ["--output", str(tmp_path / "out")]
-    assert main(["--model", str(xlmr), "--corpus", str(corpus_folder), *output]) == 1
+    assert main(["--model", str(xlmr), "--corpus", str(corpus_folder), *output]) == 2
     assert "was built with another tokenizer (" in capsys.readouterr().err
-    assert main(["--model", str(tmp_path / "none"), "--corpus", str(corpus_folder), *output]) == 1
+    assert main(["--model", str(tmp_path / "none"), "--corpus", str(corpus_folder), *output]) == 2
     assert "not a folder or hub id that can be loaded" in capsys.readouterr().err
     with pytest.raises(ValueError, match="cannot be loaded"):
         load_model(str(tmp_path / "none"))
