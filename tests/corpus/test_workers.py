@@ -34,7 +34,7 @@ def text_of(random, length):
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory) -> Path:
-    """About 20 units, with duplicates, near ones and rejects in and across them, and a test set."""
+    """27 units, with duplicates, near ones and rejects in and across them, and a test set."""
     folder = tmp_path_factory.mktemp("inputs")
     random = np.random.default_rng(11)
     texts = [text_of(random, int(random.integers(10, 200))) for _ in range(2000)]
@@ -156,6 +156,11 @@ def start(file: Path) -> subprocess.Popen:
     )
 
 
+def num_done(work: Path) -> int:
+    """Units read plus units encoded."""
+    return sum(1 for step in ("read", "encoded") for _ in work.glob(f"{step}-?????"))
+
+
 def kill_often(num_kills: int, tmp_path, inputs, wordpiece, expected) -> list[tuple[float, int, int]]:
     """Kills builds at random moments until that many hit; for each the second, and the units read and encoded."""
     file = tmp_path / "c.json"
@@ -165,10 +170,10 @@ def kill_often(num_kills: int, tmp_path, inputs, wordpiece, expected) -> list[tu
     kills: list[tuple[float, int, int]] = []
     while len(kills) < num_kills:
         process, began = start(file), time.monotonic()
-        # Count from the first sign of work, for most of a short run is imports.
-        while not work.exists() and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(float(random.uniform(0, 10)))
+        # At a random number of units done, not of seconds: most of a short run is imports.
+        enough = num_done(work) + random.integers(1, 9)
+        while num_done(work) < enough and process.poll() is None:
+            time.sleep(0.002)
         if process.poll() is not None:
             assert process.returncode == 0 and contents(tmp_path / "out") == expected
             for path in (tmp_path / "out").iterdir():
