@@ -3,8 +3,9 @@ import re
 
 import pytest
 
+from corpus.manifest import load_manifest
 from launch.build_corpus import main as build
-from launch.inspect_corpus import main
+from launch.inspect_corpus import epoch_line, main
 from tests.corpus.conftest import corpus_folder, documents, unigram, wordpiece  # noqa: F401  (fixtures)
 
 
@@ -52,6 +53,17 @@ def test_rows_are_decoded_and_the_same_for_a_seed(corpus_folder, documents, caps
     for _, row in rows:
         pieces = row.replace(" ", "").replace("##", "").replace("[CLS]", "").split("[SEP]")
         assert all(piece in text for piece in pieces)
+
+
+def test_an_epoch_counts_the_run_s_weights(corpus_folder, config_values, tmp_path):  # noqa: F811
+    epochs = []
+    for weight in (1, 2):
+        path = tmp_path / f"{weight}.json"
+        corpus = config_values["corpus"] | {"weights": {"tiny": weight}}
+        path.write_text(json.dumps(config_values | {"corpus": corpus}))
+        line = epoch_line(load_manifest(corpus_folder), path)
+        epochs.append(int(re.search(r"an epoch is ([\d,]+) rows", line)[1].replace(",", "")))
+    assert epochs[1] == 2 * epochs[0]
 
 
 def test_an_epoch_is_told_in_steps_of_a_run(corpus_folder, config_file, capsys):  # noqa: F811
