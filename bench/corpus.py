@@ -3,10 +3,11 @@
     python bench/corpus.py --input FILE.jsonl ... --tokenizer FOLDER [--others PYTHON] [--rounds 3]
 
 Each reads JSON lines, normalises, drops exact duplicates, tokenises, and writes ids; ours also hashes its inputs,
-compresses, checksums and syncs. Every way is a process of its own on one core's worth of threads, in turn, the CPU time
-of its whole process tree counted, starting up left out by a run on one document. `--others` is the interpreter of a
-virtual environment for the other two, with: pip install "datatrove[io,processing]==0.10.1" datasets==5.2.0
-transformers==5.23.0 tokenizers==0.23.3
+compresses, checksums and syncs, and is measured with its default cleaning and with near duplicates, too. datasets.map
+calls the tokenizer as its guide has it, and once more the Rust backend without the rest. Every way is a process of its
+own on one core's worth of threads, in turn, the CPU time of its whole process tree counted, starting up left out by a
+run on one document. `--others` is the interpreter of a virtual environment for the others, with:
+pip install "datatrove[io,processing]==0.10.1" datasets==5.2.0 transformers==5.23.0 tokenizers==0.23.3
 """
 
 import argparse
@@ -29,24 +30,60 @@ import numpy as np  # noqa: E402
 
 from corpus.normalization import normalize  # noqa: E402
 
+# No rule of cleaning, for none of the others has one
+BARE = dict.fromkeys(("language_variants", "html", "empty_brackets", "url_lines"), False) | {
+    "min_chinese_share": 0.0,
+    "max_repeated_line_share": 1.0,
+    "max_repeated_ngram_share": 1.0,
+}
+
 
 def build_ours(files: list[str], tokenizer: str, output: Path) -> bytes:
+    return build(files, tokenizer, output, {"cleaning": BARE}, {})
+
+
+def build_cleaned(files: list[str], tokenizer: str, output: Path) -> bytes:
+    return build(files, tokenizer, output, {}, {})
+
+
+def build_without_near_duplicates(files: list[str], tokenizer: str, output: Path) -> bytes:
+    return build(files, tokenizer, output, {}, {"near_duplicates": {}})
+
+
+def build(files: list[str], tokenizer: str, output: Path, of_source: dict, of_corpus: dict) -> bytes:
     """The ids of the corpus, one document after another, uint16."""
     from corpus.builder import build_corpus
     from corpus.settings import CorpusConfig
     from corpus.shard import read_block
 
-    source = {"name": "bench", "format": "jsonl", "text_fields": ["text"], "inputs": files}
-    state = {"sources": [source], "tokenizer": tokenizer, "output": str(output)}
-    manifest, _ = build_corpus(CorpusConfig.model_validate_json(json.dumps(state)))
+    source = {"name": "bench", "format": "jsonl", "text_fields": ["text"], "inputs": files} | of_source
+    state = {"sources": [source], "tokenizer": tokenizer, "output": str(output)} | of_corpus
+    manifest, _ = build_corpus(CorpusConfig.model_validate_json(json.dumps(state)), 1)
     return b"".join(read_block(manifest, index)[0].tobytes() for index in range(len(manifest.blocks)))
 
 
 def build_by_datasets(files: list[str], tokenizer: str, output: Path) -> bytes:
-    import datasets
+    from transformers import AutoTokenizer
+
+    call = AutoTokenizer.from_pretrained(tokenizer)
+    call.model_max_length = sys.maxsize  # or it warns of every long text
+    return map_datasets(files, output, lambda texts: call(texts, add_special_tokens=False)["input_ids"])
+
+
+def build_by_datasets_and_backend(files: list[str], tokenizer: str, output: Path) -> bytes:
     from tokenizers import Tokenizer
 
     backend = Tokenizer.from_file(f"{tokenizer}/tokenizer.json")
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+    return map_datasets(files, output, encode)
+
+
+def map_datasets(files: list[str], output: Path, encode: Callable[[list[str]], list[list[int]]]) -> bytes:
+    import datasets
+
     seen: set[bytes] = set()
 
     def is_new(text: str) -> bool:
@@ -55,7 +92,7 @@ def build_by_datasets(files: list[str], tokenizer: str, output: Path) -> bytes:
 
     def tokenize(batch: dict[str, list[str]]) -> dict[str, list]:
         texts = [text for text in map(normalize, batch["text"]) if is_new(text)]
-        return {"ids": [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]}
+        return {"ids": encode(texts) if texts else []}
 
     raw = datasets.load_dataset("json", data_files=files, split="train", cache_dir=str(output))
     features = datasets.Features({"ids": datasets.Sequence(datasets.Value("uint16"))})
@@ -95,7 +132,10 @@ def build_by_datatrove(files: list[str], tokenizer: str, output: Path) -> bytes:
 WAYS: dict[str, Callable[[list[str], str, Path], bytes]] = {
     "ours": build_ours,
     "datasets.map": build_by_datasets,
+    "datasets.map, backend": build_by_datasets_and_backend,
     "datatrove": build_by_datatrove,
+    "ours, cleaned": build_cleaned,
+    "ours, near duplicates": build_without_near_duplicates,
 }
 
 
@@ -113,7 +153,7 @@ def measure(way: str, python: str, files: list[str], tokenizer: str) -> tuple[fl
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    pythons = {way: sys.executable if way == "ours" else arguments.others for way in WAYS}
+    pythons = {way: sys.executable if way.startswith("ours") else arguments.others for way in WAYS}
     ways = [way for way in WAYS if pythons[way]]
     num_bytes = sum(Path(file).stat().st_size for file in arguments.input)
     seconds: dict[str, list[float]] = {way: [] for way in ways}
@@ -127,14 +167,15 @@ def compare(arguments: argparse.Namespace) -> None:
                 total, hashes[way] = measure(way, pythons[way], arguments.input, arguments.tokenizer)
                 seconds[way].append(total - startup)
     ours = statistics.median(seconds["ours"])
-    print(
-        f"{num_bytes / 1e6:.1f} MB of input, medians of {arguments.rounds} rounds; --others missing" * (len(ways) == 1)
-    )
+    print(f"{num_bytes / 1e6:.1f} MB of input, medians of {arguments.rounds} rounds, MB of input a CPU-second")
     for way in ways:
         median = statistics.median(seconds[way])
-        same = "same ids" if hashes[way] == hashes["ours"] else "OTHER IDS"
-        rate = num_bytes / 1e6 / median
-        print(f"{way:13} {rate:7.2f} MB of input a CPU-second, ours is {median / ours:5.1f} times as fast, {same}")
+        rates = f"{num_bytes / 1e6 / median:6.2f} ({num_bytes / 1e6 / max(seconds[way]):.2f} to "
+        rates += f"{num_bytes / 1e6 / min(seconds[way]):.2f})"
+        same = "same ids" if hashes[way] == hashes["ours"] else "other documents are dropped, so other ids"
+        print(f"{way:22} {rates:24} ours is {median / ours:5.2f} times as fast, {same}")
+    if not arguments.others:
+        print("--others not given: nothing to compare with")
 
 
 def main() -> None:

@@ -6,15 +6,18 @@ separate functions, so that a batch scheduler can run them as commands; `build_c
 
 import errno
 import fcntl
+import functools
 import re
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from tqdm import tqdm
 
+from corpus import ray_tasks, workers
 from corpus.assembly import build_manifest, read_inputs
 from corpus.duplicates import match_units
 from corpus.manifest import (
@@ -32,7 +35,10 @@ from corpus.plan import Plan, build_plan, load_plan, save_plan
 from corpus.settings import CorpusConfig, SourceSettings
 from corpus.tokenizer import UnequalIds, load_tokenizer
 from corpus.unit import read_unit
-from corpus.workers import Step, num_usable_cores, run_units
+from corpus.workers import Step
+
+# What runs the units: processes of this machine, or tasks of a Ray cluster
+Engine = Literal["processes", "ray"]
 
 _OURS = re.compile(r"(lock|plan\.json|matched|corpus|(read|encoded)-\d+)(\..*partial)?")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -43,10 +49,12 @@ def work_folder(config: CorpusConfig) -> Path:
     return output.with_name(output.name + ".partial")
 
 
-def build_corpus(config: CorpusConfig, num_workers: int | None = None) -> tuple[Manifest, bool]:
+def build_corpus(
+    config: CorpusConfig, num_workers: int | None = None, engine: Engine = "processes"
+) -> tuple[Manifest, bool]:
     """Builds the corpus of a configuration; its manifest, and whether it was built now or was there already.
 
-    The manifest is the same for every number of workers (all cores unless told), and however often
+    The manifest is the same for every number of workers (all cores unless told), for both engines, and however often
     the build was killed before. Nothing stands in the output folder until all of it does. Raises ValueError for
     inputs, tokenizers and outputs that cannot be used; an output folder that holds another build is never touched.
     """
@@ -54,17 +62,16 @@ def build_corpus(config: CorpusConfig, num_workers: int | None = None) -> tuple[
     if manifest:
         return manifest, False
     work = work_folder(config)
-    workers = num_workers or num_usable_cores()
+    run = functools.partial(_run, plan=plan, work=work, num_workers=num_workers, engine=engine)
     with _locked(work), _disk_watched(work):
         for leftover in work.glob("*.partial"):  # of a build that was killed: nobody else works here now
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        _run("reading", read_unit, plan, work, workers)
+        run("reading", read_unit)
         match_units(plan, work)
         try:
-            _run("encoding", encode_unit, plan, work, workers)
+            run("encoding", encode_unit)
         except UnequalIds as error:
-            plan = _without_fast_path(plan, work, error)
-            _run("encoding", encode_unit, plan, work, workers)
+            run("encoding", encode_unit, plan=_without_fast_path(plan, work, error))
         return finish_corpus(config), True
 
 
@@ -76,7 +83,8 @@ def _without_fast_path(plan: Plan, work: Path, error: UnequalIds) -> Plan:
     return plan
 
 
-def _run(what: str, step: Step, plan: Plan, work: Path, num_workers: int) -> None:
+def _run(what: str, step: Step, *, plan: Plan, work: Path, num_workers: int | None, engine: Engine) -> None:
+    run_units = ray_tasks.run_units if engine == "ray" else workers.run_units
     with _progress([unit.num_bytes for unit in plan.units], what) as bar:
         run_units(step, plan, work, range(len(plan.units)), num_workers, bar.update)
 

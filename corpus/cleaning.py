@@ -38,9 +38,10 @@ class Cleaner:
         for change, _, after in self.changes(text):
             text = after
             changes.append(change)
-        cleaned = Document(text, document.place, document.id, document.origin, tuple(changes))
+        if text is not document.text:
+            document = Document(text, document.place, document.id, document.origin, tuple(changes))
         reason = self.judge(text)
-        return cleaned.reject(reason) if reason else cleaned
+        return document.reject(reason) if reason else document
 
     def changes(self, text: str) -> Iterator[tuple[Change, str, str]]:
         """Every change that a text needs, with the text before and after it."""
@@ -66,15 +67,23 @@ class Cleaner:
             return Reason.TOO_LONG
         if self._blocked_words and self._blocked_words.search(text):
             return Reason.BLOCKED_WORD
-        if quality.mean_line_characters(text) < settings.min_mean_line_characters:
+        # A limit that every text meets costs nothing.
+        least, most = settings.min_mean_line_characters, settings.max_repeated_line_share
+        if least > 0 and quality.mean_line_characters(text) < least:
             return Reason.SHORT_LINES
-        if quality.repeated_line_share(text) > settings.max_repeated_line_share:
+        if most < 1 and quality.repeated_line_share(text) > most:
             return Reason.REPEATED_LINES
+        return self._judge_characters(text)
+
+    def _judge_characters(self, text: str) -> Reason | None:
+        least, most = self._settings.min_chinese_share, self._settings.max_repeated_ngram_share
+        wants_ngrams = most < 1 and len(text) >= _MIN_NGRAM_TEXT_CHARACTERS
+        if least <= 0 and not wants_ngrams:
+            return None
         codes = quality.code_points(text)
-        if not quality.has_chinese_share(codes, settings.min_chinese_share):
+        if least > 0 and not quality.has_chinese_share(codes, least):
             return Reason.TOO_LITTLE_CHINESE
-        is_long = num_characters >= _MIN_NGRAM_TEXT_CHARACTERS
-        if is_long and quality.repeated_ngram_share(codes) > settings.max_repeated_ngram_share:
+        if wants_ngrams and quality.repeated_ngram_share(codes) > most:
             return Reason.REPEATED_NGRAMS
         return None
 

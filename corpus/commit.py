@@ -46,7 +46,11 @@ def save_result(folder: Path, build: Callable[[Path], _Result]) -> _Result:
         sync_folder(partial)
         if load_result(type(result), folder, result.key) is None:
             shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
+            try:
+                partial.rename(folder)
+            except OSError:
+                if load_result(type(result), folder, result.key) is None:
+                    raise
             sync_folder(folder.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -124,13 +124,15 @@ def _kept(spool: Spool, drops: dict[int, Reason], ledger: Ledger) -> Iterator[li
 
 def _encode_batch(documents: list[tuple[str, str]], plan: Plan, ledger: Ledger) -> Iterator[np.ndarray]:
     encoder = _encoder(plan.tokenizer.name, plan.tokenizer.fingerprint, plan.fast_tokenizing)
-    for (label, text), ids in zip(documents, encoder.encode([text for _, text in documents]), strict=True):
+    encoded = encoder.encode([text for _, text in documents])
+    if encoded:
+        ledger.unk_tokens += int(np.count_nonzero(np.concatenate(encoded) == plan.tokenizer.unk_token_id))
+    for (label, text), ids in zip(documents, encoded, strict=True):
         if not len(ids):
             ledger.reject(Reason.NO_TOKENS, label)
             continue
         ledger.characters += len(text)
         ledger.tokens += len(ids)
-        ledger.unk_tokens += int(np.count_nonzero(ids == plan.tokenizer.unk_token_id))
         yield ids
 
 

@@ -18,6 +18,9 @@ from typing import Any
 
 from corpus.plan import Plan, load_plan
 
+# A process a core: libraries that start a thread for each core would only fight.
+ONE_THREAD = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
 OnBytes = Callable[[int], Any]
 Step = Callable[[Plan, Path, int, OnBytes], Any]
 
@@ -26,17 +29,20 @@ def num_usable_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def run_units(step: Step, plan: Plan, work: Path, indexes: Iterable[int], num_workers: int, on_bytes: OnBytes) -> None:
+def run_units(
+    step: Step, plan: Plan, work: Path, indexes: Iterable[int], num_workers: int | None, on_bytes: OnBytes
+) -> None:
     """Runs a step for every index, each once, in any order. What a unit raises or warns of is raised or warned here.
 
-    Raises ValueError when a worker dies; the units that are done stay done.
+    All cores work unless `num_workers` says else. Raises ValueError when a worker dies; what is done stays done.
     """
     todo = list(indexes)
-    if min(num_workers, len(todo)) <= 1:
+    num_workers = min(num_workers or num_usable_cores(), len(todo))
+    if num_workers <= 1:
         for index in todo:
             step(plan, work, index, on_bytes)
     else:
-        _run_in_processes(step, work, todo, min(num_workers, len(todo)), on_bytes)
+        _run_in_processes(step, work, todo, num_workers, on_bytes)
 
 
 def _run_in_processes(step: Step, work: Path, todo: list[int], num_workers: int, on_bytes: OnBytes) -> None:
@@ -87,19 +93,18 @@ def _warn(messages: list[str]) -> None:
 def _serve(connection: Connection, step: Step, work: Path) -> None:
     """A worker's life: it ends when told, or with the pipe when its parent dies."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # A process a core: libraries that start a thread for each core would only fight.
-    os.environ |= {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    os.environ |= ONE_THREAD
     with contextlib.suppress(EOFError, BrokenPipeError):
         while (index := connection.recv()) is not None:
             try:
-                connection.send(_run_by_index(step, work, index, connection.send))
+                connection.send(run_by_index(step, work, index, connection.send))
             except BrokenPipeError:
                 raise
             except Exception as error:  # whatever it is, the parent raises it
                 connection.send(error)
 
 
-def _run_by_index(step: Step, work: Path, index: int, on_bytes: OnBytes) -> list[str]:
+def run_by_index(step: Step, work: Path, index: int, on_bytes: OnBytes) -> list[str]:
     """Runs a step in a process that knows only the work folder; the warnings it gave. ValueError for no such unit."""
     plan = _plan(work, (work / "plan.json").stat().st_mtime_ns)
     if not 0 <= index < len(plan.units):

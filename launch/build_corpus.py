@@ -6,14 +6,19 @@ python launch/build_corpus.py --input PATH ... --format lines --explain      (or
 python launch/build_corpus.py --verify FOLDER_OR_MANIFEST
 
 A build that was stopped goes on when the same command is given again; all cores work unless --workers says else.
-On several machines, with inputs and output on a shared disk, the corpus is the same, by a batch scheduler's array:
+On several machines that see inputs and output by the same paths the corpus is the same, by Ray or a batch scheduler:
 
-Slurm    steps, each its own command (C stands for: python launch/build_corpus.py --config FILE)
+Ray      ray start --head                      on the first machine, where the build is then started
+         ray start --address=FIRST:6379        on the others; a unit whose worker or machine dies runs again elsewhere
+         C --engine ray
+Slurm    steps, each its own command
          C --plan                                                       prints how many units there are
          sbatch --wait --array=0-99 --wrap "C --read-unit \\$SLURM_ARRAY_TASK_ID"
          C --match                                                      finds duplicates across all units
          sbatch --wait --array=0-99 --wrap "C --encode-unit \\$SLURM_ARRAY_TASK_ID"
          C --finish                                                     or names a unit that is missing
+
+C stands for: python launch/build_corpus.py --config FILE
 """
 
 import sys
@@ -29,7 +34,7 @@ from typing import get_args
 
 from tqdm import tqdm
 
-from corpus.builder import build_corpus, finish_corpus, match_corpus, plan_corpus, run_unit
+from corpus.builder import Engine, build_corpus, finish_corpus, match_corpus, plan_corpus, run_unit
 from corpus.encoding import Encoding
 from corpus.explanation import explain_source
 from corpus.formats import Format
@@ -41,7 +46,7 @@ from corpus.sources import find_parts
 from corpus.unit import read_unit
 
 _CONFIG_KEYS = {"tokenizer", "output"}
-_RUN_KEYS = {"config", "verify", "workers", "plan", "read_unit", "match", "encode_unit", "finish", "explain"}
+_RUN_KEYS = {"config", "verify", "workers", "engine", "plan", "read_unit", "match", "encode_unit", "finish", "explain"}
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -56,7 +61,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--tokenizer", help="folder or hub id of a fast tokenizer")
     parser.add_argument("--output", help="folder to write")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes on this machine; as many as it has cores")
+    parser.add_argument("--workers", type=int, metavar="N", help="units at once; as many as there are cores")
+    parser.add_argument("--engine", choices=get_args(Engine), help="what runs them: processes here, or a Ray cluster")
     steps = parser.add_argument_group("steps, for a batch scheduler").add_mutually_exclusive_group()
     steps.add_argument("--plan", action="store_true", default=None, help="find the inputs, cut them into units")
     steps.add_argument("--read-unit", type=int, metavar="K", help="read and clean unit K")
@@ -140,7 +146,7 @@ def run(arguments: argparse.Namespace) -> int:
     if run_step(arguments, config):
         return 0
     start = time.perf_counter()
-    manifest, is_new = build_corpus(config, arguments.workers)
+    manifest, is_new = build_corpus(config, arguments.workers, arguments.engine or "processes")
     seconds = time.perf_counter() - start
     print(summarize(manifest, seconds if is_new else None))
     print("built" if is_new else "already built: the folder holds this corpus, nothing was changed")
