@@ -47,6 +47,7 @@ def build_manifest(plan: Plan, work: Path, folder: Path) -> Manifest:
         totals=totals,
         shards=shards,
         blocks=blocks,
+        has_word_planes=plan.config.whole_words,
     )
 
 

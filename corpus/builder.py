@@ -35,6 +35,7 @@ from corpus.plan import Plan, build_plan, load_plan, save_plan
 from corpus.settings import CorpusConfig, SourceSettings
 from corpus.tokenizer import UnequalIds, load_tokenizer
 from corpus.unit import read_unit
+from corpus.words import check_segmenter
 from corpus.workers import Step
 
 # What runs the units: processes of this machine, or tasks of a Ray cluster
@@ -96,6 +97,8 @@ def _progress(sizes: Sequence[int], what: str) -> tqdm:
 def plan_corpus(config: CorpusConfig) -> tuple[Plan, Manifest | None]:
     """Plans a build in its work folder; the manifest too if the output holds this corpus already."""
     tokenizer = load_tokenizer(config.tokenizer)
+    if config.whole_words:
+        check_segmenter()
     plan = build_plan(config, build_tokenizer_record(config.tokenizer, tokenizer))
     output, work = Path(config.output), work_folder(config)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -191,7 +194,8 @@ def _existing(plan: Plan, output: Path) -> Manifest:
     settings = set(SourceSettings.model_fields)
     wanted = [source.model_dump(include=settings) for source in (*plan.config.sources, *plan.config.decontamination)]
     there = [source.model_dump(include=settings) for source in (*manifest.sources, *manifest.decontamination)]
-    if wanted != there or plan.config.near_duplicates != manifest.near_duplicates:
+    of_corpus = (plan.config.near_duplicates, plan.config.whole_words)
+    if wanted != there or of_corpus != (manifest.near_duplicates, manifest.has_word_planes):
         raise ValueError(refusal.format("its sources or their settings differ"))
     inputs = [
         [segment for unit in plan.units if unit.source == index for segment in unit.segments]

@@ -4,11 +4,11 @@ Every document comes out, kept or rejected for one reason: the first rule that i
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from corpus import markup, quality
 from corpus.document import Change, Document, Reason, Reject
-from corpus.normalization import normalize
+from corpus.normalization import are_plain, normalize
 from corpus.settings import CleaningSettings
 
 # ChineseWebText's shortest text: its limit on repeated n-grams was never meant for shorter ones.
@@ -31,11 +31,18 @@ class Cleaner:
         self._blocked_words = build_word_pattern(settings.blocked_words)
         self._blocked_origins = frozenset(origin.lower() for origin in settings.blocked_origins)
 
-    def clean(self, document: Document) -> Document | Reject:
+    def clean_batch(self, items: Sequence[Document | Reject]) -> Iterator[Document | Reject]:
+        """What becomes of each; what was rejected already stays so."""
+        plain = are_plain(["" if isinstance(item, Reject) else item.text for item in items])
+        for item, is_plain in zip(items, plain.tolist(), strict=True):
+            yield item if isinstance(item, Reject) else self.clean(item, is_plain)
+
+    def clean(self, document: Document, is_plain: bool = False) -> Document | Reject:
+        """A document that is plain (`are_plain`) need not be normalised."""
         if self._is_blocked(document.origin):
             return document.reject(Reason.BLOCKED_ORIGIN)
         text, changes = document.text, list(document.changes)
-        for change, _, after in self.changes(text):
+        for change, _, after in self.changes(text, is_plain):
             text = after
             changes.append(change)
         if text is not document.text:
@@ -43,9 +50,9 @@ class Cleaner:
         reason = self.judge(text)
         return document.reject(reason) if reason else document
 
-    def changes(self, text: str) -> Iterator[tuple[Change, str, str]]:
+    def changes(self, text: str, is_plain: bool = False) -> Iterator[tuple[Change, str, str]]:
         """Every change that a text needs, with the text before and after it."""
-        after = normalize(text)
+        after = text if is_plain else normalize(text)
         if after != text:
             yield Change.NORMALIZED, text, after
         text = after

@@ -11,6 +11,8 @@
 import re
 import unicodedata
 
+import numpy as np
+
 _SPACES = "\t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
 _NEWLINES = "\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029"
 _NOTHING = "\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufffd"
@@ -21,6 +23,15 @@ _SPACE = re.compile(f"[{_SPACES}]")
 _NEWLINE = re.compile(f"[{_NEWLINES}]")
 _BREAK = re.compile(r" *\n[ \n]*")
 _RUN = re.compile(r"  +")
+# Of the basic plane: never changed, whatever stands beside it, but for spaces and newlines next to each other.
+_PLAIN_RANGES = (
+    "\n\n ~\u00a1\u00ac\u00ae\u017f\u0391\u03a1\u03a3\u03a9\u03b1\u03c9\u0410\u044f\u2010\u2027\u2030\u205e"
+    "\u2190\u21ff\u2460\u26ff\u3001\u3029\u3041\u3096\u30a1\u30fe\u3400\u4dbf\u4e00\u9fff"
+    "\uff01\uff0f\uff1a\uff20\uff3b\uff40\uff5b\uff65"
+)
+_IS_PLAIN = np.zeros(1 << 16, dtype=bool)
+for _first, _last in zip(_PLAIN_RANGES[::2], _PLAIN_RANGES[1::2], strict=True):
+    _IS_PLAIN[ord(_first) : ord(_last) + 1] = True
 
 
 def _replacement(match: re.Match[str]) -> str:
@@ -40,3 +51,17 @@ def normalize(text: str) -> str:
     if " \n" in text or "\n " in text or "\n\n" in text:
         text = _BREAK.sub("\n", text)
     return text.strip(" \n")
+
+
+def are_plain(texts: list[str]) -> np.ndarray:
+    """Whether `normalize` certainly leaves each text as it is, bool [texts]: six times faster than to try.
+
+    Of a text that is not plain nothing is known. Most Chinese text that was cleaned before is plain.
+    """
+    codes = np.frombuffer("\n".join(["", *texts, ""]).encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    is_odd = ~_IS_PLAIN[np.minimum(codes, len(_IS_PLAIN) - 1)]
+    is_blank = codes <= ord(" ")
+    # The newline before a text and the one after it count, so blanks at its ends show too.
+    is_odd[1:] |= is_blank[1:] & is_blank[:-1]
+    starts = np.cumsum([1, *(len(text) + 1 for text in texts)])[:-1]
+    return ~np.logical_or.reduceat(is_odd, starts)

@@ -22,6 +22,9 @@ from corpus.shard import ShardWriter
 from corpus.spool import Spool
 from corpus.tokenizer import TextEncoder, load_tokenizer, tokenizer_fingerprint
 from corpus.unit import load_read_unit, read_folder
+from corpus.words import encode_with_words
+
+Encoded = tuple[np.ndarray, np.ndarray | None]  # ids of a document, and its word plane in a corpus that has them
 
 
 class EncodedUnit(Result):
@@ -40,16 +43,20 @@ class BlockWriter:
         self._source = source
         self._columns: dict[str, list] = {name: [] for name in BlockTable.model_fields}
         self._pending: list[np.ndarray] = []
+        self._planes: list[np.ndarray] = []
         self._num_bytes = 0
 
-    def write(self, ids: np.ndarray) -> None:
+    def write(self, ids: np.ndarray, continues_word: np.ndarray | None = None) -> None:
+        """A document, and its word plane in a corpus that has them."""
         self._pending.append(ids)
+        if continues_word is not None:
+            self._planes.append(continues_word)
         self._num_bytes += ids.nbytes
         if self._num_bytes >= block.TARGET_BYTES:
             self._write_block()
 
     def _write_block(self) -> None:
-        frame = block.pack(self._pending)
+        frame = block.pack(self._pending, self._planes or None)
         shard, offset = self._shards.write(frame)
         num_tokens = sum(map(len, self._pending))
         row = (
@@ -57,7 +64,7 @@ class BlockWriter:
         )  # fmt: skip
         for column, value in zip(self._columns.values(), row, strict=True):
             column.append(value)
-        self._pending, self._num_bytes = [], 0
+        self._pending, self._planes, self._num_bytes = [], [], 0
 
     def close(self) -> tuple[list[ShardRecord], BlockTable]:
         """Writes what is left and syncs the shards."""
@@ -78,8 +85,9 @@ def load_encoded_unit(plan: Plan, work: Path, index: int) -> EncodedUnit | None:
 
 def _key(plan: Plan, work: Path, index: int) -> str:
     drops = load_drops(work, index)
-    state = [plan.key(index), plan.tokenizer.fingerprint, str(plan.fast_tokenizing), *map(str, drops.items())]
-    return xxhash.xxh3_128_hexdigest(" ".join(state).encode())
+    settings = (plan.tokenizer.fingerprint, plan.fast_tokenizing, plan.config.whole_words)
+    state = [plan.key(index), *settings, *drops.items()]
+    return xxhash.xxh3_128_hexdigest(" ".join(map(str, state)).encode())
 
 
 def encode_unit(plan: Plan, work: Path, index: int, on_bytes: Callable[[int], Any]) -> EncodedUnit:
@@ -100,8 +108,8 @@ def _encode(plan: Plan, work: Path, index: int, key: str, folder: Path, on_bytes
     ledger = Ledger()
     writer = BlockWriter(folder, unit.source)
     for documents in _kept(spool, load_drops(work, index), ledger):
-        for ids in _encode_batch(documents, plan, ledger):
-            writer.write(ids)
+        for ids, continues_word in _encode_batch(documents, plan, ledger):
+            writer.write(ids, continues_word)
             ledger.documents += 1
         on_bytes(unit.num_bytes // spool.num_frames)
     shards, blocks = writer.close()
@@ -122,18 +130,24 @@ def _kept(spool: Spool, drops: dict[int, Reason], ledger: Ledger) -> Iterator[li
         yield kept
 
 
-def _encode_batch(documents: list[tuple[str, str]], plan: Plan, ledger: Ledger) -> Iterator[np.ndarray]:
+def _encode_batch(documents: list[tuple[str, str]], plan: Plan, ledger: Ledger) -> Iterator[Encoded]:
     encoder = _encoder(plan.tokenizer.name, plan.tokenizer.fingerprint, plan.fast_tokenizing)
-    encoded = encoder.encode([text for _, text in documents])
+    texts = [text for _, text in documents]
+    encoded: list[Encoded]
+    if plan.config.whole_words:
+        encoded = list(encode_with_words(encoder, texts))
+    else:
+        encoded = [(ids, None) for ids in encoder.encode(texts)]
     if encoded:
-        ledger.unk_tokens += int(np.count_nonzero(np.concatenate(encoded) == plan.tokenizer.unk_token_id))
-    for (label, text), ids in zip(documents, encoded, strict=True):
+        every = np.concatenate([ids for ids, _ in encoded])
+        ledger.unk_tokens += int(np.count_nonzero(every == plan.tokenizer.unk_token_id))
+    for (label, text), (ids, continues_word) in zip(documents, encoded, strict=True):
         if not len(ids):
             ledger.reject(Reason.NO_TOKENS, label)
             continue
         ledger.characters += len(text)
         ledger.tokens += len(ids)
-        yield ids
+        yield ids, continues_word
 
 
 @functools.lru_cache(maxsize=1)

@@ -86,6 +86,7 @@ class CorpusConfig(Record):
     """A corpus: its sources, the tokenizer (folder or hub id) and the folder to write.
 
     `decontamination` are test sets, each document one text; documents of the sources that hold one are dropped.
+    `whole_words` keeps a bit a token, whether it continues a word, so that whole words can be masked.
     """
 
     about: str = ""
@@ -94,6 +95,7 @@ class CorpusConfig(Record):
     output: str = Field(min_length=1)
     near_duplicates: NearDuplicates | None = None
     decontamination: tuple[SourceConfig, ...] = ()
+    whole_words: bool = False
 
     @model_validator(mode="after")
     def _check_names(self) -> "CorpusConfig":

@@ -70,8 +70,11 @@ def _read(plan: Plan, index: int, key: str, folder: Path, on_bytes: OnBytes) -> 
     spool = SpoolWriter(folder)
     tests = _test_texts(plan.model_copy(update={"units": ()}).model_dump_json()) if plan.tests else None
     items = _read_segments(source, unit.segments, hashes, on_bytes)
-    documents = _clean_documents(items, Cleaner(source.cleaning), ledger)
-    for batch in _batches(documents):
+    cleaner = Cleaner(source.cleaning)
+    for raw in _batches(items):
+        batch = list(_kept(cleaner.clean_batch(raw), ledger))
+        if not batch:
+            continue
         texts = [document.text for document in batch]
         keys = np.array([digest(text) for text in texts], dtype=np.uint64)
         keep = np.ones(len(batch), dtype=bool)
@@ -107,23 +110,23 @@ def _read_segments(
         hashes.append(hasher.hexdigest())
 
 
-def _clean_documents(items: Iterable[Document | Reject], cleaner: Cleaner, ledger: Ledger) -> Iterator[Document]:
+def _kept(items: Iterable[Document | Reject], ledger: Ledger) -> Iterator[Document]:
+    """The documents; every item is put in the ledger."""
     for item in items:
         ledger.documents_in += 1
-        cleaned = item if isinstance(item, Reject) else cleaner.clean(item)
-        if isinstance(cleaned, Reject):
-            ledger.reject(cleaned.reason, cleaned.label)
+        if isinstance(item, Reject):
+            ledger.reject(item.reason, item.label)
         else:
-            ledger.changed.update(cleaned.changes)
-            yield cleaned
+            ledger.changed.update(item.changes)
+            yield item
 
 
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
+def _batches(items: Iterable[Document | Reject]) -> Iterator[list[Document | Reject]]:
+    batch: list[Document | Reject] = []
     num_characters = 0
-    for document in documents:
-        batch.append(document)
-        num_characters += len(document.text)
+    for item in items:
+        batch.append(item)
+        num_characters += len(item.text) if isinstance(item, Document) else 0
         if num_characters >= _BATCH_CHARACTERS or len(batch) == _BATCH_DOCUMENTS:
             yield batch
             batch, num_characters = [], 0

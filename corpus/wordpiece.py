@@ -24,7 +24,7 @@ _SPACE, _RUN, _UNKNOWN_YET = -1, -2, -3
 _MAX_CACHED_CHARACTERS = 4 << 20
 _CHUNK_CHARACTERS = 1 << 17
 # What a code point is tried between: Han, Latin, digits, punctuation, a mark
-_NEIGHBOURS = "天{0}天 a{0}a 1{0}b 天{0}a a{0}天 ,{0}. a{0}\u0301a"
+_NEIGHBOURS = (("天", "天"), ("a", "a"), ("1", "b"), ("天", "a"), ("a", "天"), (",", "."), ("a", "\u0301a"))
 
 
 def is_wordpiece(backend: Tokenizer) -> bool:
@@ -49,6 +49,7 @@ class WordPieceTable:
         self._dtype = dtype
         self._table = np.full(_NUM_CODE_POINTS, _UNKNOWN_YET, dtype=np.int32)
         self._words = _Words(backend)
+        self._sides = [(self._split(before), self._split(after)) for before, after in _NEIGHBOURS]
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """One array of ids a text."""
@@ -95,8 +96,10 @@ class WordPieceTable:
             self._table[code] = self._classify(chr(code))
 
     def _classify(self, character: str) -> int:
-        """A code point is a token, or a space, only if spaces around it change nothing; else part of a run."""
-        if self._split(_NEIGHBOURS.format(character)) != self._split(_NEIGHBOURS.format(f" {character} ")):
+        """A code point is a token, or a space, only if it gives the same between others as alone; else a run."""
+        alone = self._split(character)
+        expected = [word for before, after in self._sides for word in (*before, *alone, *after)]
+        if self._split(" ".join(f"{before}{character}{after}" for before, after in _NEIGHBOURS)) != expected:
             return _RUN
         ids = self._backend.encode(character, add_special_tokens=False).ids
         return _RUN if len(ids) > 1 else ids[0] if ids else _SPACE

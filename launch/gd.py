@@ -68,6 +68,13 @@ def load_corpus(config: CorpusConfig) -> Manifest:
     return manifest
 
 
+def build_stream(manifest: Manifest, config: CorpusConfig) -> RowStream:
+    """The rows that the configuration asks for."""
+    return RowStream(
+        manifest, config.row_tokens, config.seed, config.weights, config.rows, config.attend_within_documents
+    )
+
+
 def check_run_folder(config: RunConfig, manifest: Manifest, run: Path) -> None:
     """Refuse a run folder that another config or another corpus made."""
     if not (run / "config.json").is_file():
@@ -125,7 +132,7 @@ def distil(config: RunConfig, manifest: Manifest, run: Path) -> None:
         StudentEngine(student, settings, config.deepspeed, config.training.total_steps, world_size)
         for student, settings in zip(students, config.students, strict=True)
     ]
-    stream = RowStream(manifest, config.corpus.row_tokens, config.corpus.seed, config.corpus.weights)
+    stream = build_stream(manifest, config.corpus)
     rows = config.deepspeed.train_micro_batch_size_per_gpu
     trainer = Trainer(
         run,

@@ -133,7 +133,8 @@ def decoded_rows(manifest: Manifest, count: int, row_tokens: int, seed: int, tok
 def epoch_line(manifest: Manifest, path: Path) -> str:
     """Rows and steps of an epoch under a run configuration, and how many epochs the run is."""
     config = read_run_config(path)
-    stream = RowStream(manifest, config.corpus.row_tokens, config.corpus.seed, config.corpus.weights)
+    wanted = config.corpus
+    stream = RowStream(manifest, wanted.row_tokens, wanted.seed, wanted.weights, wanted.rows)
     steps = stream.rows_per_epoch / config.deepspeed.train_batch_size
     total = config.training.total_steps
     return (

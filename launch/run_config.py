@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
+from corpus.rows import RowKind
 from pretrain.encoder import EncoderShape
 from pretrain.engine import DeepSpeedConfig
 from pretrain.student import StudentConfig
@@ -28,6 +29,8 @@ class CorpusConfig(BaseModel):
     row_tokens: Annotated[int, Field(ge=8)]
     seed: NonNegativeInt = 17
     weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}  # of sources; 1 for the others
+    rows: RowKind = "packed"  # or TinyBERT's pairs of consecutive text, CLS A SEP B SEP
+    attend_within_documents: bool = False  # documents packed in one row do not see each other
     cache_folder: str | None = None  # on this host's disk, for a manifest behind a URL
     cache_gigabytes: Annotated[float, Field(gt=0)] = 50.0
 
@@ -60,6 +63,8 @@ class RunConfig(BaseModel):
         if self.corpus.row_tokens > teacher.max_row_tokens:
             most = teacher.max_row_tokens
             problems.append(f"corpus.row_tokens: the teacher has {most} positions, got {self.corpus.row_tokens}")
+        if self.corpus.rows == "pairs" and teacher.num_token_types < 2:
+            problems.append("corpus.rows: the teacher has one token type, so it cannot tell the texts of pairs apart")
         if problems:
             raise ValueError("\n".join(problems))
 

@@ -30,6 +30,7 @@ class EncoderShape:
     intermediate_size: int
     vocab_size: int
     max_row_tokens: int
+    num_token_types: int = 2
 
     @classmethod
     def of(cls, config: Any) -> "EncoderShape":
@@ -46,6 +47,7 @@ class EncoderShape:
             config.intermediate_size,
             config.vocab_size,
             config.max_position_embeddings - offset,
+            config.type_vocab_size,
         )
 
 
@@ -107,7 +109,10 @@ class Encoder(nn.Module):
                     getattr(module, name).register_forward_hook(self._reader_of(name))
 
     def forward(self, batch: Mapping[str, Tensor]) -> Features:
-        """Features of `input_ids`, `token_type_ids` [B, L] and, where there is padding, `attention_mask` [B, L]."""
+        """Features of `input_ids`, `token_type_ids` [B, L] and, where there is padding, `attention_mask` [B, L].
+
+        With `document_ids` [B, L] a token attends only to tokens of its own id; padding has one of its own.
+        """
         self._layer, self._features = 0, Features()
         features = self._features
         inputs = {name: batch[name] for name in ("input_ids", "token_type_ids") if name in batch}
@@ -122,10 +127,13 @@ class Encoder(nn.Module):
         return features
 
     def _key_mask(self, batch: Mapping[str, Tensor]) -> Tensor | None:
-        """[B, 1, 1, L], as the attention in use wants it: made here, once, transformers takes it as it is."""
-        if "attention_mask" not in batch:
+        """[B, 1, 1 or L, L], as the attention in use wants it: made here, once, transformers takes it as it is."""
+        if "document_ids" in batch:
+            mask = batch["document_ids"][:, None, :, None] == batch["document_ids"][:, None, None, :]
+        elif "attention_mask" in batch:
+            mask = batch["attention_mask"][:, None, None, :].bool()
+        else:
             return None
-        mask = batch["attention_mask"][:, None, None, :].bool()
         if FASTEST_ATTENTION == "sdpa":
             return mask
         dtype = next(self.model.parameters()).dtype

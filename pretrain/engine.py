@@ -102,7 +102,7 @@ class StudentEngine:
 
         self.student, self.name = student, config.name
         self.accumulation_steps = deepspeed_config.accumulation_steps(world_size)
-        self.max_grad_norm = deepspeed_config.gradient_clipping
+        self.max_grad_norm, self.total_steps = deepspeed_config.gradient_clipping, total_steps
         self.sharded = deepspeed_config.zero_optimization.stage > 0
         # Stage 0 reports no gradient norm: there it is clipped here, where the norm is known.
         values = deepspeed_config.model_dump(exclude_none=True)
@@ -128,6 +128,7 @@ class StudentEngine:
     def train_micro_batch(self, batch: Mapping[str, Tensor], teacher: Features, seed: int) -> None:
         """Forward, backward and, at the accumulation boundary, clip and step; `seed` is for its dropout."""
         torch.manual_seed(seed)
+        self.student.progress = self.steps / self.total_steps
         loss, terms = self.engine(batch, teacher)
         self.engine.backward(loss)
         at_boundary = self.engine.is_gradient_accumulation_boundary()  # asked before step(), which moves it

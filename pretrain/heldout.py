@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pretrain.encoder import Encoder, EncoderShape, HuggingFaceModel, Reads, real_tokens, without_padding
-from pretrain.objectives import published_teacher_layer
+from pretrain.relation_objectives import published_teacher_layer
 from pretrain.relations import relation_loss
 
 MAX_RELATION_HEADS = 48  # MiniLMv2's for base models

@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
-from pretrain.encoder import Encoder, EncoderShape, Features, HuggingFaceModel, real_tokens, union
-from pretrain.objectives import Objective, ObjectiveConfig, Problems
+from pretrain.encoder import Encoder, EncoderShape, Features, HuggingFaceModel, union
+from pretrain.objective import Objective, Problems
+from pretrain.objectives import ObjectiveConfig
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
 
 StudentName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -52,6 +53,7 @@ class StudentConfig(BaseModel):
             self.intermediate_size,
             teacher.vocab_size,
             teacher.max_row_tokens,
+            teacher.num_token_types,
         )
 
     def problems(self, teacher: EncoderShape) -> Problems:
@@ -91,6 +93,7 @@ class Student(nn.Module):
         super().__init__()
         shape = config.shape(teacher)
         self.name = config.name
+        self.progress = 0.0  # share of the run's steps that are made: schedules of weights want to know
         objectives: list[Objective] = [objective.build(teacher, shape) for objective in config.objective]
         self.objectives = nn.ModuleList(objectives)
         self.encoder = Encoder(model, union(objective.student_reads for objective in objectives))
@@ -101,12 +104,12 @@ class Student(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor], teacher: Features) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one micro-batch, float32 scalar, and its terms."""
-        features, mask = self.encoder(batch), real_tokens(batch)
-        total, terms = torch.zeros((), device=mask.device), {}
+        features = self.encoder(batch)
+        total, terms = torch.zeros((), device=batch["input_ids"].device), {}
         for objective in self.objectives:
             assert isinstance(objective, Objective)
-            parts = objective(teacher, features, mask)
-            total = total + objective.total(parts)
+            parts = objective(teacher, features, batch)
+            total = total + objective.total(parts, self.progress)
             terms.update({name: value.detach() for name, value in parts.items()})
         return total, {"loss": total.detach(), **terms}
 

@@ -1,10 +1,11 @@
+import sys
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus.normalization import normalize
+from corpus.normalization import are_plain, normalize
 
 ODD = "\t\n\r \u00a0\u00ad\u0085\u200b\u200d\u2028\u3000\ufeff\ufffd\x00\x1f"
 ODD += "０９ＡｚａＺ，。“”é\u0301ｶﾞ가\u1100\u1161中A"
@@ -45,3 +46,21 @@ def test_policy(text, expected):
 def test_plain_text_is_untouched():
     text = "学而时习之，不亦说乎？\nHello, world! 3.14（约）"
     assert normalize(text) == text
+
+
+@given(st.lists(st.text() | st.text(alphabet=ODD) | st.text(alphabet="天地 a\n，é"), min_size=1))
+def test_plain_texts_are_those_that_stay(texts):
+    for text, is_plain in zip(texts, are_plain(texts).tolist(), strict=True):
+        assert not is_plain or normalize(text) == text
+
+
+def test_every_plain_character_stays_beside_every_other():
+    """Alone none changes, and none is the second half of a composition, whatever stands before it."""
+    plain = {char for char in map(chr, range(sys.maxunicode + 1)) if are_plain([char])[0]}
+    assert {"天", "，", "a", "0", "é"} < plain and not plain & {" ", "\n", "\u3000", "Ａ", "\u0301", "𠮷"}
+    assert all(normalize(char) == char for char in plain)
+    pairs = [unicodedata.decomposition(chr(code)).split() for code in range(sys.maxunicode + 1)]
+    seconds = {chr(int(pair[1], 16)) for pair in pairs if len(pair) == 2 and not pair[0].startswith("<")}
+    assert "\u0301" in seconds and not plain & seconds
+    assert not any(unicodedata.combining(char) for char in plain)
+    assert are_plain(["天 地\n玄", "天  地", " 天", "天\n", ""]).tolist() == [True, False, False, False, False]

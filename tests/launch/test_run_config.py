@@ -97,6 +97,14 @@ def test_what_the_teacher_makes_impossible_is_said_with_the_legal_values():
     assert second == "corpus.row_tokens: the teacher has 512 positions, got 1024"
 
 
+def test_pairs_want_a_teacher_of_two_token_types():
+    config = read_run_config(ROOT / "configs/4l312d.json", ["corpus.rows=pairs"])
+    config.check(EncoderShape("bert", 12, 768, 12, 3072, 21128, 512, 2))
+    message = r"^corpus\.rows: the teacher has one token type, so it cannot tell the texts of pairs apart$"
+    with pytest.raises(ValueError, match=message):
+        config.check(EncoderShape("roberta", 12, 768, 12, 3072, 21128, 512, 1))
+
+
 @pytest.mark.parametrize(
     "teacher",
     [EncoderShape("bert", 24, 1024, 16, 4096, 21128, 512), EncoderShape("bert", 12, 384, 12, 1536, 41343, 512)],

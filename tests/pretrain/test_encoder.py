@@ -5,7 +5,7 @@ import torch
 from transformers import AutoConfig
 
 from pretrain.encoder import FAMILIES, Encoder, EncoderShape, Reads, cut_layers, real_tokens, union, without_padding
-from tests.pretrain.tiny import batch, teacher_model
+from tests.pretrain.tiny import ROW_TOKENS, batch, teacher_model
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
@@ -87,3 +87,18 @@ def test_an_unknown_family_is_refused():
 def test_roberta_positions_start_after_the_padding_index():
     assert EncoderShape.of(teacher_model("roberta").config).max_row_tokens == 40 - 2
     assert EncoderShape.of(teacher_model("bert").config).max_row_tokens == 40
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_documents_of_a_row_do_not_see_each_other(model_type):
+    """Other ids in one document, or in the padding, leave the other documents' features as they were; else not."""
+    encoder = Encoder(teacher_model(model_type), Reads(hidden_states=frozenset({4})))
+    inputs = batch(2, padding=False)
+    changed = inputs | {"input_ids": inputs["input_ids"].clone()}
+    changed["input_ids"][:, 5:] = inputs["input_ids"].flip(0)[:, 5:]
+    ids = torch.tensor([0] * 5 + [1] * 4 + [2] * (ROW_TOKENS - 9)).expand(2, -1)
+    with torch.no_grad():
+        before, after = (encoder(one | {"document_ids": ids}).hidden_states[4] for one in (inputs, changed))
+        assert torch.equal(before[:, :5], after[:, :5]) and not torch.allclose(before[:, 5:], after[:, 5:])
+        before, after = (encoder(one).hidden_states[4] for one in (inputs, changed))
+        assert not torch.allclose(before[:, :5], after[:, :5])

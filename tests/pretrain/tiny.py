@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
+from pretrain.encoder import EncoderShape, Features
 from pretrain.engine import DeepSpeedConfig, StudentEngine, start_distributed
 from pretrain.student import StudentConfig, build_student
 from pretrain.teacher import Teacher
@@ -43,6 +44,31 @@ def batch(num_rows: int = 3, padding: bool = True, seed: int = 0) -> dict[str, T
     if padding:
         mask[1, 7:] = 0
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+
+
+def shape(
+    num_layers: int = 4, hidden_size: int = 24, model_type: str = "bert", num_attention_heads: int = 4
+) -> EncoderShape:
+    """Sizes, for objectives without models."""
+    return EncoderShape(model_type, num_layers, hidden_size, num_attention_heads, 32, VOCAB, 40)
+
+
+def features(num_layers: int, width: int, seed: int, requires_grad: bool = False) -> Features:
+    """Random features [3, 9, width] of every layer."""
+    generator = torch.Generator().manual_seed(seed)
+    draw = lambda: torch.randn(3, 9, width, generator=generator).requires_grad_(requires_grad)  # noqa: E731
+    every = Features()
+    for layer in range(num_layers + 1):
+        every.hidden_states[layer] = draw()
+        every.query[layer], every.key[layer], every.value[layer] = draw(), draw(), draw()
+    return every
+
+
+def feature_batch() -> dict[str, Tensor]:
+    """The batch of such features: row 1 has 4 real tokens."""
+    mask = torch.ones(3, 9, dtype=torch.int64)
+    mask[1, 4:] = 0
+    return {"attention_mask": mask}
 
 
 def rows_from(position: int, rows: int, rank: int, world_size: int) -> Generator[dict[str, Tensor], None, None]:
