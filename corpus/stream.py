@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from corpus.manifest import Manifest
+from corpus.masking import Masker, MaskingSettings
 from corpus.mixture import source_weights
 from corpus.open_blocks import OpenBlocks, Planes
 from corpus.order import Order
@@ -36,10 +37,11 @@ class RowStream:
 
     `weights` says how often an epoch shows each row of a source, by its name; 1 for sources that it leaves out.
     `kind` is "packed" or "pairs" (corpus/rows.py); the number of pairs is not in the manifest, so every block is
-    read once to count them. Batches hold document_ids and continues_word where those are asked for.
+    read once to count them. Batches hold document_ids, continues_word and masked tokens where those are asked for.
 
-    Raises ValueError for rows shorter than 8 tokens, unknown sources and what the corpus does not hold, and
-    wherever it reads, naming shard and block, for a missing or short shard and for changed bytes.
+    Raises ValueError for rows shorter than 8 tokens, unknown sources and what the corpus does not hold or its
+    tokenizer cannot mask, and wherever it reads, naming shard and block, for a missing or short shard and for
+    changed bytes.
     """
 
     def __init__(
@@ -51,14 +53,17 @@ class RowStream:
         kind: RowKind = "packed",
         document_ids: bool = False,
         continues_word: bool = False,
+        masking: MaskingSettings | None = None,
     ) -> None:
         check_rows(kind, row_tokens)
+        self._masker = Masker(manifest, masking, seed) if masking else None
         if continues_word and not manifest.has_word_planes:
             raise ValueError(f"{manifest.store.location}: the corpus was built without word planes")
         self._manifest = manifest
         self.row_tokens = row_tokens
         self._kind = kind
         self._gives_document_ids, self._gives_words = document_ids, continues_word
+        self._reads_words = continues_word or (masking is not None and masking.whole_words)
         table, names = manifest.blocks, [source.name for source in manifest.sources]
         self._num_rows = self._count_rows()
         self._order = Order(
@@ -93,7 +98,7 @@ class RowStream:
 
     def _build_open_blocks(self, num_lanes: int) -> OpenBlocks:
         num_pages = self._order.num_open_blocks(num_lanes, _ROWS_PER_READ)
-        dtypes = (self._manifest.dtype, np.dtype(bool))[: 1 + self._gives_words]
+        dtypes = (self._manifest.dtype, np.dtype(bool))[: 1 + self._reads_words]
         return OpenBlocks(self._read_rows, self._num_rows, self.row_tokens, dtypes, num_pages, _MAX_OPEN_BYTES)
 
     def _read_rows(self, blocks: list[int]) -> Iterator[Planes]:
@@ -102,7 +107,7 @@ class RowStream:
         build_rows = build_pair_rows if self._kind == "pairs" else build_packed_rows
         for ids, lengths, plane in read_blocks(self._manifest, blocks):
             rows = build_rows(ids, lengths, self.row_tokens, *special)
-            if self._gives_words and plane is not None:
+            if self._reads_words and plane is not None:
                 yield rows, build_rows(plane, lengths, self.row_tokens, 0, 0, 0)
             else:
                 yield (rows,)
@@ -114,7 +119,8 @@ class RowStream:
 
         Also, where asked for: document_ids, equal for tokens of one document of the row, where padding counts as a
         document of its own, so `document_ids[:, :, None] == document_ids[:, None, :]` is all the mask that attention
-        within documents needs; and continues_word, 1 where a token continues the word of the token before it.
+        within documents needs; continues_word, 1 where a token continues the word of the token before it; and with
+        masking labels, the id before masking at the tokens to predict and -100 elsewhere (corpus/masking.py).
 
         The i-th batches of all ranks together are the rows from position + i * rows_per_batch * world_size
         on, of which a rank takes every world_size-th. A thread reads ahead; closing the iterator ends it, and
@@ -132,13 +138,13 @@ class RowStream:
         num_batches, most = 1, -(-_ROWS_PER_READ // rows_per_batch)
         while True:
             positions = start + stride * np.arange(num_batches * rows_per_batch, dtype=np.int64)
-            read = self._build_batch(open_blocks.take(*self._order.locate(positions)))
+            read = self._build_batch(open_blocks.take(*self._order.locate(positions)), positions)
             parts = {name: tensor.split(rows_per_batch) for name, tensor in read.items()}
             yield [dict(zip(parts, tensors, strict=True)) for tensors in zip(*parts.values(), strict=True)]
             start += stride * len(positions)
             num_batches = min(2 * num_batches, most)
 
-    def _build_batch(self, planes: Planes) -> Batch:
+    def _build_batch(self, planes: Planes, positions: np.ndarray) -> Batch:
         ids, tokenizer = planes[0], self._manifest.tokenizer
         # No text gives a special id, so padding is where the padding id is, and SEP is where text ends.
         is_real = ids != tokenizer.pad_token_id
@@ -150,6 +156,8 @@ class RowStream:
             batch["document_ids"] = texts_before if self._kind == "packed" else 1 - batch["attention_mask"]
         if self._gives_words:
             batch["continues_word"] = planes[1].astype(np.int64)
+        if self._masker:
+            batch["input_ids"], batch["labels"] = self._masker.mask(ids, positions, *planes[1:])
         if self._kind == "pairs":
             batch["token_type_ids"] = ((texts_before == 1) & is_real).astype(np.int64)
         tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
