@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from corpus.block_cache import BlockCache
 from corpus.manifest import Manifest, load_manifest
+from corpus.masking import Masker
 from corpus.mixture import source_weights
 from corpus.stream import RowStream
 from corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
@@ -29,7 +30,7 @@ from pretrain.checkpoint import TrainingState
 from pretrain.engine import StudentEngine, start_distributed
 from pretrain.metrics import read_metrics
 from pretrain.student import Student, build_student
-from pretrain.teacher import Teacher, fingerprint, load_teacher_model, read_teacher_shape
+from pretrain.teacher import Teacher, fingerprint, load_teacher_head, load_teacher_model, read_teacher_shape
 from pretrain.trainer import Trainer
 
 
@@ -61,17 +62,25 @@ def check_input(config: RunConfig, run: Path) -> Manifest:
 
 
 def load_corpus(config: CorpusConfig) -> Manifest:
-    """The manifest, with a cache for blocks where one is configured; the weights fit its sources."""
+    """The manifest, with a cache for blocks where one is configured; weights and masking fit it."""
     cache = BlockCache(config.cache_folder, int(config.cache_gigabytes * 1e9)) if config.cache_folder else None
     manifest = load_manifest(config.manifest, cache)
     source_weights([source.name for source in manifest.sources], config.weights)
+    if config.masking:
+        Masker(manifest, config.masking, config.seed)
     return manifest
 
 
 def build_stream(manifest: Manifest, config: CorpusConfig) -> RowStream:
     """The rows that the configuration asks for."""
     return RowStream(
-        manifest, config.row_tokens, config.seed, config.weights, config.rows, config.attend_within_documents
+        manifest,
+        config.row_tokens,
+        config.seed,
+        config.weights,
+        config.rows,
+        document_ids=config.attend_within_documents,
+        masking=config.masking,
     )
 
 
@@ -110,7 +119,7 @@ def save_start(student: Student, run: Path) -> None:
     """start/<student>/: the student as it was before its first step, its untrained twin for any comparison."""
     folder = run / "start" / student.name
     if not folder.exists():
-        student.encoder.model.save_pretrained(folder)
+        student.published.save_pretrained(folder)
         AutoTokenizer.from_pretrained(run / "tokenizer").save_pretrained(folder)
 
 
@@ -118,11 +127,13 @@ def distil(config: RunConfig, manifest: Manifest, run: Path) -> None:
     """Build teacher, students and engines on every rank, and train."""
     device = start_distributed()
     rank, world_size = dist.get_rank(), dist.get_world_size()
-    teacher_model = load_teacher_model(config.teacher.path)
-    teacher_fingerprint = fingerprint(teacher_model)
+    head = load_teacher_head(config.teacher.path) if config.needs_teacher_head else None
+    teacher_model = head.model.base_model if head else load_teacher_model(config.teacher.path)
+    teacher_fingerprint = fingerprint(head.model if head else teacher_model)
     check_teacher(run, teacher_fingerprint)
-    students = [build_student(student, teacher_model, config.training.seed) for student in config.students]
-    teacher = Teacher(teacher_model, [student.teacher_reads for student in students], config.teacher.dtype, device)
+    students = [build_student(student, teacher_model, config.training.seed, head) for student in config.students]
+    reads = [student.teacher_reads for student in students]
+    teacher = Teacher(teacher_model, reads, config.teacher.dtype, device, head)
     unreached = {student.name: student.to(device).freeze_unreached(teacher) for student in students}
     if rank == 0:
         write_run_folder(config, manifest, teacher_fingerprint, unreached, run)

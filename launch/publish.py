@@ -2,7 +2,8 @@
 
     python launch/publish.py --run runs/4l312d --student 4l312d --output students/4l312d-zh [--step 5000]
 
-The folder appears only after AutoModel has loaded what was written and given the live student's answers.
+The folder appears only after transformers has loaded what was written and given the live student's answers. A student
+with a masked-language head keeps it: AutoModel and AutoModelForMaskedLM both load the folder.
 """
 
 import argparse
@@ -15,11 +16,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoTokenizer
 
 from launch.model_card import model_card
 from pretrain.checkpoint import Checkpoints, read_state
 from pretrain.metrics import read_metrics
+from pretrain.vocabulary_head import auto_class_of
 
 TOLERANCE = 1e-3  # the live student may have answered on a GPU; hidden states are of the order of 1
 
@@ -46,7 +48,8 @@ def publish(run: Path, student: str, output: Path, step: int | None = None) -> f
         raise ValueError(f"{run}: no student {student!r}; students: {names}")
     partial = output.with_name(f".{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    AutoModel.from_pretrained(checkpoint / student / "model").save_pretrained(partial)
+    model_folder = checkpoint / student / "model"
+    auto_class_of(model_folder).from_pretrained(model_folder).save_pretrained(partial)
     AutoTokenizer.from_pretrained(run / "tokenizer").save_pretrained(partial)
     card = model_card(
         student,
@@ -65,10 +68,14 @@ def publish(run: Path, student: str, output: Path, step: int | None = None) -> f
 
 @torch.no_grad()
 def difference_to_live(folder: Path, recorded: Path) -> float:
-    """Largest absolute difference between a published folder's hidden states and those recorded while training."""
+    """Largest absolute difference between a published folder's answers and those recorded while training."""
     live = load_file(recorded)
-    hidden = AutoModel.from_pretrained(folder).eval()(input_ids=live["input_ids"]).last_hidden_state
-    return float((hidden - live["last_hidden_state"]).abs().max())
+    model = auto_class_of(folder).from_pretrained(folder).eval()
+    output = model(input_ids=live["input_ids"], output_hidden_states=True)
+    differences = [(output.hidden_states[-1] - live["last_hidden_state"]).abs().max()]
+    if "logits" in live:
+        differences.append((output.logits[:, -1] - live["logits"]).abs().max())
+    return float(max(differences))
 
 
 def main() -> None:

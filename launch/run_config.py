@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
+from corpus.masking import MaskingSettings
 from corpus.rows import RowKind
 from pretrain.encoder import EncoderShape
 from pretrain.engine import DeepSpeedConfig
@@ -31,6 +32,7 @@ class CorpusConfig(BaseModel):
     weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}  # of sources; 1 for the others
     rows: RowKind = "packed"  # or TinyBERT's pairs of consecutive text, CLS A SEP B SEP
     attend_within_documents: bool = False  # documents packed in one row do not see each other
+    masking: MaskingSettings | None = None  # for objectives that predict masked tokens
     cache_folder: str | None = None  # on this host's disk, for a manifest behind a URL
     cache_gigabytes: Annotated[float, Field(gt=0)] = 50.0
 
@@ -53,6 +55,11 @@ class RunConfig(BaseModel):
             raise ValueError(f"students: names must differ, got {', '.join(twice)} more than once")
         return self
 
+    @property
+    def needs_teacher_head(self) -> bool:
+        """Whether the teacher must have a masked-language head."""
+        return any(one.needs_teacher_head for student in self.students for one in student.vocabulary_objectives)
+
     def check(self, teacher: EncoderShape) -> None:
         """ValueError listing everything that cannot work with this teacher."""
         problems = [
@@ -60,6 +67,7 @@ class RunConfig(BaseModel):
             for index, student in enumerate(self.students)
             for key, message in student.problems(teacher)
         ]
+        problems += self._masking_problems()
         if self.corpus.row_tokens > teacher.max_row_tokens:
             most = teacher.max_row_tokens
             problems.append(f"corpus.row_tokens: the teacher has {most} positions, got {self.corpus.row_tokens}")
@@ -67,6 +75,17 @@ class RunConfig(BaseModel):
             problems.append("corpus.rows: the teacher has one token type, so it cannot tell the texts of pairs apart")
         if problems:
             raise ValueError("\n".join(problems))
+
+    def _masking_problems(self) -> Iterator[str]:
+        for index, student in enumerate(self.students):
+            wanting = [one for one in student.vocabulary_objectives if one.needs_labels]
+            if wanting and not self.corpus.masking:
+                yield f'corpus.masking: students.{index} predicts masked tokens; give it, for example {{"prob": 0.15}}'
+            if self.corpus.masking and not wanting:
+                yield (
+                    f"corpus.masking: students.{index} has no objective that predicts masked tokens, and would only "
+                    "see text with holes; give it one (mlm, distilbert), a run of its own, or leave masking out"
+                )
 
 
 def read_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

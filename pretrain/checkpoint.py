@@ -3,7 +3,7 @@
 checkpoints/latest                       the name of the newest, moved last
 checkpoints/step_500/state.json          step and rows seen: all the data order needs
 checkpoints/step_500/<student>/engine/   DeepSpeed's: weights, projections, optimizer, schedule
-checkpoints/step_500/<student>/model/    the encoder alone, as transformers loads it
+checkpoints/step_500/<student>/model/    the encoder, and a head it may have, as transformers loads them
 checkpoints/step_500/<student>/outputs.safetensors   what the live student answers to a fixed input
 """
 
@@ -20,6 +20,8 @@ from torch import Tensor
 
 from pretrain.encoder import HuggingFaceModel
 from pretrain.engine import StudentEngine
+from pretrain.student import Student
+from pretrain.vocabulary_head import VocabularyHead
 
 
 class TrainingState(BaseModel):
@@ -51,7 +53,7 @@ class Checkpoints:
         for engine in engines:
             engine.engine.save_checkpoint(str(partial / engine.name), tag="engine", save_latest=False)
             if leading:
-                save_model(engine.student.encoder.model, partial / engine.name)
+                save_model(engine.student, partial / engine.name)
         dist.barrier()
         if leading:
             (partial / "state.json").write_text(state.model_dump_json())
@@ -102,15 +104,18 @@ def read_state(checkpoint: Path) -> TrainingState:
         raise ValueError(f"{path}: not a readable training state: {error}") from error
 
 
-def save_model(model: HuggingFaceModel, folder: Path) -> None:
-    """The encoder as `AutoModel.from_pretrained` reads it, and its live answer to a fixed input beside it."""
-    model.save_pretrained(folder / "model")
-    save_file(fixed_outputs(model), folder / "outputs.safetensors")
+def save_model(student: Student, folder: Path) -> None:
+    """The model as `AutoModel.from_pretrained` reads it, and its live answer to a fixed input beside it."""
+    student.published.save_pretrained(folder / "model")
+    save_file(fixed_outputs(student.encoder.model, student.head), folder / "outputs.safetensors")
 
 
 @torch.no_grad()
-def fixed_outputs(model: HuggingFaceModel) -> dict[str, Tensor]:
-    """`input_ids` [2, 16] and the float32 `last_hidden_state` [2, 16, D] of the model in eval mode on them."""
+def fixed_outputs(model: HuggingFaceModel, head: VocabularyHead | None = None) -> dict[str, Tensor]:
+    """`input_ids` [2, 16] and the float32 `last_hidden_state` [2, 16, D] of the model in eval mode on them.
+
+    With a head also the float32 `logits` [2, V] of the last position.
+    """
     parameter = next(model.parameters())
     generator = torch.Generator().manual_seed(0)
     input_ids = torch.randint(0, model.config.vocab_size, (2, 16), generator=generator)
@@ -118,8 +123,9 @@ def fixed_outputs(model: HuggingFaceModel) -> dict[str, Tensor]:
     model.eval()
     with torch.autocast(parameter.device.type, enabled=False):
         output = model(input_ids=input_ids.to(parameter.device)).last_hidden_state
+        answers = {"last_hidden_state": output} | ({"logits": head.logits(output[:, -1])} if head else {})
     model.train(training)
-    return {"input_ids": input_ids, "last_hidden_state": output.float().cpu().contiguous()}
+    return {"input_ids": input_ids} | {name: answer.float().cpu().contiguous() for name, answer in answers.items()}
 
 
 def _sync_tree(folder: Path) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pretrain.vocabulary_head import VocabularyHead
+
 # Families whose self-attention is a module with `query`, `key` and `value` projections: each is tested, tiny.
 FAMILIES = ("bert", "roberta", "xlm-roberta", "ernie", "electra", "albert")
 # On a CPU plain matrix products are as fast as the fused kernel forward and three times as fast with the backward pass
@@ -74,12 +76,13 @@ def union(reads: Iterable[Reads]) -> Reads:
 
 @dataclass
 class Features:
-    """What was read in one forward pass; every tensor is [B, L, D]."""
+    """What was read in one forward pass; every tensor is [B, L, D]. `head` makes logits of the last hidden state."""
 
     hidden_states: dict[int, Tensor] = field(default_factory=dict)
     query: dict[int, Tensor] = field(default_factory=dict)
     key: dict[int, Tensor] = field(default_factory=dict)
     value: dict[int, Tensor] = field(default_factory=dict)
+    head: VocabularyHead | None = None
 
 
 class _EverythingRead(Exception):

@@ -6,7 +6,15 @@ from pydantic import Field
 
 from pretrain.layer_objectives import HiddenStatesConfig, PatientKDConfig, TinyBERTConfig
 from pretrain.relation_objectives import MiniLMConfig, MiniLMv2Config
+from pretrain.vocabulary_objectives import DistilBERTConfig, MaskedLMConfig
 
 ObjectiveConfig = Annotated[
-    MiniLMv2Config | MiniLMConfig | TinyBERTConfig | HiddenStatesConfig | PatientKDConfig, Field(discriminator="type")
+    MiniLMv2Config
+    | MiniLMConfig
+    | TinyBERTConfig
+    | HiddenStatesConfig
+    | PatientKDConfig
+    | DistilBERTConfig
+    | MaskedLMConfig,
+    Field(discriminator="type"),
 ]

@@ -6,12 +6,14 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
 from pretrain.encoder import Encoder, EncoderShape, Features, HuggingFaceModel, union
 from pretrain.objective import Objective, Problems
 from pretrain.objectives import ObjectiveConfig
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
+from pretrain.vocabulary_head import VocabularyHead
+from pretrain.vocabulary_objectives import VocabularyConfig
 
 StudentName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
@@ -56,6 +58,11 @@ class StudentConfig(BaseModel):
             teacher.num_token_types,
         )
 
+    @property
+    def vocabulary_objectives(self) -> list[VocabularyConfig]:
+        """Those that give the student a masked-language head."""
+        return [objective for objective in self.objective if isinstance(objective, VocabularyConfig)]
+
     def problems(self, teacher: EncoderShape) -> Problems:
         """(key, message) of everything that cannot work with this teacher."""
         if self.hidden_size % self.num_attention_heads:
@@ -87,10 +94,20 @@ class StudentConfig(BaseModel):
 
 
 class Student(nn.Module):
-    """Encoder and objectives; `forward` gives the weighted loss and every unweighted term, detached, by name."""
+    """Encoder and objectives; `forward` gives the weighted loss and every unweighted term, detached, by name.
 
-    def __init__(self, config: StudentConfig, model: HuggingFaceModel, teacher: EncoderShape) -> None:
+    `head` is there where an objective needs it; it is published with the encoder.
+    """
+
+    def __init__(
+        self,
+        config: StudentConfig,
+        model: HuggingFaceModel,
+        teacher: EncoderShape,
+        head: VocabularyHead | None = None,
+    ) -> None:
         super().__init__()
+        self.head = head
         shape = config.shape(teacher)
         self.name = config.name
         self.progress = 0.0  # share of the run's steps that are made: schedules of weights want to know
@@ -102,9 +119,15 @@ class Student(nn.Module):
             if isinstance(module, nn.Dropout):
                 module.p = config.dropout_prob
 
+    @property
+    def published(self) -> HuggingFaceModel:
+        """The model as it is saved: the encoder, with its masked-language head where it has one."""
+        return self.head.model if self.head else self.encoder.model
+
     def forward(self, batch: Mapping[str, Tensor], teacher: Features) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one micro-batch, float32 scalar, and its terms."""
-        features = self.encoder(batch)
+        features: Features = self.encoder(batch)
+        features.head = self.head
         total, terms = torch.zeros((), device=batch["input_ids"].device), {}
         for objective in self.objectives:
             assert isinstance(objective, Objective)
@@ -120,7 +143,8 @@ class Student(nn.Module):
         gradients from DeepSpeed, and weight decay would shrink them.
         """
         ids = torch.arange(16, device=next(teacher.parameters()).device).view(2, 8)
-        batch = {"input_ids": ids % self.encoder.shape.vocab_size, "token_type_ids": torch.zeros_like(ids)}
+        ids = ids % self.encoder.shape.vocab_size
+        batch = {"input_ids": ids, "token_type_ids": torch.zeros_like(ids), "labels": ids}
         self(batch, teacher(batch))[0].backward()
         for parameter in self.parameters():
             parameter.requires_grad_(parameter.grad is not None)
@@ -128,22 +152,39 @@ class Student(nn.Module):
         return [name for name, parameter in self.encoder.model.named_parameters() if not parameter.requires_grad]
 
 
-def build_student(config: StudentConfig, teacher: HuggingFaceModel, seed: int) -> Student:
-    """A student of the teacher's family with its weights where `config.init` says; the same bits for the same seed."""
+def build_student(
+    config: StudentConfig, teacher: HuggingFaceModel, seed: int, teacher_head: VocabularyHead | None = None
+) -> Student:
+    """A student of the teacher's family with its weights where `config.init` says; the same bits for the same seed.
+
+    A masked-language head starts as the teacher's where there is one of the same width and embeddings are the
+    teacher's too.
+    """
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        model = AutoModel.from_config(student_model_config(config, teacher.config), dtype=torch.float32)
-        student = Student(config, model, EncoderShape.of(teacher.config))
+        model, head = _build_model(config, teacher)
+        student = Student(config, model, EncoderShape.of(teacher.config), head)
         if config.init.embeddings == "teacher":
             basis = _take_embeddings(model, teacher)
             if basis.shape == (teacher.config.hidden_size, config.hidden_size):  # not where embeddings are factorised
                 for objective in student.objectives:
                     assert isinstance(objective, Objective)
                     objective.start_from(basis)
+            if head and teacher_head and config.hidden_size == teacher.config.hidden_size:
+                head.load_state_dict(teacher_head.state_dict())
         if isinstance(config.init.layers, list):
             _copy_layers(model, teacher, config.init.layers)
         return student
+
+
+def _build_model(config: StudentConfig, teacher: HuggingFaceModel) -> tuple[HuggingFaceModel, VocabularyHead | None]:
+    values = student_model_config(config, teacher.config)
+    if not config.vocabulary_objectives:
+        return AutoModel.from_config(values, dtype=torch.float32), None
+    values.tie_word_embeddings = True
+    head = VocabularyHead(AutoModelForMaskedLM.from_config(values, dtype=torch.float32))
+    return head.model.base_model, head
 
 
 def student_model_config(config: StudentConfig, teacher: Any) -> Any:

@@ -8,9 +8,10 @@ import torch
 import xxhash
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
 from pretrain.encoder import Encoder, EncoderShape, Features, HuggingFaceModel, Reads, cut_layers, union
+from pretrain.vocabulary_head import VocabularyHead
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -36,6 +37,21 @@ def load_teacher_model(path: str) -> HuggingFaceModel:
     return model
 
 
+def load_teacher_head(path: str) -> VocabularyHead:
+    """The teacher's masked-language head, and in its `model.base_model` the encoder, in float32 on the CPU.
+
+    ValueError where the weights of a head are not among the teacher's: transformers would make random ones.
+    """
+    read_teacher_shape(path)
+    model, found = _from_pretrained(AutoModelForMaskedLM, path, dtype=torch.float32, output_loading_info=True)
+    if missing := sorted(found["missing_keys"]):
+        raise ValueError(
+            f"teacher.path: {path!r} has no masked-language head, which distilbert needs (missing: {missing[0]} and "
+            f"{len(missing) - 1} more); take a teacher saved with its head, or an objective without one"
+        )
+    return VocabularyHead(model)
+
+
 def _from_pretrained(auto_class: Any, path: str, **options: Any) -> Any:
     if not Path(path).exists() and (path.startswith((".", "/", "~")) or path.count("/") > 1):
         raise ValueError(f"teacher.path: there is no folder {path!r}")  # and no hub id looks like that: do not ask
@@ -51,9 +67,15 @@ class Teacher(nn.Module):
     """A frozen encoder that returns what the students' objectives read, in low precision and without gradients."""
 
     def __init__(
-        self, model: HuggingFaceModel, reads: Iterable[Reads], dtype: Dtype, device: torch.device | str
+        self,
+        model: HuggingFaceModel,
+        reads: Iterable[Reads],
+        dtype: Dtype,
+        device: torch.device | str,
+        head: VocabularyHead | None = None,
     ) -> None:
         super().__init__()
+        self.head = head
         self.encoder = Encoder(model, union(reads))
         cut_layers(model, self.encoder.reads.num_layers)
         self.requires_grad_(False).eval().to(device, getattr(torch, dtype))
@@ -68,7 +90,9 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def forward(self, batch: Mapping[str, Tensor]) -> Features:
         """One pass for all students; every feature is [B, L, D_teacher]."""
-        return self.encoder(batch)
+        features: Features = self.encoder(batch)
+        features.head = self.head
+        return features
 
 
 def fingerprint(model: nn.Module) -> str:

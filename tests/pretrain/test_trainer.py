@@ -14,7 +14,9 @@ import torch.multiprocessing as mp
 from pretrain.metrics import read_metrics
 from tests.pretrain.tiny import student_config, train
 
-NOISY = {"dropout_prob": 0.2}  # dropout on: its randomness must be keyed, not carried along
+EVERY_KIND = {"objective": [{"type": "minilm_v2", "num_relation_heads": 4}, {"type": "hidden_states"}, {"type": "mlm"}]}
+NOISY = EVERY_KIND | {"dropout_prob": 0.2}  # dropout on: its randomness must be keyed, not carried along
+TWO = [student_config("one"), student_config("two", num_layers=4, **EVERY_KIND)]
 
 
 def assert_same(first, second):
@@ -73,8 +75,7 @@ def run_rank(rank: int, folder: Path, world_size: int) -> None:
     dist.init_process_group(
         "gloo", f"file://{folder}/store", rank=rank, world_size=world_size, timeout=timedelta(minutes=2)
     )
-    students = [student_config("one"), student_config("two", num_layers=4)]
-    weights = train(folder / "two", 4, students, micro_rows=4, rank=rank, world_size=world_size)
+    weights = train(folder / "two", 4, TWO, micro_rows=4, rank=rank, world_size=world_size)
     torch.save(weights, folder / f"weights_{rank}.pt")
     dist.destroy_process_group()
 
@@ -82,7 +83,7 @@ def run_rank(rank: int, folder: Path, world_size: int) -> None:
 def test_two_ranks_of_four_rows_equal_one_rank_of_eight(tmp_path):
     mp.spawn(run_rank, (tmp_path, 2), nprocs=2)
     first, second = (torch.load(tmp_path / f"weights_{rank}.pt", weights_only=True) for rank in range(2))
-    alone = train(tmp_path / "one", 4, [student_config("one"), student_config("two", num_layers=4)], micro_rows=8)
+    alone = train(tmp_path / "one", 4, TWO, micro_rows=8)
     for name in alone:
         assert_same(first[name], second[name])
         for key in alone[name]:
@@ -94,9 +95,8 @@ def test_two_ranks_of_four_rows_equal_one_rank_of_eight(tmp_path):
 
 def test_a_run_of_two_ranks_goes_on_with_one(tmp_path):
     mp.spawn(run_rank, (tmp_path, 2), nprocs=2)
-    students = [student_config("one"), student_config("two", num_layers=4)]
-    moved = train(tmp_path / "two", 8, students, micro_rows=4)
-    alone = train(tmp_path / "one", 8, students, micro_rows=8)
+    moved = train(tmp_path / "two", 8, TWO, micro_rows=4)
+    alone = train(tmp_path / "one", 8, TWO, micro_rows=8)
     torch.testing.assert_close(moved["one"], alone["one"], rtol=1e-3, atol=5e-5)
     state = json.loads((tmp_path / "two/checkpoints/step_8/state.json").read_text())
     assert state["rows"] == 64

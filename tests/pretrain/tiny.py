@@ -72,13 +72,17 @@ def feature_batch() -> dict[str, Tensor]:
 
 
 def rows_from(position: int, rows: int, rank: int, world_size: int) -> Generator[dict[str, Tensor], None, None]:
-    """Endless micro-batches: row g is a function of g alone, rank r takes every world_size-th; some rows are padded."""
+    """Endless micro-batches: row g is a function of g alone, rank r takes every world_size-th; some rows are padded.
+
+    Every id that 4 divides is to be predicted.
+    """
     while True:
         numbers = range(position + rank, position + rows * world_size, world_size)
         parts = [batch(1, padding=False, seed=number) for number in numbers]
         whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         for index, number in enumerate(numbers):
             whole["attention_mask"][index, ROW_TOKENS - number % 3 :] = 0
+        whole["labels"] = whole["input_ids"].masked_fill(whole["input_ids"] % 4 > 0, -100)
         yield whole
         position += rows * world_size
 

@@ -1,0 +1,57 @@
+"""The masked-language head of a Hugging Face model, in the two parts that a loss by chunks of positions needs.
+
+Shapes: D hidden width, E width of the word embeddings, V vocabulary.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
+from transformers.activations import ACT2FN
+
+# Where a family keeps the linear layer and the normalisation that stand before its decoder.
+_LAYERS = {
+    "bert": ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"),
+    "ernie": ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"),
+    "roberta": ("lm_head.dense", "lm_head.layer_norm"),
+    "xlm-roberta": ("lm_head.dense", "lm_head.layer_norm"),
+    "electra": ("generator_predictions.dense", "generator_predictions.LayerNorm"),
+    "albert": ("predictions.dense", "predictions.LayerNorm"),
+}
+_ALWAYS_GELU = ("roberta", "xlm-roberta", "electra")
+
+
+class VocabularyHead(nn.Module):
+    """Logits are transform(hidden) @ weight.T + bias; `weight` [V, E] is the model's own word embeddings where tied.
+
+    Not an nn.Linear: the optimizer decays the matrices of those, and embeddings are not decayed.
+
+    Args:
+        model: what AutoModelForMaskedLM gives; its encoder, `model.base_model`, is no part of this module.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        family = model.config.model_type
+        dense, norm = (model.get_submodule(path) for path in _LAYERS[family])
+        activation = ACT2FN["gelu" if family in _ALWAYS_GELU else model.config.hidden_act]
+        self.transform = nn.Sequential(dense, activation, norm)  # [.., D] -> [.., E]
+        decoder = model.get_output_embeddings()
+        self.weight, self.bias = decoder.weight, decoder.bias
+        self._model = (model,)  # in a tuple it is not registered, so nothing is saved or moved twice
+
+    @property
+    def model(self) -> Any:
+        """The whole model, encoder and head, as it is published."""
+        return self._model[0]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[.., D] -> [.., V]: all at once, for a few positions."""
+        return nn.functional.linear(self.transform(hidden), self.weight, self.bias)
+
+
+def auto_class_of(folder: Path) -> Any:
+    """The class that loads all of a saved model: AutoModelForMaskedLM where it has such a head, else AutoModel."""
+    names = AutoConfig.from_pretrained(folder).architectures or []
+    return AutoModelForMaskedLM if any(name.endswith("ForMaskedLM") for name in names) else AutoModel

@@ -1,0 +1,109 @@
+"""Losses over a vocabulary whose logits are never all there: masked cross-entropy, and distillation at a temperature.
+
+Shapes: N positions, E width of the states that a head's decoder takes, V vocabulary. Loss and gradients are formed
+together, a chunk of positions at a time, so memory is that of a chunk's logits and of the gradients themselves.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Logits alive at once, of each model. A GPU wants launches that fill it.
+CHUNK_BYTES = {"cpu": 16 << 20, "cuda": 256 << 20}
+# Chunk of logits [C, V] and its place -> its loss and the loss's gradient [C, V]; may overwrite the logits.
+_Criterion = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
+
+
+def masked_language_loss(
+    states: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, shares: Tensor, chunk_bytes: int | None = None
+) -> Tensor:
+    """Cross-entropy of the labels under softmax(states @ weight.T + bias), summed with the positions' shares.
+
+    Args:
+        states: [N, E]; weight: [V, E]; bias: [V]. All three get gradients.
+        labels: int64 [N], ids. shares: [N], weight of each position.
+        chunk_bytes: bytes of logits kept at a time; by device unless given.
+
+    Returns:
+        A float32 scalar, computed in float32 from inputs of any floating type; 0 without positions.
+    """
+
+    def cross_entropy(logits: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+        wanted, share = labels[part].unsqueeze(-1), shares[part].float().unsqueeze(-1)
+        log_q = torch.log_softmax(logits, -1)
+        loss = -(log_q.gather(-1, wanted) * share).sum()
+        gradient = log_q.exp_().mul_(share)
+        return loss, gradient.scatter_add_(-1, wanted, -share)
+
+    return _sum_by_chunks(states, weight, bias, cross_entropy, chunk_bytes)
+
+
+def distillation_loss(
+    teacher: tuple[Tensor, Tensor, Tensor],
+    student: tuple[Tensor, Tensor, Tensor],
+    shares: Tensor,
+    temperature: float,
+    chunk_bytes: int | None = None,
+) -> Tensor:
+    """T^2 x KL(teacher || student) of the softmax of logits / T, summed with the positions' shares.
+
+    Args:
+        teacher, student: states [N, E], weight [V, E] and bias [V], each of its own E; no gradient to the teacher.
+        shares: [N], weight of each position. temperature: T. chunk_bytes: as above.
+
+    Returns:
+        A float32 scalar, computed in float32 from inputs of any floating type; 0 without positions.
+    """
+    states, weight, bias = (tensor.detach().float() for tensor in teacher)
+
+    def divergence(logits: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+        share = shares[part].float().unsqueeze(-1)
+        log_q = torch.log_softmax(logits.div_(temperature), -1)
+        log_p = torch.log_softmax(torch.addmm(bias, states[part], weight.T).div_(temperature), -1)
+        p = log_p.exp()
+        loss = (log_p.sub_(log_q).mul_(p).sum(-1, keepdim=True) * share).sum() * temperature**2
+        return loss, log_q.exp_().sub_(p).mul_(share * temperature)
+
+    return _sum_by_chunks(*student, divergence, chunk_bytes)
+
+
+def _sum_by_chunks(
+    states: Tensor, weight: Tensor, bias: Tensor, criterion: _Criterion, chunk_bytes: int | None
+) -> Tensor:
+    if chunk_bytes is None:
+        chunk_bytes = CHUNK_BYTES.get(states.device.type, CHUNK_BYTES["cuda"])
+    loss: Tensor = _ChunkedLoss.apply(states, weight, bias, criterion, max(1, chunk_bytes // (4 * len(weight))))
+    return loss
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    """The loss is the last thing computed, so the gradient with respect to the logits is known at once."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor, criterion: _Criterion, chunk: int) -> Tensor:
+        with torch.autocast(states.device.type, enabled=False):
+            loss, gradients = _loss_and_gradients(states.float(), weight.float(), bias.float(), criterion, chunk)
+        pairs = zip(gradients, (states, weight, bias), strict=True)
+        ctx.save_for_backward(*(gradient.to(tensor.dtype) for gradient, tensor in pairs))
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        return *(gradient * grad_output[0] for gradient in ctx.saved_tensors), None, None
+
+
+def _loss_and_gradients(
+    states: Tensor, weight: Tensor, bias: Tensor, criterion: _Criterion, chunk: int
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    loss = torch.zeros((), device=states.device)
+    grad_states, grad_weight, grad_bias = torch.empty_like(states), torch.zeros_like(weight), torch.zeros_like(bias)
+    for start in range(0, len(states), chunk):
+        part = slice(start, start + chunk)
+        value, grad_logits = criterion(torch.addmm(bias, states[part], weight.T), part)
+        loss += value
+        torch.mm(grad_logits, weight, out=grad_states[part])
+        grad_weight.addmm_(grad_logits.T, states[part])
+        grad_bias += grad_logits.sum(0)
+    return loss, (grad_states, grad_weight, grad_bias)
