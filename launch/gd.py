@@ -1,4 +1,4 @@
-"""General distillation: one frozen teacher, one or several students, one DeepSpeed engine each.
+"""General distillation: one frozen teacher or none, one or several students, one DeepSpeed engine each.
 
     deepspeed launch/gd.py --config configs/4l312d.json [--run runs/mine] [--set teacher.path=... corpus.seed=3]
 
@@ -15,6 +15,7 @@ from pathlib import Path
 # The deepspeed launcher puts only launch/ on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import torch
 import torch.distributed as dist
 from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -30,7 +31,15 @@ from pretrain.checkpoint import TrainingState
 from pretrain.engine import StudentEngine, start_distributed
 from pretrain.metrics import read_metrics
 from pretrain.student import Student, build_student
-from pretrain.teacher import Teacher, fingerprint, load_teacher_head, load_teacher_model, read_teacher_shape
+from pretrain.teacher import (
+    Teacher,
+    TeacherFunction,
+    fingerprint,
+    load_teacher_head,
+    load_teacher_model,
+    no_teacher,
+    read_teacher_shape,
+)
 from pretrain.trainer import Trainer
 
 
@@ -49,16 +58,28 @@ def check_input(config: RunConfig, run: Path) -> Manifest:
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     config.deepspeed.accumulation_steps(world_size)
     manifest = load_corpus(config.corpus)
-    config.check(read_teacher_shape(config.teacher.path))
-    expected = tokenizer_fingerprint(load_tokenizer(config.teacher.path))
-    if manifest.tokenizer.fingerprint != expected:
-        raise ValueError(
-            f"corpus.manifest: {config.corpus.manifest} was built with the tokenizer {manifest.tokenizer.name} "
-            f"({manifest.tokenizer.fingerprint[:12]}), the teacher {config.teacher.path} has another "
-            f"({expected[:12]}); build the corpus with the teacher's tokenizer"
-        )
+    config.check(read_teacher_shape(config.teacher.path) if config.teacher else None)
+    check_tokenizer(config, manifest)
     check_run_folder(config, manifest, run)
     return manifest
+
+
+def tokenizer_name(config: RunConfig, manifest: Manifest) -> str:
+    """Where the run's tokenizer lies: with the teacher, or where the corpus was built from."""
+    return config.teacher.path if config.teacher else manifest.tokenizer.name
+
+
+def check_tokenizer(config: RunConfig, manifest: Manifest) -> None:
+    """ValueError where it is not the one that the corpus was built with."""
+    name = tokenizer_name(config, manifest)
+    found = tokenizer_fingerprint(load_tokenizer(name))
+    if manifest.tokenizer.fingerprint != found:
+        other = f"the teacher {name} has another" if config.teacher else "what is there now is another"
+        raise ValueError(
+            f"corpus.manifest: {config.corpus.manifest} was built with the tokenizer {manifest.tokenizer.name} "
+            f"({manifest.tokenizer.fingerprint[:12]}), {other} ({found[:12]}); "
+            + ("build the corpus with the teacher's tokenizer" if config.teacher else "build the corpus again")
+        )
 
 
 def load_corpus(config: CorpusConfig) -> Manifest:
@@ -99,18 +120,18 @@ def check_run_folder(config: RunConfig, manifest: Manifest, run: Path) -> None:
 
 
 def write_run_folder(
-    config: RunConfig, manifest: Manifest, teacher_fingerprint: str, unreached: dict[str, list[str]], run: Path
+    config: RunConfig, manifest: Manifest, teacher_fingerprint: str | None, unreached: dict[str, list[str]], run: Path
 ) -> None:
     """config.json, run.json and tokenizer/: what publishing and every later reader needs to know about the run."""
     sources = [{"name": source.name, "licence": source.licence} for source in manifest.sources]
     totals = manifest.totals.model_dump(include={"tokens", "documents"})
     facts = {
         "corpus": {"fingerprint": manifest.fingerprint, **totals, "sources": sources},
-        "teacher": {"path": config.teacher.path, "fingerprint": teacher_fingerprint},
+        "teacher": {"path": config.teacher.path, "fingerprint": teacher_fingerprint} if config.teacher else None,
         "unreached_parameters": unreached,
     }
     run.mkdir(parents=True, exist_ok=True)
-    load_tokenizer(config.teacher.path).save_pretrained(run / "tokenizer")
+    load_tokenizer(tokenizer_name(config, manifest)).save_pretrained(run / "tokenizer")
     (run / "run.json").write_text(json.dumps(facts, ensure_ascii=False, indent=2))
     (run / "config.json").write_text(config.model_dump_json(indent=2))
 
@@ -127,13 +148,7 @@ def distil(config: RunConfig, manifest: Manifest, run: Path) -> None:
     """Build teacher, students and engines on every rank, and train."""
     device = start_distributed()
     rank, world_size = dist.get_rank(), dist.get_world_size()
-    head = load_teacher_head(config.teacher.path) if config.needs_teacher_head else None
-    teacher_model = head.model.base_model if head else load_teacher_model(config.teacher.path)
-    teacher_fingerprint = fingerprint(head.model if head else teacher_model)
-    check_teacher(run, teacher_fingerprint)
-    students = [build_student(student, teacher_model, config.training.seed, head) for student in config.students]
-    reads = [student.teacher_reads for student in students]
-    teacher = Teacher(teacher_model, reads, config.teacher.dtype, device, head)
+    teacher, teacher_fingerprint, students = build_models(config, manifest, run, device)
     unreached = {student.name: student.to(device).freeze_unreached(teacher) for student in students}
     if rank == 0:
         write_run_folder(config, manifest, teacher_fingerprint, unreached, run)
@@ -158,6 +173,24 @@ def distil(config: RunConfig, manifest: Manifest, run: Path) -> None:
     state = trainer.train()
     if rank == 0:
         print(summary(run, [student.name for student in students], state), flush=True)
+
+
+def build_models(
+    config: RunConfig, manifest: Manifest, run: Path, device: torch.device
+) -> tuple[TeacherFunction, str | None, list[Student]]:
+    """The teacher, the fingerprint of its weights and the students, for whom the corpus's tokenizer may stand in."""
+    seed, tokenizer = config.training.seed, manifest.tokenizer
+    if config.teacher is None:
+        vocabulary = tokenizer.vocab_size, tokenizer.pad_token_id
+        bases = [(one, one.architecture.build(*vocabulary)) for one in config.students if one.architecture]  # all have
+        return no_teacher, None, [build_student(one, None, seed, base=base) for one, base in bases]
+    head = load_teacher_head(config.teacher.path) if config.needs_teacher_head else None
+    model = head.model.base_model if head else load_teacher_model(config.teacher.path)
+    teacher_fingerprint = fingerprint(head.model if head else model)
+    check_teacher(run, teacher_fingerprint)
+    students = [build_student(student, model, seed, head) for student in config.students]
+    reads = [student.teacher_reads for student in students]
+    return Teacher(model, reads, config.teacher.dtype, device, head), teacher_fingerprint, students
 
 
 def check_teacher(run: Path, teacher_fingerprint: str) -> None:

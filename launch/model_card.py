@@ -8,22 +8,22 @@ from pretrain.checkpoint import TrainingState
 CARD = """---
 language: zh
 library_name: transformers
-tags: [general-distillation, {tags}]
+tags: [{tags}]
 ---
 
 # {name}
 
-A general student: {num_layers} layers x {hidden_size}, {num_attention_heads} heads, feed-forward {intermediate_size},
-distilled from `{teacher}` on unlabelled text. It has not been fine-tuned for any task.
+A general {kind}: {num_layers} layers x {hidden_size}, {num_attention_heads} heads, feed-forward {intermediate_size},
+{origin} unlabelled text. It has not been fine-tuned for any task.
 
 ```python
 from transformers import AutoModel, AutoTokenizer
 tokenizer, model = AutoTokenizer.from_pretrained("FOLDER"), AutoModel.from_pretrained("FOLDER")
 ```
-
+{head}
 | | |
 |---|---|
-| teacher | `{teacher}`, weights {teacher_fingerprint} |
+| teacher | {teacher} |
 | objective | {objective} |
 | start | embeddings: {embeddings}; layers: {layers} |
 | corpus | {corpus_tokens:,} tokens, {corpus_documents:,} documents, fingerprint {corpus_fingerprint} |
@@ -43,6 +43,10 @@ tokenizer, model = AutoTokenizer.from_pretrained("FOLDER"), AutoModel.from_pretr
 Positions beyond {row_tokens} tokens were never seen in training.
 """
 
+HEAD = """
+`AutoModelForMaskedLM` loads it with its masked-language head, which is tied to the word embeddings.
+"""
+
 
 def model_card(
     name: str,
@@ -59,14 +63,16 @@ def model_card(
     student = next(one for one in config["students"] if one["name"] == name)
     corpus, teacher = facts["corpus"], facts["teacher"]
     last = [line for line in metrics if line["step"] <= state.step][-1]
-    init = student["init"]
+    init, types = student["init"], [objective["type"] for objective in student["objective"]]
     return CARD.format(
         **{key: student[key] for key in ("num_layers", "hidden_size", "num_attention_heads", "intermediate_size")},
         **{key: student["optimizer"][key] for key in ("lr", "betas", "weight_decay")},
         name=name,
-        tags=", ".join(objective["type"].replace("_", "-") for objective in student["objective"]),
-        teacher=teacher["path"],
-        teacher_fingerprint=teacher["fingerprint"],
+        tags=", ".join(name.replace("_", "-") for name in [*(["general-distillation"] if teacher else []), *types]),
+        kind="student" if teacher else "encoder",
+        origin=f"distilled from `{teacher['path']}` on" if teacher else "trained without a teacher on",
+        head=HEAD if {"mlm", "distilbert"} & set(types) else "",
+        teacher=f"`{teacher['path']}`, weights {teacher['fingerprint']}" if teacher else "none",
         objective="; ".join(_objective(objective) for objective in student["objective"]),
         embeddings="the teacher's, on principal components where widths differ"
         if init["embeddings"] == "teacher"

@@ -47,6 +47,8 @@ def read_run(folder: Path) -> Run:
     named = isinstance(students, list) and all(isinstance(s, dict) and "name" in s for s in students)
     if not named or not students:
         raise ValueError(f"{folder / 'config.json'}: want a list of students, each with a name")
+    if config.get("teacher", {}) is None:
+        raise ValueError(f"{folder / 'config.json'}: the run had no teacher to compare its students with")
     return Run(read_metrics(folder), config, facts)
 
 

@@ -38,12 +38,12 @@ class CorpusConfig(BaseModel):
 
 
 class RunConfig(BaseModel):
-    """One run: a corpus, a frozen teacher, one or several students."""
+    """One run: a corpus, a frozen teacher or none, one or several students."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     about: str = ""
     corpus: CorpusConfig
-    teacher: TeacherConfig
+    teacher: TeacherConfig | None  # null: students learn from the text alone
     students: Annotated[list[StudentConfig], Field(min_length=1)]
     training: TrainingConfig
     deepspeed: DeepSpeedConfig
@@ -60,18 +60,20 @@ class RunConfig(BaseModel):
         """Whether the teacher must have a masked-language head."""
         return any(one.needs_teacher_head for student in self.students for one in student.vocabulary_objectives)
 
-    def check(self, teacher: EncoderShape) -> None:
-        """ValueError listing everything that cannot work with this teacher."""
+    def check(self, teacher: EncoderShape | None) -> None:
+        """ValueError listing everything that cannot work with this teacher, or without one."""
         problems = [
             f"students.{index}.{key}: {message}"
             for index, student in enumerate(self.students)
             for key, message in student.problems(teacher)
         ]
         problems += self._masking_problems()
-        if self.corpus.row_tokens > teacher.max_row_tokens:
-            most = teacher.max_row_tokens
-            problems.append(f"corpus.row_tokens: the teacher has {most} positions, got {self.corpus.row_tokens}")
-        if self.corpus.rows == "pairs" and teacher.num_token_types < 2:
+        owners = {"the teacher": teacher} | {student.name: student.architecture for student in self.students}
+        for owner, limits in owners.items():
+            if limits and self.corpus.row_tokens > limits.max_row_tokens:
+                most = limits.max_row_tokens
+                problems.append(f"corpus.row_tokens: {owner} has {most} positions, got {self.corpus.row_tokens}")
+        if teacher and self.corpus.rows == "pairs" and teacher.num_token_types < 2:
             problems.append("corpus.rows: the teacher has one token type, so it cannot tell the texts of pairs apart")
         if problems:
             raise ValueError("\n".join(problems))

@@ -39,8 +39,6 @@ class EncoderShape:
         """Read the sizes off a Hugging Face config; ValueError for a family this project does not know."""
         if config.model_type not in FAMILIES:
             raise ValueError(f"model_type {config.model_type!r} is not supported; supported are {', '.join(FAMILIES)}")
-        # RoBERTa numbers its positions from padding_idx + 1 on.
-        offset = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta") else 0
         return cls(
             config.model_type,
             config.num_hidden_layers,
@@ -48,9 +46,14 @@ class EncoderShape:
             config.num_attention_heads,
             config.intermediate_size,
             config.vocab_size,
-            config.max_position_embeddings - offset,
+            config.max_position_embeddings - row_offset(config),
             config.type_vocab_size,
         )
+
+
+def row_offset(config: Any) -> int:
+    """Positions that no row can use: RoBERTa numbers its own from padding_idx + 1 on."""
+    return int(config.pad_token_id) + 1 if config.model_type in ("roberta", "xlm-roberta") else 0
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
+from pretrain.architecture import ArchitectureConfig
 from pretrain.encoder import Encoder, EncoderShape, Features, HuggingFaceModel, union
 from pretrain.objective import Objective, Problems
 from pretrain.objectives import ObjectiveConfig
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
+from pretrain.teacher import TeacherFunction
 from pretrain.vocabulary_head import VocabularyHead
 from pretrain.vocabulary_objectives import VocabularyConfig
 
@@ -31,7 +33,10 @@ class InitConfig(BaseModel):
 
 
 class StudentConfig(BaseModel):
-    """One student: its sizes (the family, vocabulary and positions are the teacher's) and how it is trained."""
+    """One student: its sizes (the family, vocabulary and positions are the teacher's) and how it is trained.
+
+    `architecture` stands in for a teacher in a run that has none.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: StudentName
@@ -39,6 +44,7 @@ class StudentConfig(BaseModel):
     hidden_size: PositiveInt
     num_attention_heads: PositiveInt
     intermediate_size: PositiveInt
+    architecture: ArchitectureConfig | None = None
     dropout_prob: Annotated[float, Field(ge=0, lt=1)] = 0.0  # while distilling; the published config keeps the family's
     init: InitConfig = InitConfig()
     optimizer: OptimizerConfig
@@ -63,8 +69,8 @@ class StudentConfig(BaseModel):
         """Those that give the student a masked-language head."""
         return [objective for objective in self.objective if isinstance(objective, VocabularyConfig)]
 
-    def problems(self, teacher: EncoderShape) -> Problems:
-        """(key, message) of everything that cannot work with this teacher."""
+    def problems(self, teacher: EncoderShape | None) -> Problems:
+        """(key, message) of everything that cannot work with this teacher, or without one."""
         if self.hidden_size % self.num_attention_heads:
             legal = [n for n in range(self.hidden_size, 0, -1) if self.hidden_size % n == 0 and n <= 64]
             yield (
@@ -72,11 +78,25 @@ class StudentConfig(BaseModel):
                 f"must divide hidden_size ({self.hidden_size}), got {self.num_attention_heads}; "
                 f"legal values: {', '.join(map(str, legal))}",
             )
+        if teacher is None:
+            yield from self._problems_alone()
+            return
+        if self.architecture:
+            yield "architecture", "is the teacher's where there is one: leave it out"
         if isinstance(self.init.layers, list):
             yield from self._layer_copy_problems(self.init.layers, teacher)
         for index, objective in enumerate(self.objective):
             for key, message in objective.problems(teacher, self.shape(teacher)):
                 yield f"objective.{index}.{key}", message
+
+    def _problems_alone(self) -> Problems:
+        if self.architecture is None:
+            yield "architecture", 'is needed where there is no teacher, for example {"model_type": "bert"}'
+        if self.init != InitConfig(embeddings="scratch"):
+            yield "init", 'there is no teacher to start from; wants {"embeddings": "scratch", "layers": "scratch"}'
+        for index, objective in enumerate(self.objective):
+            if objective.type != "mlm":
+                yield f"objective.{index}.type", f"{objective.type} needs a teacher; without one there is mlm"
 
     def _layer_copy_problems(self, layers: list[int], teacher: EncoderShape) -> Problems:
         if teacher.model_type == "albert":
@@ -136,13 +156,13 @@ class Student(nn.Module):
             terms.update({name: value.detach() for name, value in parts.items()})
         return total, {"loss": total.detach(), **terms}
 
-    def freeze_unreached(self, teacher: nn.Module) -> list[str]:
+    def freeze_unreached(self, teacher: TeacherFunction) -> list[str]:
         """Freeze the parameters that no objective reaches and return their names within the published model.
 
         One backward pass on a few tokens tells, for any architecture. Unreached parameters would otherwise get zero
         gradients from DeepSpeed, and weight decay would shrink them.
         """
-        ids = torch.arange(16, device=next(teacher.parameters()).device).view(2, 8)
+        ids = torch.arange(16, device=next(self.parameters()).device).view(2, 8)
         ids = ids % self.encoder.shape.vocab_size
         batch = {"input_ids": ids, "token_type_ids": torch.zeros_like(ids), "labels": ids}
         self(batch, teacher(batch))[0].backward()
@@ -153,9 +173,15 @@ class Student(nn.Module):
 
 
 def build_student(
-    config: StudentConfig, teacher: HuggingFaceModel, seed: int, teacher_head: VocabularyHead | None = None
+    config: StudentConfig,
+    teacher: HuggingFaceModel | None,
+    seed: int,
+    teacher_head: VocabularyHead | None = None,
+    base: Any = None,
 ) -> Student:
     """A student of the teacher's family with its weights where `config.init` says; the same bits for the same seed.
+
+    Without a teacher `base`, a Hugging Face config, says all but the sizes.
 
     A masked-language head starts as the teacher's where there is one of the same width and embeddings are the
     teacher's too.
@@ -163,23 +189,32 @@ def build_student(
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        model, head = _build_model(config, teacher)
-        student = Student(config, model, EncoderShape.of(teacher.config), head)
-        if config.init.embeddings == "teacher":
-            basis = _take_embeddings(model, teacher)
-            if basis.shape == (teacher.config.hidden_size, config.hidden_size):  # not where embeddings are factorised
-                for objective in student.objectives:
-                    assert isinstance(objective, Objective)
-                    objective.start_from(basis)
-            if head and teacher_head and config.hidden_size == teacher.config.hidden_size:
-                head.load_state_dict(teacher_head.state_dict())
-        if isinstance(config.init.layers, list):
-            _copy_layers(model, teacher, config.init.layers)
+        base = base if teacher is None else teacher.config
+        model, head = _build_model(config, base)
+        student = Student(config, model, EncoderShape.of(base), head)
+        if teacher is not None:
+            _start_from(teacher, teacher_head, student, config)
         return student
 
 
-def _build_model(config: StudentConfig, teacher: HuggingFaceModel) -> tuple[HuggingFaceModel, VocabularyHead | None]:
-    values = student_model_config(config, teacher.config)
+def _start_from(
+    teacher: HuggingFaceModel, teacher_head: VocabularyHead | None, student: Student, config: StudentConfig
+) -> None:
+    model, head = student.encoder.model, student.head
+    if config.init.embeddings == "teacher":
+        basis = _take_embeddings(model, teacher)
+        if basis.shape == (teacher.config.hidden_size, config.hidden_size):  # not where embeddings are factorised
+            for objective in student.objectives:
+                assert isinstance(objective, Objective)
+                objective.start_from(basis)
+        if head and teacher_head and config.hidden_size == teacher.config.hidden_size:
+            head.load_state_dict(teacher_head.state_dict())
+    if isinstance(config.init.layers, list):
+        _copy_layers(model, teacher, config.init.layers)
+
+
+def _build_model(config: StudentConfig, base: Any) -> tuple[HuggingFaceModel, VocabularyHead | None]:
+    values = student_model_config(config, base)
     if not config.vocabulary_objectives:
         return AutoModel.from_config(values, dtype=torch.float32), None
     values.tie_word_embeddings = True

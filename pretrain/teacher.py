@@ -1,6 +1,6 @@
 """The frozen teacher: loaded once, cut above the highest layer read, never trained, never in a checkpoint."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 from pretrain.encoder import Encoder, EncoderShape, Features, HuggingFaceModel, Reads, cut_layers, union
 from pretrain.vocabulary_head import VocabularyHead
 
+TeacherFunction = Callable[[Mapping[str, Tensor]], Features]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
@@ -93,6 +94,11 @@ class Teacher(nn.Module):
         features: Features = self.encoder(batch)
         features.head = self.head
         return features
+
+
+def no_teacher(batch: Mapping[str, Tensor]) -> Features:
+    """The teacher of a run that has none: nothing to read."""
+    return Features()
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -15,7 +15,7 @@ from pretrain.checkpoint import Checkpoints, TrainingState
 from pretrain.encoder import without_padding
 from pretrain.engine import StudentEngine
 from pretrain.metrics import Metrics, require_finite
-from pretrain.teacher import Teacher
+from pretrain.teacher import TeacherFunction
 
 Batch = Mapping[str, Tensor]
 
@@ -43,7 +43,7 @@ class Trainer:
         self,
         run: Path,
         config: TrainingConfig,
-        teacher: Teacher,
+        teacher: TeacherFunction,
         engines: Sequence[StudentEngine],
         batches_from: Callable[[int], Generator[dict[str, Tensor], None, None]],
         rows_per_step: int,

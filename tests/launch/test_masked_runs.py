@@ -2,15 +2,18 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
 from launch import gd
 from launch.publish import publish
 from launch.run_config import read_run_config
 from pretrain.metrics import read_metrics
+from pretrain.teacher import load_teacher_head
 from tests.launch.conftest import launch
 from tests.pretrain.tiny import student_config, teacher_model
 
@@ -86,3 +89,58 @@ def test_students_with_a_head_train_on_two_ranks_and_are_published_with_it(write
         assert torch.equal(headed.base_model(ids).last_hidden_state, plain(ids).last_hidden_state)
         start = AutoModelForMaskedLM.from_pretrained(run / "start" / name)
         assert not torch.equal(start.cls.predictions.bias, headed.cls.predictions.bias)
+
+
+@pytest.fixture
+def alone(config_values, tmp_path):
+    """A run without a teacher."""
+    student = student_config("mine", objective=[MLM], init={"embeddings": "scratch"}, dropout_prob=0.1)
+    values = student.model_dump(mode="json") | {"architecture": {"model_type": "bert", "max_row_tokens": 40}}
+    corpus = config_values["corpus"] | {"masking": MASKING}
+    path = tmp_path / "alone.json"
+    path.write_text(json.dumps(config_values | {"corpus": corpus, "teacher": None, "students": [values]}))
+    return path
+
+
+def test_a_run_without_a_teacher_makes_one_that_others_learn_from(alone, write, corpus_folder, tmp_path):
+    run, parts = tmp_path / "run", tmp_path / "parts"
+    for folder in (run, parts):
+        done = launch("--config", str(alone), "--run", str(folder))
+        assert done.returncode == 0, done.stderr
+        if folder == parts:
+            break
+        shutil.copytree(run, parts)  # as if killed after step 3
+        shutil.rmtree(parts / "checkpoints" / "step_6")
+    weights = [load_file(folder / "checkpoints/step_6/mine/model/model.safetensors") for folder in (run, parts)]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    assert json.loads((run / "run.json").read_text())["teacher"] is None
+    assert {"mine/mlm"} == {name for name in read_metrics(run)[-1] if name.endswith("mlm")}
+    assert publish(run, "mine", tmp_path / "mine") < 1e-5
+    card = (tmp_path / "mine/README.md").read_text(encoding="utf-8")
+    assert "trained without a teacher on unlabelled text" in card
+    assert "tags: [mlm]" in card and "| teacher | none |" in card and "AutoModelForMaskedLM" in card
+    teacher = {"path": str(tmp_path / "mine"), "dtype": "float32"}
+    gd.check_input(read_run_config(write(MASKING, [{"type": "distilbert"}], teacher=teacher)), tmp_path / "next")
+    assert load_teacher_head(teacher["path"]).model.config.num_hidden_layers == 2
+
+
+def test_what_a_run_without_a_teacher_cannot_do_is_refused(alone, tmp_path):
+    def said(*overrides):
+        with pytest.raises(ValueError, match=r"architecture|positions") as caught:
+            gd.check_input(read_run_config(alone, overrides), tmp_path / "run")
+        return str(caught.value)
+
+    assert said("corpus.row_tokens=64") == "corpus.row_tokens: mine has 40 positions, got 64"
+    assert said("students.0.architecture=null").startswith("students.0.architecture: is needed where there is no")
+    assert "students.0.architecture.model_type: Input should be 'bert'" in said(
+        "students.0.architecture.model_type=gpt2"
+    )
+
+
+def test_a_corpus_whose_tokenizer_was_changed_since_is_refused(alone, wordpiece, teacher_folder, tmp_path):
+    config = read_run_config(alone)
+    manifest = gd.load_corpus(config.corpus)
+    gd.check_tokenizer(config, manifest)
+    other = manifest.tokenizer.model_copy(update={"fingerprint": "0" * 64})
+    with pytest.raises(ValueError, match=r"was built .*, what is there now is another .*; build the corpus again"):
+        gd.check_tokenizer(config, manifest.model_copy(update={"tokenizer": other}))

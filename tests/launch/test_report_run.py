@@ -66,6 +66,7 @@ def test_a_run_without_steps_is_an_error(tmp_path):
         ("config.json", "{}", "config.json: want a list of students, each with a name"),
         ("config.json", '{"students": []}', "config.json: want a list of students"),
         ("config.json", '{"students": [{"size": 1}]}', "config.json: want a list of students"),
+        ("config.json", '{"students": [{"name": "a"}], "teacher": null}', "the run had no teacher to compare its"),
     ],
 )
 def test_a_missing_or_foreign_file_is_named(tmp_path, name, text, message):
