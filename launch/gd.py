@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 # The deepspeed launcher puts only launch/ on the path.
@@ -28,6 +29,7 @@ from corpus.stream import RowStream
 from corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
 from launch.run_config import CorpusConfig, RunConfig, changed_keys, read_run_config
 from pretrain.checkpoint import TrainingState
+from pretrain.encoder import EncoderShape, HuggingFaceModel
 from pretrain.engine import StudentEngine, start_distributed
 from pretrain.metrics import read_metrics
 from pretrain.student import Student, build_student
@@ -41,6 +43,9 @@ from pretrain.teacher import (
     read_teacher_shape,
 )
 from pretrain.trainer import Trainer
+from pretrain.vocabulary_head import VocabularyHead
+
+SAMPLE_ROWS = 32  # to fit the norms of projected layers on
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -148,7 +153,8 @@ def distil(config: RunConfig, manifest: Manifest, run: Path) -> None:
     """Build teacher, students and engines on every rank, and train."""
     device = start_distributed()
     rank, world_size = dist.get_rank(), dist.get_world_size()
-    teacher, teacher_fingerprint, students = build_models(config, manifest, run, device)
+    stream = build_stream(manifest, config.corpus)
+    teacher, teacher_fingerprint, students = build_models(config, manifest, stream, run, device)
     unreached = {student.name: student.to(device).freeze_unreached(teacher) for student in students}
     if rank == 0:
         write_run_folder(config, manifest, teacher_fingerprint, unreached, run)
@@ -158,7 +164,6 @@ def distil(config: RunConfig, manifest: Manifest, run: Path) -> None:
         StudentEngine(student, settings, config.deepspeed, config.training.total_steps, world_size)
         for student, settings in zip(students, config.students, strict=True)
     ]
-    stream = build_stream(manifest, config.corpus)
     rows = config.deepspeed.train_micro_batch_size_per_gpu
     trainer = Trainer(
         run,
@@ -176,21 +181,31 @@ def distil(config: RunConfig, manifest: Manifest, run: Path) -> None:
 
 
 def build_models(
-    config: RunConfig, manifest: Manifest, run: Path, device: torch.device
+    config: RunConfig, manifest: Manifest, stream: RowStream, run: Path, device: torch.device
 ) -> tuple[TeacherFunction, str | None, list[Student]]:
     """The teacher, the fingerprint of its weights and the students, for whom the corpus's tokenizer may stand in."""
-    seed, tokenizer = config.training.seed, manifest.tokenizer
     if config.teacher is None:
-        vocabulary = tokenizer.vocab_size, tokenizer.pad_token_id
+        seed, vocabulary = config.training.seed, (manifest.tokenizer.vocab_size, manifest.tokenizer.pad_token_id)
         bases = [(one, one.architecture.build(*vocabulary)) for one in config.students if one.architecture]  # all have
         return no_teacher, None, [build_student(one, None, seed, base=base) for one, base in bases]
     head = load_teacher_head(config.teacher.path) if config.needs_teacher_head else None
     model = head.model.base_model if head else load_teacher_model(config.teacher.path)
     teacher_fingerprint = fingerprint(head.model if head else model)
     check_teacher(run, teacher_fingerprint)
-    students = [build_student(student, model, seed, head) for student in config.students]
+    students = build_students(config, model, head, stream)
     reads = [student.teacher_reads for student in students]
     return Teacher(model, reads, config.teacher.dtype, device, head), teacher_fingerprint, students
+
+
+def build_students(
+    config: RunConfig, teacher: HuggingFaceModel, head: VocabularyHead | None, stream: RowStream
+) -> list[Student]:
+    """Every student at its start; where layers are projected, the same rows are the sample on every rank."""
+    shape, sample = EncoderShape.of(teacher.config), None
+    if any(student.init.projects(shape, student.shape(shape)) for student in config.students):
+        with closing(stream.batches(0, SAMPLE_ROWS)) as batches:
+            sample = next(batches)
+    return [build_student(student, teacher, config.training.seed, sample, head) for student in config.students]
 
 
 def check_teacher(run: Path, teacher_fingerprint: str) -> None:

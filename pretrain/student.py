@@ -1,7 +1,8 @@
 """A student: its sizes, where its weights start, its encoder and its objectives in one module for one engine."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
@@ -10,26 +11,15 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
 from pretrain.architecture import ArchitectureConfig
 from pretrain.encoder import Encoder, EncoderShape, Features, HuggingFaceModel, union
+from pretrain.initialization import InitConfig, initialize
 from pretrain.objective import Objective, Problems
 from pretrain.objectives import ObjectiveConfig
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
 from pretrain.teacher import TeacherFunction
-from pretrain.vocabulary_head import VocabularyHead
+from pretrain.vocabulary_head import VocabularyHead, auto_class_of
 from pretrain.vocabulary_objectives import VocabularyConfig
 
 StudentName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-
-
-class InitConfig(BaseModel):
-    """Where the student's weights start.
-
-    embeddings: "teacher" takes the teacher's, projected on their principal components where the widths differ.
-    layers: "scratch", or the teacher layers to copy, one for each student layer (equal widths only).
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    embeddings: Literal["teacher", "scratch"] = "teacher"
-    layers: Literal["scratch"] | list[PositiveInt] = "scratch"
 
 
 class StudentConfig(BaseModel):
@@ -83,8 +73,7 @@ class StudentConfig(BaseModel):
             return
         if self.architecture:
             yield "architecture", "is the teacher's where there is one: leave it out"
-        if isinstance(self.init.layers, list):
-            yield from self._layer_copy_problems(self.init.layers, teacher)
+        yield from self.init.problems(teacher, self.shape(teacher))
         for index, objective in enumerate(self.objective):
             for key, message in objective.problems(teacher, self.shape(teacher)):
                 yield f"objective.{index}.{key}", message
@@ -97,20 +86,6 @@ class StudentConfig(BaseModel):
         for index, objective in enumerate(self.objective):
             if objective.type != "mlm":
                 yield f"objective.{index}.type", f"{objective.type} needs a teacher; without one there is mlm"
-
-    def _layer_copy_problems(self, layers: list[int], teacher: EncoderShape) -> Problems:
-        if teacher.model_type == "albert":
-            yield "init.layers", "an ALBERT teacher shares its layers: there is none to choose"
-        if len(layers) != self.num_layers:
-            yield "init.layers", f"wants {self.num_layers} teacher layers, got {len(layers)}"
-        if max(layers, default=0) > teacher.num_layers:
-            yield "init.layers", f"the teacher has {teacher.num_layers} layers, got {max(layers)}"
-        for key in ("hidden_size", "num_attention_heads", "intermediate_size"):
-            if getattr(self, key) != getattr(teacher, key):
-                yield (
-                    "init.layers",
-                    f"copies need the teacher's {key} {getattr(teacher, key)}, got {getattr(self, key)}",
-                )
 
 
 class Student(nn.Module):
@@ -176,15 +151,19 @@ def build_student(
     config: StudentConfig,
     teacher: HuggingFaceModel | None,
     seed: int,
+    sample: Mapping[str, Tensor] | None = None,
     teacher_head: VocabularyHead | None = None,
     base: Any = None,
 ) -> Student:
     """A student of the teacher's family with its weights where `config.init` says; the same bits for the same seed.
 
-    Without a teacher `base`, a Hugging Face config, says all but the sizes.
+    A masked-language head starts as that of the published student, or as the teacher's where embeddings do and the
+    widths agree; else at random.
 
-    A masked-language head starts as the teacher's where there is one of the same width and embeddings are the
-    teacher's too.
+    Args:
+        sample: a batch of text [B, L], needed where `config.init` projects layers.
+        teacher_head: the teacher's masked-language head where it was loaded.
+        base: without a teacher the Hugging Face config that says all but the student's sizes.
     """
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
@@ -192,25 +171,27 @@ def build_student(
         base = base if teacher is None else teacher.config
         model, head = _build_model(config, base)
         student = Student(config, model, EncoderShape.of(base), head)
-        if teacher is not None:
-            _start_from(teacher, teacher_head, student, config)
-        return student
-
-
-def _start_from(
-    teacher: HuggingFaceModel, teacher_head: VocabularyHead | None, student: Student, config: StudentConfig
-) -> None:
-    model, head = student.encoder.model, student.head
-    if config.init.embeddings == "teacher":
-        basis = _take_embeddings(model, teacher)
-        if basis.shape == (teacher.config.hidden_size, config.hidden_size):  # not where embeddings are factorised
+        if teacher is None:
+            return student
+        basis = initialize(model, teacher, config.init, sample)
+        if basis is not None:
             for objective in student.objectives:
                 assert isinstance(objective, Objective)
                 objective.start_from(basis)
-        if head and teacher_head and config.hidden_size == teacher.config.hidden_size:
-            head.load_state_dict(teacher_head.state_dict())
-    if isinstance(config.init.layers, list):
-        _copy_layers(model, teacher, config.init.layers)
+        if head:
+            _start_head(head, config, teacher_head)
+        return student
+
+
+@torch.no_grad()
+def _start_head(head: VocabularyHead, config: StudentConfig, teacher_head: VocabularyHead | None) -> None:
+    source = teacher_head if config.init.embeddings == "teacher" else None
+    if config.init.student:
+        kind = auto_class_of(Path(config.init.student))
+        source = VocabularyHead(kind.from_pretrained(config.init.student)) if kind is AutoModelForMaskedLM else None
+    if source and source.transform[0].weight.shape == head.transform[0].weight.shape:
+        head.transform.load_state_dict(source.transform.state_dict())
+        head.bias.copy_(source.bias)  # not the weight: it is the embeddings, which have their own start
 
 
 def _build_model(config: StudentConfig, base: Any) -> tuple[HuggingFaceModel, VocabularyHead | None]:
@@ -233,57 +214,3 @@ def student_model_config(config: StudentConfig, teacher: Any) -> Any:
     for key in ("architectures", "dtype", "torch_dtype", "_name_or_path", "transformers_version"):
         values.pop(key, None)
     return AutoConfig.for_model(**values)
-
-
-@torch.no_grad()
-def _take_embeddings(model: HuggingFaceModel, teacher: HuggingFaceModel) -> Tensor:
-    """Word, position and type embeddings of the teacher, in the student's width; returns the map [D, width].
-
-    A narrower student takes their coordinates on the principal components of the word embeddings, a wider one the
-    same vectors rotated into its space. With equal widths they are copied, normalisation included; otherwise that
-    starts at the identity, since a rotation and an elementwise gain do not commute.
-    """
-    source, target = teacher.embeddings, model.embeddings
-    basis = embedding_basis(source.word_embeddings.weight, target.word_embeddings.embedding_dim)
-    same = basis.shape[0] == basis.shape[1]
-    for name, table in target.named_children():
-        if isinstance(table, nn.Embedding):
-            weight = getattr(source, name).weight
-            table.weight.copy_(weight if same else weight @ basis)
-        elif same and isinstance(table, nn.LayerNorm):
-            table.load_state_dict(getattr(source, name).state_dict())
-    return basis
-
-
-def embedding_basis(vectors: Tensor, width: int) -> Tensor:
-    """Map [D, width] from vectors [N, D]: principal components, a random rotation where wider, the identity."""
-    dimensions = vectors.shape[1]
-    if width == dimensions:
-        return torch.eye(width)
-    return principal_components(vectors, width) if width < dimensions else random_rotation(dimensions, width)
-
-
-def principal_components(vectors: Tensor, num_components: int) -> Tensor:
-    """Orthonormal basis [D, num_components] of the directions of largest variance of vectors [N, D].
-
-    Raises ValueError when more components are asked for than there are dimensions.
-    """
-    if num_components > vectors.shape[1]:
-        raise ValueError(f"embeddings of width {vectors.shape[1]} have no {num_components} principal components")
-    centred = vectors.double() - vectors.double().mean(0)
-    _, directions = torch.linalg.eigh(centred.T @ centred)  # eigenvalues ascend
-    directions = directions[:, -num_components:].flip(1)
-    # The sign of an eigenvector is arbitrary: fix it, or two machines would start from different students.
-    signs = directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
-    return (directions * signs).to(vectors.dtype)
-
-
-def random_rotation(width: int, wider: int) -> Tensor:
-    """Random [width, wider] with orthonormal rows: it keeps every length and angle."""
-    return torch.linalg.qr(torch.randn(wider, width, dtype=torch.float64)).Q.T.float()
-
-
-@torch.no_grad()
-def _copy_layers(model: HuggingFaceModel, teacher: HuggingFaceModel, layers: list[int]) -> None:
-    for layer, number in zip(model.encoder.layer, layers, strict=True):
-        layer.load_state_dict(teacher.encoder.layer[number - 1].state_dict())

@@ -115,8 +115,29 @@ def test_a_students_head_starts_as_the_teachers_where_the_widths_agree(tmp_path)
     head = load_teacher_head(str(tmp_path))
     for width, same in ((24, True), (12, False)):
         config = student_config(hidden_size=width, objective=[{"type": "distilbert"}])
-        student = build_student(config, head.model.base_model, 0, head)
+        student = build_student(config, head.model.base_model, 0, teacher_head=head)
         assert torch.equal(student.head.bias, head.bias) == same
         assert (student.head.transform[0].weight.shape == head.transform[0].weight.shape) == same
         if same:
             assert torch.equal(student.head.transform[0].weight, head.transform[0].weight)
+
+
+def test_a_students_head_starts_as_the_published_students(tmp_path):
+    model = teacher_model()
+    first = build_student(student_config(objective=MLM), model, seed=1)
+    first.published.save_pretrained(tmp_path)
+    config = student_config(objective=MLM, init={"student": str(tmp_path)})
+    second = build_student(config, model, seed=2)
+    assert first.head.state_dict().keys() == second.head.state_dict().keys()
+    assert all(torch.equal(tensor, second.head.state_dict()[name]) for name, tensor in first.head.state_dict().items())
+
+
+def test_an_untied_decoder_of_the_teacher_does_not_replace_the_embeddings(tmp_path):
+    model = masked_lm(tie_word_embeddings=False)
+    assert model.get_output_embeddings().weight is not model.get_input_embeddings().weight
+    model.save_pretrained(tmp_path)
+    head = load_teacher_head(str(tmp_path))
+    config = student_config(hidden_size=24, objective=[{"type": "distilbert"}])
+    student = build_student(config, head.model.base_model, 0, teacher_head=head)
+    assert torch.equal(student.head.weight, model.get_input_embeddings().weight)
+    assert not torch.equal(student.head.weight, head.weight)
