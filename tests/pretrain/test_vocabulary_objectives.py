@@ -5,11 +5,13 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from transformers import AutoModelForMaskedLM
 
+from pretrain.architecture import ArchitectureConfig
 from pretrain.objectives import ObjectiveConfig
 from pretrain.student import build_student
+from pretrain.teacher import no_teacher
 from pretrain.vocabulary_head import VocabularyHead
 from pretrain.vocabulary_objectives import IGNORED, DistilBERTConfig, MaskedLMConfig
-from tests.pretrain.tiny import VOCAB, feature_batch, features, shape, student_config, teacher_model
+from tests.pretrain.tiny import VOCAB, batch, feature_batch, features, shape, student_config, teacher_model
 
 
 def head(width):
@@ -177,3 +179,24 @@ def test_a_student_with_both_kinds_of_objective_sums_them():
     relations = sum(value for name, value in terms.items() if name.startswith("relation/"))
     torch.testing.assert_close(loss, relations + 0.1 * terms["mlm"])
     assert terms["mlm"] > 0.5 * torch.tensor(VOCAB).log()
+
+
+def test_the_student_learns_the_labels_of_a_batch_by_heart():
+    """Ids, positions and context reach the logits, and what the loss says reaches the weights."""
+    alone = {"architecture": {"model_type": "bert"}, "init": {"embeddings": "scratch"}, "objective": [{"type": "mlm"}]}
+    base = ArchitectureConfig(model_type="bert", max_row_tokens=40).build(VOCAB, 0)
+    student, rows = build_student(student_config(**alone), None, seed=0, base=base), batch()
+    generator = torch.Generator().manual_seed(0)
+    chosen = (torch.rand(rows["input_ids"].shape, generator=generator) < 0.4) & rows["attention_mask"].bool()
+    labelled = rows | {"labels": torch.where(chosen, rows["input_ids"], IGNORED)}
+    labelled["input_ids"] = torch.where(chosen, 1, rows["input_ids"])
+    optimizer = torch.optim.Adam(student.parameters(), lr=0.02)
+    losses = []
+    for _ in range(120):
+        loss, _ = student(labelled, no_teacher(labelled))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert abs(losses[0] - torch.tensor(float(VOCAB)).log().item()) < 0.5, "about uniform at first"
+    assert losses[-1] < 0.1
