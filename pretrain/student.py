@@ -80,11 +80,12 @@ class Student(nn.Module):
         """Loss of one micro-batch, float32 scalar, and its terms."""
         features = self.encoder(batch)
         total, terms = torch.zeros((), device=batch["input_ids"].device), {}
-        for objective in self.objectives:
+        for index, objective in enumerate(self.objectives):
             assert isinstance(objective, Objective)
             parts = objective(teacher, features, batch)
             total = total + objective.total(parts, self.progress)
-            terms.update({name: value.detach() for name, value in parts.items()})
+            for name, value in parts.items():
+                terms[f"{name}/{index}" if name in terms else name] = value.detach()
         return total, {"loss": total.detach(), **terms}
 
     def freeze_unreached(self, teacher: nn.Module) -> list[str]:
