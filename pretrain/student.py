@@ -124,11 +124,12 @@ class Student(nn.Module):
         features: Features = self.encoder(batch)
         features.head = self.head
         total, terms = torch.zeros((), device=batch["input_ids"].device), {}
-        for objective in self.objectives:
+        for index, objective in enumerate(self.objectives):
             assert isinstance(objective, Objective)
             parts = objective(teacher, features, batch)
             total = total + objective.total(parts, self.progress)
-            terms.update({name: value.detach() for name, value in parts.items()})
+            for name, value in parts.items():
+                terms[f"{name}/{index}" if name in terms else name] = value.detach()
         return total, {"loss": total.detach(), **terms}
 
     def freeze_unreached(self, teacher: TeacherFunction) -> list[str]:

@@ -12,6 +12,21 @@ RELATIONS = [{"type": "minilm_v2", "num_relation_heads": 4}]
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
+def test_every_objective_trains_every_family(model_type):
+    model = teacher_model(model_type)
+    types = ({"type": "minilm_v2", "num_relation_heads": 4}, {"type": "minilm"}, {"type": "tinybert"}, {"type": "pkd"})
+    student = build_student(student_config(objective=list(types)), model, seed=0)
+    teacher = Teacher(model, [student.teacher_reads], "float32", "cpu")
+    loss, terms = student(batch(), teacher(batch()))
+    loss.backward()
+    assert {"relation/query", "relation/query_key", "relation/value", "relation/value/1"} < set(terms)
+    assert {"attention/2", "hidden/0", "patient/1"} < set(terms) and len(terms) == 12
+    torch.testing.assert_close(sum(value for name, value in terms.items() if name != "loss"), terms["loss"])
+    gradients = [parameter.grad for parameter in student.encoder.model.parameters() if parameter.grad is not None]
+    assert all(gradient.isfinite().all() for gradient in gradients) and len(gradients) > 10
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
 def test_every_family_distils_and_its_gradient_stays_with_the_student(model_type):
     model = teacher_model(model_type)
     student = build_student(student_config(), model, seed=0)
