@@ -2,7 +2,7 @@
 
 First means the lowest unit, and in it the lowest document, so that neither workers nor kills show. Keys of all
 documents are joined in memory by ranges of the key, as many as keep each below MAX_JOIN_BYTES; beside that there is
-a byte a document. 100 million documents, about 100 GB of text, are 8 ranges for each of the 14 bands.
+a byte a document. 100 million documents, about 100 GB of text, are 66 ranges for each of the 14 bands.
 """
 
 import functools
@@ -19,11 +19,12 @@ from corpus.shingles import NUM_BANDS, hash_shingles
 from corpus.spool import Spool
 from corpus.unit import load_read_unit, read_folder
 
-MAX_JOIN_BYTES = 512 << 20
+MAX_JOIN_BYTES = 128 << 20
 _FOLDER = "matched"
 _REASONS = (None, Reason.DUPLICATE, Reason.NEAR_DUPLICATE)
-# Keys, positions, and the copies that sorting makes of them.
-_JOIN_BYTES_PER_DOCUMENT = 48
+# Keys, positions, the copies that sorting makes of them, and who is compared with whom.
+_JOIN_BYTES_PER_DOCUMENT = 88
+_NUM_CACHED = 64
 
 
 class Matched(Result):
@@ -35,11 +36,14 @@ class Matched(Result):
 
 def match_units(plan: Plan, work: Path) -> Matched:
     """Compares the documents of all units and notes those to drop. ValueError if a unit is not read yet."""
-    units = [load_read_unit(plan, work, index) for index in range(len(plan.units))]
-    key = xxhash.xxh3_128_hexdigest(" ".join(unit.key for unit in units).encode())
+    spools, keys = [], []
+    for index in range(len(plan.units)):
+        unit = load_read_unit(plan, work, index)
+        spools.append(Spool(read_folder(work, index), unit.frames))
+        keys.append(unit.key)
+    key = xxhash.xxh3_128_hexdigest(" ".join(keys).encode())
     if done := load_result(Matched, work / _FOLDER, key):
         return done
-    spools = [Spool(read_folder(work, index), unit.frames) for index, unit in enumerate(units)]
     return save_result(work / _FOLDER, lambda folder: _match(plan, spools, key, folder))
 
 
@@ -76,8 +80,8 @@ class _Join:
         self._spools = spools
         self.starts = np.cumsum([0, *map(len, spools)])
         self.marks = np.zeros(self.starts[-1], dtype=np.uint8)
-        self.shingles = functools.lru_cache(maxsize=1024)(self._shingles)
-        self._frame = functools.lru_cache(maxsize=256)(lambda unit, frame: spools[unit].read(frame))
+        self.shingles = functools.lru_cache(maxsize=_NUM_CACHED)(self._shingles)
+        self._frame = functools.lru_cache(maxsize=_NUM_CACHED)(lambda unit, frame: spools[unit].read(frame))
 
     def ranges(self, *columns: int) -> Iterator[tuple[np.ndarray, ...]]:
         """The keys of the documents not dropped yet, sorted, and their positions, range by range of the first."""

@@ -40,7 +40,7 @@ def drops_of(tmp_path, wordpiece, monkeypatch):
         }
         config = CorpusConfig.model_validate_json(json.dumps(state))
         monkeypatch.setattr(plans, "UNIT_BYTES", 10 * len("".join(documents).encode()) // len(documents))
-        monkeypatch.setattr(duplicates, "MAX_JOIN_BYTES", len(documents) * 48 // num_ranges)
+        monkeypatch.setattr(duplicates, "MAX_JOIN_BYTES", len(documents) * duplicates._JOIN_BYTES_PER_DOCUMENT // num_ranges)
         plan, _ = plan_corpus(config)
         for index in reversed(range(len(plan.units))):
             run_unit(config, read_unit, index)
