@@ -93,9 +93,13 @@ def main() -> None:
     originals = choose(arguments.input, arguments.documents, rng)
     rng.shuffle(originals)
     lengths = sorted(map(len, originals))
-    print(f"{len(originals):,} documents of {len(arguments.input)} files, median {lengths[len(lengths) // 2]} characters")
+    print(
+        f"{len(originals):,} documents of {len(arguments.input)} files, median {lengths[len(lengths) // 2]} characters"
+    )
     for share in (0.01, 0.02, 0.05):
-        fell, copies_fell = find_dropped([originals, [edit(text, share, rng) for text in originals]], arguments.tokenizer)
+        fell, copies_fell = find_dropped(
+            [originals, [edit(text, share, rng) for text in originals]], arguments.tokenizer
+        )
         print(f"{share:4.0%} of the characters edited: {len(copies_fell) / len(originals):.4f} of the copies dropped")
     wrong = [number for number in fell if likeness(originals[number], originals[:number]) < 0.7]
     print(f"{len(fell)} of the documents themselves dropped, {len(wrong)} of them wrongly")

@@ -6,6 +6,8 @@ a byte a document. 100 million documents, about 100 GB of text, are 66 ranges fo
 """
 
 import functools
+import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from corpus.commit import Result, load_result, save_result
 from corpus.document import Reason
 from corpus.plan import Plan
 from corpus.shingles import NUM_BANDS, hash_shingles
-from corpus.spool import Spool
+from corpus.spool import NUM_HASHES, Labelled, Spool
 from corpus.unit import load_read_unit, read_folder
 
 MAX_JOIN_BYTES = 128 << 20
@@ -25,6 +27,8 @@ _REASONS = (None, Reason.DUPLICATE, Reason.NEAR_DUPLICATE)
 # Keys, positions, the copies that sorting makes of them, and who is compared with whom.
 _JOIN_BYTES_PER_DOCUMENT = 88
 _NUM_CACHED = 64
+_ID_COLUMN = 2
+_NUM_EXAMPLES = 3
 
 
 class Matched(Result):
@@ -63,6 +67,7 @@ def _drops_path(folder: Path, index: int) -> Path:
 def _match(plan: Plan, spools: list[Spool], key: str, folder: Path) -> Matched:
     join = _Join(spools)
     _mark_equal(join)
+    _warn_of_repeated_ids(plan, join)
     if plan.config.near_duplicates:
         _mark_similar(join, plan.config.near_duplicates.jaccard)
     for index, marks in enumerate(np.split(join.marks, join.starts[1:-1])):
@@ -100,10 +105,17 @@ class _Join:
         here = np.flatnonzero(is_here & (self.marks[start:end] == 0))
         return *(key[here] for key in keys), start + here
 
-    def _shingles(self, position: int) -> np.ndarray:
-        unit = int(np.searchsorted(self.starts, position, side="right")) - 1
+    def unit_of(self, position: int) -> int:
+        return int(np.searchsorted(self.starts, position, side="right")) - 1
+
+    def read(self, position: int) -> Labelled:
+        """Label and text of a document."""
+        unit = self.unit_of(position)
         frame, place = self._spools[unit].find(position - int(self.starts[unit]))
-        return np.unique(hash_shingles([self._frame(unit, frame)[place][1]])[0])
+        return self._frame(unit, frame)[place]
+
+    def _shingles(self, position: int) -> np.ndarray:
+        return np.unique(hash_shingles([self.read(position)[1]])[0])
 
 
 def _mark_equal(join: _Join) -> None:
@@ -112,10 +124,25 @@ def _mark_equal(join: _Join) -> None:
         join.marks[positions[1:][is_repeat]] = _REASONS.index(Reason.DUPLICATE)
 
 
+def _warn_of_repeated_ids(plan: Plan, join: _Join) -> None:
+    """An id only names a document in messages, so none falls for it; but two of one id may be a mistake."""
+    counts: Counter[str] = Counter()
+    examples: dict[str, list[str]] = {}
+    for keys, positions in join.ranges(_ID_COLUMN):
+        for position in positions[1:][keys[1:] == keys[:-1]].tolist():
+            name = plan.config.sources[plan.units[join.unit_of(position)].source].name
+            counts[name] += 1
+            if counts[name] <= _NUM_EXAMPLES:
+                examples.setdefault(name, []).append(join.read(position)[0])
+    for name, count in counts.items():
+        shown = ", ".join(examples[name])
+        warnings.warn(f"{name}: {count} documents bear the id of another, and are kept, e.g. {shown}", stacklevel=2)
+
+
 def _mark_similar(join: _Join, min_jaccard: float) -> None:
     """Drops a document if the first, or the next before it, of those that share a band with it is near it."""
     for band in range(NUM_BANDS):
-        for keys, positions in join.ranges(2 + band):
+        for keys, positions in join.ranges(NUM_HASHES + band):
             is_repeat = np.append(False, keys[1:] == keys[:-1])[: len(keys)]
             numbers = np.arange(len(keys))
             first = np.maximum.accumulate(np.where(is_repeat, 0, numbers))

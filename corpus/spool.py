@@ -1,7 +1,8 @@
 """A unit's documents between reading and encoding: clean text in zstd frames, and hashes to compare them by.
 
 documents.zst holds one frame after another, each a JSON list of [label, text]. keys.bin holds columns of uint64,
-one after another: two of the text's XXH3-128, then the band keys of its 5-grams where near duplicates are sought.
+one after another: two of the text's XXH3-128, one of the document's id, then the band keys of its 5-grams where
+near duplicates are sought.
 """
 
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import xxhash
 import zstandard
 
 DOCUMENTS, KEYS = "documents.zst", "keys.bin"
+NUM_HASHES = 3
 
 Frame = tuple[int, int, int]  # offset, bytes, number of documents
 Labelled = tuple[str, str]
@@ -32,7 +34,7 @@ class SpoolWriter:
         self._compressor = zstandard.ZstdCompressor(level=1)
         self._documents = (folder / DOCUMENTS).open("xb")
         self._rows = (folder / "rows.bin").open("xb")
-        self._num_columns = 2
+        self._num_columns = NUM_HASHES
 
     def write(self, documents: list[Labelled], keys: np.ndarray) -> None:
         """A batch with its keys uint64 [documents, columns]."""
@@ -57,9 +59,10 @@ class SpoolWriter:
         path.unlink()
 
 
-def digest(text: str) -> tuple[int, int]:
-    """XXH3-128 in two words."""
-    return divmod(xxhash.xxh3_128_intdigest(text.encode()), 1 << 64)
+def hash_document(text: str, id: str, source: str) -> tuple[int, int, int]:
+    """XXH3-128 of the text in two words, and a word for the id, another in another source; without one, any word."""
+    high, low = divmod(xxhash.xxh3_128_intdigest(text.encode()), 1 << 64)
+    return high, low, xxhash.xxh3_64_intdigest(f"{source}\0{id}".encode()) if id else low
 
 
 class Spool:
