@@ -79,7 +79,8 @@ def main() -> None:
         num_in, num_kept, peak = map(int, done.stdout.split())
         size = made.stat().st_size / 1e6
         print(
-            f"{size:9,.0f} MB  {num_in:10,} documents, {num_kept:10,} kept  peak {peak:6,} MB  {size / seconds:5.1f} MB/s",
+            f"{size:9,.0f} MB  {num_in:10,} documents, {num_kept:10,} kept  "
+            f"peak {peak:6,} MB  {size / seconds:5.1f} MB/s",
             flush=True,
         )
         shutil.rmtree(output)

@@ -92,14 +92,11 @@ def main() -> None:
     rng = random.Random(17)
     originals = choose(arguments.input, arguments.documents, rng)
     rng.shuffle(originals)
-    lengths = sorted(map(len, originals))
-    print(
-        f"{len(originals):,} documents of {len(arguments.input)} files, median {lengths[len(lengths) // 2]} characters"
-    )
+    median = sorted(map(len, originals))[len(originals) // 2]
+    print(f"{len(originals):,} documents of {len(arguments.input)} files, median {median} characters")
     for share in (0.01, 0.02, 0.05):
-        fell, copies_fell = find_dropped(
-            [originals, [edit(text, share, rng) for text in originals]], arguments.tokenizer
-        )
+        copies = [edit(text, share, rng) for text in originals]
+        fell, copies_fell = find_dropped([originals, copies], arguments.tokenizer)
         print(f"{share:4.0%} of the characters edited: {len(copies_fell) / len(originals):.4f} of the copies dropped")
     wrong = [number for number in fell if likeness(originals[number], originals[:number]) < 0.7]
     print(f"{len(fell)} of the documents themselves dropped, {len(wrong)} of them wrongly")

@@ -105,12 +105,12 @@ class _Join:
         here = np.flatnonzero(is_here & (self.marks[start:end] == 0))
         return *(key[here] for key in keys), start + here
 
-    def unit_of(self, position: int) -> int:
-        return int(np.searchsorted(self.starts, position, side="right")) - 1
+    def units_of(self, positions: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self.starts, positions, side="right") - 1
 
     def read(self, position: int) -> Labelled:
         """Label and text of a document."""
-        unit = self.unit_of(position)
+        unit = int(self.units_of(np.array(position)))
         frame, place = self._spools[unit].find(position - int(self.starts[unit]))
         return self._frame(unit, frame)[place]
 
@@ -126,17 +126,23 @@ def _mark_equal(join: _Join) -> None:
 
 def _warn_of_repeated_ids(plan: Plan, join: _Join) -> None:
     """An id only names a document in messages, so none falls for it; but two of one id may be a mistake."""
-    counts: Counter[str] = Counter()
-    examples: dict[str, list[str]] = {}
+    source_of_unit = np.array([unit.source for unit in plan.units])
+    counts: Counter[int] = Counter()
+    first: dict[int, list[int]] = {}
     for keys, positions in join.ranges(_ID_COLUMN):
-        for position in positions[1:][keys[1:] == keys[:-1]].tolist():
-            name = plan.config.sources[plan.units[join.unit_of(position)].source].name
-            counts[name] += 1
-            if counts[name] <= _NUM_EXAMPLES:
-                examples.setdefault(name, []).append(join.read(position)[0])
-    for name, count in counts.items():
-        shown = ", ".join(examples[name])
-        warnings.warn(f"{name}: {count} documents bear the id of another, and are kept, e.g. {shown}", stacklevel=2)
+        repeated = np.sort(positions[1:][keys[1:] == keys[:-1]])
+        sources = source_of_unit[join.units_of(repeated)]
+        for source in np.unique(sources).tolist():
+            here = repeated[sources == source]
+            counts[source] += len(here)
+            first[source] = sorted([*first.get(source, ()), *here[:_NUM_EXAMPLES].tolist()])[:_NUM_EXAMPLES]
+    for source, count in sorted(counts.items()):
+        examples = ", ".join(join.read(position)[0] for position in first[source])
+        warnings.warn(
+            f"{plan.config.sources[source].name}: {count} documents bear the id of another, and are kept, "
+            f"e.g. {examples}",
+            stacklevel=2,
+        )
 
 
 def _mark_similar(join: _Join, min_jaccard: float) -> None:

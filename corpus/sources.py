@@ -262,9 +262,7 @@ def _split_lines(chunks: Iterable[bytes], name: str, is_first: bool) -> Iterator
             pending, pending_bytes = [tail], len(tail)
         longest = max(pending_bytes, max(map(len, lines), default=0))
         if longest > MAX_LINE_BYTES:
-            raise ValueError(
-                f"{name}: a line at or after line {number + 1} is longer than {MAX_LINE_BYTES >> 20} MiB; cut it up"
-            )
+            raise ValueError(f"{name}: a line at or after line {number + 1} is longer than {MAX_LINE_BYTES >> 20} MiB")
         if lines and not number:
             lines[0] = lines[0].removeprefix(mark)
         yield from enumerate(lines, number + 1)
