@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 # The deepspeed launcher puts only launch/ on the path.
@@ -26,11 +27,14 @@ from corpus.stream import RowStream
 from corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
 from launch.run_config import CorpusConfig, RunConfig, changed_keys, read_run_config
 from pretrain.checkpoint import TrainingState
+from pretrain.encoder import EncoderShape, HuggingFaceModel
 from pretrain.engine import StudentEngine, start_distributed
 from pretrain.metrics import read_metrics
 from pretrain.student import Student, build_student
 from pretrain.teacher import Teacher, fingerprint, load_teacher_model, read_teacher_shape
 from pretrain.trainer import Trainer
+
+SAMPLE_ROWS = 32  # to fit the norms of projected layers on
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -73,6 +77,15 @@ def build_stream(manifest: Manifest, config: CorpusConfig) -> RowStream:
     return RowStream(
         manifest, config.row_tokens, config.seed, config.weights, config.rows, config.attend_within_documents
     )
+
+
+def build_students(config: RunConfig, teacher: HuggingFaceModel, stream: RowStream) -> list[Student]:
+    """Every student at its start; where layers are projected, the same rows are the sample on every rank."""
+    shape, sample = EncoderShape.of(teacher.config), None
+    if any(student.init.projects(shape, student.shape(shape)) for student in config.students):
+        with closing(stream.batches(0, SAMPLE_ROWS)) as batches:
+            sample = next(batches)
+    return [build_student(student, teacher, config.training.seed, sample) for student in config.students]
 
 
 def check_run_folder(config: RunConfig, manifest: Manifest, run: Path) -> None:
@@ -121,7 +134,8 @@ def distil(config: RunConfig, manifest: Manifest, run: Path) -> None:
     teacher_model = load_teacher_model(config.teacher.path)
     teacher_fingerprint = fingerprint(teacher_model)
     check_teacher(run, teacher_fingerprint)
-    students = [build_student(student, teacher_model, config.training.seed) for student in config.students]
+    stream = build_stream(manifest, config.corpus)
+    students = build_students(config, teacher_model, stream)
     teacher = Teacher(teacher_model, [student.teacher_reads for student in students], config.teacher.dtype, device)
     unreached = {student.name: student.to(device).freeze_unreached(teacher) for student in students}
     if rank == 0:
@@ -132,7 +146,6 @@ def distil(config: RunConfig, manifest: Manifest, run: Path) -> None:
         StudentEngine(student, settings, config.deepspeed, config.training.total_steps, world_size)
         for student, settings in zip(students, config.students, strict=True)
     ]
-    stream = build_stream(manifest, config.corpus)
     rows = config.deepspeed.train_micro_batch_size_per_gpu
     trainer = Trainer(
         run,

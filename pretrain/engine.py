@@ -5,7 +5,7 @@ import os
 import socket
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
@@ -103,6 +103,7 @@ class StudentEngine:
         self.student, self.name = student, config.name
         self.accumulation_steps = deepspeed_config.accumulation_steps(world_size)
         self.max_grad_norm, self.total_steps = deepspeed_config.gradient_clipping, total_steps
+        self.world_size = world_size
         self.sharded = deepspeed_config.zero_optimization.stage > 0
         # Stage 0 reports no gradient norm: there it is clipped here, where the norm is known.
         values = deepspeed_config.model_dump(exclude_none=True)
@@ -116,9 +117,14 @@ class StudentEngine:
             config=values,
             dist_init_required=False,
         )
+        if world_size == 1 and not self.sharded:
+            self.engine.enable_backward_allreduce = False  # it would copy every gradient twice, for nobody
+        self._optimizer = optimizer
         self._sums: dict[str, Tensor] = {}
-        self._num_micro_batches = 0
         self._learning_rate = 0.0
+        zero = torch.zeros((), device=self.engine.device)
+        self._step_is_bad, self._num_good, self._num_skipped = zero, zero, zero
+        self._bad_in_a_row, self._most_bad_in_a_row = zero, zero
 
     @property
     def steps(self) -> int:
@@ -126,38 +132,65 @@ class StudentEngine:
         return int(self.engine.global_steps)
 
     def train_micro_batch(self, batch: Mapping[str, Tensor], teacher: Features, seed: int) -> None:
-        """Forward, backward and, at the accumulation boundary, clip and step; `seed` is for its dropout."""
+        """Forward, backward and, at the accumulation boundary, clip and step; `seed` is for its dropout.
+
+        A step with a loss or gradient that is not finite on any rank changes no weight. The device alone knows: nothing
+        waits for it here.
+        """
         torch.manual_seed(seed)
         self.student.progress = self.steps / self.total_steps
         loss, terms = self.engine(batch, teacher)
         self.engine.backward(loss)
-        at_boundary = self.engine.is_gradient_accumulation_boundary()  # asked before step(), which moves it
-        if at_boundary:
-            self._learning_rate = float(self.engine.optimizer.param_groups[0]["lr"])
-        if at_boundary and not self.sharded:
+        is_good = loss.detach().isfinite().float()
+        self._step_is_bad = torch.maximum(self._step_is_bad, 1 - is_good)
+        for name, value in terms.items():
+            self._add(name, value, is_good)
+        self._num_good = self._num_good + is_good
+        if self.engine.is_gradient_accumulation_boundary():  # asked before step(), which moves it
+            self._step()
+        else:
+            self.engine.step()
+
+    def _step(self) -> None:
+        self._learning_rate = float(self.engine.optimizer.param_groups[0]["lr"])
+        if self.world_size > 1:
+            torch.distributed.all_reduce(self._step_is_bad, torch.distributed.ReduceOp.MAX)
+        if not self.sharded:
+            # The gradients are those of all ranks already, and so is their norm.
             trainable = [p for p in self.student.parameters() if p.requires_grad]
             norm = nn.utils.clip_grad_norm_(trainable, self.max_grad_norm or float("inf"), foreach=True)
-            self._add("grad_norm", norm * self.accumulation_steps)  # a mean over micro-batches later
+            self._step_is_bad = torch.maximum(self._step_is_bad, 1 - norm.isfinite().float())
+        # Fused AdamW leaves everything as it is where this is 1, its step count included.
+        self._optimizer.found_inf = self._step_is_bad  # type: ignore[attr-defined]
         self.engine.step()
-        if at_boundary and self.sharded:
-            self._add("grad_norm", torch.as_tensor(self.engine.get_global_grad_norm()) * self.accumulation_steps)
-        for name, value in terms.items():
-            self._add(name, value)
-        self._num_micro_batches += 1
+        if self.sharded:
+            norm = torch.as_tensor(self.engine.get_global_grad_norm())
+        self._add("grad_norm", norm * self.accumulation_steps, 1 - self._step_is_bad)  # a mean over micro-batches later
+        self._num_skipped = self._num_skipped + self._step_is_bad
+        self._bad_in_a_row = (self._bad_in_a_row + 1) * self._step_is_bad
+        self._most_bad_in_a_row = torch.maximum(self._most_bad_in_a_row, self._bad_in_a_row)
+        self._step_is_bad = torch.zeros_like(self._step_is_bad)
 
-    def _add(self, name: str, value: Tensor) -> None:
+    def _add(self, name: str, value: Tensor, is_good: Tensor) -> None:
         # Sums stay on the device: nothing waits for it until they are taken.
-        value = value.detach().to(self.engine.device, torch.float32)
+        value = torch.where(is_good > 0, value.detach().to(self.engine.device, torch.float32), 0.0)
         self._sums[name] = self._sums[name] + value if name in self._sums else value
 
+    @property
+    def is_bad(self) -> bool:
+        """Whether the last step was skipped, the same on every rank; waits for the device."""
+        return bool(self._bad_in_a_row)
+
     def take_metrics(self) -> dict[str, float]:
-        """Means since the last call over micro-batches and ranks; one host synchronisation and one all-reduce."""
+        """Means since the last call over the finite micro-batches of all ranks; one host synchronisation and one
+        all-reduce. `skipped_steps` counts those that changed nothing, `skipped_in_a_row` the longest such row."""
         if not self._sums:
             return {}
         names = sorted(self._sums)
-        means = torch.stack([self._sums[name] for name in names]) / self._num_micro_batches
-        torch.distributed.all_reduce(means)
-        means /= torch.distributed.get_world_size()
-        self._sums, self._num_micro_batches = {}, 0
-        values: dict[str, Any] = dict(zip(names, means.tolist(), strict=True))
-        return values | {"learning_rate": self._learning_rate}
+        sums = torch.stack([*(self._sums[name] for name in names), self._num_good])
+        torch.distributed.all_reduce(sums)
+        means = (sums[:-1] / sums[-1]).tolist()
+        skipped = {"skipped_steps": float(self._num_skipped), "skipped_in_a_row": float(self._most_bad_in_a_row)}
+        self._sums, self._num_good = {}, torch.zeros_like(self._num_good)
+        self._num_skipped, self._most_bad_in_a_row = torch.zeros_like(self._num_skipped), self._bad_in_a_row
+        return dict(zip(names, means, strict=True)) | skipped | {"learning_rate": self._learning_rate}

@@ -1,6 +1,5 @@
 """Metrics of a run: JSON lines for what reads them later, TensorBoard for looking, a progress line for now."""
 
-import math
 import sys
 import warnings
 from collections.abc import Mapping
@@ -86,10 +85,3 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
     if not records:
         raise ValueError(f"{path}: no steps were logged")
     return [records[step] for step in sorted(records)]
-
-
-def require_finite(values: Mapping[str, float], step: int) -> None:
-    """ValueError naming every metric that is not finite."""
-    bad = [name for name, value in values.items() if not math.isfinite(value)]
-    if bad:
-        raise ValueError(f"step {step}: not finite: {', '.join(bad)}; stopped, the last checkpoint is kept")

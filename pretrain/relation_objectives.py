@@ -1,15 +1,18 @@
 """MiniLM's and MiniLMv2's objectives: self-attention relations of one teacher layer into the student's last layer."""
 
+import importlib.util
 import math
+import os
 from collections.abc import Mapping
 from typing import Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt
 from torch import Tensor
 
 from pretrain.encoder import EncoderShape, Features, Reads, real_tokens
 from pretrain.objective import Objective, Problems, Weight
-from pretrain.relations import relation_loss
+from pretrain.relations import Kernel, relation_loss
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -21,18 +24,20 @@ class MiniLMv2Config(BaseModel):
     type: Literal["minilm_v2"]
     num_relation_heads: PositiveInt
     teacher_layer: PositiveInt | None = None  # None: the paper's choice for a teacher of this size
+    kernel: Kernel = "portable"
     weight: Weight = 1.0
 
     def problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
         """(key, message) of everything that cannot work for this pair of models."""
         yield from _head_problems(self.num_relation_heads, teacher, student)
         yield from _layer_problems(self.teacher_layer, teacher)
+        yield from _kernel_problems(self.kernel)
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "Relations":
         """The objective for this pair of models, MiniLMv2 equations 5 to 8 with the pairs weighted 1 each."""
         pairs = (("query", "query"), ("key", "key"), ("value", "value"))
         layer = self.teacher_layer or published_teacher_layer(teacher)
-        return Relations(pairs, layer, student.num_layers, self.num_relation_heads, self.weight)
+        return Relations(pairs, layer, student.num_layers, self.num_relation_heads, self.kernel, self.weight)
 
 
 class MiniLMConfig(BaseModel):
@@ -46,6 +51,7 @@ class MiniLMConfig(BaseModel):
     type: Literal["minilm", "ernie_tiny"]
     num_relation_heads: PositiveInt | None = None
     teacher_layer: PositiveInt | None = None  # None: the last
+    kernel: Kernel = "portable"
     weight: Weight = 1.0
 
     def problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
@@ -60,12 +66,15 @@ class MiniLMConfig(BaseModel):
                 f"legal values: {_legal_heads(teacher, student)}",
             )
         yield from _layer_problems(self.teacher_layer, teacher)
+        yield from _kernel_problems(self.kernel)
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "Relations":
         """The objective for this pair of models."""
         heads = self.num_relation_heads or student.num_attention_heads
         layer = self.teacher_layer or teacher.num_layers
-        return Relations((("query", "key"), ("value", "value")), layer, student.num_layers, heads, self.weight)
+        return Relations(
+            (("query", "key"), ("value", "value")), layer, student.num_layers, heads, self.kernel, self.weight
+        )
 
 
 def _head_problems(heads: int, teacher: EncoderShape, student: EncoderShape) -> Problems:
@@ -87,14 +96,21 @@ def _layer_problems(layer: int | None, teacher: EncoderShape) -> Problems:
         yield "teacher_layer", f"the teacher has {teacher.num_layers} layers, got {layer}"
 
 
+def _kernel_problems(kernel: Kernel) -> Problems:
+    if kernel == "triton" and importlib.util.find_spec("triton") is None:
+        yield "kernel", "triton is not installed (it comes with the CUDA builds of torch); use portable"
+    elif kernel == "triton" and not (torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"):
+        yield "kernel", "triton wants a GPU (or, to try it, TRITON_INTERPRET=1); use portable"
+
+
 class Relations(Objective):
     """KL of the relations of pairs of projections, one term a pair."""
 
     def __init__(
-        self, pairs: Pairs, teacher_layer: int, student_layer: int, num_relation_heads: int, weight: Weight
+        self, pairs: Pairs, teacher_layer: int, student_layer: int, heads: int, kernel: Kernel, weight: Weight
     ) -> None:
         super().__init__()
-        self.pairs, self.weight, self.num_relation_heads = pairs, weight, num_relation_heads
+        self.pairs, self.weight, self.num_relation_heads, self.kernel = pairs, weight, heads, kernel
         self.teacher_layer, self.student_layer = teacher_layer, student_layer
         self.teacher_reads = Reads(projections=frozenset({teacher_layer}))
         self.student_reads = Reads(projections=frozenset({student_layer}))
@@ -106,7 +122,9 @@ class Relations(Objective):
             of_teacher = getattr(teacher, a)[self.teacher_layer], getattr(teacher, b)[self.teacher_layer]
             of_student = getattr(student, a)[self.student_layer], getattr(student, b)[self.student_layer]
             name = a if a == b else f"{a}_{b}"
-            terms[f"relation/{name}"] = relation_loss(of_teacher, of_student, mask, self.num_relation_heads)
+            terms[f"relation/{name}"] = relation_loss(
+                of_teacher, of_student, mask, self.num_relation_heads, self.kernel
+            )
         return terms
 
 

@@ -3,21 +3,24 @@
 Shapes: B rows, L tokens, R relation heads, D hidden width (the model's own), d = D / R.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+Pair = tuple[Tensor, Tensor]
+Kernel = Literal["portable", "triton"]
 # Relation matrices alive at once. A few heads at a time stay in a core's cache; a GPU wants launches that fill it.
-CHUNK_BYTES = {"cpu": 1 << 20, "cuda": 256 << 20}
+CHUNK_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
 MASKED = -1e9  # float32 always: exp() of it is exactly 0 and differences of it stay finite
 
 
 def relation_loss(
-    teacher: tuple[Tensor, Tensor],
-    student: tuple[Tensor, Tensor],
+    teacher: Pair,
+    student: Pair,
     mask: Tensor,
     num_relation_heads: int,
+    kernel: Kernel = "portable",
     chunk_bytes: int | None = None,
 ) -> Tensor:
     """KL(teacher || student) of one pair of relations, MiniLMv2 equations 5 to 7.
@@ -31,7 +34,8 @@ def relation_loss(
         student: a and b of the student, each [B, L, D_student]; pass one tensor twice for QQ, KK or VV.
         mask: bool [B, L], true at real tokens.
         num_relation_heads: R; must divide both widths.
-        chunk_bytes: bytes of one relation matrix kept at a time; by device unless given.
+        kernel: "triton" on a GPU writes no relation at all (relation_kernels.py).
+        chunk_bytes: bytes of one relation matrix that the portable kernel keeps at a time; by device unless given.
 
     Returns:
         The loss, a float32 scalar, computed in float32 from inputs of any floating type.
@@ -41,7 +45,7 @@ def relation_loss(
             raise ValueError(f"{num_relation_heads} relation heads do not divide the {name}'s width {width}")
     if chunk_bytes is None:
         chunk_bytes = CHUNK_BYTES.get(mask.device.type, CHUNK_BYTES["cuda"])
-    return _RelationLoss.apply(*teacher, *student, mask, num_relation_heads, chunk_bytes)
+    return _RelationLoss.apply(*teacher, *student, mask, num_relation_heads, kernel, chunk_bytes)
 
 
 class _RelationLoss(torch.autograd.Function):
@@ -53,60 +57,86 @@ class _RelationLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        ta: Tensor,
-        tb: Tensor,
-        sa: Tensor,
-        sb: Tensor,
-        mask: Tensor,
-        num_heads: int,
-        chunk_bytes: int,
+        ctx: Any, ta: Tensor, tb: Tensor, sa: Tensor, sb: Tensor, mask: Tensor, heads: int, kernel: Kernel, chunk: int
     ) -> Tensor:
         with torch.autocast(mask.device.type, enabled=False):
-            loss, grad_a, grad_b = _relation_loss_and_gradient(ta, tb, sa, sb, mask, num_heads, chunk_bytes)
-        ctx.save_for_backward(grad_a, grad_b)
+            teacher, student = _split_pair(ta, tb, heads), _split_pair(sa, sb, heads)
+            if kernel == "triton":
+                from pretrain.relation_kernels import relation_loss_and_gradient
+
+                loss, *grads = relation_loss_and_gradient(teacher, student, mask, _query_weights(mask, heads), heads)
+            else:
+                loss, *grads = _relation_loss_and_gradient(teacher, student, mask, heads, chunk)
+        merged = (None if grad is None else _merge_heads(grad, len(mask)).to(sa.dtype) for grad in grads)
+        ctx.save_for_backward(*merged)
         return loss
 
     @staticmethod
     def backward(ctx: Any, *grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        grad_a, grad_b = ctx.saved_tensors
-        return None, None, grad_a * grad_output[0], grad_b * grad_output[0], None, None, None
+        grad_a, grad_b = (grad if grad is None else grad * grad_output[0] for grad in ctx.saved_tensors)
+        return None, None, grad_a, grad_b, None, None, None, None
 
 
 def _relation_loss_and_gradient(
-    ta: Tensor, tb: Tensor, sa: Tensor, sb: Tensor, mask: Tensor, num_heads: int, chunk_bytes: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    batch, length = mask.shape
-    heads = [_split_heads(tensor, num_heads) for tensor in (ta, tb, sa, sb)]
-    grad_a, grad_b = torch.empty_like(heads[2]), torch.empty_like(heads[3])
-    scale = (sa.shape[-1] // num_heads) ** -0.5
-    # Weight of a query: 1 / (real queries of its row x heads x rows); 0 for padding.
-    weight = mask / (mask.sum(-1, keepdim=True).clamp(min=1) * (num_heads * batch))
-    weight = weight.float().repeat_interleave(num_heads, 0).unsqueeze(-1)  # [B*R, L, 1]
+    teacher: Pair, student: Pair, mask: Tensor, num_heads: int, chunk_bytes: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The loss and its gradients by a and b [B*R, L, d]; where they are one tensor, all of it by a and none by b."""
+    length, same = mask.shape[1], student[0] is student[1]
+    grad_a, grad_b = torch.empty_like(student[0]), None if same else torch.empty_like(student[1])
+    scale = student[0].shape[-1] ** -0.5
+    weight = _query_weights(mask, num_heads).unsqueeze(-1)  # [B*R, L, 1]
     bias = torch.where(mask, 0.0, MASKED).repeat_interleave(num_heads, 0).unsqueeze(1)  # [B*R, 1, L]
     loss = torch.zeros((), device=mask.device)
     chunk = max(1, chunk_bytes // (4 * length * length))
-    for start in range(0, batch * num_heads, chunk):
+    for start in range(0, len(weight), chunk):
         part = slice(start, start + chunk)
-        teacher_a, teacher_b, student_a, student_b = (tensor[part] for tensor in heads)
-        log_p = _log_relation(teacher_a, teacher_b, bias[part])
-        log_q = _log_relation(student_a, student_b, bias[part])
-        p = log_p.exp()
-        loss += (log_p.sub_(log_q).mul_(p).sum(-1, keepdim=True) * weight[part]).sum()
-        grad_logits = log_q.exp_().sub_(p).mul_(weight[part] * scale)
-        torch.bmm(grad_logits, student_b, out=grad_a[part])
-        torch.bmm(grad_logits.mT, student_a, out=grad_b[part])
-    return loss, _merge_heads(grad_a, batch).to(sa.dtype), _merge_heads(grad_b, batch).to(sb.dtype)
+        a, b = student[0][part], student[1][part]
+        divergence, difference = _divergence(
+            _logits(teacher[0][part], teacher[1][part], bias[part]), _logits(a, b, bias[part])
+        )
+        loss += (divergence * weight[part]).sum()
+        grad_logits = difference.mul_(weight[part] * scale)
+        if grad_b is None:
+            torch.bmm(grad_logits + grad_logits.mT, a, out=grad_a[part])
+        else:
+            torch.bmm(grad_logits, b, out=grad_a[part])
+            torch.bmm(grad_logits.mT, a, out=grad_b[part])
+    return loss, grad_a, grad_b
 
 
-def _log_relation(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
-    logits = torch.baddbmm(bias, a, b.mT, alpha=a.shape[-1] ** -0.5)
-    return torch.log_softmax(logits, -1)
+def _query_weights(mask: Tensor, num_heads: int) -> Tensor:
+    """1 / (real queries of its row x heads x rows) for a real query, 0 for padding; float32 [B*R, L]."""
+    weight = mask / (mask.sum(-1, keepdim=True).clamp(min=1) * (num_heads * len(mask)))
+    return weight.float().repeat_interleave(num_heads, 0)
+
+
+def _logits(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
+    return torch.baddbmm(bias, a, b.mT, alpha=a.shape[-1] ** -0.5)
+
+
+def _divergence(teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
+    """KL of two softmaxes over the last dimension [.., 1], and student minus teacher relation, from their logits.
+
+    KL = sum p (z_teacher - z_student) - log Z_teacher + log Z_student: each exponential is taken once. The largest p is
+    at least 1 / L, so its logarithm, and with it log Z = max z - log max p, is sound.
+    """
+    p, q = teacher.softmax(-1), student.softmax(-1)
+    log_z_teacher, log_z_student = (
+        z.amax(-1, keepdim=True) - relation.amax(-1, keepdim=True).log() for z, relation in ((teacher, p), (student, q))
+    )
+    divergence = teacher.sub_(student).mul_(p).sum(-1, keepdim=True) - log_z_teacher + log_z_student
+    return divergence, q.sub_(p)
+
+
+def _split_pair(a: Tensor, b: Tensor, num_heads: int) -> Pair:
+    """Twice the same tensor where it was so before."""
+    split = _split_heads(a, num_heads)
+    return split, split if a is b else _split_heads(b, num_heads)
 
 
 def _split_heads(tensor: Tensor, num_heads: int) -> Tensor:
-    """[B, L, D] -> [B*R, L, d], float32."""
-    return tensor.detach().float().unflatten(-1, (num_heads, -1)).transpose(1, 2).flatten(0, 1)
+    """[B, L, D] -> [B*R, L, d], float32, contiguous."""
+    return tensor.detach().float().unflatten(-1, (num_heads, -1)).transpose(1, 2).flatten(0, 1).contiguous()
 
 
 def _merge_heads(tensor: Tensor, batch: int) -> Tensor:

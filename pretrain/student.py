@@ -1,7 +1,7 @@
 """A student: its sizes, where its weights start, its encoder and its objectives in one module for one engine."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
@@ -9,23 +9,12 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from pretrain.encoder import Encoder, EncoderShape, Features, HuggingFaceModel, union
+from pretrain.initialization import InitConfig, initialize
 from pretrain.objective import Objective, Problems
 from pretrain.objectives import ObjectiveConfig
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
 
 StudentName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-
-
-class InitConfig(BaseModel):
-    """Where the student's weights start.
-
-    embeddings: "teacher" takes the teacher's, projected on their principal components where the widths differ.
-    layers: "scratch", or the teacher layers to copy, one for each student layer (equal widths only).
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    embeddings: Literal["teacher", "scratch"] = "teacher"
-    layers: Literal["scratch"] | list[PositiveInt] = "scratch"
 
 
 class StudentConfig(BaseModel):
@@ -65,25 +54,10 @@ class StudentConfig(BaseModel):
                 f"must divide hidden_size ({self.hidden_size}), got {self.num_attention_heads}; "
                 f"legal values: {', '.join(map(str, legal))}",
             )
-        if isinstance(self.init.layers, list):
-            yield from self._layer_copy_problems(self.init.layers, teacher)
+        yield from self.init.problems(teacher, self.shape(teacher))
         for index, objective in enumerate(self.objective):
             for key, message in objective.problems(teacher, self.shape(teacher)):
                 yield f"objective.{index}.{key}", message
-
-    def _layer_copy_problems(self, layers: list[int], teacher: EncoderShape) -> Problems:
-        if teacher.model_type == "albert":
-            yield "init.layers", "an ALBERT teacher shares its layers: there is none to choose"
-        if len(layers) != self.num_layers:
-            yield "init.layers", f"wants {self.num_layers} teacher layers, got {len(layers)}"
-        if max(layers, default=0) > teacher.num_layers:
-            yield "init.layers", f"the teacher has {teacher.num_layers} layers, got {max(layers)}"
-        for key in ("hidden_size", "num_attention_heads", "intermediate_size"):
-            if getattr(self, key) != getattr(teacher, key):
-                yield (
-                    "init.layers",
-                    f"copies need the teacher's {key} {getattr(teacher, key)}, got {getattr(self, key)}",
-                )
 
 
 class Student(nn.Module):
@@ -106,11 +80,12 @@ class Student(nn.Module):
         """Loss of one micro-batch, float32 scalar, and its terms."""
         features = self.encoder(batch)
         total, terms = torch.zeros((), device=batch["input_ids"].device), {}
-        for objective in self.objectives:
+        for index, objective in enumerate(self.objectives):
             assert isinstance(objective, Objective)
             parts = objective(teacher, features, batch)
             total = total + objective.total(parts, self.progress)
-            terms.update({name: value.detach() for name, value in parts.items()})
+            for name, value in parts.items():
+                terms[f"{name}/{index}" if name in terms else name] = value.detach()
         return total, {"loss": total.detach(), **terms}
 
     def freeze_unreached(self, teacher: nn.Module) -> list[str]:
@@ -128,21 +103,23 @@ class Student(nn.Module):
         return [name for name, parameter in self.encoder.model.named_parameters() if not parameter.requires_grad]
 
 
-def build_student(config: StudentConfig, teacher: HuggingFaceModel, seed: int) -> Student:
-    """A student of the teacher's family with its weights where `config.init` says; the same bits for the same seed."""
+def build_student(
+    config: StudentConfig, teacher: HuggingFaceModel, seed: int, sample: Mapping[str, Tensor] | None = None
+) -> Student:
+    """A student of the teacher's family with its weights where `config.init` says; the same bits for the same seed.
+
+    `sample`, a batch of text [B, L], is needed where `config.init` projects layers.
+    """
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         model = AutoModel.from_config(student_model_config(config, teacher.config), dtype=torch.float32)
         student = Student(config, model, EncoderShape.of(teacher.config))
-        if config.init.embeddings == "teacher":
-            basis = _take_embeddings(model, teacher)
-            if basis.shape == (teacher.config.hidden_size, config.hidden_size):  # not where embeddings are factorised
-                for objective in student.objectives:
-                    assert isinstance(objective, Objective)
-                    objective.start_from(basis)
-        if isinstance(config.init.layers, list):
-            _copy_layers(model, teacher, config.init.layers)
+        basis = initialize(model, teacher, config.init, sample)
+        if basis is not None:
+            for objective in student.objectives:
+                assert isinstance(objective, Objective)
+                objective.start_from(basis)
         return student
 
 
@@ -157,57 +134,3 @@ def student_model_config(config: StudentConfig, teacher: Any) -> Any:
     for key in ("architectures", "dtype", "torch_dtype", "_name_or_path", "transformers_version"):
         values.pop(key, None)
     return AutoConfig.for_model(**values)
-
-
-@torch.no_grad()
-def _take_embeddings(model: HuggingFaceModel, teacher: HuggingFaceModel) -> Tensor:
-    """Word, position and type embeddings of the teacher, in the student's width; returns the map [D, width].
-
-    A narrower student takes their coordinates on the principal components of the word embeddings, a wider one the
-    same vectors rotated into its space. With equal widths they are copied, normalisation included; otherwise that
-    starts at the identity, since a rotation and an elementwise gain do not commute.
-    """
-    source, target = teacher.embeddings, model.embeddings
-    basis = embedding_basis(source.word_embeddings.weight, target.word_embeddings.embedding_dim)
-    same = basis.shape[0] == basis.shape[1]
-    for name, table in target.named_children():
-        if isinstance(table, nn.Embedding):
-            weight = getattr(source, name).weight
-            table.weight.copy_(weight if same else weight @ basis)
-        elif same and isinstance(table, nn.LayerNorm):
-            table.load_state_dict(getattr(source, name).state_dict())
-    return basis
-
-
-def embedding_basis(vectors: Tensor, width: int) -> Tensor:
-    """Map [D, width] from vectors [N, D]: principal components, a random rotation where wider, the identity."""
-    dimensions = vectors.shape[1]
-    if width == dimensions:
-        return torch.eye(width)
-    return principal_components(vectors, width) if width < dimensions else random_rotation(dimensions, width)
-
-
-def principal_components(vectors: Tensor, num_components: int) -> Tensor:
-    """Orthonormal basis [D, num_components] of the directions of largest variance of vectors [N, D].
-
-    Raises ValueError when more components are asked for than there are dimensions.
-    """
-    if num_components > vectors.shape[1]:
-        raise ValueError(f"embeddings of width {vectors.shape[1]} have no {num_components} principal components")
-    centred = vectors.double() - vectors.double().mean(0)
-    _, directions = torch.linalg.eigh(centred.T @ centred)  # eigenvalues ascend
-    directions = directions[:, -num_components:].flip(1)
-    # The sign of an eigenvector is arbitrary: fix it, or two machines would start from different students.
-    signs = directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
-    return (directions * signs).to(vectors.dtype)
-
-
-def random_rotation(width: int, wider: int) -> Tensor:
-    """Random [width, wider] with orthonormal rows: it keeps every length and angle."""
-    return torch.linalg.qr(torch.randn(wider, width, dtype=torch.float64)).Q.T.float()
-
-
-@torch.no_grad()
-def _copy_layers(model: HuggingFaceModel, teacher: HuggingFaceModel, layers: list[int]) -> None:
-    for layer, number in zip(model.encoder.layer, layers, strict=True):
-        layer.load_state_dict(teacher.encoder.layer[number - 1].state_dict())

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from pretrain.encoder import Encoder, EncoderShape, Features, HuggingFaceModel, Reads, cut_layers, union
+from pretrain.packed_linear import can_pack, pack_linears
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -57,6 +58,8 @@ class Teacher(nn.Module):
         self.encoder = Encoder(model, union(reads))
         cut_layers(model, self.encoder.reads.num_layers)
         self.requires_grad_(False).eval().to(device, getattr(torch, dtype))
+        if can_pack(model):
+            pack_linears(model)
 
     def train(self, mode: bool = True) -> "Teacher":
         """Frozen is enforced, not remembered: RuntimeError for train()."""

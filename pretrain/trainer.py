@@ -1,6 +1,8 @@
 """General distillation: one pass of a frozen teacher a micro-batch serves every student."""
 
+import math
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -14,7 +16,7 @@ from torch import Tensor
 from pretrain.checkpoint import Checkpoints, TrainingState
 from pretrain.encoder import without_padding
 from pretrain.engine import StudentEngine
-from pretrain.metrics import Metrics, require_finite
+from pretrain.metrics import Metrics
 from pretrain.teacher import Teacher
 
 Batch = Mapping[str, Tensor]
@@ -28,6 +30,7 @@ class TrainingConfig(BaseModel):
     log_every_steps: PositiveInt = 50
     save_every_steps: PositiveInt = 5000
     keep_checkpoints: PositiveInt = 3
+    max_skipped_in_a_row: PositiveInt = 20  # steps whose loss or gradient was not finite; more stop the run
     seed: NonNegativeInt = 17
 
 
@@ -70,7 +73,7 @@ class Trainer:
                 if last or step % config.log_every_steps == 0:
                     self._log(metrics)
                 if last or step % config.save_every_steps == 0:
-                    self.checkpoints.save(self.engines, self.state)
+                    self._save()
         if metrics:
             metrics.close()
         return self.state
@@ -109,10 +112,35 @@ class Trainer:
 
     def _log(self, metrics: Metrics | None) -> None:
         values = {f"{engine.name}/{name}": v for engine in self.engines for name, v in engine.take_metrics().items()}
-        require_finite(values, self.state.step)  # reduced over ranks: all of them stop, or none
+        self._heed_skipped(values)
         # Taking the metrics waited for the device: only now is the clock right.
         state = self.state.model_copy(update={"seconds": time.perf_counter() - self._started})
         since, self._logged = self._logged, state
-        if metrics:
+        if metrics and all(map(math.isfinite, values.values())):
             rate = (state.tokens - since.tokens) / (state.seconds - since.seconds)
             metrics.write({**state.model_dump(), "tokens_per_second": rate, **values})
+
+    def _heed_skipped(self, values: Mapping[str, float]) -> None:
+        """Warns of skipped steps; ValueError, on every rank, after too many in a row."""
+        for engine in self.engines:
+            skipped, in_a_row = (int(values[f"{engine.name}/{name}"]) for name in ("skipped_steps", "skipped_in_a_row"))
+            if in_a_row >= self.config.max_skipped_in_a_row:
+                raise ValueError(
+                    f"step {self.state.step}: {engine.name}: {in_a_row} steps in a row had a loss or gradient that is "
+                    "not finite; stopped, the last checkpoint is kept"
+                )
+            if skipped and dist.get_rank() == 0:
+                since = self.state.step - self._logged.step
+                what = f"step {self.state.step}: {engine.name}: {skipped} of the last {since} steps"
+                warnings.warn(f"{what} had a loss or gradient that is not finite and changed nothing", stacklevel=2)
+
+    def _save(self) -> None:
+        """Saves, unless a student may be beyond help: where its last step was skipped, the checkpoint before stands."""
+        bad = [engine.name for engine in self.engines if engine.is_bad]
+        if bad and self.state.step == self.config.total_steps:
+            raise ValueError(f"step {self.state.step}: the loss of {', '.join(bad)} is not finite; not saved")
+        if not bad:
+            self.checkpoints.save(self.engines, self.state)
+        elif dist.get_rank() == 0:
+            message = f"step {self.state.step}: the loss of {', '.join(bad)} is not finite; not saved"
+            warnings.warn(message, stacklevel=2)

@@ -38,6 +38,27 @@ def test_one_rank_of_twice_the_rows_gives_the_same_student(finished_run, config_
     assert again.returncode == 0 and "6 steps, 768 tokens" in again.stdout  # already there: nothing to do
 
 
+def test_pairs_projected_layers_and_every_layer_objective_run(config_file, tmp_path):
+    """What is not in the other runs, in one; then its student is where another begins."""
+    objectives = [{"type": "tinybert"}, {"type": "pkd"}, {"type": "ernie_tiny"}]
+    objectives[0]["weight"] = {"start": 1.0, "end": 0.0, "until": 0.5}
+    overrides = [
+        "corpus.rows=pairs",
+        "students.0.init.layers=uniform",
+        f"students.0.objective={json.dumps(objectives)}",
+    ]
+    done = launch("--config", str(config_file), "--run", str(tmp_path / "run"), "--set", *overrides)
+    assert done.returncode == 0, done.stderr
+    names = {key.removeprefix("small/") for key in read_metrics(tmp_path / "run")[-1] if key.startswith("small/")}
+    assert {"hidden/0", "attention/2", "patient/1", "relation/query_key", "relation/value"} < names
+    student = tmp_path / "run/checkpoints/step_6/small/model"
+    overrides = ["corpus.attend_within_documents=true", f"students.0.init.student={student}"]
+    done = launch("--config", str(config_file), "--run", str(tmp_path / "next"), "--set", *overrides)
+    assert done.returncode == 0, done.stderr
+    start, end = load_file(tmp_path / "next/start/small/model.safetensors"), load_file(student / "model.safetensors")
+    assert all(torch.equal(start[name], end[name]) for name in end)
+
+
 def test_a_refusal_through_the_launcher_is_one_message_and_a_bad_exit_code(config_file, tmp_path):
     done = launch("--config", str(config_file), "--run", str(tmp_path), "--set", "teacher.paht=x", num_ranks=2)
     assert done.returncode != 0

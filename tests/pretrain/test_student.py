@@ -4,11 +4,26 @@ import pytest
 import torch
 
 from pretrain.encoder import FAMILIES, EncoderShape
-from pretrain.student import build_student, principal_components, random_rotation
+from pretrain.student import build_student
 from pretrain.teacher import Teacher
 from tests.pretrain.tiny import batch, student_config, teacher_model
 
 RELATIONS = [{"type": "minilm_v2", "num_relation_heads": 4}]
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_every_objective_trains_every_family(model_type):
+    model = teacher_model(model_type)
+    types = ({"type": "minilm_v2", "num_relation_heads": 4}, {"type": "minilm"}, {"type": "tinybert"}, {"type": "pkd"})
+    student = build_student(student_config(objective=list(types)), model, seed=0)
+    teacher = Teacher(model, [student.teacher_reads], "float32", "cpu")
+    loss, terms = student(batch(), teacher(batch()))
+    loss.backward()
+    assert {"relation/query", "relation/query_key", "relation/value", "relation/value/1"} < set(terms)
+    assert {"attention/2", "hidden/0", "patient/1"} < set(terms) and len(terms) == 12
+    torch.testing.assert_close(sum(value for name, value in terms.items() if name != "loss"), terms["loss"])
+    gradients = [parameter.grad for parameter in student.encoder.model.parameters() if parameter.grad is not None]
+    assert all(gradient.isfinite().all() for gradient in gradients) and len(gradients) > 10
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
@@ -31,53 +46,6 @@ def test_every_family_distils_and_its_gradient_stays_with_the_student(model_type
     assert all(parameter.grad is None for parameter in teacher.parameters())
     words = student.encoder.model.get_input_embeddings().weight
     assert words.grad is not None and words.grad.abs().sum() > 0
-
-
-def test_narrower_embeddings_keep_the_teachers_geometry():
-    model = teacher_model()
-    with torch.no_grad():  # word vectors that vary in 10 directions: 12 components lose nothing
-        words = model.embeddings.word_embeddings.weight
-        words.copy_(torch.randn(50, 10) @ torch.randn(10, 24))
-    student = build_student(student_config(), model, seed=0)
-    small = student.encoder.model.embeddings.word_embeddings.weight
-    centred = lambda table: table - table.mean(0)  # noqa: E731
-    torch.testing.assert_close(
-        centred(small) @ centred(small).T, centred(words) @ centred(words).T, rtol=1e-3, atol=1e-2
-    )
-
-
-def test_equal_widths_copy_and_wider_ones_rotate():
-    model = teacher_model()
-    same = build_student(student_config(hidden_size=24), model, seed=0).encoder.model.embeddings
-    for name, tensor in model.embeddings.state_dict().items():
-        assert torch.equal(same.state_dict()[name], tensor)
-    wider = build_student(student_config(hidden_size=32), model, seed=0).encoder.model.embeddings.word_embeddings.weight
-    words = model.embeddings.word_embeddings.weight
-    torch.testing.assert_close(wider @ wider.T, words @ words.T, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("width", [12, 24, 32])
-def test_projections_start_at_the_map_between_the_embeddings(width):
-    model = teacher_model()
-    student = build_student(student_config(hidden_size=width), model, seed=0)
-    small, words = student.encoder.model.embeddings.word_embeddings.weight, model.embeddings.word_embeddings.weight
-    for projection in student.objectives[1].projections:
-        basis = projection.weight
-        torch.testing.assert_close(words @ basis, small, rtol=1e-4, atol=1e-5)
-        narrow = basis.T @ basis if width <= 24 else basis @ basis.T
-        torch.testing.assert_close(narrow, torch.eye(min(width, 24)), atol=1e-5, rtol=0)
-        assert not projection.bias.any()
-    scratch = build_student(student_config(hidden_size=width, init={"embeddings": "scratch"}), model, seed=0)
-    assert scratch.objectives[1].projections[0].bias.any()
-
-
-def test_layers_are_copied_as_listed():
-    model = teacher_model()
-    config = student_config(hidden_size=24, intermediate_size=32, init={"layers": [2, 4]})
-    student = build_student(config, model, seed=0)
-    for index, number in enumerate([2, 4]):
-        for name, tensor in model.encoder.layer[number - 1].state_dict().items():
-            assert torch.equal(student.encoder.model.encoder.layer[index].state_dict()[name], tensor)
 
 
 def test_the_start_is_the_same_for_the_same_seed_and_leaves_the_generator_alone():
@@ -114,18 +82,6 @@ def test_dropout_is_the_configs_while_distilling_and_the_familys_when_published(
     assert student.encoder.model.config.hidden_dropout_prob == 0.1
 
 
-def test_principal_components_are_those_of_the_singular_value_decomposition():
-    vectors = torch.randn(40, 6, dtype=torch.float64) * torch.tensor([5.0, 4, 3, 2, 1, 0.1], dtype=torch.float64)
-    basis = principal_components(vectors, 3)
-    _, _, directions = torch.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
-    torch.testing.assert_close((basis.T @ directions[:3].T).abs(), torch.eye(3, dtype=torch.float64), atol=1e-6, rtol=0)
-    assert (basis.gather(0, basis.abs().argmax(0, keepdim=True)) > 0).all()
-    with pytest.raises(ValueError, match="embeddings of width 6 have no 7 principal components"):
-        principal_components(vectors, 7)
-    rotation = random_rotation(4, 9)
-    torch.testing.assert_close(rotation @ rotation.T, torch.eye(4))
-
-
 @pytest.mark.parametrize(
     ("changes", "model_type", "message"),
     [
@@ -136,12 +92,29 @@ def test_principal_components_are_those_of_the_singular_value_decomposition():
         ),
         ({"init": {"layers": [1]}, "hidden_size": 24}, "bert", "init.layers: wants 2 teacher layers, got 1"),
         ({"init": {"layers": [1, 9]}, "hidden_size": 24}, "bert", "init.layers: the teacher has 4 layers, got 9"),
-        ({"init": {"layers": [1, 2]}}, "bert", "init.layers: copies need the teacher's hidden_size 24, got 12"),
+        ({"init": {"layers": "uniform"}, "num_layers": 3}, "bert", "init.layers: uniform cannot take 3 of .* 4 layers"),
+        (
+            {"init": {"layers": [1, 2], "embeddings": "scratch"}},
+            "bert",
+            "init.layers: projected layers need projected embeddings: init.embeddings must be teacher",
+        ),
+        (
+            {"init": {"layers": [1, 2]}, "hidden_size": 32},
+            "bert",
+            "init.layers: projecting makes layers narrower: the teacher's hidden_size is 24, got 32",
+        ),
+        ({"init": {"student": "no/such/folder"}}, "bert", "init.student: there is no folder 'no/such/folder'"),
+        (
+            {"init": {"student": "tests", "layers": "uniform"}},
+            "bert",
+            "init.student: gives all weights, so embeddings and layers must not be given beside it",
+        ),
+        ({"init": {"student": "tests"}}, "bert", "init.student: 'tests' is no student: "),
         ({"init": {"layers": [1, 2]}, "hidden_size": 24}, "albert", "init.layers: an ALBERT teacher shares its layers"),
         (
             {"intermediate_size": 99, "hidden_size": 24, "init": {"layers": [1, 2]}},
             "bert",
-            "copies need the teacher's intermediate_size 32, got 99",
+            "projecting makes layers narrower: the teacher's intermediate_size is 32, got 99",
         ),
         (
             {"objective": [{"type": "minilm_v2", "num_relation_heads": 7}]},

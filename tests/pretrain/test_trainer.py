@@ -1,9 +1,12 @@
 """The promises of a run, on real DeepSpeed engines: resumed == uninterrupted, beside others == alone, 2 ranks == 1."""
 
+import dataclasses
 import json
+import math
 import os
 import sys
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from pretrain.engine import StudentEngine
 from pretrain.metrics import read_metrics
 from tests.pretrain.tiny import student_config, train
 
@@ -61,9 +65,36 @@ def test_the_loss_falls_and_every_logged_value_is_there(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tmp_path):
-    with pytest.raises(ValueError, match=r"step 2: not finite: .*small/loss.*; stopped, the last checkpoint is kept"):
-        train(tmp_path, 8, [student_config(optimizer={"lr": 1e38})], save_every_steps=4)
-    assert not (tmp_path / "checkpoints").exists()
+    broken = [student_config(optimizer={"lr": 1e38})]
+    stopped = r"step 6: small: 5 steps in a row had a loss .* not finite; stopped, the last checkpoint is kept"
+    not_saved = "step 4: the loss of small is not finite; not saved"
+    with pytest.warns(UserWarning, match=not_saved), pytest.raises(ValueError, match=stopped):
+        train(tmp_path, 8, broken, save_every_steps=4, max_skipped_in_a_row=5)
+    with pytest.warns(UserWarning, match="changed nothing"), pytest.raises(ValueError, match=not_saved):
+        train(tmp_path, 4, broken)
+    assert not list((tmp_path / "checkpoints").glob("step_*"))
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1])
+def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(tmp_path, monkeypatch, zero_stage):
+    """As if it had not been, but for the rows and the schedule: the weights after it are those before."""
+    weights, original = [], StudentEngine.train_micro_batch
+
+    def poisoned(engine, batch, teacher, seed):
+        if engine.steps == 2:
+            teacher = dataclasses.replace(teacher, query={layer: q * math.nan for layer, q in teacher.query.items()})
+        original(engine, batch, teacher, seed)
+        weights.append(engine.student.encoder.model.get_input_embeddings().weight.detach().clone())
+
+    monkeypatch.setattr(StudentEngine, "train_micro_batch", poisoned)
+    warning = "step 4: small: 1 of the last 2 steps had a loss or gradient that is not finite and changed nothing"
+    with pytest.warns(UserWarning, match=warning):
+        train(tmp_path, 6, micro_rows=8, zero_stage=zero_stage)
+    same = [torch.equal(before, after) for before, after in pairwise(weights)]
+    assert same == [False, True, False, False, False] and all(one.isfinite().all() for one in weights)
+    lines = read_metrics(tmp_path)
+    assert [line["small/skipped_steps"] for line in lines] == [0, 1, 0]
+    assert all(math.isfinite(value) for line in lines for value in line.values())
 
 
 def run_rank(rank: int, folder: Path, world_size: int) -> None:

@@ -93,6 +93,7 @@ def train(
     zero_stage: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    **training_changes: Any,
 ) -> dict[str, dict[str, Tensor]]:
     """A real run of `steps` steps of 8 rows; the final weights of every student, projections included."""
     device = start_distributed()
@@ -114,7 +115,9 @@ def train(
         StudentEngine(student, config, deepspeed_config, schedule_steps, world_size)
         for student, config in zip(built, configs, strict=True)
     ]
-    training = TrainingConfig(total_steps=steps, log_every_steps=2, save_every_steps=save_every_steps)
+    training = TrainingConfig(
+        total_steps=steps, log_every_steps=2, save_every_steps=save_every_steps, **training_changes
+    )
     Trainer(
         run,
         training,

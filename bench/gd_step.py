@@ -1,0 +1,166 @@
+"""A general distillation step: ours, straight implementations and a published package, side by side in one run.
+
+    python bench/gd_step.py [--row-tokens 128 512] [--rows 8] [--rounds 5] [--bertdistiller PYTHON]
+
+Teacher 12 x 768, students 4 x 312 and 6 x 384; then 1, 2 and 4 students of one teacher pass against each alone. Every
+way is a process of its own (bench/gd_ways.py) that makes a step when told, in turn; medians. `--bertdistiller` is the
+interpreter of an environment with `pip install bertdistiller` (it wants transformers 4). Operations counted are those
+the mathematics needs: every matrix product of the layers that are read, forward, and twice more backward for the
+student.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)
+
+import torch  # noqa: E402
+
+from bench.gd_ways import DEVICE, SIZES, TEACHER, clock, relation_heads  # noqa: E402
+
+Answer = dict
+Ways = Mapping[str, tuple[str, str, list[str]]]  # name -> interpreter, way, students
+
+
+@contextmanager
+def started(ways: Ways, rows: int, row_tokens: int) -> Iterator[dict[str, subprocess.Popen]]:
+    """A process a way."""
+    sizes = ["--rows", str(rows), "--row-tokens", str(row_tokens)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    processes = {
+        name: subprocess.Popen(
+            [python, ROOT / "bench/gd_ways.py", "--way", way, "--students", *students, *sizes], text=True, **pipes
+        )
+        for name, (python, way, students) in ways.items()
+    }
+    try:
+        yield processes
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.wait()
+
+
+def step(name: str, process: subprocess.Popen) -> Answer:
+    assert process.stdin and process.stdout
+    try:
+        print("step", file=process.stdin, flush=True)
+        return json.loads(process.stdout.readline())
+    except (BrokenPipeError, json.JSONDecodeError) as error:
+        raise SystemExit(f"{name} ended; run bench/gd_ways.py to see why") from error
+
+
+def measure(ways: Ways, rows: int, row_tokens: int, rounds: int) -> dict[str, Answer]:
+    """Medians over interleaved rounds after two of warming up."""
+    answers: dict[str, list[Answer]] = {name: [] for name in ways}
+    with started(ways, rows, row_tokens) as processes:
+        for round_number in range(rounds + 2):
+            for name, process in processes.items():
+                answer = step(name, process)
+                if round_number >= 2:
+                    answers[name].append(answer)
+    return {name: _median(many) for name, many in answers.items()}
+
+
+def _median(answers: list[Answer]) -> Answer:
+    phases = {phase: statistics.median(one["phases"][phase] for one in answers) for phase in answers[0]["phases"]}
+    seconds = [one["seconds"] for one in answers]
+    peak = max(one["peak_bytes"] for one in answers)
+    return {"seconds": statistics.median(seconds), "range": (min(seconds), max(seconds)), "peak_bytes": peak,
+            "phases": phases}  # fmt: skip
+
+
+def needed_operations(students: list[str], rows: int, row_tokens: int) -> float:
+    """Floating-point operations of a MiniLMv2 step; a multiplication and an addition are two.
+
+    A layer: 4 D^2 for q, k, v, o and 2 D I for the feed-forward, times 2; attention 4 L D. The last layer read gives
+    q, k, v alone. A relation of width D is 2 L D a pair; the student's has two more for its gradient.
+    """
+
+    def layers(num_layers: int, width: int, inner: int) -> float:
+        whole = 2 * (4 * width**2 + 2 * width * inner) + 4 * row_tokens * width
+        return (num_layers - 1) * whole + 2 * 3 * width**2
+
+    width = TEACHER["hidden_size"]
+    total = layers(TEACHER["num_hidden_layers"], width, TEACHER["intermediate_size"])
+    for name in students:
+        num_layers, width_of_student, inner = SIZES[name]
+        total += 3 * layers(num_layers, width_of_student, inner)
+        total += 3 * 2 * row_tokens * (width + 3 * width_of_student)
+    return total * rows * row_tokens
+
+
+def matrix_rate() -> float:
+    """bfloat16 operations a second of a square matrix product, the best of several."""
+    size = 8192 if DEVICE.type == "cuda" else 2048
+    a, b = (torch.randn(size, size, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
+    times = []
+    for _ in range(12):
+        start = clock()
+        a @ b
+        times.append(clock() - start)
+    return 2 * size**3 / min(times)
+
+
+def compare_ways(student: str, rows: int, row_tokens: int, arguments: argparse.Namespace) -> None:
+    names = ["ours", "straight float32", "straight bfloat16", "ours, tinybert", "straight tinybert"]
+    ways = {name: (sys.executable, name, [student]) for name in names}
+    if arguments.bertdistiller:
+        ways["bertdistiller"] = (arguments.bertdistiller, "bertdistiller", [student])
+    rate = matrix_rate()
+    medians = measure(ways, rows, row_tokens, arguments.rounds)
+    print(f"\nstudent {student}, {rows} x {row_tokens}, R = {relation_heads(student)}")
+    print(f"{'way':20}{'tokens/s':>10}{'s a step (range)':>26}{'peak GB':>10}{'ours is faster':>16}")
+    for name, answer in medians.items():
+        against = medians["ours, tinybert" if "tinybert" in name else "ours"]["seconds"]
+        seconds = "{:.3f} ({:.3f} to {:.3f})".format(answer["seconds"], *answer["range"])
+        tokens, peak = rows * row_tokens / answer["seconds"], answer["peak_bytes"] / 1e9
+        print(f"{name:20}{tokens:10,.0f}{seconds:>26}{peak:10.2f}{answer['seconds'] / against:15.2f}x", flush=True)
+    ours = medians["ours"]
+    print("ours, share of the step: " + ", ".join(f"{k} {v / ours['seconds']:.0%}" for k, v in ours["phases"].items()))
+    reached = needed_operations([student], rows, row_tokens) / ours["seconds"]
+    print(
+        f"ours: {reached / 1e9:,.0f} GFLOP/s needed; a bfloat16 product reaches {rate / 1e9:,.0f}: {reached / rate:.0%}"
+    )
+
+
+def compare_families(rows: int, row_tokens: int, rounds: int) -> None:
+    families = {"1 student": ["4l312d"], "2 students": ["4l312d", "6l384d"], "4 students": list(SIZES)}
+    ways = {name: (sys.executable, "ours", students) for name, students in families.items()}
+    ways |= {f"{name} alone": (sys.executable, "ours", [name]) for name in SIZES}
+    medians = measure(ways, rows, row_tokens, rounds)
+    print(f"\none teacher pass for several students, {rows} x {row_tokens}")
+    for name, students in families.items():
+        alone = sum(medians[f"{student} alone"]["seconds"] for student in students)
+        together = medians[name]["seconds"]
+        print(f"{name}: {together:.3f} s, each alone {alone:.3f} s in sum: {alone / together:.2f} times", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--row-tokens", type=int, nargs="+", default=[128, 512])
+    parser.add_argument("--rows", type=int, help="of 128 tokens; a quarter as many of 512")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--students", nargs="+", default=["4l312d", "6l384d"], choices=SIZES)
+    parser.add_argument("--bertdistiller", metavar="PYTHON")
+    arguments = parser.parse_args()
+    rows = arguments.rows or (16 if DEVICE.type == "cpu" else 128)
+    name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(f"{name}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}")
+    for row_tokens in arguments.row_tokens:
+        rows_here = max(rows * 128 // row_tokens, 1)
+        for student in arguments.students:
+            compare_ways(student, rows_here, row_tokens, arguments)
+        compare_families(rows_here, row_tokens, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

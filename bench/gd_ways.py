@@ -1,0 +1,262 @@
+"""The ways to make a training step that bench/gd_step.py compares; each runs in a process of its own.
+
+    python bench/gd_ways.py --way ours --students 4l312d --rows 8 --row-tokens 128
+
+Reads a line, makes a step, and answers with a JSON line: seconds, peak bytes, seconds of its phases. Models are random,
+the same sizes for every way, rows full, dropout off, everything updated by AdamW.
+"""
+
+import argparse
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import torch  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+from transformers import AutoConfig, AutoModel  # noqa: E402
+
+TEACHER = {"num_hidden_layers": 12, "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}
+SIZES = {"4l312d": (4, 312, 1200), "4l384d": (4, 384, 1536), "6l312d": (6, 312, 1200), "6l384d": (6, 384, 1536)}
+VOCAB = 21128
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+Step = Callable[[dict[str, Tensor]], dict[str, float]]
+
+
+def relation_heads(name: str) -> int:
+    """The largest R of MiniLMv2's base models that divides both widths."""
+    return 24 if SIZES[name][1] == 312 else 48
+
+
+def bert(attention: str = "eager", **sizes: int) -> Any:
+    """A random BERT without a pooler."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        "bert", vocab_size=VOCAB, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **sizes
+    )
+    return AutoModel.from_config(config, attn_implementation=attention, add_pooling_layer=False)
+
+
+def student_model(name: str, attention: str = "eager") -> Any:
+    layers, width, inner = SIZES[name]
+    sizes = {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": 12, "intermediate_size": inner}
+    return bert(attention, **sizes).to(DEVICE)
+
+
+def clock() -> float:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def ours(students: list[str], objective: str, rows: int) -> Step:
+    """The trainer's own teacher, students and engines."""
+    from pretrain.engine import DeepSpeedConfig, StudentEngine, start_distributed
+    from pretrain.student import StudentConfig, build_student
+    from pretrain.teacher import Teacher
+
+    start_distributed()
+    deepspeed = DeepSpeedConfig(train_batch_size=rows, train_micro_batch_size_per_gpu=rows)
+    teacher_model, configs = bert(**TEACHER), []
+    for name in students:
+        layers, width, inner = SIZES[name]
+        wanted = {"type": objective} | (
+            {"num_relation_heads": relation_heads(name)} if objective == "minilm_v2" else {}
+        )
+        values = {"name": name, "num_layers": layers, "hidden_size": width, "num_attention_heads": 12}
+        values |= {"intermediate_size": inner, "optimizer": {"lr": 1e-4}, "schedule": {}, "objective": [wanted]}
+        configs.append(StudentConfig.model_validate(values))
+    built = [build_student(config, teacher_model, 0) for config in configs]
+    teacher = Teacher(teacher_model, [student.teacher_reads for student in built], "bfloat16", DEVICE)
+    for student in built:
+        student.to(DEVICE).freeze_unreached(teacher)
+    pairs = zip(built, configs, strict=True)
+    engines = [StudentEngine(student, config, deepspeed, 10**6, 1) for student, config in pairs]
+    phases: dict[str, float] = {}
+    for engine in engines:
+        for phase in ("backward", "step"):
+            setattr(engine.engine, phase, timed(phase, getattr(engine.engine, phase), phases))
+
+    def step(batch: dict[str, Tensor]) -> dict[str, float]:
+        phases.clear()
+        start = clock()
+        features = teacher(batch)
+        phases["teacher"] = clock() - start
+        for engine in engines:
+            engine.train_micro_batch(batch, features, 0)
+        rest = clock() - start - sum(phases.values())
+        return {**phases, "student and loss": rest}
+
+    return step
+
+
+def timed(phase: str, function: Callable[..., Any], phases: dict[str, float]) -> Callable[..., Any]:
+    def call(*arguments: Any, **options: Any) -> Any:
+        start = clock()
+        result = function(*arguments, **options)
+        phases[phase] = phases.get(phase, 0.0) + clock() - start
+        return result
+
+    return call
+
+
+def last_projections(model: Any, store: dict[str, Tensor]) -> None:
+    """Hooks that keep what query, key and value of the last layer give."""
+    attention = model.encoder.layer[-1].attention.self
+    for name in ("query", "key", "value"):
+        getattr(attention, name).register_forward_hook(lambda _, __, out, name=name: store.__setitem__(name, out))
+
+
+def straight_minilm_v2(student_name: str, low_precision: bool) -> Step:
+    """MiniLMv2 as its equations read, on whole Hugging Face models; float32, or bfloat16 with fused attention."""
+    attention = "sdpa" if low_precision else "eager"
+    teacher, student = bert(attention, **TEACHER).to(DEVICE).eval(), student_model(student_name, attention)
+    heads, of_teacher, of_student = relation_heads(student_name), {}, {}
+    last_projections(teacher, of_teacher)
+    last_projections(student, of_student)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4)
+
+    def relation(tensor: Tensor) -> Tensor:
+        split = tensor.float().unflatten(-1, (heads, -1)).transpose(1, 2)
+        return (split @ split.mT / split.shape[-1] ** 0.5).log_softmax(-1)
+
+    def step(batch: dict[str, Tensor]) -> dict[str, float]:
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=low_precision):
+            with torch.no_grad():
+                teacher(**batch)
+            student(**batch)
+        loss = torch.zeros((), device=DEVICE)
+        for name in ("query", "key", "value"):
+            p, q = relation(of_teacher[name]), relation(of_student[name])
+            loss = loss + nn.functional.kl_div(q, p, log_target=True, reduction="none").sum(-1).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return {}
+
+    return step
+
+
+def scores_kept(
+    module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, **_: Any
+) -> tuple[Tensor, None]:
+    """Plain attention that keeps its scores, as TinyBERT's own modelling code does."""
+    module.scores = q @ k.mT * q.shape[-1] ** -0.5 + (0 if mask is None else mask)
+    return (module.scores.softmax(-1) @ v).transpose(1, 2).contiguous(), None
+
+
+def straight_tinybert(student_name: str) -> Step:
+    """After the published general_distill.py: float32, every layer's scores and states, masked scores zeroed."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register("scores_kept", scores_kept)
+    teacher, student = bert("eager", **TEACHER).to(DEVICE).eval(), student_model(student_name)
+    for model in (teacher, student):
+        model.set_attn_implementation("scores_kept")
+    fit = nn.Linear(student.config.hidden_size, TEACHER["hidden_size"]).to(DEVICE)
+    optimizer = torch.optim.AdamW([*student.parameters(), *fit.parameters()], lr=1e-4)
+    stride = TEACHER["num_hidden_layers"] // student.config.num_hidden_layers
+
+    def step(batch: dict[str, Tensor]) -> dict[str, float]:
+        with torch.no_grad():
+            of_teacher = teacher(**batch, output_hidden_states=True).hidden_states
+        of_student = student(**batch, output_hidden_states=True).hidden_states
+        loss = torch.zeros((), device=DEVICE)
+        for index, layer in enumerate(student.encoder.layer):
+            pair = layer.attention.self.scores, teacher.encoder.layer[stride * index + stride - 1].attention.self.scores
+            a, b = (torch.where(scores <= -1e2, torch.zeros_like(scores), scores) for scores in pair)
+            loss = loss + nn.functional.mse_loss(a, b)
+        for index, states in enumerate(of_student):
+            loss = loss + nn.functional.mse_loss(fit(states), of_teacher[stride * index])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return {}
+
+    return step
+
+
+def bertdistiller(student_name: str) -> Step:
+    """The loss of the package's own trainer, in float32 as it comes."""
+    from bertdistiller.distillation.minilm.trainer import MiniLMTrainer
+
+    teacher, student = bert("sdpa", **TEACHER).to(DEVICE).eval(), student_model(student_name, "sdpa")
+    teacher.config.architectures = ["BertForMaskedLM"]
+    layers = SIZES[student_name][0]
+    trainer = MiniLMTrainer.__new__(MiniLMTrainer)  # its step without the loop of transformers around it
+    trainer.teacher, trainer.kl_loss = teacher, nn.KLDivLoss(reduction="sum")
+    trainer.args = SimpleNamespace(
+        teacher_layer=12, student_layer=layers, num_relation_heads=relation_heads(student_name),
+        relations=dict.fromkeys(((1, 1), (2, 2), (3, 3)), 1.0),
+    )  # fmt: skip
+    trainer.attention_extractor = trainer._get_attention_extractor()
+    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4)
+
+    def step(batch: dict[str, Tensor]) -> dict[str, float]:
+        trainer.compute_loss(student, batch).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return {}
+
+    return step
+
+
+def build(way: str, students: list[str], rows: int) -> Step:
+    if way in ("ours", "ours, tinybert"):
+        return ours(students, "tinybert" if "tinybert" in way else "minilm_v2", rows)
+    ways = {
+        "straight float32": lambda name: straight_minilm_v2(name, low_precision=False),
+        "straight bfloat16": lambda name: straight_minilm_v2(name, low_precision=True),
+        "straight tinybert": straight_tinybert,
+        "bertdistiller": bertdistiller,
+    }
+    return ways[way](students[0])
+
+
+def batches(rows: int, row_tokens: int) -> Iterator[dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    while True:
+        ids = torch.randint(5, VOCAB, (rows, row_tokens), generator=generator)
+        batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+        yield {name: tensor.to(DEVICE) for name, tensor in batch.items()}
+
+
+def peak_bytes() -> int:
+    """Of the device, or of this process where that is the CPU."""
+    if DEVICE.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--way", required=True)
+    parser.add_argument("--students", nargs="+", choices=SIZES, required=True)
+    parser.add_argument("--rows", type=int, required=True)
+    parser.add_argument("--row-tokens", type=int, required=True)
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    answers, sys.stdout = sys.stdout, sys.stderr  # libraries print what they like; answers go where nothing else does
+    step = build(arguments.way, arguments.students, arguments.rows)
+    for batch in batches(arguments.rows, arguments.row_tokens):
+        if not sys.stdin.readline():
+            return
+        if arguments.way.startswith("ours"):
+            del batch["attention_mask"]  # the trainer drops a mask that masks nothing
+        start = clock()
+        phases = step(batch)
+        answer = {"seconds": clock() - start, "peak_bytes": peak_bytes(), "phases": phases}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Where a student's weights start: embeddings and layers of the teacher, copied or projected, or a published student.
+
+Shapes: D and d hidden widths of teacher and student, N vectors. A map between the two widths is one matrix [D, d] with
+orthonormal columns (rows where d > D); vectors are rows and go over by `x @ basis`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+
+from pretrain.encoder import EncoderShape, HuggingFaceModel
+from pretrain.objective import LayerMap, Problems, mapped_layers
+from pretrain.projection import project_layers
+
+_SIZES = ("hidden_size", "num_attention_heads", "intermediate_size")
+
+
+class InitConfig(BaseModel):
+    """Where the student's weights start.
+
+    embeddings: "teacher" takes the teacher's, projected on their principal components where the widths differ.
+    layers: "scratch", or the teacher layers to take: every k-th ("uniform"), the last ones ("last"), or those listed.
+        Layers of the student's own sizes are copied; those of a wider teacher are projected (projection.py).
+    student: the folder of a published student; all weights are its own then, and the other keys say nothing.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    embeddings: Literal["teacher", "scratch"] = "teacher"
+    layers: Literal["scratch"] | LayerMap = "scratch"
+    student: str | None = None
+
+    def problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
+        """(key, message) of everything that cannot work for this pair of models."""
+        if self.student:
+            if (self.embeddings, self.layers) != ("teacher", "scratch"):
+                yield "init.student", "gives all weights, so embeddings and layers must not be given beside it"
+            yield from _published_problems(self.student, student)
+        elif self.layers != "scratch":
+            yield from self._layer_problems(self.layers, teacher, student)
+
+    def _layer_problems(self, layers: LayerMap, teacher: EncoderShape, student: EncoderShape) -> Problems:
+        wanted, most = student.num_layers, teacher.num_layers
+        if teacher.model_type == "albert":
+            yield "init.layers", "an ALBERT teacher shares its layers: there is none to choose"
+        elif isinstance(layers, list) and len(layers) != wanted:
+            yield "init.layers", f"wants {wanted} teacher layers, got {len(layers)}"
+        elif isinstance(layers, list) and max(layers) > most:
+            yield "init.layers", f"the teacher has {most} layers, got {max(layers)}"
+        elif wanted > most or (layers == "uniform" and most % wanted):
+            yield "init.layers", f"{layers} cannot take {wanted} of the teacher's {most} layers; list them instead"
+        if self.projects(teacher, student):
+            yield from self._projection_problems(teacher, student)
+
+    def _projection_problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
+        if self.embeddings != "teacher":
+            yield "init.layers", "projected layers need projected embeddings: init.embeddings must be teacher"
+        for key in _SIZES:
+            if getattr(student, key) > getattr(teacher, key):
+                most, got = getattr(teacher, key), getattr(student, key)
+                yield "init.layers", f"projecting makes layers narrower: the teacher's {key} is {most}, got {got}"
+
+    def projects(self, teacher: EncoderShape, student: EncoderShape) -> bool:
+        """Whether layers are taken and their sizes differ, so that text is needed to fit them."""
+        same = all(getattr(teacher, key) == getattr(student, key) for key in _SIZES)
+        return self.student is None and self.layers != "scratch" and not same
+
+    def teacher_layers(self, teacher: EncoderShape, student: EncoderShape) -> list[int]:
+        """Numbers, from 1, of the teacher layers to take."""
+        if self.student or self.layers == "scratch":
+            return []
+        return mapped_layers(self.layers, teacher.num_layers, student.num_layers)
+
+
+def _published_problems(folder: str, student: EncoderShape) -> Problems:
+    if not Path(folder).is_dir():
+        yield "init.student", f"there is no folder {folder!r}"
+        return
+    try:
+        found = EncoderShape.of(AutoConfig.from_pretrained(folder))
+    except (OSError, ValueError) as error:
+        yield "init.student", f"{folder!r} is no student: {str(error).strip().splitlines()[0]}"
+        return
+    for key in ("model_type", "num_layers", *_SIZES, "vocab_size"):
+        if getattr(found, key) != getattr(student, key):
+            yield "init.student", f"{folder!r} has {key} {getattr(found, key)}, got {getattr(student, key)}"
+
+
+def initialize(
+    model: HuggingFaceModel, teacher: HuggingFaceModel, config: InitConfig, sample: Mapping[str, Tensor] | None
+) -> Tensor | None:
+    """Sets the weights of a student model; gives the map [D, d] between the embeddings where there is one.
+
+    `sample` is a batch of text [B, L], needed where layers are projected.
+    """
+    if config.student:
+        model.load_state_dict(AutoModel.from_pretrained(config.student, dtype=torch.float32).state_dict(), strict=False)
+        return None
+    basis = _take_embeddings(model, teacher) if config.embeddings == "teacher" else None
+    shapes = EncoderShape.of(teacher.config), EncoderShape.of(model.config)
+    layers = config.teacher_layers(*shapes)
+    if config.projects(*shapes):
+        if sample is None or basis is None:
+            raise ValueError("init.layers: projecting layers needs a sample of text and projected embeddings")
+        project_layers(model, teacher, layers, basis, sample)
+    else:
+        for layer, number in zip(model.encoder.layer if layers else (), layers, strict=True):
+            layer.load_state_dict(teacher.encoder.layer[number - 1].state_dict())
+    # Where embeddings are factorised their map is not one between hidden widths.
+    return basis if basis is not None and basis.shape == tuple(shape.hidden_size for shape in shapes) else None
+
+
+@torch.no_grad()
+def _take_embeddings(model: HuggingFaceModel, teacher: HuggingFaceModel) -> Tensor:
+    """Word, position and type embeddings of the teacher, in the student's width; returns the map [D, width].
+
+    A narrower student takes their coordinates on the principal components of the word embeddings, a wider one the
+    same vectors rotated into its space. With equal widths they are copied, normalisation included; otherwise that
+    starts at the identity, since a rotation and an elementwise gain do not commute.
+    """
+    source, target = teacher.embeddings, model.embeddings
+    basis = embedding_basis(source.word_embeddings.weight, target.word_embeddings.embedding_dim)
+    same = basis.shape[0] == basis.shape[1]
+    for name, table in target.named_children():
+        if isinstance(table, nn.Embedding):
+            weight = getattr(source, name).weight
+            table.weight.copy_(weight if same else weight @ basis)
+        elif same and isinstance(table, nn.LayerNorm):
+            table.load_state_dict(getattr(source, name).state_dict())
+    return basis
+
+
+def embedding_basis(vectors: Tensor, width: int) -> Tensor:
+    """Map [D, width] from vectors [N, D]: principal components, a random rotation where wider, the identity."""
+    dimensions = vectors.shape[1]
+    if width == dimensions:
+        return torch.eye(width)
+    return narrow_basis(vectors, width) if width < dimensions else random_rotation(dimensions, width)
+
+
+def narrow_basis(vectors: Tensor, width: int) -> Tensor:
+    """Orthonormal basis [D, width] of the mean of the coordinates and the principal components of the rest.
+
+    A layer norm takes away the mean of the coordinates. Turned so that the student's mean is the teacher's, its norms
+    take away the same direction, and no other.
+    """
+    dimensions = vectors.shape[1]
+    mean = torch.full((dimensions, 1), dimensions**-0.5, dtype=vectors.dtype)
+    rest = principal_components(vectors - vectors @ mean @ mean.T, width - 1)
+    # Orthonormal as they are, unless the vectors have fewer directions than are asked for
+    directions, signs = torch.linalg.qr(torch.cat([mean, rest], 1))
+    # The reflection that takes the first axis to the mean of the student's coordinates
+    axis = torch.eye(width, dtype=vectors.dtype)[:, :1] - width**-0.5
+    reflection = torch.eye(width, dtype=vectors.dtype) - 2 * axis @ axis.T / axis.square().sum()
+    return directions * signs.diagonal().sign() @ reflection
+
+
+def principal_components(vectors: Tensor, num_components: int) -> Tensor:
+    """Orthonormal basis [D, num_components] of the directions of largest variance of vectors [N, D].
+
+    Raises ValueError when more components are asked for than there are dimensions.
+    """
+    if num_components > vectors.shape[1]:
+        raise ValueError(f"embeddings of width {vectors.shape[1]} have no {num_components} principal components")
+    centred = vectors.double() - vectors.double().mean(0)
+    _, directions = torch.linalg.eigh(centred.T @ centred)  # eigenvalues ascend
+    directions = directions[:, -num_components:].flip(1)
+    # The sign of an eigenvector is arbitrary: fix it, or two machines would start from different students.
+    signs = directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
+    return (directions * signs).to(vectors.dtype)
+
+
+def random_rotation(width: int, wider: int) -> Tensor:
+    """Random [width, wider] with orthonormal rows: it keeps every length and angle."""
+    return torch.linalg.qr(torch.randn(wider, width, dtype=torch.float64)).Q.T.float()

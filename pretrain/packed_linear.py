@@ -1,0 +1,44 @@
+"""Linear layers of a frozen model in the layout that oneDNN's kernels want, made once instead of at every call."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class PackedLinear(nn.Module):
+    """As the linear layer it is made from, its bias added in the kernel; for bfloat16 on a CPU, without gradients."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        # No buffer: nothing may save, cast or move what is in this layout.
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)
+        self._bias = None if linear.bias is None else linear.bias.detach()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[.., in_features] -> [.., out_features]."""
+        return torch.ops.mkldnn._linear_pointwise(inputs, self._weight, self._bias, "none", [], "")
+
+
+def can_pack(model: nn.Module) -> bool:
+    """Whether this machine has the kernels and the model is in bfloat16 on the CPU."""
+    parameter = next(model.parameters())
+    return (
+        parameter.dtype == torch.bfloat16
+        and parameter.device.type == "cpu"
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+
+
+def pack_linears(model: Any) -> None:
+    """Replaces every linear layer of a frozen model; hooks on them go over."""
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Linear):
+                packed = PackedLinear(child)
+                packed._forward_hooks.update(child._forward_hooks)
+                packed._forward_hooks_with_kwargs.update(child._forward_hooks_with_kwargs)
+                setattr(module, name, packed)
