@@ -92,6 +92,16 @@ def test_faults_that_stay_are_told(build, server, name, fault):
     assert name in str(told.value)
 
 
+def test_a_server_that_hangs_is_given_up(build, server, monkeypatch):
+    monkeypatch.setattr(store, "_WAITS_SECONDS", (0.01,))
+    monkeypatch.setattr(store, "_TIMEOUT_SECONDS", 1.0)
+    server.fault = lambda path, number: "slow"
+    with pytest.raises(
+        ValueError, match=r"a\.txt: cannot be read.*gave up after 2 attempts; the last: no answer within 1 s"
+    ):
+        build(f"{server.url}/a.txt")
+
+
 def test_a_file_that_is_not_there_is_named(build, server):
     with pytest.raises(ValueError, match=r"http://.*/e\.txt: cannot be opened: http://.*/e\.txt"):
         build(f"{server.url}/e.txt")
