@@ -26,9 +26,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # In the place of bench/, where this file would hide the package of its name
 sys.path[0] = str(ROOT)
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from corpus.normalization import normalize  # noqa: E402
+from corpus.normalization import normalize
 
 # No rule of cleaning, for none of the others has one
 BARE = dict.fromkeys(("language_variants", "html", "empty_brackets", "url_lines"), False) | {

@@ -1,6 +1,6 @@
 """A general distillation step: ours, straight implementations and a published package, side by side in one run.
 
-    python bench/gd_step.py [--row-tokens 128 512] [--rows 8] [--rounds 5] [--bertdistiller PYTHON]
+    python bench/gd_step.py [--row-tokens 128 512] [--rows 8] [--rounds 5] [--bertdistiller PYTHON] [--output FILE.json]
 
 Teacher 12 x 768, students 4 x 312 and 6 x 384; then 1, 2 and 4 students of one teacher pass against each alone. Every
 way is a process of its own (bench/gd_ways.py) that makes a step when told, in turn; medians. `--bertdistiller` is the
@@ -22,9 +22,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
-import torch  # noqa: E402
+import torch
 
-from bench.gd_ways import DEVICE, SIZES, TEACHER, clock, relation_heads  # noqa: E402
+from bench.gd_ways import DEVICE, SIZES, TEACHER, clock, relation_heads
 
 Answer = dict
 Ways = Mapping[str, tuple[str, str, list[str]]]  # name -> interpreter, way, students
@@ -110,7 +110,8 @@ def matrix_rate() -> float:
     return 2 * size**3 / min(times)
 
 
-def compare_ways(student: str, rows: int, row_tokens: int, arguments: argparse.Namespace) -> None:
+def compare_ways(student: str, rows: int, row_tokens: int, arguments: argparse.Namespace) -> dict:
+    """Prints a table of the ways; gives its figures."""
     names = ["ours", "straight float32", "straight bfloat16", "ours, tinybert", "straight tinybert"]
     ways = {name: (sys.executable, name, [student]) for name in names}
     if arguments.bertdistiller:
@@ -126,13 +127,15 @@ def compare_ways(student: str, rows: int, row_tokens: int, arguments: argparse.N
         print(f"{name:20}{tokens:10,.0f}{seconds:>26}{peak:10.2f}{answer['seconds'] / against:15.2f}x", flush=True)
     ours = medians["ours"]
     print("ours, share of the step: " + ", ".join(f"{k} {v / ours['seconds']:.0%}" for k, v in ours["phases"].items()))
-    reached = needed_operations([student], rows, row_tokens) / ours["seconds"]
-    print(
-        f"ours: {reached / 1e9:,.0f} GFLOP/s needed; a bfloat16 product reaches {rate / 1e9:,.0f}: {reached / rate:.0%}"
-    )
+    needed = needed_operations([student], rows, row_tokens)
+    reached = needed / ours["seconds"]
+    print(f"ours: {reached / 1e9:,.0f} GFLOP/s needed; a bfloat16 product does {rate / 1e9:,.0f}: {reached / rate:.0%}")
+    sizes = {"student": student, "rows": rows, "row_tokens": row_tokens}
+    return sizes | {"ways": medians, "needed_operations": needed, "matrix_rate": rate}
 
 
-def compare_families(rows: int, row_tokens: int, rounds: int) -> None:
+def compare_families(rows: int, row_tokens: int, rounds: int) -> dict:
+    """Prints what several students of one teacher pass save; gives its figures."""
     families = {"1 student": ["4l312d"], "2 students": ["4l312d", "6l384d"], "4 students": list(SIZES)}
     ways = {name: (sys.executable, "ours", students) for name, students in families.items()}
     ways |= {f"{name} alone": (sys.executable, "ours", [name]) for name in SIZES}
@@ -141,7 +144,8 @@ def compare_families(rows: int, row_tokens: int, rounds: int) -> None:
     for name, students in families.items():
         alone = sum(medians[f"{student} alone"]["seconds"] for student in students)
         together = medians[name]["seconds"]
-        print(f"{name}: {together:.3f} s, each alone {alone:.3f} s in sum: {alone / together:.2f} times", flush=True)
+        print(f"{name}: {together:.3f} s, each alone {alone:.3f} s in sum: {together / alone:.2f} of that", flush=True)
+    return {"rows": rows, "row_tokens": row_tokens, "ways": medians}
 
 
 def main() -> None:
@@ -151,15 +155,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--students", nargs="+", default=["4l312d", "6l384d"], choices=SIZES)
     parser.add_argument("--bertdistiller", metavar="PYTHON")
+    parser.add_argument("--output", type=Path, help="JSON with every figure")
     arguments = parser.parse_args()
     rows = arguments.rows or (16 if DEVICE.type == "cpu" else 128)
     name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{name}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}")
+    results: dict = {"machine": name, "torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}
+    results |= {"steps": [], "families": []}
     for row_tokens in arguments.row_tokens:
         rows_here = max(rows * 128 // row_tokens, 1)
         for student in arguments.students:
-            compare_ways(student, rows_here, row_tokens, arguments)
-        compare_families(rows_here, row_tokens, arguments.rounds)
+            results["steps"].append(compare_ways(student, rows_here, row_tokens, arguments))
+        results["families"].append(compare_families(rows_here, row_tokens, arguments.rounds))
+        if arguments.output:
+            arguments.output.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import torch  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-from transformers import AutoConfig, AutoModel  # noqa: E402
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
 
 TEACHER = {"num_hidden_layers": 12, "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}
 SIZES = {"4l312d": (4, 312, 1200), "4l384d": (4, 384, 1536), "6l312d": (6, 312, 1200), "6l384d": (6, 384, 1536)}

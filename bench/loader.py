@@ -23,15 +23,15 @@ from pathlib import Path
 # In the place of bench/, where corpus.py would hide the package of its name
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import torch
 
-from corpus.manifest import Manifest, load_manifest, save_manifest  # noqa: E402
-from corpus.open_blocks import OpenBlocks  # noqa: E402
-from corpus.order import Order  # noqa: E402
-from corpus.rows import num_packed_rows  # noqa: E402
-from corpus.shard import read_block  # noqa: E402
-from corpus.stream import RowStream  # noqa: E402
+from corpus.manifest import Manifest, load_manifest, save_manifest
+from corpus.open_blocks import OpenBlocks
+from corpus.order import Order
+from corpus.rows import num_packed_rows
+from corpus.shard import read_block
+from corpus.stream import RowStream
 
 ROW_TOKENS = (512, 128)
 BATCH_ROWS = 64

@@ -1,18 +1,25 @@
 """The relation loss with its gradient formed in the forward pass against the straightforward one, side by side.
 
-    python bench/relations.py
+    python bench/relations.py [--plot FILE.png]
 
 Straightforward: softmax of both models' relations kept for autograd, as public MiniLMv2 code does, in float32. Prints
-medians of loss and gradient together, the ratio, and the bytes that each keeps from forward to backward.
+medians of loss and gradient together, the ratio, the bytes that each keeps from forward to backward, and the most that
+is allocated at once. `--plot` draws the latter against L, at 4,096 tokens.
 """
 
+import argparse
 import sys
+from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+# In the place of bench/, where corpus.py would hide the package of its name
+sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from bench.attention import median_milliseconds
 from pretrain.relations import relation_loss
@@ -46,34 +53,74 @@ def kept_bytes(loss_of: object, *arguments: object) -> int:
     return sum(sizes.values())
 
 
+def peak_bytes(call: Callable[[], object]) -> int:
+    """The most that the call has allocated at once, beyond what was there before."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        call()
+    events = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
+
+
 def fused(teacher: Tensor, student: Tensor, mask: Tensor, num_heads: int) -> Tensor:
-    """Ours, one pair of relations of one tensor."""
-    return relation_loss((teacher, teacher), (student, student), mask, num_heads)
+    """Ours, one pair of relations of one tensor; the Triton kernel on a GPU."""
+    kernel = "triton" if mask.device.type == "cuda" else "portable"
+    return relation_loss((teacher, teacher), (student, student), mask, num_heads, kernel)
+
+
+def draw(batch: int, length: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Teacher's and student's tensors, and a mask that masks nothing."""
+    teacher = torch.randn(batch, length, TEACHER_WIDTH, device=device, dtype=torch.bfloat16)
+    student = torch.randn(batch, length, STUDENT_WIDTH, device=device, dtype=torch.bfloat16, requires_grad=True)
+    return teacher, student, torch.ones(batch, length, dtype=torch.bool, device=device)
+
+
+def plot(path: str, device: str) -> None:
+    """Peak memory against L at 4,096 tokens, R = 48."""
+    lengths = (64, 128, 256, 512, 1024)
+    plt.figure(figsize=(6, 4))
+    for name, way in (("ours", fused), ("straightforward", straightforward)):
+        peaks = []
+        for length in lengths:
+            inputs = (*draw(4096 // length, length, device), 48)
+            peaks.append(peak_bytes(lambda way=way, inputs=inputs: way(*inputs).backward()) / 1e6)
+        plt.plot(lengths, peaks, marker="o", label=name)
+        print(
+            f"{name}: " + ", ".join(f"L = {length} {peak:.0f} MB" for length, peak in zip(lengths, peaks, strict=True))
+        )
+    plt.xlabel("L, tokens a row (4,096 tokens in all)")
+    plt.ylabel("peak memory of loss and gradient, MB")
+    plt.xscale("log", base=2)
+    plt.yscale("log")
+    plt.legend()
+    plt.tight_layout()
+    plt.savefig(path, dpi=120)
 
 
 def main() -> None:
     """A line a case."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plot", metavar="FILE.png")
+    arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {TEACHER_WIDTH} -> {STUDENT_WIDTH}")
-    print("  B    L   R     ours ms   straightforward ms   ratio    ours kept MB   straightforward kept MB")
+    columns = ("ms", "straight", "ratio", "kept MB", "straight", "peak MB", "straight")
+    print("  B    L   R" + "".join(f"{column:>10}" for column in columns))
     for batch, length, heads in CASES:
-        mask = torch.ones(batch, length, dtype=torch.bool, device=device)
-        teacher = torch.randn(batch, length, TEACHER_WIDTH, device=device, dtype=torch.bfloat16)
-        student = torch.randn(batch, length, STUDENT_WIDTH, device=device, dtype=torch.bfloat16, requires_grad=True)
-        inputs = (teacher, student, mask, heads)
-        times = median_milliseconds(
-            {
-                "ours": lambda i=inputs: fused(*i).backward(),
-                "straightforward": lambda i=inputs: straightforward(*i).backward(),
-            }
-        )
-        kept = [kept_bytes(one, *inputs) / 1e6 for one in (fused, straightforward)]
-        ratio = times["straightforward"] / times["ours"]
-        print(
-            f"{batch:3} {length:4}  {heads:2} {times['ours']:11.1f} {times['straightforward']:20.1f} {ratio:7.2f}"
-            f" {kept[0]:15.1f} {kept[1]:25.1f}",
-            flush=True,
-        )
+        inputs = (*draw(batch, length, device), heads)
+        ways = {"ours": fused, "straight": straightforward}
+        calls = {name: lambda way=way, i=inputs: way(*i).backward() for name, way in ways.items()}
+        times = median_milliseconds(calls)
+        kept = [kept_bytes(way, *inputs) / 1e6 for way in ways.values()]
+        peaks = [peak_bytes(call) / 1e6 for call in calls.values()]
+        cells = [times["ours"], times["straight"], times["straight"] / times["ours"], *kept, *peaks]
+        print(f"{batch:3}{length:5}{heads:4}" + "".join(f"{cell:10.2f}" for cell in cells), flush=True)
+    if arguments.plot:
+        plot(arguments.plot, device)
 
 
 if __name__ == "__main__":

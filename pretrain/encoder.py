@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pretrain.attention import FASTEST_ATTENTION
+
 # Families whose self-attention is a module with `query`, `key` and `value` projections: each is tested, tiny.
 FAMILIES = ("bert", "roberta", "xlm-roberta", "ernie", "electra", "albert")
-# On a CPU plain matrix products are as fast as the fused kernel forward and three times as fast with the backward pass
-# at L = 128; at L = 512 they are even (bench/attention.py).
-FASTEST_ATTENTION = "sdpa" if torch.cuda.is_available() else "eager"
 HuggingFaceModel = Any  # its attributes differ by family
 
 

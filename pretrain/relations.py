@@ -135,8 +135,9 @@ def _split_pair(a: Tensor, b: Tensor, num_heads: int) -> Pair:
 
 
 def _split_heads(tensor: Tensor, num_heads: int) -> Tensor:
-    """[B, L, D] -> [B*R, L, d], float32, contiguous."""
-    return tensor.detach().float().unflatten(-1, (num_heads, -1)).transpose(1, 2).flatten(0, 1).contiguous()
+    """[B, L, D] -> [B*R, L, d], float32, contiguous, in one copy."""
+    split = tensor.detach().unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    return torch.empty(split.shape, device=tensor.device).copy_(split).flatten(0, 1)
 
 
 def _merge_heads(tensor: Tensor, batch: int) -> Tensor:
