@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # In the place of bench/, where corpus.py would hide the package of its name
 sys.path[0] = str(ROOT)
 
-import numpy as np  # noqa: E402
+import numpy as np
 
 _LEFT_OUT = 0.1
 _LINES_BYTES = 32 << 20

@@ -18,11 +18,11 @@ ROOT = Path(__file__).resolve().parents[1]
 # In the place of bench/, where corpus.py would hide the package of its name
 sys.path[0] = str(ROOT)
 
-from corpus.builder import match_corpus, plan_corpus, run_unit, work_folder  # noqa: E402
-from corpus.duplicates import load_drops  # noqa: E402
-from corpus.normalization import normalize  # noqa: E402
-from corpus.settings import CorpusConfig  # noqa: E402
-from corpus.unit import load_read_unit, read_unit  # noqa: E402
+from corpus.builder import match_corpus, plan_corpus, run_unit, work_folder
+from corpus.duplicates import load_drops
+from corpus.normalization import normalize
+from corpus.settings import CorpusConfig
+from corpus.unit import load_read_unit, read_unit
 
 _MIN_CHARACTERS = 200
 # No rule of cleaning, so that the number of a document is that of its line
