@@ -74,7 +74,9 @@ def list_zip(file: IO[bytes], path: str) -> list[zipfile.ZipInfo]:
 def list_tar(file: IO[bytes], path: str) -> list[tarfile.TarInfo]:
     """Members of an uncompressed tar that hold text; `offset_data` says where. ValueError as for a zip."""
     with tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as archive:
-        members = _kept(archive, path)
+        members = list(_each_kept(archive, path))
+        file.seek(archive.offset)
+        _check_end(iter(lambda: file.read(1 << 16), b""), path)
     _check_names([info.name for info in members], path, "tar")
     return members
 
@@ -92,13 +94,17 @@ def read_tar(chunks: Iterator[bytes], path: str) -> Iterator[tuple[str, Iterator
             member = archive.extractfile(info)
             assert member is not None  # _each_kept gives regular files only
             yield info.name, iter(lambda member=member: member.read(1 << 16), b"")  # type: ignore[misc]
+        rest = archive.fileobj
+        assert rest is not None
+        # Read to the end, so that a cut behind the last member shows too
+        _check_end(iter(lambda: rest.read(1 << 16), b""), path)
     _check_names(names, path, "tar")
-    for _ in chunks:  # to the end, so that a cut behind the last member shows too
-        pass
 
 
-def _kept(archive: tarfile.TarFile, path: str) -> list[tarfile.TarInfo]:
-    return list(_each_kept(archive, path))
+def _check_end(rest: Iterator[bytes], path: str) -> None:
+    """What tarfile takes for the end of an archive may be zeros in its midst, or the first of two."""
+    if any(piece.strip(b"\0") for piece in rest):
+        raise tarfile.ReadError(f"{path}: more follows the end of the archive; two in one file, or damage")
 
 
 def _each_kept(archive: tarfile.TarFile, path: str) -> Iterator[tarfile.TarInfo]:

@@ -2,10 +2,12 @@
 
 First means the lowest unit, and in it the lowest document, so that neither workers nor kills show. Keys of all
 documents are joined in memory by ranges of the key, as many as keep each below MAX_JOIN_BYTES; beside that there is
-a byte a document. 100 million documents, about 100 GB of text, are 8 ranges for each of the 14 bands.
+a byte a document. 100 million documents, about 100 GB of text, are 66 ranges for each of the 14 bands.
 """
 
 import functools
+import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,14 +18,17 @@ from corpus.commit import Result, load_result, save_result
 from corpus.document import Reason
 from corpus.plan import Plan
 from corpus.shingles import NUM_BANDS, hash_shingles
-from corpus.spool import Spool
+from corpus.spool import NUM_HASHES, Labelled, Spool
 from corpus.unit import load_read_unit, read_folder
 
-MAX_JOIN_BYTES = 512 << 20
+MAX_JOIN_BYTES = 128 << 20
 _FOLDER = "matched"
 _REASONS = (None, Reason.DUPLICATE, Reason.NEAR_DUPLICATE)
-# Keys, positions, and the copies that sorting makes of them.
-_JOIN_BYTES_PER_DOCUMENT = 48
+# Keys, positions, the copies that sorting makes of them, and who is compared with whom.
+_JOIN_BYTES_PER_DOCUMENT = 88
+_NUM_CACHED = 64
+_ID_COLUMN = 2
+_NUM_EXAMPLES = 3
 
 
 class Matched(Result):
@@ -35,11 +40,14 @@ class Matched(Result):
 
 def match_units(plan: Plan, work: Path) -> Matched:
     """Compares the documents of all units and notes those to drop. ValueError if a unit is not read yet."""
-    units = [load_read_unit(plan, work, index) for index in range(len(plan.units))]
-    key = xxhash.xxh3_128_hexdigest(" ".join(unit.key for unit in units).encode())
+    spools, keys = [], []
+    for index in range(len(plan.units)):
+        unit = load_read_unit(plan, work, index)
+        spools.append(Spool(read_folder(work, index), unit.frames))
+        keys.append(unit.key)
+    key = xxhash.xxh3_128_hexdigest(" ".join(keys).encode())
     if done := load_result(Matched, work / _FOLDER, key):
         return done
-    spools = [Spool(read_folder(work, index), unit.frames) for index, unit in enumerate(units)]
     return save_result(work / _FOLDER, lambda folder: _match(plan, spools, key, folder))
 
 
@@ -59,6 +67,7 @@ def _drops_path(folder: Path, index: int) -> Path:
 def _match(plan: Plan, spools: list[Spool], key: str, folder: Path) -> Matched:
     join = _Join(spools)
     _mark_equal(join)
+    _warn_of_repeated_ids(plan, join)
     if plan.config.near_duplicates:
         _mark_similar(join, plan.config.near_duplicates.jaccard)
     for index, marks in enumerate(np.split(join.marks, join.starts[1:-1])):
@@ -76,8 +85,8 @@ class _Join:
         self._spools = spools
         self.starts = np.cumsum([0, *map(len, spools)])
         self.marks = np.zeros(self.starts[-1], dtype=np.uint8)
-        self.shingles = functools.lru_cache(maxsize=1024)(self._shingles)
-        self._frame = functools.lru_cache(maxsize=256)(lambda unit, frame: spools[unit].read(frame))
+        self.shingles = functools.lru_cache(maxsize=_NUM_CACHED)(self._shingles)
+        self._frame = functools.lru_cache(maxsize=_NUM_CACHED)(lambda unit, frame: spools[unit].read(frame))
 
     def ranges(self, *columns: int) -> Iterator[tuple[np.ndarray, ...]]:
         """The keys of the documents not dropped yet, sorted, and their positions, range by range of the first."""
@@ -96,10 +105,17 @@ class _Join:
         here = np.flatnonzero(is_here & (self.marks[start:end] == 0))
         return *(key[here] for key in keys), start + here
 
-    def _shingles(self, position: int) -> np.ndarray:
-        unit = int(np.searchsorted(self.starts, position, side="right")) - 1
+    def units_of(self, positions: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self.starts, positions, side="right") - 1
+
+    def read(self, position: int) -> Labelled:
+        """Label and text of a document."""
+        unit = int(self.units_of(np.array(position)))
         frame, place = self._spools[unit].find(position - int(self.starts[unit]))
-        return np.unique(hash_shingles([self._frame(unit, frame)[place][1]])[0])
+        return self._frame(unit, frame)[place]
+
+    def _shingles(self, position: int) -> np.ndarray:
+        return np.unique(hash_shingles([self.read(position)[1]])[0])
 
 
 def _mark_equal(join: _Join) -> None:
@@ -108,10 +124,31 @@ def _mark_equal(join: _Join) -> None:
         join.marks[positions[1:][is_repeat]] = _REASONS.index(Reason.DUPLICATE)
 
 
+def _warn_of_repeated_ids(plan: Plan, join: _Join) -> None:
+    """An id only names a document in messages, so none falls for it; but two of one id may be a mistake."""
+    source_of_unit = np.array([unit.source for unit in plan.units])
+    counts: Counter[int] = Counter()
+    first: dict[int, list[int]] = {}
+    for keys, positions in join.ranges(_ID_COLUMN):
+        repeated = np.sort(positions[1:][keys[1:] == keys[:-1]])
+        sources = source_of_unit[join.units_of(repeated)]
+        for source in np.unique(sources).tolist():
+            here = repeated[sources == source]
+            counts[source] += len(here)
+            first[source] = sorted([*first.get(source, ()), *here[:_NUM_EXAMPLES].tolist()])[:_NUM_EXAMPLES]
+    for source, count in sorted(counts.items()):
+        examples = ", ".join(join.read(position)[0] for position in first[source])
+        warnings.warn(
+            f"{plan.config.sources[source].name}: {count} documents bear the id of another, and are kept, "
+            f"e.g. {examples}",
+            stacklevel=2,
+        )
+
+
 def _mark_similar(join: _Join, min_jaccard: float) -> None:
     """Drops a document if the first, or the next before it, of those that share a band with it is near it."""
     for band in range(NUM_BANDS):
-        for keys, positions in join.ranges(2 + band):
+        for keys, positions in join.ranges(NUM_HASHES + band):
             is_repeat = np.append(False, keys[1:] == keys[:-1])[: len(keys)]
             numbers = np.arange(len(keys))
             first = np.maximum.accumulate(np.where(is_repeat, 0, numbers))

@@ -8,7 +8,8 @@ wiki2019zh, news2016zh, webtext2019zh, baike2018qa, translation2019zh
             JSON lines with fields of their own (see records.py)
 
 A blank line where a document is expected holds nothing and is passed over. A document with a NUL is rejected:
-text has none, but UTF-16 and damaged files do. Ids only name documents; two of one id are both read.
+text has none, but UTF-16 and damaged files do. Ids only name documents; two of one id are both read
+(a build warns of them).
 """
 
 import warnings

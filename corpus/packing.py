@@ -111,7 +111,7 @@ def _encode(plan: Plan, work: Path, index: int, key: str, folder: Path, on_bytes
         for ids, continues_word in _encode_batch(documents, plan, ledger):
             writer.write(ids, continues_word)
             ledger.documents += 1
-        on_bytes(unit.num_bytes // spool.num_frames)
+        on_bytes(unit.num_bytes // spool.num_batches)
     shards, blocks = writer.close()
     tally = ledger.tally(plan.config.sources[unit.source].name)
     return EncodedUnit(key=key, tally=tally, shards=shards, blocks=blocks)

@@ -33,7 +33,8 @@ class RecordSource:
     def read(self, record: Any, place: str) -> Document | Reject:
         if not isinstance(record, dict):
             return Reject(Reason.NOT_AN_OBJECT, place)
-        identity = str(record.get(self.id, "")) if self.id else ""
+        identity = record.get(self.id) if self.id else None
+        identity = "" if identity is None else str(identity)
         origin = record.get(self.origin) if self.origin else ""
         try:
             return Document(self.text(record), place, identity, origin if isinstance(origin, str) else "")

@@ -16,6 +16,8 @@ import fsspec
 
 from corpus import archive, tables
 from corpus.compression import CHUNK_BYTES, INFLATE_ERRORS, inflate, is_compressed
+from corpus.remote_file import open_remote
+from corpus.store import call, retry
 
 MAX_LINE_BYTES = 64 << 20
 _BYTE_ORDER_MARK = "\ufeff".encode()
@@ -104,10 +106,9 @@ def _parts_of_url(url: str) -> Iterator[Part]:
     try:
         system, path = fsspec.core.url_to_fs(url)
         # Asking http for a folder would parse pages for links, so there a URL is a file.
-        is_folder = not url.startswith("http") and system.isdir(path)
-        files = {name.removeprefix(path).lstrip("/"): system.unstrip_protocol(name) for name in system.find(path)} if (
-            is_folder
-        ) else {}  # fmt: skip
+        is_folder = not url.startswith("http") and retry(lambda: system.isdir(path))
+        names = retry(lambda: system.find(path)) if is_folder else ()
+        files = {name.removeprefix(path).lstrip("/"): system.unstrip_protocol(name) for name in names}
     except (*_READ_ERRORS, ValueError) as error:
         raise ValueError(f"{url}: cannot be opened: {error}") from error
     name = PurePosixPath(path.split("?")[0]).name
@@ -134,7 +135,9 @@ def _parts_of_file(path: str, name: str) -> Iterator[Part]:
                     yield Part(f"{name}/{member.filename}", path, member.file_size, version, member.filename)
     except _READ_ERRORS as error:
         kind = PurePosixPath(name).suffix[1:]
-        raise ValueError(f"{path}: cannot be read as {kind}, cut short perhaps: {error}") from error
+        # zipfile says "not a zip file" of one that could not be read
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise ValueError(f"{path}: cannot be read as {kind}, cut short perhaps: {reason}") from error
 
 
 def _stat(path: str) -> tuple[int, str]:
@@ -147,7 +150,7 @@ def _stat(path: str) -> tuple[int, str]:
     try:
         system, stripped = fsspec.core.url_to_fs(path)
         system.invalidate_cache()
-        info = system.info(stripped)
+        info = retry(lambda: call(system, "info", stripped))
     except (*_READ_ERRORS, ValueError) as error:
         raise ValueError(f"{path}: cannot be opened: {error or type(error).__name__}") from error
     if info.get("size") is None:
@@ -163,7 +166,7 @@ def check_unchanged(part: Part) -> None:
 
 def open_file(path: str) -> IO[bytes]:
     """A local path or URL, opened for reading bytes."""
-    return fsspec.open(path, "rb").open() if "://" in path else Path(path).open("rb")
+    return open_remote(path) if "://" in path else Path(path).open("rb")
 
 
 def read_stored(part: Part, start: int = 0, end: int | None = None) -> Iterator[bytes]:

@@ -1,10 +1,12 @@
 """A unit's documents between reading and encoding: clean text in zstd frames, and hashes to compare them by.
 
 documents.zst holds one frame after another, each a JSON list of [label, text]. keys.bin holds columns of uint64,
-one after another: two of the text's XXH3-128, then the band keys of its 5-grams where near duplicates are sought.
+one after another: two of the text's XXH3-128, one of the document's id, then the band keys of its 5-grams where
+near duplicates are sought.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,14 @@ import xxhash
 import zstandard
 
 DOCUMENTS, KEYS = "documents.zst", "keys.bin"
+NUM_HASHES = 3
 
 Frame = tuple[int, int, int]  # offset, bytes, number of documents
 Labelled = tuple[str, str]
+
+# Small frames, for comparing documents reads one here and one there; encoding reads many frames at once.
+_FRAME_DOCUMENTS = 64
+_BATCH_BYTES = 96 << 10
 
 
 class SpoolWriter:
@@ -27,13 +34,15 @@ class SpoolWriter:
         self._compressor = zstandard.ZstdCompressor(level=1)
         self._documents = (folder / DOCUMENTS).open("xb")
         self._rows = (folder / "rows.bin").open("xb")
-        self._num_columns = 2
+        self._num_columns = NUM_HASHES
 
     def write(self, documents: list[Labelled], keys: np.ndarray) -> None:
         """A batch with its keys uint64 [documents, columns]."""
-        frame = self._compressor.compress(orjson.dumps(documents))
-        self.frames.append((self._documents.tell(), len(frame), len(documents)))
-        self._documents.write(frame)
+        for start in range(0, len(documents), _FRAME_DOCUMENTS):
+            some = documents[start : start + _FRAME_DOCUMENTS]
+            frame = self._compressor.compress(orjson.dumps(some))
+            self.frames.append((self._documents.tell(), len(frame), len(some)))
+            self._documents.write(frame)
         self._rows.write(keys.tobytes())
         self._num_columns = keys.shape[1]
 
@@ -50,9 +59,10 @@ class SpoolWriter:
         path.unlink()
 
 
-def digest(text: str) -> tuple[int, int]:
-    """XXH3-128 in two words."""
-    return divmod(xxhash.xxh3_128_intdigest(text.encode()), 1 << 64)
+def hash_document(text: str, id: str, source: str) -> tuple[int, int, int]:
+    """XXH3-128 of the text in two words, and a word for the id, another in another source; without one, any word."""
+    high, low = divmod(xxhash.xxh3_128_intdigest(text.encode()), 1 << 64)
+    return high, low, xxhash.xxh3_64_intdigest(f"{source}\0{id}".encode()) if id else low
 
 
 class Spool:
@@ -60,9 +70,10 @@ class Spool:
 
     def __init__(self, folder: Path, frames: list[Frame]) -> None:
         self._folder = folder
-        self._frames = frames
-        self.num_frames = len(frames)
-        self._first = np.cumsum([0, *(frame[2] for frame in frames)])
+        self._frames = np.array(frames, dtype=np.int64).reshape(-1, 3)
+        self._first = np.cumsum([0, *self._frames[:, 2]])
+        number = np.cumsum(self._frames[:, 1]) // _BATCH_BYTES
+        self._cuts = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(frames)] if frames else [0]
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -74,10 +85,14 @@ class Spool:
         offset = 8 * index * len(self)
         return np.memmap(self._folder / KEYS, dtype=np.uint64, mode="r", offset=offset, shape=(len(self),))
 
+    @property
+    def num_batches(self) -> int:
+        return len(self._cuts) - 1
+
     def batches(self) -> Iterator[tuple[int, list[Labelled]]]:
-        """Every frame: the number of its first document, and its documents."""
-        for index, first in enumerate(self._first[:-1]):
-            yield int(first), self.read(index)
+        """All documents, some frames at a time: the number of the first, and the documents."""
+        for start, end in pairwise(self._cuts):
+            yield int(self._first[start]), [document for frame in range(start, end) for document in self.read(frame)]
 
     def find(self, document: int) -> tuple[int, int]:
         """The frame of a document, and its place in there."""
@@ -85,7 +100,7 @@ class Spool:
         return frame, document - int(self._first[frame])
 
     def read(self, frame: int) -> list[Labelled]:
-        offset, num_bytes, _ = self._frames[frame]
+        offset, num_bytes, _ = self._frames[frame].tolist()
         with (self._folder / DOCUMENTS).open("rb") as file:
             file.seek(offset)
             return orjson.loads(zstandard.ZstdDecompressor().decompress(file.read(num_bytes)))

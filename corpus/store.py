@@ -82,7 +82,7 @@ class RemoteStore:
 
     def size(self, name: str) -> int | None:
         try:
-            size = self._retry(lambda: self._call("info", f"{self._root}/{name}")["size"])
+            size = retry(lambda: call(self._files, "info", f"{self._root}/{name}")["size"])
         except FileNotFoundError:
             return None
         if size is None:
@@ -90,7 +90,7 @@ class RemoteStore:
         return size
 
     def read_file(self, name: str) -> bytes:
-        return self._retry(lambda: self._call("cat_file", f"{self._root}/{name}"))
+        return retry(lambda: call(self._files, "cat_file", f"{self._root}/{name}"))
 
     def read_block(self, name: str, offset: int, num_bytes: int, digest: str) -> bytes:
         cache_name = f"{digest}-{num_bytes}"
@@ -100,36 +100,39 @@ class RemoteStore:
             self._cache.drop(cache_name)  # a disk forgets too; the corpus itself may still be sound
 
         def fetch() -> bytes:
-            data = self._call("cat_file", f"{self._root}/{name}", start=offset, end=offset + num_bytes)
+            data = call(self._files, "cat_file", f"{self._root}/{name}", start=offset, end=offset + num_bytes)
             return _checked(data, num_bytes, digest, f"{len(data)} bytes came, not the {num_bytes} asked for")
 
-        data = self._retry(fetch)
+        data = retry(fetch)
         if self._cache:
             self._cache.write(cache_name, data)
         return data
 
-    def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
-        if self._files.async_impl:
-            coroutine = getattr(self._files, f"_{method}")
-            return sync(self._files.loop, coroutine, *arguments, timeout=_TIMEOUT_SECONDS, **options)
-        return getattr(self._files, method)(*arguments, **options)
 
-    def _retry(self, action: Callable[[], Any]) -> Any:
-        """What the action gives; FileNotFoundError at once, OSError when the last attempt has failed."""
-        for wait in (*_WAITS_SECONDS, None):
-            try:
-                return action()
-            except PermissionError:
+def call(files: Any, method: str, *arguments: Any, **options: Any) -> Any:
+    """A method of a file system, given up when it hangs."""
+    if files.async_impl:
+        coroutine = getattr(files, f"_{method}")
+        return sync(files.loop, coroutine, *arguments, timeout=_TIMEOUT_SECONDS, **options)
+    return getattr(files, method)(*arguments, **options)
+
+
+def retry(action: Callable[[], Any]) -> Any:
+    """What the action gives; FileNotFoundError at once, OSError when the last attempt has failed."""
+    for wait in (*_WAITS_SECONDS, None):
+        try:
+            return action()
+        except PermissionError:
+            raise
+        except Exception as error:  # every file system raises its own
+            if isinstance(error, FileNotFoundError) and not _hides_a_failure(error):
                 raise
-            except Exception as error:  # every file system raises its own
-                if isinstance(error, FileNotFoundError) and not _hides_a_failure(error):
-                    raise
-                if wait is None:
-                    attempts = len(_WAITS_SECONDS) + 1
-                    reason = str(error) or f"no answer within {_TIMEOUT_SECONDS:g} s ({type(error).__name__})"
-                    raise OSError(f"gave up after {attempts} attempts; the last: {reason}") from error
-                time.sleep(wait)
-        raise AssertionError("the last wait is None")
+            if wait is None:
+                attempts = len(_WAITS_SECONDS) + 1
+                reason = str(error) or f"no answer within {_TIMEOUT_SECONDS:g} s ({type(error).__name__})"
+                raise OSError(f"gave up after {attempts} attempts; the last: {reason}") from error
+            time.sleep(wait)
+    raise AssertionError("the last wait is None")
 
 
 def _hides_a_failure(error: FileNotFoundError) -> bool:

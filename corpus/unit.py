@@ -23,7 +23,7 @@ from corpus.plan import Plan, Segment
 from corpus.settings import SourceConfig
 from corpus.shingles import build_bands, hash_shingles
 from corpus.sources import check_unchanged, read_streams
-from corpus.spool import Frame, SpoolWriter, digest
+from corpus.spool import Frame, SpoolWriter, hash_document
 
 _BATCH_CHARACTERS = 1 << 17
 _BATCH_DOCUMENTS = 2048
@@ -76,7 +76,7 @@ def _read(plan: Plan, index: int, key: str, folder: Path, on_bytes: OnBytes) -> 
         if not batch:
             continue
         texts = [document.text for document in batch]
-        keys = np.array([digest(text) for text in texts], dtype=np.uint64)
+        keys = np.array([hash_document(d.text, d.id, source.name) for d in batch], dtype=np.uint64)
         keep = np.ones(len(batch), dtype=bool)
         if tests or plan.config.near_duplicates:
             shingles = hash_shingles(texts)

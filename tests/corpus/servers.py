@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import fsspec
+import pytest
+
 
 class RangeServer(http.server.ThreadingHTTPServer):
     """Serves a folder with byte ranges. `fault(path, number)` may spoil a GET: its name, or None for none.
@@ -156,6 +159,20 @@ def nginx(folder: Path, scratch: Path) -> Iterator[str]:
 
 def nginx_program() -> str | None:
     return shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin:/usr/local/sbin")
+
+
+@contextmanager
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """moto's server, and the environment that leads to it."""
+    program, port = moto_program(), free_port()
+    assert program
+    url = f"http://127.0.0.1:{port}"
+    settings = {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
+    for name, value in (settings | {"AWS_DEFAULT_REGION": "us-east-1"}).items():
+        monkeypatch.setenv(name, value)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()  # one of another server that is gone
+    with started([program, "-H", "127.0.0.1", "-p", str(port)], url):
+        yield
 
 
 def moto_program() -> str | None:

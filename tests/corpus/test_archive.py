@@ -62,6 +62,17 @@ def test_a_tar_that_ends_between_two_members_is_cut_too(tmp_path, suffix):
         read(tmp_path / f"b{suffix}")
 
 
+@pytest.mark.parametrize("suffix", [".tar", ".tar.zst"])
+def test_what_follows_the_end_of_a_tar_is_not_passed_over(tmp_path, suffix):
+    """Two archives in one file, and zeros where a header should be: both end an archive before its time."""
+    one = write_tar(tmp_path / "a.tar", {"m0": TEXT, "m1": TEXT}).read_bytes()
+    half = 512 + -(-len(TEXT) // 512) * 512
+    for data in (one + one, one[:half] + bytes(1024) + one[half:]):
+        (tmp_path / f"b{suffix}").write_bytes(data if suffix == ".tar" else zstandard.compress(data))
+        with pytest.raises(ValueError, match=rf"b\{suffix}: cannot be read .*more follows the end of the archive"):
+            read(tmp_path / f"b{suffix}")
+
+
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
 @pytest.mark.parametrize(
     ("name", "message"),

@@ -5,7 +5,7 @@ import pytest
 
 from corpus import duplicates
 from corpus import plan as plans
-from corpus.builder import match_corpus, plan_corpus, run_unit, work_folder
+from corpus.builder import build_corpus, match_corpus, plan_corpus, run_unit, work_folder
 from corpus.document import Reason
 from corpus.duplicates import load_drops
 from corpus.settings import CorpusConfig
@@ -40,7 +40,9 @@ def drops_of(tmp_path, wordpiece, monkeypatch):
         }
         config = CorpusConfig.model_validate_json(json.dumps(state))
         monkeypatch.setattr(plans, "UNIT_BYTES", 10 * len("".join(documents).encode()) // len(documents))
-        monkeypatch.setattr(duplicates, "MAX_JOIN_BYTES", len(documents) * 48 // num_ranges)
+        monkeypatch.setattr(
+            duplicates, "MAX_JOIN_BYTES", len(documents) * duplicates._JOIN_BYTES_PER_DOCUMENT // num_ranges
+        )
         plan, _ = plan_corpus(config)
         for index in reversed(range(len(plan.units))):
             run_unit(config, read_unit, index)
@@ -101,3 +103,21 @@ def test_units_must_be_read_and_compared_first(tmp_path, wordpiece):
         match_corpus(config)
     with pytest.raises(ValueError, match=r"drops-00000\.bin: is not there; compare the units .* with --match"):
         load_drops(work_folder(config), 0)
+
+
+def test_ids_that_two_documents_bear_are_told_and_both_kept(tmp_path, wordpiece):
+    """In one unit or in two; another source may use the same ids, and a document without one has none to share."""
+    ids = {"one": [1, 2, 1, None, None, 3, 1], "two": [3, 1, 2]}
+    sources = []
+    for name, numbers in ids.items():
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("\n".join(json.dumps({"k": number, "t": text(9)}) for number in numbers))
+        fields = {"format": "jsonl", "text_fields": ["t"], "id_field": "k"}
+        sources.append({"name": name, "inputs": [str(path)], **fields})
+    state = {"sources": sources, "tokenizer": str(wordpiece), "output": str(tmp_path / "out")}
+    with pytest.warns(UserWarning) as told:
+        manifest, _ = build_corpus(CorpusConfig.model_validate_json(json.dumps(state)), 1)
+    (message,) = (str(warning.message) for warning in told)
+    labels = "one.jsonl:3 (id 1), one.jsonl:7 (id 1)"
+    assert message == f"one: 2 documents bear the id of another, and are kept, e.g. {labels}"
+    assert manifest.totals.documents == manifest.totals.documents_in == 10

@@ -12,7 +12,7 @@ from corpus.manifest import load_manifest
 from corpus.shard import read_block, verify
 from corpus.store import open_store
 from corpus.stream import RowStream
-from tests.corpus.servers import free_port, moto_program, nginx, nginx_program, range_server, started
+from tests.corpus.servers import moto_program, nginx, nginx_program, range_server, s3
 
 
 @pytest.fixture(autouse=True)
@@ -70,12 +70,7 @@ def test_nginx(corpus_folder, tmp_path):
 
 @pytest.mark.skipif(moto_program() is None, reason="moto's server is not installed (see requirements.txt)")
 def test_s3(corpus_folder, tmp_path, monkeypatch):
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    settings = {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
-    for name, value in (settings | {"AWS_DEFAULT_REGION": "us-east-1"}).items():
-        monkeypatch.setenv(name, value)
-    with started([moto_program(), "-H", "127.0.0.1", "-p", str(port)], url):
+    with s3(monkeypatch):
         files = fsspec.filesystem("s3")
         files.mkdir("corpora")
         for path in corpus_folder.iterdir():
