@@ -157,8 +157,10 @@ class StudentEngine:
             torch.distributed.all_reduce(self._step_is_bad, torch.distributed.ReduceOp.MAX)
         if not self.sharded:
             # The gradients are those of all ranks already, and so is their norm.
-            trainable = [p for p in self.student.parameters() if p.requires_grad]
-            norm = nn.utils.clip_grad_norm_(trainable, self.max_grad_norm or float("inf"), foreach=True)
+            grads = [p.grad for p in self.student.parameters() if p.grad is not None]
+            norm = nn.utils.get_total_norm(grads, foreach=True)
+            if self.max_grad_norm:  # clipped by the optimizer, which divides by this: one pass over them less
+                self._optimizer.grad_scale = (norm / self.max_grad_norm).clamp(min=1)  # type: ignore[attr-defined]
             self._step_is_bad = torch.maximum(self._step_is_bad, 1 - norm.isfinite().float())
         # Fused AdamW leaves everything as it is where this is 1, its step count included.
         self._optimizer.found_inf = self._step_is_bad  # type: ignore[attr-defined]

@@ -1,16 +1,18 @@
 """Linear layers of a frozen model in the layout that oneDNN's kernels want, made once instead of at every call."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from transformers.activations import GELUActivation
 
 
 class PackedLinear(nn.Module):
     """As the linear layer it is made from, its bias added in the kernel; for bfloat16 on a CPU, without gradients."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, activation: Literal["none", "gelu"] = "none") -> None:
         super().__init__()
+        self._activation = activation
         self.in_features, self.out_features = linear.in_features, linear.out_features
         # No buffer: nothing may save, cast or move what is in this layout.
         self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)
@@ -18,7 +20,9 @@ class PackedLinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[.., in_features] -> [.., out_features]."""
-        return torch.ops.mkldnn._linear_pointwise(inputs, self._weight, self._bias, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(
+            inputs, self._weight, self._bias, self._activation, [], "none" if self._activation == "gelu" else ""
+        )
 
 
 def can_pack(model: nn.Module) -> bool:
@@ -36,9 +40,13 @@ def can_pack(model: nn.Module) -> bool:
 def pack_linears(model: Any) -> None:
     """Replaces every linear layer of a frozen model; hooks on them go over."""
     for module in list(model.modules()):
+        # BERT's feed-forward: the activation is applied in the kernel, to what is not rounded yet.
+        fuses = isinstance(getattr(module, "intermediate_act_fn", None), GELUActivation)
+        if fuses:
+            module.intermediate_act_fn = nn.Identity().train(module.training)
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Linear):
-                packed = PackedLinear(child).train(child.training)
+                packed = PackedLinear(child, "gelu" if fuses else "none").train(child.training)
                 packed._forward_hooks.update(child._forward_hooks)
                 packed._forward_hooks_with_kwargs.update(child._forward_hooks_with_kwargs)
                 setattr(module, name, packed)

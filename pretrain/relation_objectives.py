@@ -117,7 +117,7 @@ class Relations(Objective):
 
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`relation/query` for QQ, `relation/query_key` for QK."""
-        mask, terms = real_tokens(batch), {}
+        mask, terms = real_tokens(batch) if "attention_mask" in batch else None, {}
         for a, b in self.pairs:
             of_teacher = getattr(teacher, a)[self.teacher_layer], getattr(teacher, b)[self.teacher_layer]
             of_student = getattr(student, a)[self.student_layer], getattr(student, b)[self.student_layer]

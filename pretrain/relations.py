@@ -18,7 +18,7 @@ MASKED = -1e9  # float32 always: exp() of it is exactly 0 and differences of it 
 def relation_loss(
     teacher: Pair,
     student: Pair,
-    mask: Tensor,
+    mask: Tensor | None,
     num_relation_heads: int,
     kernel: Kernel = "portable",
     chunk_bytes: int | None = None,
@@ -32,7 +32,7 @@ def relation_loss(
     Args:
         teacher: a and b of the teacher, each [B, L, D_teacher]; no gradient flows there.
         student: a and b of the student, each [B, L, D_student]; pass one tensor twice for QQ, KK or VV.
-        mask: bool [B, L], true at real tokens.
+        mask: bool [B, L], true at real tokens; None where all are.
         num_relation_heads: R; must divide both widths.
         kernel: "triton" on a GPU writes no relation at all (relation_kernels.py).
         chunk_bytes: bytes of one relation matrix that the portable kernel keeps at a time; by device unless given.
@@ -44,7 +44,7 @@ def relation_loss(
         if width % num_relation_heads:
             raise ValueError(f"{num_relation_heads} relation heads do not divide the {name}'s width {width}")
     if chunk_bytes is None:
-        chunk_bytes = CHUNK_BYTES.get(mask.device.type, CHUNK_BYTES["cuda"])
+        chunk_bytes = CHUNK_BYTES.get(student[0].device.type, CHUNK_BYTES["cuda"])
     return _RelationLoss.apply(*teacher, *student, mask, num_relation_heads, kernel, chunk_bytes)
 
 
@@ -57,8 +57,10 @@ class _RelationLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, ta: Tensor, tb: Tensor, sa: Tensor, sb: Tensor, mask: Tensor, heads: int, kernel: Kernel, chunk: int
-    ) -> Tensor:
+        ctx: Any, ta: Tensor, tb: Tensor, sa: Tensor, sb: Tensor, real: Tensor | None, heads: int, kernel: Kernel,
+        chunk: int,
+    ) -> Tensor:  # fmt: skip
+        mask = torch.ones(sa.shape[:2], dtype=torch.bool, device=sa.device) if real is None else real
         with torch.autocast(mask.device.type, enabled=False):
             teacher, student = _split_pair(ta, tb, heads), _split_pair(sa, sb, heads)
             if kernel == "triton":
@@ -66,7 +68,7 @@ class _RelationLoss(torch.autograd.Function):
 
                 loss, *grads = relation_loss_and_gradient(teacher, student, mask, _query_weights(mask, heads), heads)
             else:
-                loss, *grads = _relation_loss_and_gradient(teacher, student, mask, heads, chunk)
+                loss, *grads = _relation_loss_and_gradient(teacher, student, mask, real is None, heads, chunk)
         merged = (None if grad is None else _merge_heads(grad, len(mask)).to(sa.dtype) for grad in grads)
         ctx.save_for_backward(*merged)
         return loss
@@ -78,21 +80,23 @@ class _RelationLoss(torch.autograd.Function):
 
 
 def _relation_loss_and_gradient(
-    teacher: Pair, student: Pair, mask: Tensor, num_heads: int, chunk_bytes: int
+    teacher: Pair, student: Pair, mask: Tensor, is_full: bool, num_heads: int, chunk_bytes: int
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The loss and its gradients by a and b [B*R, L, d]; where they are one tensor, all of it by a and none by b."""
     length, same = mask.shape[1], student[0] is student[1]
     grad_a, grad_b = torch.empty_like(student[0]), None if same else torch.empty_like(student[1])
     scale = student[0].shape[-1] ** -0.5
     weight = _query_weights(mask, num_heads).unsqueeze(-1)  # [B*R, L, 1]
-    bias = torch.where(mask, 0.0, MASKED).repeat_interleave(num_heads, 0).unsqueeze(1)  # [B*R, 1, L]
+    # [B*R, 1, L]; adding it costs a copy of the logits, so it is left out where it is 0
+    bias = None if is_full else torch.where(mask, 0.0, MASKED).repeat_interleave(num_heads, 0).unsqueeze(1)
     loss = torch.zeros((), device=mask.device)
     chunk = max(1, chunk_bytes // (4 * length * length))
     for start in range(0, len(weight), chunk):
         part = slice(start, start + chunk)
         a, b = student[0][part], student[1][part]
+        bias_here = None if bias is None else bias[part]
         divergence, difference = _divergence(
-            _logits(teacher[0][part], teacher[1][part], bias[part]), _logits(a, b, bias[part])
+            _logits(teacher[0][part], teacher[1][part], bias_here), _logits(a, b, bias_here)
         )
         loss += (divergence * weight[part]).sum()
         grad_logits = difference.mul_(weight[part] * scale)
@@ -110,7 +114,9 @@ def _query_weights(mask: Tensor, num_heads: int) -> Tensor:
     return weight.float().repeat_interleave(num_heads, 0)
 
 
-def _logits(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
+def _logits(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+    if bias is None:
+        return torch.bmm(a * a.shape[-1] ** -0.5, b.mT)
     return torch.baddbmm(bias, a, b.mT, alpha=a.shape[-1] ** -0.5)
 
 

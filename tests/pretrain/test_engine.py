@@ -1,9 +1,14 @@
-"""The DeepSpeed block: strict, and its batch arithmetic."""
+"""The DeepSpeed block: strict, and its batch arithmetic; a step is AdamW's with torch's clipping."""
 
 import pytest
+import torch
 from pydantic import ValidationError
 
-from pretrain.engine import DeepSpeedConfig
+from pretrain.engine import DeepSpeedConfig, StudentEngine, start_distributed
+from pretrain.optimizer import build_optimizer
+from pretrain.student import build_student
+from pretrain.teacher import Teacher
+from tests.pretrain.tiny import batch, student_config, teacher_model
 
 BATCH = {"train_batch_size": 48, "train_micro_batch_size_per_gpu": 4}
 
@@ -26,3 +31,27 @@ def test_a_batch_that_cannot_be_cut_is_refused():
 def test_what_deepspeed_would_silently_accept_or_cannot_do_is_refused(more):
     with pytest.raises(ValidationError, match=next(iter(more))):
         DeepSpeedConfig.model_validate(BATCH | more)
+
+
+@pytest.mark.parametrize("max_norm", [0.0, 1e-3, 1e3])
+def test_a_step_clips_as_torch_does(max_norm):
+    """The optimizer divides by what the clipping would have multiplied by; the weights are those of the plain way."""
+    start_distributed()
+    model, config = teacher_model(), student_config(optimizer={"lr": 1e-2, "eps": 1e-4}, schedule={"warmup_ratio": 0.0})
+    ours, plain = (build_student(config, model, seed=1) for _ in range(2))
+    teacher = Teacher(model, [ours.teacher_reads], "float32", "cpu")
+    for student in (ours, plain):
+        student.freeze_unreached(teacher)
+    settings = {"train_batch_size": 3, "train_micro_batch_size_per_gpu": 3, "gradient_clipping": max_norm}
+    settings |= {"torch_autocast": {"enabled": False}}
+    engine = StudentEngine(ours, config, DeepSpeedConfig.model_validate(settings), total_steps=10**6, world_size=1)
+    optimizer = build_optimizer(plain, config.optimizer)
+    features = teacher(batch())
+    for _ in range(2):
+        engine.train_micro_batch(batch(), features, seed=0)
+        plain(batch(), features)[0].backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), max_norm or float("inf"))
+        optimizer.step()
+        optimizer.zero_grad()
+    for (name, one), two in zip(ours.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")

@@ -49,3 +49,11 @@ def test_hooks_go_over():
     pack_linears(model)
     model(torch.randn(2, 4, dtype=torch.bfloat16))
     assert isinstance(model[0], PackedLinear) and seen == [1]
+
+
+@needs_bfloat16
+@torch.no_grad()
+def test_a_fused_activation_is_the_exact_gelu():
+    linear, inputs = nn.Linear(48, 64, dtype=torch.bfloat16), torch.randn(3, 5, 48, dtype=torch.bfloat16)
+    expected = nn.functional.gelu(nn.functional.linear(inputs.float(), linear.weight.float(), linear.bias.float()))
+    torch.testing.assert_close(PackedLinear(linear, "gelu")(inputs).float(), expected, rtol=0.01, atol=0.01)

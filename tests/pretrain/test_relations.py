@@ -101,3 +101,13 @@ def test_heads_that_do_not_divide_are_refused(heads, message):
     teacher, student, mask = draw(6)
     with pytest.raises(ValueError, match=f"{heads} relation heads do not divide {message}"):
         relation_loss(teacher, student, mask, heads)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_no_mask_is_a_mask_of_real_tokens_alone(same):
+    teacher, student, mask = draw(7, same=same)
+    inputs = list({id(tensor): tensor for tensor in student}.values())
+    losses = [relation_loss(teacher, student, given, 4) for given in (None, torch.ones_like(mask))]
+    torch.testing.assert_close(losses[0], losses[1])
+    for a, b in zip(*(torch.autograd.grad(loss, inputs) for loss in losses), strict=True):
+        torch.testing.assert_close(a, b)
