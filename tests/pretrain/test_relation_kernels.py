@@ -1,7 +1,6 @@
 """The Triton kernels against the portable code, on a GPU or in Triton's interpreter."""
 
 import importlib.util
-import os
 
 import pytest
 import torch
@@ -11,8 +10,6 @@ from pretrain.relations import relation_loss
 from tests.pretrain.tiny import shape
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-if DEVICE == "cpu":
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when kernels are defined
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
 
