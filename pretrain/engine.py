@@ -191,8 +191,10 @@ class StudentEngine:
         names = sorted(self._sums)
         sums = torch.stack([*(self._sums[name] for name in names), self._num_good])
         torch.distributed.all_reduce(sums)
-        means = (sums[:-1] / sums[-1]).tolist()
-        skipped = {"skipped_steps": float(self._num_skipped), "skipped_in_a_row": float(self._most_bad_in_a_row)}
+        # The last two are the same on every rank already.
+        skipped = torch.stack([self._num_skipped, self._most_bad_in_a_row])
+        values = torch.cat([sums[:-1] / sums[-1], skipped]).tolist()
         self._sums, self._num_good = {}, torch.zeros_like(self._num_good)
         self._num_skipped, self._most_bad_in_a_row = torch.zeros_like(self._num_skipped), self._bad_in_a_row
-        return dict(zip(names, means, strict=True)) | skipped | {"learning_rate": self._learning_rate}
+        names += ["skipped_steps", "skipped_in_a_row"]
+        return dict(zip(names, values, strict=True)) | {"learning_rate": self._learning_rate}
