@@ -108,9 +108,8 @@ def _labels(record: Record, config: TaskConfig) -> list[str]:
 
 def _example(record: Record, config: TaskConfig, labels: tuple[str, ...]) -> Example:
     where = record[0]
-    for label in _labels(record, config):
-        if label not in labels:
-            raise ValueError(f"{where}: unknown label {label!r}; the task has {', '.join(labels)}")
+    if unknown := [label for label in _labels(record, config) if label not in labels]:
+        raise ValueError(f"{where}: unknown label {unknown[0]!r}; the task has {', '.join(labels)}")
     if config.kind == "entities":
         return _tagged(record)
     label = labels.index(_value(record, config.columns.label))
