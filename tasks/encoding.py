@@ -38,6 +38,15 @@ def tags_of(types: Sequence[str]) -> list[str]:
     return ["O", *(f"{prefix}-{kind}" for kind in types for prefix in "BI")]
 
 
+def character_tags(example: Tagged) -> list[str]:
+    """A tag a character."""
+    tags = ["O"] * len(example.text)
+    for entity in example.entities:
+        tags[entity.start] = f"B-{entity.type}"
+        tags[entity.start + 1 : entity.end] = [f"I-{entity.type}"] * (entity.end - entity.start - 1)
+    return tags
+
+
 def encode(examples: Sequence[Example], config: TaskConfig, labels: Sequence[str], tokenizer: Tokenizer) -> list[Row]:
     """Rows of all examples in their order; warns of what `row_tokens` cuts off."""
     if config.kind == "reading":
@@ -65,10 +74,7 @@ def _encode_tagged(
     most, num_cut = config.row_tokens - 2, 0
     for index, example in enumerate(examples):
         assert isinstance(example, Tagged)
-        labels = [0] * len(example.text)
-        for entity in example.entities:
-            labels[entity.start] = tags[f"B-{entity.type}"]
-            labels[entity.start + 1 : entity.end] = [tags[f"I-{entity.type}"]] * (entity.end - entity.start - 1)
+        labels = [tags[tag] for tag in character_tags(example)]
         num_cut += len(example.text) > most
         row = [ids.start, *(ids[character] for character in example.text[:most]), ids.end]
         yield Row(row, [0] * len(row), {"labels": [IGNORED, *labels[:most], IGNORED]}, index)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tasks.batches import collate
-from tasks.encoding import Row, tags_of
+from tasks.encoding import Row, character_tags, tags_of
 from tasks.examples import Classified, Example, Question, Tagged
 from tasks.metrics import score_classes, score_entities, score_reading
 from tasks.settings import TaskConfig
@@ -54,14 +54,6 @@ def score(
         return score_entities([_tags(example) for example in tagged], predicted)
     expected = [example.label for example in examples if isinstance(example, Classified)]
     return score_classes(expected, [int(row.argmax()) for row in logits])
-
-
-def _tags(example: Tagged) -> list[str]:
-    tags = ["O"] * len(example.text)
-    for entity in example.entities:
-        tags[entity.start] = f"B-{entity.type}"
-        tags[entity.start + 1 : entity.end] = [f"I-{entity.type}"] * (entity.end - entity.start - 1)
-    return tags
 
 
 def answers_of(logits: Sequence[Tensor], rows: Sequence[Row], questions: Sequence[Question]) -> dict[str, str]:

@@ -69,7 +69,7 @@ def test_coreference_marks_both_spans(read):
     record = {"text": "小明说，他饿了", "target": target, "label": "true"}
     data = read("coreference", [record, {**record, "label": "false"}], [record])
     assert data.train[0] == Classified("_小明_说，[他]饿了", None, 1)
-    with pytest.raises(ValueError, match="train.json:1: span '她' is not what stands at 4"):
+    with pytest.raises(ValueError, match=r"train.json:1: span '她' is not what stands at 4"):
         wrong = {**record, "target": {**target, "span2_text": "她"}}
         read("coreference", [wrong, {**record, "label": "false"}], [record])
 
