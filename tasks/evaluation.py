@@ -48,10 +48,9 @@ def score(
         tagged = [example for example in examples if isinstance(example, Tagged)]
         predicted = [[tags[index] for index in row[1:-1].argmax(-1).tolist()] for row in logits]
         # Characters beyond row_tokens have no answer: no entity.
-        predicted = [
-            row + ["O"] * (len(example.text) - len(row)) for row, example in zip(predicted, tagged, strict=True)
-        ]
-        return score_entities([_tags(example) for example in tagged], predicted)
+        for row, example in zip(predicted, tagged, strict=True):
+            row += ["O"] * (len(example.text) - len(row))
+        return score_entities([character_tags(example) for example in tagged], predicted)
     expected = [example.label for example in examples if isinstance(example, Classified)]
     return score_classes(expected, [int(row.argmax()) for row in logits])
 
