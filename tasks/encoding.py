@@ -61,6 +61,10 @@ def _encode_classified(examples: Sequence[Example], config: TaskConfig, tokenize
     texts = [example.text for example in examples]
     pairs = None if config.columns.text_b is None else [example.text_b for example in examples]  # type: ignore[union-attr]
     encoded = tokenizer(texts, pairs, truncation="longest_first", max_length=config.row_tokens)
+    if num_cut := sum(bool(encoding.overflowing) for encoding in encoded.encodings):
+        warnings.warn(
+            f"{config.name}: {num_cut} texts are longer than {config.row_tokens} tokens and are cut", stacklevel=3
+        )
     types = encoded.get("token_type_ids")
     for index, (example, ids) in enumerate(zip(examples, encoded["input_ids"], strict=True)):
         yield Row(ids, types[index] if types else [0] * len(ids), {"labels": example.label}, index)  # type: ignore[union-attr]
@@ -79,7 +83,7 @@ def _encode_tagged(
         row = [ids.start, *(ids[character] for character in example.text[:most]), ids.end]
         yield Row(row, [0] * len(row), {"labels": [IGNORED, *labels[:most], IGNORED]}, index)
     if num_cut:
-        warnings.warn(f"{config.name}: {num_cut} texts are longer than {most} characters and are cut", stacklevel=2)
+        warnings.warn(f"{config.name}: {num_cut} texts are longer than {most} characters and are cut", stacklevel=3)
 
 
 class CharacterIds:
@@ -107,10 +111,13 @@ class CharacterIds:
 
 def _encode_questions(examples: Sequence[Example], config: TaskConfig, tokenizer: Tokenizer) -> Iterator[Row]:
     """Windows over the text, the question before each; one that does not hold the answer points at the first token."""
+    most, num_cut = config.row_tokens // 4, 0  # of the question, or nothing of the text would fit
     for index, example in enumerate(examples):
         assert isinstance(example, Question)
+        question = _beginning(example.question, most, tokenizer)
+        num_cut += question != example.question
         encoded = tokenizer(
-            example.question[: config.row_tokens // 4],  # or nothing of the text would fit
+            question,
             example.text,
             truncation="only_second",
             max_length=config.row_tokens,
@@ -126,6 +133,14 @@ def _encode_questions(examples: Sequence[Example], config: TaskConfig, tokenizer
             start, end = _tokens_of(offsets, answer_start, answer_start + len(words))
             types = encoded["token_type_ids"][window] if "token_type_ids" in encoded else [0] * len(ids)
             yield Row(ids, types, {"start_positions": start, "end_positions": end}, index, offsets)
+    if num_cut:
+        warnings.warn(f"{config.name}: {num_cut} questions are longer than {most} tokens and are cut", stacklevel=3)
+
+
+def _beginning(text: str, most: int, tokenizer: Tokenizer) -> str:
+    """As much of the text as its first `most` tokens stand for."""
+    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    return text if len(offsets) <= most else text[: offsets[most - 1][1]]
 
 
 def _tokens_of(offsets: Sequence[tuple[int, int] | None], start: int, end: int) -> tuple[int, int]:

@@ -16,7 +16,6 @@ from tasks.settings import TaskConfig
 
 LogitsFunction = Callable[[Mapping[str, Tensor]], Tensor]  # a batch -> [B, C], [B, L, C] or [B, L, 2]
 MAX_ANSWER_TOKENS = 64
-NUM_BEST = 20  # starts and ends that are looked at together
 
 
 @torch.no_grad()
@@ -52,7 +51,7 @@ def score(
             row += ["O"] * (len(example.text) - len(row))
         return score_entities([character_tags(example) for example in tagged], predicted)
     expected = [example.label for example in examples if isinstance(example, Classified)]
-    return score_classes(expected, [int(row.argmax()) for row in logits])
+    return score_classes(expected, [int(row.argmax()) for row in logits], len(labels))
 
 
 def answers_of(logits: Sequence[Tensor], rows: Sequence[Row], questions: Sequence[Question]) -> dict[str, str]:
@@ -74,16 +73,11 @@ def best_span(logits: Tensor, row: Row) -> tuple[float, int, int] | None:
     """
     outside = torch.tensor([offset is None for offset in row.offsets])
     starts, ends = logits.masked_fill(outside.unsqueeze(-1), -torch.inf).unbind(-1)
-    top_starts, top_ends = (one.topk(min(NUM_BEST, len(one))).indices.tolist() for one in (starts, ends))
-    pairs = [
-        (float(starts[start] + ends[end]), start, end)
-        for start in top_starts
-        for end in top_ends
-        if start <= end < start + MAX_ANSWER_TOKENS and not (outside[start] or outside[end])
-    ]
-    if not pairs:
-        return None
-    value, first, last = max(pairs)
+    spans = starts.unsqueeze(1) + ends  # [L, L], of every start and end
+    possible = torch.ones_like(spans, dtype=torch.bool).triu().tril(MAX_ANSWER_TOKENS - 1)
+    spans = spans.masked_fill(~possible, -torch.inf)
+    first, last = divmod(int(spans.argmax()), len(starts))
     first_offset, last_offset = row.offsets[first], row.offsets[last]
-    assert first_offset and last_offset
-    return value, first_offset[0], last_offset[1]
+    if first_offset is None or last_offset is None:
+        return None
+    return float(spans[first, last]), first_offset[0], last_offset[1]

@@ -11,13 +11,13 @@ from tasks.examples import Question
 
 CHINESE_PUNCTUATION = set("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")  # the official script's list
 _NO_BREAK = re.compile(r"[\u4e00-\u9fa5]")
-_WORDS = re.compile(r"\w+|[^\w\s]")
+_WORDS = re.compile(r"\w+(?:(?:\.|,(?=\d))\w+)*|[^\w\s]")  # 3.5 and 1,000 are one word
 
 
-def score_classes(expected: Sequence[int], predicted: Sequence[int]) -> dict[str, float]:
-    """`accuracy`; `f1` of class 1, for two classes; `macro_f1`."""
+def score_classes(expected: Sequence[int], predicted: Sequence[int], num_classes: int) -> dict[str, float]:
+    """`accuracy`; `f1` of class 1, where there are two; `macro_f1`, over the classes that occur."""
     scores = {"accuracy": accuracy_score(expected, predicted)}
-    if max(expected) <= 1:
+    if num_classes == 2:
         scores["f1"] = f1_score(expected, predicted, zero_division=0)
     scores["macro_f1"] = f1_score(expected, predicted, average="macro", zero_division=0)
     return {name: float(score) for name, score in scores.items()}
@@ -26,6 +26,8 @@ def score_classes(expected: Sequence[int], predicted: Sequence[int]) -> dict[str
 def score_entities(expected: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, float]:
     """F1 of whole entities from the tags of every character: the mean over types, as CLUENER has it, and over all."""
     tags = [list(row) for row in expected], [list(row) for row in predicted]
+    if all(tag == "O" for row in [*tags[0], *tags[1]] for tag in row):
+        return {"entity_macro_f1": 0.0, "entity_f1": 0.0}  # seqeval's mean over no types is not a number
     averages = {"entity_macro_f1": "macro", "entity_f1": "micro"}
     return {name: float(entity_f1_score(*tags, average=how, zero_division=0)) for name, how in averages.items()}
 

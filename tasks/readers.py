@@ -38,12 +38,19 @@ def read_task(config: TaskConfig) -> TaskData:
     files = [list(_read_records(Path(path), config)) for path in (config.train, config.dev)]
     kept = [[record for record in records if not _is_ignored(record, config)] for records in files]
     labels = tuple(config.labels or sorted({label for record in kept[0] for label in _labels(record, config)}))
-    if config.kind != "entities" and len(labels) < 2:
-        raise ValueError(f"{config.train}: a task needs at least two classes, here all are {', '.join(labels)}")
+    if not labels:
+        missing = "entities" if config.kind == "entities" else "labelled examples"
+        raise ValueError(f"{config.train}: holds no {missing}")
     train, dev = (tuple(_example(record, config, labels) for record in records) for records in kept)
     for path, examples in ((config.train, train), (config.dev, dev)):
         if not examples:
             raise ValueError(f"{path}: holds no labelled examples")
+    if config.kind != "entities" and len(labels) < 2:
+        raise ValueError(f"{config.train}: a task needs at least two classes, here all are {', '.join(labels)}")
+    if config.scored_by == "f1" and len(labels) > 2:
+        raise ValueError(
+            f"{config.train}: metric f1 wants two classes, here are {len(labels)}; macro_f1 takes any number"
+        )
     num_ignored = sum(map(len, files)) - sum(map(len, kept))
     return TaskData(labels, train, dev, num_ignored, 0, _overlap(train, dev))
 

@@ -60,8 +60,14 @@ class TaskConfig(BaseModel):
             raise ValueError("columns.text_b: a pair has two texts, the other kinds one")
         if self.format == "table" and self.kind not in ("sentence", "pair"):
             raise ValueError(f"format: {self.kind} is read from JSON")
-        if self.labels is not None and len(set(self.labels)) < 2:
-            raise ValueError("labels: a task needs at least two different ones")
+        if self.labels is not None:
+            self._check_labels(self.labels)
         if self.kind == "reading" and self.window_stride >= self.row_tokens // 2:
             raise ValueError("window_stride: must be less than half of row_tokens, so that windows move on")
         return self
+
+    def _check_labels(self, labels: list[str]) -> None:
+        if twice := [label for label in labels if labels.count(label) > 1]:
+            raise ValueError(f"labels: {twice[0]} stands there more than once")
+        if len(labels) < 2 and self.kind != "entities":
+            raise ValueError("labels: a task needs at least two different ones")

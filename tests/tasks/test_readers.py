@@ -94,6 +94,11 @@ def test_entities_that_are_not_there_are_refused(read, label, message):
         read("entities", [{"text": "去北京大学", "label": label}], [])
 
 
+def test_a_task_without_entities_is_refused(read):
+    with pytest.raises(ValueError, match=r"train.json: holds no entities"):
+        read("entities", [{"text": "去北京大学", "label": {}}], [{"text": "去北京大学", "label": {}}])
+
+
 def reading(tmp_path, name, *answers, text="水在零度结冰"):
     qas = [{"id": f"Q{n}", "question": "几度", "answers": one} for n, one in enumerate(answers)]
     value = {"data": [{"paragraphs": [{"context": text, "qas": qas}]}]}
@@ -132,6 +137,7 @@ def test_questions_that_cannot_be_used_are_named(tmp_path, answers, message):
         ([{"sentence": "文"}], [], r"train.json:1: has no label; there is sentence"),
         ([{"sentence": 1.5, "label": "a"}, *sentences("b")], [], r"train.json:1: sentence must be text, got 1.5"),
         (sentences("a", "b"), [], r"dev.json: holds no labelled examples"),
+        ([], sentences("a"), r"train.json: holds no labelled examples"),
     ],
 )
 def test_records_that_cannot_be_used_are_named(read, train, dev, message):
@@ -151,16 +157,6 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         read_task(task)
 
 
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [
-        ({"kind": "pair"}, "a pair has two texts"),
-        ({"kind": "sentence", "metric": "entity_f1"}, "a task of kind sentence has accuracy, f1, macro_f1"),
-        ({"kind": "entities", "format": "table"}, "entities is read from JSON"),
-        ({"kind": "sentence", "labels": ["a", "a"]}, "needs at least two different ones"),
-        ({"kind": "reading", "row_tokens": 64}, "must be less than half of row_tokens"),
-    ],
-)
-def test_settings_that_do_not_fit_together_are_refused(keys, message):
-    with pytest.raises(ValueError, match=message):
-        TaskConfig(name="t", train="a", dev="b", **keys)
+def test_f1_of_more_than_two_classes_is_refused(read):
+    with pytest.raises(ValueError, match=r"train.json: metric f1 wants two classes, here are 3; macro_f1 takes any"):
+        read("sentence", sentences("a", "b", "c"), sentences("a"), metric="f1")
