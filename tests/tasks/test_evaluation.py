@@ -94,8 +94,7 @@ def test_the_answers_of_real_questions_are_found(tmp_path, tokenizer):
     config = task("reading", train=str(tmp_path / "train"), dev=str(tmp_path / "train"))
     questions = [one for one in read_task(config).train if len(one.answers[0][1]) < MAX_ANSWER_TOKENS]
     scores = score_labels(questions, config, (), tokenizer)
-    print(scores)
-    assert scores["reading_f1"] > 0.97 and scores["exact_match"] > 0.85  # a piece may hold more than the answer
+    assert scores["reading_f1"] > 0.99 and scores["exact_match"] > 0.95  # a piece may hold more than the answer
 
 
 def test_what_lies_beyond_the_row_is_no_entity(wordpiece):

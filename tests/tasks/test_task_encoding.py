@@ -101,6 +101,13 @@ def test_entities_have_a_token_a_character(tokenizer):
             assert spelled(tokenizer, [one]) in (plain(tokenizer, character), plain(tokenizer, character)[:1])
 
 
+def test_characters_that_normalising_takes_away_keep_their_place(tokenizer):
+    text = "水\u0301\u200b冰"
+    (row,) = encode([Tagged(text, (Entity(3, 4, "name"),))], task("entities"), ("name",), tokenizer)
+    assert len(row.input_ids) == 6 and row.labels["labels"][1:-1] == [0, 0, 0, 1]
+    assert spelled(tokenizer, row.input_ids[1:2]) == "水" and spelled(tokenizer, row.input_ids[4:5]) == "冰"
+
+
 def test_characters_before_the_end_of_the_row_keep_their_tags(tokenizer):
     example = Tagged("水" * 12 + "冰" * 4, (Entity(12, 16, "name"),))
     with pytest.warns(UserWarning, match=r"^t: 1 texts are longer than 14 characters and are cut$"):
@@ -145,8 +152,9 @@ def test_windows_hold_the_text_and_point_at_the_answer(tokenizer, answer):
         assert spelled(tokenizer, halves(tokenizer, row.input_ids)[0]) == plain(tokenizer, "几度？")
 
 
-def test_answers_longer_than_a_window_point_nowhere(wordpiece):
-    question = Question("Q", "几度", "水" * 60, ((0, "水" * 50),))
+@pytest.mark.parametrize("answer", [(0, "水" * 50), (-1, "冰")])
+def test_answers_longer_than_a_window_or_nowhere_in_the_text_point_nowhere(wordpiece, answer):
+    question = Question("Q", "几度", "水" * 60, (answer,))
     rows = encode([question], task("reading", row_tokens=32, window_stride=12), (), wordpiece)
     assert all(row.labels == {"start_positions": 0, "end_positions": 0} for row in rows)
 
