@@ -9,14 +9,21 @@ _Result = TypeVar("_Result")
 
 
 def on_rank_zero(action: Callable[[], _Result]) -> _Result:
-    """What the action gives on rank 0, on every rank; ValueError on every rank where it raises that or OSError."""
+    """What the action gives on rank 0, on every rank; where it raises ValueError or OSError, ValueError on every rank.
+
+    A fault of the program is ValueError on the others too, and itself on rank 0.
+    """
     outcome: list = [None, None]
+    fault: Exception | None = None
     if dist.get_rank() == 0:
         try:
             outcome[0] = action()
-        except (ValueError, OSError) as error:
+        except Exception as error:  # told before it is raised: the others wait
             outcome[1] = str(error)
+            fault = None if isinstance(error, ValueError | OSError) else error
     dist.broadcast_object_list(outcome)
+    if fault:
+        raise fault
     if outcome[1] is not None:
         raise ValueError(outcome[1])
     return outcome[0]

@@ -80,7 +80,7 @@ class Checkpoints:
 
         None where there is no checkpoint at all; ValueError naming what is wrong with each where none is whole.
         """
-        problems = []
+        problems: list[str] = []
         for folder in self._by_preference():
             problem = damage(folder)
             if problem is None:

@@ -40,8 +40,12 @@ def write_durably(path: Path, data: str | bytes) -> None:
     """Write aside, sync, rename: a reader sees the whole of it or what was there before. ValueError naming the file."""
     partial = path.with_name(f".{path.name}.partial")
     with writing(path):
-        partial.write_bytes(data.encode() if isinstance(data, str) else data)
-        sync(partial)
+        try:
+            partial.write_bytes(data.encode() if isinstance(data, str) else data)
+            sync(partial)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
         partial.replace(path)
         sync(path.parent)  # makes the rename last
 

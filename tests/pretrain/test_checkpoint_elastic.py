@@ -1,9 +1,12 @@
 """A checkpoint holds no world size and no ZeRO stage: what one engine saves any other goes on from."""
 
+import errno
 import os
+import re
 import sys
 from datetime import timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
 from pretrain import checkpoint as checkpoint_module
+from pretrain import student_files
 from pretrain.checkpoint import Checkpoints
 from tests.pretrain.tiny import student_config, train
 
@@ -32,6 +36,39 @@ def run_rank(rank: int, folder: Path, steps: int, stage: int) -> None:
 def tensors(run: Path, step: int, student: str) -> dict[str, torch.Tensor]:
     folder = run / f"checkpoints/step_{step}/{student}"
     return load_file(folder / "training.safetensors") | load_file(folder / "model/model.safetensors")
+
+
+def run_failing_rank(rank: int, folder: Path, fault: str) -> None:
+    """One of two ranks, where rank 0's disk is full, or rank 1 does not see the folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        if fault == "full disk" and rank == 0:
+            patch.setattr(
+                student_files, "save_file", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
+            )
+        if fault == "no view" and rank == 1:
+            patch.setattr(checkpoint_module, "damage", lambda folder: f"{folder}/files.json: cannot be read: not there")
+        with pytest.raises(ValueError) as told:
+            run_rank(rank, folder, 4, 1)
+    (folder / f"told_{rank}").write_text(str(told.value))
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (
+            "full disk",
+            r"outputs.safetensors: cannot be written: No space left .*; step 4 is not saved, .* step_2 is kept",
+        ),
+        ("no view", r"rank 1: \S*step_2/files\.json: cannot be read: not there"),
+    ],
+)
+def test_every_rank_is_told_of_a_fault_of_one(tmp_path, fault, message):
+    train(tmp_path / "run", 2, STUDENTS, save_every_steps=2, zero_stage=1)
+    mp.spawn(run_failing_rank, (tmp_path, fault), nprocs=2)
+    told = [(tmp_path / f"told_{rank}").read_text() for rank in range(2)]
+    assert told[0] == told[1] and re.search(message, told[0])
+    assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} == {"latest", "step_2"}
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])
