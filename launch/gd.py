@@ -28,9 +28,7 @@ from corpus.mixture import source_weights
 from corpus.stream import RowStream
 from corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
 from launch.run_config import CorpusConfig, RunConfig, changed_keys, read_run_config
-from pretrain.agreement import on_rank_zero
 from pretrain.checkpoint import TrainingState
-from pretrain.durable import write_durably, writing
 from pretrain.encoder import EncoderShape, HuggingFaceModel
 from pretrain.engine import StudentEngine, start_distributed
 from pretrain.metrics import read_metrics
@@ -92,7 +90,7 @@ def check_tokenizer(config: RunConfig, manifest: Manifest) -> None:
 def load_corpus(config: CorpusConfig) -> Manifest:
     """The manifest, with a cache for blocks where one is configured; weights and masking fit it."""
     cache = BlockCache(config.cache_folder, int(config.cache_gigabytes * 1e9)) if config.cache_folder else None
-    manifest = load_manifest(config.manifest, cache)
+    manifest = load_manifest(config.manifest, cache, config.on_fault)
     source_weights([source.name for source in manifest.sources], config.weights)
     if config.masking:
         Masker(manifest, config.masking, config.seed)
@@ -109,6 +107,7 @@ def build_stream(manifest: Manifest, config: CorpusConfig) -> RowStream:
         config.rows,
         document_ids=config.attend_within_documents,
         masking=config.masking,
+        on_fault=config.on_fault,
     )
 
 
@@ -139,19 +138,16 @@ def write_run_folder(
     }
     run.mkdir(parents=True, exist_ok=True)
     load_tokenizer(tokenizer_name(config, manifest)).save_pretrained(run / "tokenizer")
-    write_durably(run / "run.json", json.dumps(facts, ensure_ascii=False, indent=2))
-    write_durably(run / "config.json", config.model_dump_json(indent=2))
+    (run / "run.json").write_text(json.dumps(facts, ensure_ascii=False, indent=2))
+    (run / "config.json").write_text(config.model_dump_json(indent=2))
 
 
 def save_start(student: Student, run: Path) -> None:
     """start/<student>/: the student as it was before its first step, its untrained twin for any comparison."""
     folder = run / "start" / student.name
     if not folder.exists():
-        partial = folder.with_name(f".{student.name}.partial")
-        with writing(folder):
-            student.published.save_pretrained(partial)
-            AutoTokenizer.from_pretrained(run / "tokenizer").save_pretrained(partial)
-            partial.rename(folder)
+        student.published.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(run / "tokenizer").save_pretrained(folder)
 
 
 def distil(config: RunConfig, manifest: Manifest, run: Path) -> None:
@@ -161,13 +157,10 @@ def distil(config: RunConfig, manifest: Manifest, run: Path) -> None:
     stream = build_stream(manifest, config.corpus)
     teacher, teacher_fingerprint, students = build_models(config, manifest, stream, run, device)
     unreached = {student.name: student.to(device).freeze_unreached(teacher) for student in students}
-
-    def begin_run() -> None:
+    if rank == 0:
         write_run_folder(config, manifest, teacher_fingerprint, unreached, run)
         for student in students:
             save_start(student, run)
-
-    on_rank_zero(begin_run)
     engines = [
         StudentEngine(student, settings, config.deepspeed, config.training.total_steps, world_size)
         for student, settings in zip(students, config.students, strict=True)

@@ -18,9 +18,9 @@ import torch.distributed as dist
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
 from torch import Tensor
 
-from pretrain.agreement import on_rank_zero, raise_together
 from pretrain.durable import damage, seal, sync, write_durably, writing
 from pretrain.engine import StudentEngine
+from pretrain.outcome import on_rank_zero, raise_together
 from pretrain.student_files import Counters, read_counters, read_tensors, save_student
 
 
