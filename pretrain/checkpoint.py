@@ -177,9 +177,11 @@ class Checkpoints:
         self._sweep()
 
     def _sweep(self) -> None:
-        for leftover in self.folder.glob(".*"):
-            if leftover.is_dir():
+        for leftover in self.folder.glob(".step_*"):
+            try:
                 shutil.rmtree(leftover)
+            except OSError as error:  # no reason to stop a run
+                warnings.warn(f"{leftover}: cannot be removed: {error.strerror or error}", stacklevel=2)
 
 
 def _step(folder: Path) -> int:
