@@ -17,6 +17,7 @@ from pretrain.checkpoint import Checkpoints, TrainingState
 from pretrain.encoder import without_padding
 from pretrain.engine import StudentEngine
 from pretrain.metrics import Metrics
+from pretrain.outcome import on_rank_zero
 from pretrain.teacher import TeacherFunction
 
 Batch = Mapping[str, Tensor]
@@ -100,9 +101,11 @@ class Trainer:
         return zlib.crc32(f"{self.config.seed} {name} {step} {index} {dist.get_rank()}".encode())
 
     def _open_metrics(self) -> Metrics | None:
-        if dist.get_rank() != 0:
-            return None
-        return Metrics(self.run, self.config.total_steps, self.rows_per_step * self.row_tokens, self.state.step)
+        tokens_per_step, opened = self.rows_per_step * self.row_tokens, []
+        on_rank_zero(
+            lambda: opened.append(Metrics(self.run, self.config.total_steps, tokens_per_step, self.state.step))
+        )
+        return opened[0] if opened else None
 
     def _advance(self, metrics: Metrics | None) -> None:
         self.state = TrainingState(

@@ -15,7 +15,7 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
 from pretrain import checkpoint as checkpoint_module
-from pretrain import student_files
+from pretrain import metrics, student_files
 from pretrain.checkpoint import Checkpoints
 from tests.pretrain.tiny import student_config, train
 
@@ -39,10 +39,12 @@ def tensors(run: Path, step: int, student: str) -> dict[str, torch.Tensor]:
 
 
 def run_failing_rank(rank: int, folder: Path, fault: str) -> None:
-    """One of two ranks, where rank 0's disk is full, or rank 1 does not see the folder."""
+    """One of two ranks, where rank 0's disk is full, at the save or at the start, or rank 1 does not see the folder."""
     with pytest.MonkeyPatch.context() as patch:
         if fault == "full disk" and rank == 0:
             patch.setattr(student_files, "save_file", Mock(side_effect=OSError(errno.ENOSPC, "No space left")))
+        if fault == "no metrics" and rank == 0:
+            patch.setattr(metrics, "SummaryWriter", Mock(side_effect=OSError(errno.ENOSPC, "No space left")))
         if fault == "no view" and rank == 1:
             patch.setattr(checkpoint_module, "damage", lambda folder: f"{folder}/files.json: cannot be read: not there")
         with pytest.raises(ValueError) as told:
@@ -58,6 +60,7 @@ def run_failing_rank(rank: int, folder: Path, fault: str) -> None:
             "full disk",
             r"outputs.safetensors: cannot be written: No space left; step 4 is not saved, .* step_2 is kept",
         ),
+        ("no metrics", "No space left"),
         ("no view", r"rank 1: \S*step_2/files\.json: cannot be read: not there"),
     ],
 )
