@@ -1,0 +1,42 @@
+"""Whatever stops the main job, through the real launcher: one step, a checkpoint, exit code 75, nobody left behind."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from tests.launch.jobs import Job, deepspeed_command, newest_step
+
+
+@pytest.fixture(scope="module")
+def long_config(tmp_path_factory, config_values):
+    """As the tiny config, but it would take minutes."""
+    training = {"total_steps": 100_000, "log_every_steps": 1, "save_every_steps": 50_000}
+    path = tmp_path_factory.mktemp("config") / "long.json"
+    path.write_text(json.dumps(config_values | {"training": training}))
+    return path
+
+
+def test_signals_and_lost_launchers_end_every_rank_with_a_checkpoint(long_config, tmp_path):
+    """One run, stopped again and again, each time in another way, and going on from there."""
+    run, before = tmp_path / "run", 0
+
+    def stopped(code: int | None, reason: str, disturb) -> None:
+        nonlocal before
+        with Job(deepspeed_command(), long_config, run) as job:
+            job.until_step(before + 5)
+            disturb(job)
+            assert job.wait() == code or code is None, job.said
+            step = newest_step(run)
+            assert f"stopped at step {step}: {reason}; run again to go on" in job.said
+            assert step >= before + 5 and job.said.count("stopped") == 1
+            assert 'gd.py", line' not in job.said  # no traceback of ours; the launcher shows one of its own at Ctrl-C
+            before = step
+
+    stopped(75, "SIGUSR1", lambda job: os.kill(job.ranks()[1], signal.SIGUSR1))
+    stopped(75, "SIGTERM", lambda job: os.kill(job.ranks()[0], signal.SIGTERM))
+    stopped(None, "SIGINT", lambda job: os.killpg(job.process.pid, signal.SIGINT))  # as Ctrl-C does
+    stopped(-signal.SIGTERM, "the launcher is gone", lambda job: job.process.terminate())
+    stopped(-signal.SIGKILL, "the launcher is gone", lambda job: job.process.kill())
+    assert not (run / "done.json").exists()
