@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -40,3 +43,32 @@ def test_signals_and_lost_launchers_end_every_rank_with_a_checkpoint(long_config
     stopped(-signal.SIGTERM, "the launcher is gone", lambda job: job.process.terminate())
     stopped(-signal.SIGKILL, "the launcher is gone", lambda job: job.process.kill())
     assert not (run / "done.json").exists()
+
+
+def test_signals_before_training_end_it_before_training_or_at_once(long_config, tmp_path):
+    """A world of one, started by hand."""
+    with Job([sys.executable, "launch/gd.py"], long_config, tmp_path / "run") as job:
+        job.until(lambda: listens(job.process.pid))
+        job.process.send_signal(signal.SIGUSR1)
+        assert job.wait() == 75, job.said
+        assert job.said.endswith("[rank 0] stopped at step 0: SIGUSR1; run again to go on\n")
+        assert not list((tmp_path / "run").glob("checkpoints/step_*"))
+    with Job([sys.executable, "launch/gd.py"], long_config, tmp_path / "run") as job:
+        job.until(lambda: listens(job.process.pid))
+        job.process.send_signal(signal.SIGTERM)
+        time.sleep(2.5)
+        job.process.send_signal(signal.SIGTERM)
+        assert job.wait() in (75, 128 + signal.SIGTERM), job.said
+
+
+def listens(pid: int) -> bool:
+    """Whether a process has a handler for SIGUSR1."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (signal.SIGUSR1 - 1) & 1)
+
+
+def test_a_launcher_environment_that_makes_no_sense_is_refused(long_config, tmp_path):
+    with Job([sys.executable, "launch/gd.py"], long_config, tmp_path / "run", environment={"RANK": "0"}) as job:
+        assert job.wait() == 2
+        assert job.said == "refused: the launcher's environment is incomplete: LOCAL_RANK is not set\n"
