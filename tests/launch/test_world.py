@@ -54,7 +54,7 @@ def test_the_first_host_of_a_list(hosts):
         (SLURM | {"SLURM_JOB_NODELIST": ""}, "incomplete: SLURM_JOB_NODELIST is not set"),
         (
             SLURM | {"SLURM_JOB_NODELIST": "rack[1-2]n[1-4]"},
-            r"cannot tell the first host of 'rack\[1-2\]n\[1-4\]'; set",
+            r"tell the first host of 'rack\[1-2\]n\[1-4\]'; set",
         ),
     ],
 )
