@@ -23,9 +23,9 @@ from launch.run_folder import (
     write_done,
     write_run_folder,
 )
-from pretrain.agreement import peers_heeded
 from pretrain.encoder import EncoderShape, HuggingFaceModel
 from pretrain.engine import StudentEngine, start_distributed
+from pretrain.peers import peers_heeded
 from pretrain.stopping import StopRequest, explain_stop, ignore_stop_requests
 from pretrain.student import Student, build_student
 from pretrain.teacher import (

@@ -50,7 +50,7 @@ def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> i
     from launch.distillation import check_input, distil
     from launch.run_config import read_run_config
     from launch.run_folder import read_done, summary
-    from pretrain.agreement import PeerLost
+    from pretrain.peers import PeerLost
 
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()  # the teacher comes without its head: that is meant

@@ -13,11 +13,11 @@ import torch.distributed as dist
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from pretrain.agreement import Agreement, limit_collectives
 from pretrain.checkpoint import Checkpoints, TrainingState
 from pretrain.encoder import without_padding
 from pretrain.engine import StudentEngine
 from pretrain.metrics import Metrics
+from pretrain.peers import Agreement, limit_collectives
 from pretrain.teacher import TeacherFunction
 
 Batch = Mapping[str, Tensor]

@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.distributed import distributed_c10d
 
-from pretrain.agreement import Agreement, PeerLost, limit_collectives, peers_heeded
+from pretrain.peers import Agreement, PeerLost, limit_collectives, peers_heeded
 from tests.pretrain.tiny import train
 
 
