@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from pretrain.checkpoint import Checkpoints
 from pretrain.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +77,7 @@ class Job:
         """Waits for it; fails with what the job said if it ends before or takes longer."""
         end = time.monotonic() + seconds
         while not condition():
-            assert self.process.poll() is None, self.said
+            assert self.process.poll() is None or condition(), self.said
             assert time.monotonic() < end, self.said
             time.sleep(POLL_SECONDS)
 
@@ -110,8 +109,7 @@ def logged_step(run: Path) -> int:
 
 def newest_step(run: Path) -> int:
     """The step of the newest checkpoint, 0 before there is one."""
-    newest = Checkpoints(run, 1).newest()
-    return int(newest.name.removeprefix("step_")) if newest else 0
+    return max((int(path.name.removeprefix("step_")) for path in run.glob("checkpoints/step_*")), default=0)
 
 
 def _commands() -> list[tuple[int, bytes]]:
