@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from tests.launch.jobs import Job, deepspeed_command, logged_step, newest_step
 
-TOTAL_STEPS, SAVE_EVERY_STEPS = 60, 6
+TOTAL_STEPS, SAVE_EVERY_STEPS = 800, 40
 # How what is killed is found; "all" leaves nobody who could say anything.
 VICTIMS: dict[str, Callable[[Job], list[int]]] = {
     "rank 0": lambda job: job.ranks()[:1],
@@ -101,7 +101,6 @@ def run_with_kills(config: Path, run: Path, kills: Iterator[tuple[str, str]], se
         if row is None:
             break
         table.append(row)
-        assert not (run / "done.json").exists() or row["at step"] == TOTAL_STEPS
     with Job(deepspeed_command(), config, run) as job:
         assert job.wait() == 0, job.said
     return table
@@ -115,12 +114,12 @@ def test_three_kills_change_no_bit(config, undisturbed, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_any_number_of_kills_changes_no_bit(config, undisturbed, tmp_path, seed):
-    """Every victim at every moment over the four runs, in an order of the seed's; prints the table."""
+    """Every victim at every moment in each run, in an order of the seed's; prints the table."""
     kills = [(victim, moment) for victim in VICTIMS for moment in MOMENTS]
     random.Random(seed).shuffle(kills)
     table = run_with_kills(config, tmp_path / "run", iter(kills), seed)
     print(*(" | ".join(map(str, [number, *row.values()])) for number, row in enumerate(table, 1)), sep="\n")
-    assert len(table) >= 8
+    assert len(table) >= 11
     assert_ended_as(tmp_path / "run", undisturbed)
