@@ -41,6 +41,18 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, zero_stage):
     assert [line["step"] for line in timeless[0]] == [2, 4, 6, 8]
 
 
+def test_a_run_asked_to_stop_saves_one_step_later_and_goes_on_to_the_same_bits(tmp_path):
+    students, run = [student_config("one", **NOISY)], tmp_path / "parts"
+    stopped_at = []
+    for stop_at in (0, 3, 8):
+        asked = iter([0] * stop_at + [15] * 9)
+        parts = train(run, 8, students, save_every_steps=8, stop_requested=lambda asked=asked: next(asked))
+        stopped_at += [path.name for path in (run / "checkpoints").glob("step_*")]
+    # Asked before the first step: nothing was to save. Asked at the third: agreed at the fourth.
+    assert stopped_at == ["step_4", "step_4", "step_8"]
+    assert_same(train(tmp_path / "whole", 8, students)["one"], parts["one"])
+
+
 def test_a_student_beside_others_equals_the_same_student_alone(tmp_path):
     one = student_config("one", **NOISY)
     two = student_config("two", num_layers=4, optimizer={"lr": 1.0})  # a wild neighbour
