@@ -18,6 +18,7 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,9 +34,9 @@ REFUSED, STOPPED, PEER_LOST = 2, 75, 76
 SPEAK_SECONDS = 3
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(about: str) -> argparse.Namespace:
     """The command line; `--local_rank` is what the launcher prepends (LOCAL_RANK says the same)."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--run", type=Path, help="run folder; runs/<config's name> unless given")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides")
@@ -95,9 +96,9 @@ def say(message: str) -> None:
         print(message, file=sys.stderr, flush=True)
 
 
-def main() -> None:
-    """Note signals from the first moment, find the rank, and leave with what every rank says."""
-    arguments = parse_arguments()
+def lead(about: str, run_job: Callable[[argparse.Namespace, World, StopRequest], int]) -> None:
+    """Note signals from the first moment, find the rank, run the job and leave with its exit code."""
+    arguments = parse_arguments(about)
     try:
         world = read_world(os.environ)
     except ValueError as error:
@@ -113,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    lead(__doc__, run_job)

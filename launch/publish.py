@@ -62,6 +62,8 @@ def publish(run: Path, student: str, output: Path, step: int | None = None) -> f
         read_metrics(run),
     )
     (partial / "README.md").write_text(card, encoding="utf-8")
+    own = next(one for one in json.loads((run / "config.json").read_text())["students"] if one["name"] == student)
+    (partial / "distillation.json").write_text(json.dumps(own, ensure_ascii=False, indent=2), encoding="utf-8")
     difference = difference_to_live(partial, checkpoint / student / "outputs.safetensors")
     if not difference <= TOLERANCE:
         raise ValueError(f"{partial}: its outputs differ from the live student's by {difference:.2g}; not published")

@@ -24,17 +24,22 @@ from pretrain.teacher import TeacherFunction
 Batch = Mapping[str, Tensor]
 
 
-class TrainingConfig(BaseModel):
-    """How long, how often, and the seed of everything that is drawn."""
+class LoopConfig(BaseModel):
+    """How often, when to give up, and the seed of everything that is drawn."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    total_steps: PositiveInt
     log_every_steps: PositiveInt = 50
     save_every_steps: PositiveInt = 5000
     keep_checkpoints: PositiveInt = 3
     max_skipped_in_a_row: PositiveInt = 20  # steps whose loss or gradient was not finite; more stop the run
     collective_timeout_seconds: PositiveInt = 600  # after which a rank that does not answer counts as lost
     seed: NonNegativeInt = 17
+
+
+class TrainingConfig(LoopConfig):
+    """And how long."""
+
+    total_steps: PositiveInt
 
 
 class Trainer:
