@@ -20,6 +20,7 @@ from transformers import AutoTokenizer
 
 from launch.model_card import model_card
 from pretrain.checkpoint import Checkpoints, read_state
+from pretrain.durable import damage
 from pretrain.metrics import read_metrics
 from pretrain.vocabulary_head import auto_class_of
 
@@ -33,6 +34,8 @@ def choose_checkpoint(run: Path, step: int | None) -> Path:
     if chosen is None or not (chosen / "state.json").is_file():
         there = ", ".join(path.name.removeprefix("step_") for path in checkpoints.all()) or "none"
         raise ValueError(f"{run}: no checkpoint{'' if step is None else f' of step {step}'}; steps there: {there}")
+    if step is not None and (problem := damage(chosen)):
+        raise ValueError(problem)
     return chosen
 
 
@@ -59,6 +62,8 @@ def publish(run: Path, student: str, output: Path, step: int | None = None) -> f
         read_metrics(run),
     )
     (partial / "README.md").write_text(card, encoding="utf-8")
+    own = next(one for one in json.loads((run / "config.json").read_text())["students"] if one["name"] == student)
+    (partial / "distillation.json").write_text(json.dumps(own, ensure_ascii=False, indent=2), encoding="utf-8")
     difference = difference_to_live(partial, checkpoint / student / "outputs.safetensors")
     if not difference <= TOLERANCE:
         raise ValueError(f"{partial}: its outputs differ from the live student's by {difference:.2g}; not published")

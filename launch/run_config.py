@@ -4,10 +4,11 @@ import difflib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
+from corpus.manifest import OnFault
 from corpus.masking import MaskingSettings
 from corpus.rows import RowKind
 from pretrain.encoder import EncoderShape
@@ -17,9 +18,12 @@ from pretrain.teacher import TeacherConfig
 from pretrain.trainer import TrainingConfig
 
 # May differ between a run and its resumption; everything else makes another run.
-MAY_CHANGE = ("about", "corpus.manifest", "corpus.cache_folder", "corpus.cache_gigabytes", "teacher.path",
-              "training.log_every_steps", "training.save_every_steps",
-              "training.keep_checkpoints", "deepspeed.train_micro_batch_size_per_gpu")  # fmt: skip
+MAY_CHANGE = ("about", "corpus.manifest", "corpus.cache_folder", "corpus.cache_gigabytes", "corpus.on_fault",
+              "teacher.path", "training.log_every_steps", "training.save_every_steps",
+              "training.keep_checkpoints", "training.collective_timeout_seconds",
+              "deepspeed.train_micro_batch_size_per_gpu")  # fmt: skip
+
+Config = TypeVar("Config", bound=BaseModel)
 
 
 class CorpusConfig(BaseModel):
@@ -33,6 +37,7 @@ class CorpusConfig(BaseModel):
     rows: RowKind = "packed"  # or TinyBERT's pairs of consecutive text, CLS A SEP B SEP
     attend_within_documents: bool = False  # documents packed in one row do not see each other
     masking: MaskingSettings | None = None  # for objectives that predict masked tokens
+    on_fault: OnFault = "stop"  # or "skip" the rows of blocks whose bytes have changed or are lost
     cache_folder: str | None = None  # on this host's disk, for a manifest behind a URL
     cache_gigabytes: Annotated[float, Field(gt=0)] = 50.0
 
@@ -91,6 +96,11 @@ class RunConfig(BaseModel):
 
 
 def read_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Decode the config of a general distillation run."""
+    return read_strictly(RunConfig, path, overrides)
+
+
+def read_strictly(model: type[Config], path: Path, overrides: Sequence[str] = ()) -> Config:
     """Decode a config file with `dotted.key=value` overrides.
 
     Raises ValueError with every problem on a line of its own: path, what was wanted, what came.
@@ -104,9 +114,11 @@ def read_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     for override in overrides:
         _override(values, override)
     try:
-        return RunConfig.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
-        raise ValueError("\n".join([f"{path}: {error.error_count()} problem(s)", *_explain(error, values)])) from error
+        raise ValueError(
+            "\n".join([f"{path}: {error.error_count()} problem(s)", *_explain(error, values, model)])
+        ) from error
 
 
 def _override(values: Any, text: str) -> None:
@@ -139,11 +151,11 @@ def _member(values: Any, key: str, text: str) -> Any:
     raise ValueError(f"--set {text}: nothing lies below {key}")
 
 
-def _explain(error: ValidationError, values: Any) -> Iterator[str]:
+def _explain(error: ValidationError, values: Any, model: type[BaseModel]) -> Iterator[str]:
     for problem in error.errors(include_url=False):
         path = ".".join(str(part) for part in _path_in(values, problem["loc"], problem["type"] == "missing"))
         if problem["type"] == "extra_forbidden":
-            nearest = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(RunConfig), 1, 0.5)
+            nearest = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(model), 1, 0.5)
             hint = f"; did you mean {nearest[0]}?" if nearest else ""
             yield f"{path}: unknown key{hint}"
         elif problem["type"] == "missing":

@@ -5,15 +5,17 @@ import os
 import socket
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 
 from pretrain.encoder import Features
-from pretrain.optimizer import build_optimizer, build_schedule
-from pretrain.student import Student, StudentConfig
+from pretrain.optimizer import OptimizerConfig, ScheduleConfig, build_optimizer, build_schedule
+from pretrain.optimizer_state import gather_optimizer_state, put_optimizer_state
+from pretrain.student import Student
+from pretrain.student_files import Counters
 
 
 class AutocastConfig(BaseModel):
@@ -56,8 +58,8 @@ class DeepSpeedConfig(BaseModel):
         return self.train_batch_size // at_once
 
 
-def start_distributed(timeout_minutes: float = 30) -> torch.device:
-    """Join the process group that the launcher's environment describes (a bare `python` is a world of one)."""
+def start_distributed(timeout_seconds: float = 1800) -> torch.device:
+    """Join the process group that the environment describes (a bare `python` is a world of one)."""
     import deepspeed
     from deepspeed.accelerator import get_accelerator
     from deepspeed.ops import __compatible_ops__
@@ -73,7 +75,7 @@ def start_distributed(timeout_minutes: float = 30) -> torch.device:
     if accelerator.device_name() != "cpu":
         accelerator.set_device(local_rank)
     deepspeed.init_distributed(
-        accelerator.communication_backend_name(), timeout=timedelta(minutes=timeout_minutes), verbose=False
+        accelerator.communication_backend_name(), timeout=timedelta(seconds=timeout_seconds), verbose=False
     )
     return torch.device(accelerator.device_name(local_rank))
 
@@ -82,6 +84,18 @@ def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+class Recipe(Protocol):
+    """What an engine wants to know of a student's configuration."""
+
+    @property
+    def optimizer(self) -> OptimizerConfig:
+        """AdamW's settings."""
+
+    @property
+    def schedule(self) -> ScheduleConfig:
+        """Of its learning rate."""
 
 
 class StudentEngine:
@@ -93,14 +107,14 @@ class StudentEngine:
     def __init__(
         self,
         student: Student,
-        config: StudentConfig,
+        config: Recipe,
         deepspeed_config: DeepSpeedConfig,
         total_steps: int,
         world_size: int,
     ) -> None:
         import deepspeed
 
-        self.student, self.name = student, config.name
+        self.student, self.name = student, student.name
         self.accumulation_steps = deepspeed_config.accumulation_steps(world_size)
         self.max_grad_norm, self.total_steps = deepspeed_config.gradient_clipping, total_steps
         self.world_size = world_size
@@ -130,6 +144,33 @@ class StudentEngine:
     def steps(self) -> int:
         """Optimizer steps made, DeepSpeed's own count."""
         return int(self.engine.global_steps)
+
+    @property
+    def counters(self) -> Counters:
+        """What the engine counts, as a checkpoint keeps it."""
+        return Counters(
+            steps=self.steps, skipped_steps=self.engine.skipped_steps, schedule_steps=self.schedule.last_epoch
+        )
+
+    def gather_tensors(self) -> dict[str, Tensor]:
+        """Every parameter and the optimizer's state by name, whole on every rank; every rank must call it."""
+        parameters = {name: parameter.detach() for name, parameter in self.student.named_parameters()}
+        return parameters | gather_optimizer_state(self.engine, self.student, self._optimizer)
+
+    @torch.no_grad()
+    def put_tensors(self, tensors: Mapping[str, Tensor], counters: Counters) -> None:
+        """Go on from what another engine gathered, at whatever world size and ZeRO stage."""
+        for name, parameter in self.student.named_parameters():
+            parameter.copy_(tensors[name])
+        put_optimizer_state(self.engine, self.student, self._optimizer, tensors)
+        engine, schedule = self.engine, self.schedule
+        engine.global_steps, engine.skipped_steps = counters.steps, counters.skipped_steps
+        engine.global_samples = counters.steps * engine.train_batch_size()
+        engine.micro_steps = counters.steps * self.accumulation_steps
+        schedule.last_epoch = counters.schedule_steps
+        rates = zip(self._optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True)
+        for group, base, factor in rates:
+            group["lr"] = base * factor(counters.schedule_steps)
 
     def train_micro_batch(self, batch: Mapping[str, Tensor], teacher: Features, seed: int) -> None:
         """Forward, backward and, at the accumulation boundary, clip and step; `seed` is for its dropout.

@@ -17,21 +17,29 @@ from pretrain.checkpoint import Checkpoints, TrainingState
 from pretrain.encoder import without_padding
 from pretrain.engine import StudentEngine
 from pretrain.metrics import Metrics
+from pretrain.outcome import on_rank_zero
+from pretrain.peers import Agreement, limit_collectives
 from pretrain.teacher import TeacherFunction
 
 Batch = Mapping[str, Tensor]
 
 
-class TrainingConfig(BaseModel):
-    """How long, how often, and the seed of everything that is drawn."""
+class LoopConfig(BaseModel):
+    """How often, when to give up, and the seed of everything that is drawn."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    total_steps: PositiveInt
     log_every_steps: PositiveInt = 50
     save_every_steps: PositiveInt = 5000
     keep_checkpoints: PositiveInt = 3
     max_skipped_in_a_row: PositiveInt = 20  # steps whose loss or gradient was not finite; more stop the run
+    collective_timeout_seconds: PositiveInt = 600  # after which a rank that does not answer counts as lost
     seed: NonNegativeInt = 17
+
+
+class TrainingConfig(LoopConfig):
+    """And how long."""
+
+    total_steps: PositiveInt
 
 
 class Trainer:
@@ -40,6 +48,7 @@ class Trainer:
     Args:
         batches_from: row position -> endless micro-batches [B, L] of this rank; the position counts rows of all ranks.
         rows_per_step, row_tokens: size of one global batch.
+        stop_requested: 0, or the number of what asks this rank to stop; the largest of all ranks is heeded.
     """
 
     def __init__(
@@ -52,35 +61,50 @@ class Trainer:
         rows_per_step: int,
         row_tokens: int,
         device: torch.device,
+        stop_requested: Callable[[], int] = lambda: 0,
     ) -> None:
         self.run, self.config, self.teacher, self.engines = run, config, teacher, engines
         self.batches_from, self.rows_per_step, self.row_tokens = batches_from, rows_per_step, row_tokens
-        self.device = device
+        self._skipped_rows = 0  # of this rank, since it last logged
+        self.device, self.stop_requested = device, stop_requested
+        self.agreement = Agreement(config.collective_timeout_seconds)
+        limit_collectives(config.collective_timeout_seconds)  # after the engines, which make groups
         self.checkpoints = Checkpoints(run, config.keep_checkpoints)
         self.state = self.checkpoints.load(engines)
 
-    def train(self) -> TrainingState:
-        """Train to `total_steps`, from wherever the run stands."""
-        config = self.config
+    def train(self) -> int:
+        """Train to `total_steps`, from wherever the run stands; 0, or the number of what stopped it, saved, before."""
+        config, stop = self.config, self._agree_to_begin()
         metrics = self._open_metrics()
         with closing(self.batches_from(self.state.rows)) as batches:
             self._logged = self.state
             self._started = time.perf_counter() - self.state.seconds
             for step in range(self.state.step + 1, config.total_steps + 1):
+                if stop:
+                    break
                 self._train_step(batches, step)
                 self._advance(metrics)
+                (stop,) = self.agreement.exchange([self.stop_requested()])
                 last = step == config.total_steps
-                if last or step % config.log_every_steps == 0:
+                if last or stop or step % config.log_every_steps == 0:
                     self._log(metrics)
-                if last or step % config.save_every_steps == 0:
+                if last or stop or step % config.save_every_steps == 0:
                     self._save()
         if metrics:
             metrics.close()
-        return self.state
+        return stop if self.state.step < config.total_steps else 0
+
+    def _agree_to_begin(self) -> int:
+        """What asked any rank to stop while models were loaded."""
+        self.agreement.exchange([self.stop_requested()])
+        return self.agreement.settle()[0]
 
     def _train_step(self, batches: Iterator[Batch], step: int) -> None:
         for index in range(self.engines[0].accumulation_steps):
-            batch = self._to_device(next(batches))
+            batch = next(batches)
+            # Rows that the corpus could not give come empty: CLS SEP and padding.
+            self._skipped_rows += int((batch["attention_mask"].sum(1) <= 2).sum())
+            batch = self._to_device(batch)
             features = self.teacher(batch)
             for engine in self.engines:
                 engine.train_micro_batch(batch, features, self._dropout_seed(engine.name, step, index))
@@ -96,9 +120,11 @@ class Trainer:
         return zlib.crc32(f"{self.config.seed} {name} {step} {index} {dist.get_rank()}".encode())
 
     def _open_metrics(self) -> Metrics | None:
-        if dist.get_rank() != 0:
-            return None
-        return Metrics(self.run, self.config.total_steps, self.rows_per_step * self.row_tokens, self.state.step)
+        tokens_per_step, opened = self.rows_per_step * self.row_tokens, []
+        on_rank_zero(
+            lambda: opened.append(Metrics(self.run, self.config.total_steps, tokens_per_step, self.state.step))
+        )
+        return opened[0] if opened else None
 
     def _advance(self, metrics: Metrics | None) -> None:
         self.state = TrainingState(
@@ -112,13 +138,17 @@ class Trainer:
 
     def _log(self, metrics: Metrics | None) -> None:
         values = {f"{engine.name}/{name}": v for engine in self.engines for name, v in engine.take_metrics().items()}
+        skipped_rows, self._skipped_rows = torch.tensor(self._skipped_rows, device=self.device), 0
+        dist.all_reduce(skipped_rows)
         self._heed_skipped(values)
         # Taking the metrics waited for the device: only now is the clock right.
         state = self.state.model_copy(update={"seconds": time.perf_counter() - self._started})
         since, self._logged = self._logged, state
         if metrics and all(map(math.isfinite, values.values())):
             rate = (state.tokens - since.tokens) / (state.seconds - since.seconds)
-            metrics.write({**state.model_dump(), "tokens_per_second": rate, **values})
+            metrics.write(
+                {**state.model_dump(), "tokens_per_second": rate, "skipped_rows": int(skipped_rows), **values}
+            )
 
     def _heed_skipped(self, values: Mapping[str, float]) -> None:
         """Warns of skipped steps; ValueError, on every rank, after too many in a row."""

@@ -27,6 +27,16 @@ class TaskData:
     num_moved: int  # questions with an answer that did not stand where the file said
     num_overlapping: int  # development examples whose text also stands in training
 
+    @property
+    def remarks(self) -> str:
+        """What a reader of the scores should know, in words."""
+        counts = {
+            "records without an agreed label left out": self.num_ignored,
+            "answers moved to where their words stand": self.num_moved,
+            "development texts that are also in training": self.num_overlapping,
+        }
+        return ", ".join(f"{number:,} {what}" for what, number in counts.items() if number) or "none in both"
+
 
 Record = tuple[str, Any]  # where it stands, for messages, and its values
 

@@ -28,7 +28,7 @@ def assert_same(first, second):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("zero_stage", [0, 1])
+@pytest.mark.parametrize("zero_stage", [0, 1, 2])
 def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, zero_stage):
     students = [student_config("one", **NOISY)]
     whole = train(tmp_path / "whole", 8, students, micro_rows=4, zero_stage=zero_stage)
@@ -39,6 +39,18 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, zero_stage):
                 for run in (tmp_path / "whole", tmp_path / "parts")]  # fmt: skip
     assert timeless[0] == timeless[1]
     assert [line["step"] for line in timeless[0]] == [2, 4, 6, 8]
+
+
+def test_a_run_asked_to_stop_saves_one_step_later_and_goes_on_to_the_same_bits(tmp_path):
+    students, run = [student_config("one", **NOISY)], tmp_path / "parts"
+    stopped_at = []
+    for stop_at in (0, 3, 8):
+        asked = iter([0] * stop_at + [15] * 9)
+        parts = train(run, 8, students, save_every_steps=8, stop_requested=lambda asked=asked: next(asked))
+        stopped_at += [path.name for path in (run / "checkpoints").glob("step_*")]
+    # Asked before the first step: nothing was to save. Asked at the third: agreed at the fourth.
+    assert stopped_at == ["step_4", "step_4", "step_8"]
+    assert_same(train(tmp_path / "whole", 8, students)["one"], parts["one"])
 
 
 def test_a_student_beside_others_equals_the_same_student_alone(tmp_path):
