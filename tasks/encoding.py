@@ -147,6 +147,6 @@ def _tokens_of(offsets: Sequence[tuple[int, int] | None], start: int, end: int) 
     """First and last token of characters start to end; (0, 0) where they do not all lie in this window."""
     inside = [index for index, offset in enumerate(offsets) if offset and offset[0] < end and offset[1] > start]
     there = [offset for offset in offsets if offset]
-    if start < 0 or not inside or there[0][0] > start or there[-1][1] < end:
+    if not inside or there[0][0] > start or there[-1][1] < end:
         return 0, 0
     return inside[0], inside[-1]

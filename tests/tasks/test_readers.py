@@ -43,6 +43,8 @@ def test_pairs_words_in_a_list_and_labels_nobody_agreed_on(read):
     data = read("pair", records, records[:1], columns=PAIR, ignored_labels=["-"])
     assert data.train[0] == Classified("水 泵", "乙", 1)
     assert len(data.train) == 2 and data.num_ignored == 1
+    assert data.remarks == "1 records without an agreed label left out, 1 development texts that are also in training"
+    assert read("sentence", sentences("b", "a"), [{"label": "a", "sentence": "新"}]).remarks == "none in both"
 
 
 def test_tables_with_and_without_a_header(tmp_path):
