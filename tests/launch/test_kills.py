@@ -141,12 +141,12 @@ def test_one_two_one_ranks_with_kills_see_the_same_rows(config, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_any_number_of_kills_changes_no_bit(config, undisturbed, tmp_path, seed):
-    """Every victim at every moment in each run, in an order of the seed's; prints the table."""
+    """Every victim at every moment in each of two runs, 32 kills, in an order of the seed's; prints the table."""
     kills = [(victim, moment) for victim in VICTIMS for moment in MOMENTS]
     random.Random(seed).shuffle(kills)
     table = run_with_kills(config, tmp_path / "run", iter(kills), seed)
     print(*(" | ".join(map(str, [number, *row.values()])) for number, row in enumerate(table, 1)), sep="\n")
-    assert len(table) >= 8
+    assert len(table) == 16
     assert_ended_as(tmp_path / "run", undisturbed)
