@@ -26,6 +26,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 # Light imports only: what takes seconds comes after signals are noted.
+from launch.rank_log import tag_messages
 from launch.world import World, read_world
 from pretrain.stopping import StopRequest, ignore_stop_requests
 
@@ -105,6 +106,7 @@ def lead(about: str, run_job: Callable[[argparse.Namespace, World, StopRequest],
         say(f"refused: {error}")
         sys.exit(REFUSED)
     world.export()
+    tag_messages(world.rank)
     stop = StopRequest(world.launcher_generations)
     code = run_job(arguments, world, stop)
     ignore_stop_requests()

@@ -19,8 +19,8 @@ from pretrain.trainer import TrainingConfig
 
 # May differ between a run and its resumption; everything else makes another run.
 MAY_CHANGE = ("about", "corpus.manifest", "corpus.cache_folder", "corpus.cache_gigabytes", "corpus.on_fault",
-              "teacher.path", "training.log_every_steps", "training.save_every_steps",
-              "training.keep_checkpoints", "training.collective_timeout_seconds",
+              "teacher.path", "training.log_every_steps", "training.save_every_steps", "training.keep_checkpoints",
+              "training.collective_timeout_seconds", "training.data_timeout_seconds", "training.on_slow_step",
               "deepspeed.train_micro_batch_size_per_gpu")  # fmt: skip
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -116,9 +116,8 @@ def read_strictly(model: type[Config], path: Path, overrides: Sequence[str] = ()
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ValueError(
-            "\n".join([f"{path}: {error.error_count()} problem(s)", *_explain(error, values, model)])
-        ) from error
+        lines = [f"{path}: {error.error_count()} problem(s)", *_explain(error, values, model)]
+        raise ValueError("\n".join(lines)) from error
 
 
 def _override(values: Any, text: str) -> None:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 LAUNCHER_GONE = int(signal.SIGHUP)  # stands for it among the numbers of signals; the signal itself is left alone
+SLOW_STEP = 1000  # no signal either
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 # A launcher that gets a signal sends SIGTERM on to its ranks, which a signal to the whole group has reached already.
 _ECHO_SECONDS = 2.0
@@ -80,8 +81,9 @@ def ignore_stop_requests() -> None:
 
 
 def explain_stop(number: int) -> str:
-    """What the number of a StopRequest means."""
-    return "the launcher is gone" if number == LAUNCHER_GONE else signal.Signals(number).name
+    """What the number of a StopRequest, or SLOW_STEP, means."""
+    named = {LAUNCHER_GONE: "the launcher is gone", SLOW_STEP: "a step took far longer than usual"}
+    return named.get(number) or signal.Signals(number).name
 
 
 def _ancestors(generations: int) -> list[int]:
