@@ -11,9 +11,9 @@ from corpus.formats import Format
 
 
 class Record(BaseModel):
-    """Frozen, no unknown key, no conversion between types."""
+    """Frozen, no unknown key, no conversion between types, numbers finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class CleaningSettings(Record):

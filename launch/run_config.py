@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -104,9 +105,21 @@ def read_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     for override in overrides:
         _override(values, override)
     try:
-        return RunConfig.model_validate(values)
+        config = RunConfig.model_validate(values)
     except ValidationError as error:
         raise ValueError("\n".join([f"{path}: {error.error_count()} problem(s)", *_explain(error, values)])) from error
+    if infinite := [f"{key}: must be a finite number" for key in _infinite(config.model_dump())]:
+        raise ValueError("\n".join([f"{path}: {len(infinite)} problem(s)", *infinite]))
+    return config
+
+
+def _infinite(value: Any, path: str = "") -> Iterator[str]:
+    """Dotted keys of numbers that are none, or have no end; "inf" and 1e999 become such."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield path
+    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, member in members:
+        yield from _infinite(member, f"{path}.{key}".removeprefix("."))
 
 
 def _override(values: Any, text: str) -> None:

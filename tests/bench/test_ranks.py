@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bench import ranks
+from bench.scale import read_factor
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,15 @@ def test_ranks_beyond_the_lanes_share_their_blocks(folder):
     lanes = epoch.order.num_lanes
     together, alone = epoch.walk(4 * lanes)[1], epoch.walk(lanes)[1]
     assert together.max() <= alone.max() and together.sum() <= 4 * alone.sum()
+
+
+@pytest.mark.parametrize("num_ranks", [3, 6, 24, 512])
+def test_the_arithmetic_of_reading_holds(folder, num_ranks):
+    """Numbers of ranks that are no powers of two read more: bench/scale.py has the formula."""
+    epoch = ranks.Epoch(ranks.read_manifest(folder)[0], 512)
+    _, num_bytes = epoch.walk(num_ranks)
+    assert num_bytes.sum() / epoch.num_bytes == pytest.approx(read_factor(num_ranks), rel=0.5)
+    assert num_bytes.sum() >= 0.99 * read_factor(num_ranks) * epoch.num_bytes
 
 
 def test_a_row_that_comes_twice_is_noticed(folder, monkeypatch):

@@ -87,6 +87,12 @@ def test_a_member_that_a_list_lacks_is_told(config_file):
         read_run_config(config_file, ["students.0.optimizer.betas=[0.9]"])
 
 
+def test_numbers_have_an_end(config_file):
+    overrides = ["students.0.optimizer.betas=[0.9, 0.99]", "deepspeed.gradient_clipping=1e999"]
+    with pytest.raises(ValueError, match=r"1 problem\(s\)\ndeepspeed\.gradient_clipping: must be a finite number$"):
+        read_run_config(config_file, overrides)
+
+
 def test_an_override_that_nests_too_deep_is_a_word(config_file):
     with pytest.raises(ValueError, match=r"training\.total_steps: .* got \"\[\[\[\["):
         read_run_config(config_file, ["training.total_steps=" + "[" * 100_000])
