@@ -90,7 +90,7 @@ def check_tokenizer(config: RunConfig, manifest: Manifest) -> None:
 def load_corpus(config: CorpusConfig) -> Manifest:
     """The manifest, with a cache for blocks where one is configured; weights and masking fit it."""
     cache = BlockCache(config.cache_folder, int(config.cache_gigabytes * 1e9)) if config.cache_folder else None
-    manifest = load_manifest(config.manifest, cache)
+    manifest = load_manifest(config.manifest, cache, config.on_fault)
     source_weights([source.name for source in manifest.sources], config.weights)
     if config.masking:
         Masker(manifest, config.masking, config.seed)
@@ -107,6 +107,7 @@ def build_stream(manifest: Manifest, config: CorpusConfig) -> RowStream:
         config.rows,
         document_ids=config.attend_within_documents,
         masking=config.masking,
+        on_fault=config.on_fault,
     )
 
 
