@@ -2,6 +2,7 @@
 
 import math
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,17 @@ def test_more_of_the_network_takes_longer_and_never_without_bound():
 def test_saving_costs_as_much_as_it_saves_at_the_optimum():
     every, failures = scale.save_interval_seconds(HARDWARE, 1024, 2.0), HARDWARE.gpu_mtbf_hours * 3600 / 1024
     assert math.isclose(2.0 / every, every / 2 / failures)
+
+
+def test_the_document_holds_what_is_printed():
+    document = (Path(__file__).parents[2] / "docs/scale.md").read_text(encoding="utf-8").splitlines()
+    gpus, steps = (8, 64, 1024), list(scale.describe_steps(HARDWARE, (8, 64, 1024), 4096 * 512))
+    shown = [*scale.describe_students(HARDWARE, gpus), *scale.describe_saving(HARDWARE, gpus, 4096 * 512)]
+    shown += [
+        *scale.describe_start(HARDWARE, gpus),
+        *(line for line in steps if "| 512 |" in line and "6l3" not in line),
+    ]
+    assert [line for line in shown if line not in document] == []
 
 
 def test_all_tables_are_printed(monkeypatch, capsys):
