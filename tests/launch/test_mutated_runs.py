@@ -1,4 +1,7 @@
-"""Mutated run configs, --set words and files of run folders: one error that names the file, or something sound."""
+"""Mutated run configs, --set words and files of run folders: one error that names the file, or something sound.
+
+Nothing seals these files, so another legal value is harmless, where a changed manifest never is.
+"""
 
 import json
 import math
