@@ -58,8 +58,8 @@ class DeepSpeedConfig(BaseModel):
         return self.train_batch_size // at_once
 
 
-def start_distributed(timeout_minutes: float = 30) -> torch.device:
-    """Join the process group that the launcher's environment describes (a bare `python` is a world of one)."""
+def start_distributed(timeout_seconds: float = 1800) -> torch.device:
+    """Join the process group that the environment describes (a bare `python` is a world of one)."""
     import deepspeed
     from deepspeed.accelerator import get_accelerator
     from deepspeed.ops import __compatible_ops__
@@ -75,7 +75,7 @@ def start_distributed(timeout_minutes: float = 30) -> torch.device:
     if accelerator.device_name() != "cpu":
         accelerator.set_device(local_rank)
     deepspeed.init_distributed(
-        accelerator.communication_backend_name(), timeout=timedelta(minutes=timeout_minutes), verbose=False
+        accelerator.communication_backend_name(), timeout=timedelta(seconds=timeout_seconds), verbose=False
     )
     return torch.device(accelerator.device_name(local_rank))
 

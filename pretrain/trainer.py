@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,10 @@ from pretrain.encoder import without_padding
 from pretrain.engine import StudentEngine
 from pretrain.metrics import Metrics
 from pretrain.outcome import on_rank_zero
+from pretrain.peers import Agreement, limit_collectives
+from pretrain.prefetch import prefetch
+from pretrain.slow_steps import SlowSteps
+from pretrain.stopping import SLOW_STEP
 from pretrain.teacher import TeacherFunction
 
 Batch = Mapping[str, Tensor]
@@ -32,6 +37,9 @@ class TrainingConfig(BaseModel):
     save_every_steps: PositiveInt = 5000
     keep_checkpoints: PositiveInt = 3
     max_skipped_in_a_row: PositiveInt = 20  # steps whose loss or gradient was not finite; more stop the run
+    collective_timeout_seconds: PositiveInt = 600  # after which a rank that does not answer counts as lost
+    data_timeout_seconds: PositiveInt = 300  # for one batch, after which its source counts as hanging
+    on_slow_step: Literal["warn", "stop"] = "warn"  # ten times the usual; "stop" saves and leaves, to be run again
     seed: NonNegativeInt = 17
 
 
@@ -41,6 +49,7 @@ class Trainer:
     Args:
         batches_from: row position -> endless micro-batches [B, L] of this rank; the position counts rows of all ranks.
         rows_per_step, row_tokens: size of one global batch.
+        stop_requested: 0, or the number of what asks this rank to stop; the largest of all ranks is heeded.
     """
 
     def __init__(
@@ -53,42 +62,78 @@ class Trainer:
         rows_per_step: int,
         row_tokens: int,
         device: torch.device,
+        stop_requested: Callable[[], int] = lambda: 0,
     ) -> None:
         self.run, self.config, self.teacher, self.engines = run, config, teacher, engines
         self.batches_from, self.rows_per_step, self.row_tokens = batches_from, rows_per_step, row_tokens
-        self.device = device
+        self.device, self.stop_requested = device, stop_requested
+        self.agreement = Agreement(config.collective_timeout_seconds)
+        limit_collectives(config.collective_timeout_seconds)  # after the engines, which make groups
+        self._slow_steps, self._step_seconds, self._data_seconds = SlowSteps(), 0.0, 0.0
         self._skipped_rows = 0  # of this rank, since it last logged
         self.checkpoints = Checkpoints(run, config.keep_checkpoints)
         self.state = self.checkpoints.load(engines)
 
-    def train(self) -> TrainingState:
-        """Train to `total_steps`, from wherever the run stands."""
-        config = self.config
+    def train(self) -> int:
+        """Train to `total_steps`, from wherever the run stands; 0, or the number of what stopped it, saved, before."""
+        config, stop = self.config, self._agree_to_begin()
         metrics = self._open_metrics()
-        with closing(self.batches_from(self.state.rows)) as batches:
+        with closing(prefetch(self.batches_from(self.state.rows), config.data_timeout_seconds)) as batches:
             self._logged = self.state
             self._started = time.perf_counter() - self.state.seconds
             for step in range(self.state.step + 1, config.total_steps + 1):
+                if stop:
+                    break
                 self._train_step(batches, step)
                 self._advance(metrics)
+                stop = self._agree(step)
                 last = step == config.total_steps
-                if last or step % config.log_every_steps == 0:
+                if last or stop or step % config.log_every_steps == 0:
                     self._log(metrics)
-                if last or step % config.save_every_steps == 0:
+                if last or stop or step % config.save_every_steps == 0:
                     self._save()
         if metrics:
             metrics.close()
-        return self.state
+        return stop if self.state.step < config.total_steps else 0
+
+    def _agree_to_begin(self) -> int:
+        """What asked any rank to stop while models were loaded."""
+        self.agreement.exchange([self.stop_requested()])
+        return self.agreement.settle()[0]
+
+    def _agree(self, step: int) -> int:
+        """What is to stop every rank now; what happened to the step before this one is told."""
+        world_size, rank = dist.get_world_size(), dist.get_rank()
+        # The rank rides along in the low digits of what it waited.
+        waited = int(1000 * self._data_seconds) * world_size + rank
+        stop, step_ms, waited = self.agreement.exchange([self.stop_requested(), int(1000 * self._step_seconds), waited])
+        slow = self._slow_steps.heed(step_ms / 1000)
+        if slow and rank == 0:
+            waits = f"rank {waited % world_size} waited {waited // world_size / 1000:.1f} s of it for data"
+            warnings.warn(f"step {step - 1} {slow}; {waits}", stacklevel=2)
+        return stop or (SLOW_STEP if slow and self.config.on_slow_step == "stop" else 0)
 
     def _train_step(self, batches: Iterator[Batch], step: int) -> None:
+        started, self._data_seconds = time.perf_counter(), 0.0
         for index in range(self.engines[0].accumulation_steps):
-            batch = next(batches)
+            batch = self._next(batches)
             # Rows that the corpus could not give come empty: CLS SEP and padding.
             self._skipped_rows += int((batch["attention_mask"].sum(1) <= 2).sum())
             batch = self._to_device(batch)
             features = self.teacher(batch)
             for engine in self.engines:
                 engine.train_micro_batch(batch, features, self._dropout_seed(engine.name, step, index))
+        self._step_seconds = time.perf_counter() - started
+
+    def _next(self, batches: Iterator[Batch]) -> Batch:
+        started = time.perf_counter()
+        try:
+            return next(batches)
+        except TimeoutError as error:
+            message = f"row position {self.state.rows}: no batch came within {self.config.data_timeout_seconds} s "
+            raise ValueError(f"{message}(training.data_timeout_seconds); its source hangs") from error
+        finally:
+            self._data_seconds += time.perf_counter() - started
 
     def _to_device(self, batch: Batch) -> Batch:
         batch = without_padding(batch)

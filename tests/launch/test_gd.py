@@ -7,9 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from launch import gd
+from launch.distillation import check_input
 from launch.run_config import read_run_config
+from launch.run_folder import check_teacher
 from pretrain.metrics import read_metrics
+from pretrain.teacher import fingerprint
 from tests.launch.conftest import launch
 from tests.pretrain.tiny import teacher_model
 
@@ -35,7 +37,8 @@ def test_one_rank_of_twice_the_rows_gives_the_same_student(finished_run, config_
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-2, atol=2e-4)  # bfloat16 autocast
     again = launch("--config", str(config_file), "--run", str(tmp_path / "run"))
-    assert again.returncode == 0 and "6 steps, 768 tokens" in again.stdout  # already there: nothing to do
+    assert again.returncode == 0 and "6 steps, 768 tokens" in again.stdout
+    assert "done already, 20" in again.stdout and str(tmp_path / "run/done.json") in again.stdout
 
 
 def test_pairs_projected_layers_and_every_layer_objective_run(config_file, tmp_path):
@@ -68,11 +71,11 @@ def test_a_refusal_through_the_launcher_is_one_message_and_a_bad_exit_code(confi
     assert not list(tmp_path.iterdir())
 
 
-def check(config_file, run, *overrides):
-    return gd.check_input(read_run_config(config_file, overrides), run)
+def check(config_file, run, *overrides, world_size=1):
+    return check_input(read_run_config(config_file, overrides), run, world_size)
 
 
-def test_input_that_cannot_work_is_refused_before_anything_starts(config_file, tmp_path, monkeypatch):
+def test_input_that_cannot_work_is_refused_before_anything_starts(config_file, tmp_path):
     with pytest.raises(ValueError, match=r"teacher.path: no teacher could be loaded from .*'no/teacher'"):
         check(config_file, tmp_path, "teacher.path=no/teacher")
     with pytest.raises(ValueError, match=r"there is no manifest; build the corpus with launch/build_corpus.py"):
@@ -81,9 +84,8 @@ def test_input_that_cannot_work_is_refused_before_anything_starts(config_file, t
         check(config_file, tmp_path, "corpus.weights.laws=0.2")
     with pytest.raises(ValueError, match=r"num_relation_heads: must divide .* legal values: 12, 6, 4, 3, 2, 1"):
         check(config_file, tmp_path, "students.0.objective.0.num_relation_heads=5")
-    monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ValueError, match=r"train_batch_size: must be a multiple of .* x 3 ranks, got 8"):
-        check(config_file, tmp_path)
+        check(config_file, tmp_path, world_size=3)
 
 
 def test_a_corpus_of_another_tokenizer_is_refused_with_both_names(config_file, tmp_path, teacher_folder):
@@ -135,4 +137,4 @@ def test_a_run_folder_of_another_config_or_corpus_or_teacher_is_refused(finished
     with pytest.raises(ValueError, match=r"different: corpus.manifest \(the corpus itself has changed\)"):
         check(config_file, run)
     with pytest.raises(ValueError, match=r"teacher.path: not the weights that .* began with \(then from "):
-        gd.check_teacher(run, gd.fingerprint(teacher_model()))
+        check_teacher(run, fingerprint(teacher_model()))

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
-from launch import gd
+from launch.distillation import check_input, check_tokenizer, load_corpus
 from launch.publish import publish
 from launch.run_config import read_run_config
 from pretrain.metrics import read_metrics
@@ -45,7 +45,7 @@ def write(config_values, tmp_path):
 
 def refusal(path, run):
     with pytest.raises(ValueError, match=r"masking|head") as caught:
-        gd.check_input(read_run_config(path), run)
+        check_input(read_run_config(path), run, 1)
     return str(caught.value)
 
 
@@ -58,7 +58,7 @@ def test_masking_and_what_reads_it_belong_together(write, tmp_path):
     )
     said = refusal(write(MASKING, [{"type": "distilbert", "mlm_weight": 0}]), tmp_path)
     assert said.startswith("corpus.masking: students.0 has no objective that predicts masked tokens")
-    gd.check_input(read_run_config(write(MASKING, [MLM, RELATIONS])), tmp_path / "run")
+    check_input(read_run_config(write(MASKING, [MLM, RELATIONS])), tmp_path / "run", 1)
 
 
 def test_what_the_corpus_cannot_mask_is_refused_before_anything_starts(write, tmp_path):
@@ -111,6 +111,7 @@ def test_a_run_without_a_teacher_makes_one_that_others_learn_from(alone, write, 
             break
         shutil.copytree(run, parts)  # as if killed after step 3
         shutil.rmtree(parts / "checkpoints" / "step_6")
+        (parts / "done.json").unlink()
     weights = [load_file(folder / "checkpoints/step_6/mine/model/model.safetensors") for folder in (run, parts)]
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
     assert json.loads((run / "run.json").read_text())["teacher"] is None
@@ -120,14 +121,14 @@ def test_a_run_without_a_teacher_makes_one_that_others_learn_from(alone, write, 
     assert "trained without a teacher on unlabelled text" in card
     assert "tags: [mlm]" in card and "| teacher | none |" in card and "AutoModelForMaskedLM" in card
     teacher = {"path": str(tmp_path / "mine"), "dtype": "float32"}
-    gd.check_input(read_run_config(write(MASKING, [{"type": "distilbert"}], teacher=teacher)), tmp_path / "next")
+    check_input(read_run_config(write(MASKING, [{"type": "distilbert"}], teacher=teacher)), tmp_path / "next", 1)
     assert load_teacher_head(teacher["path"]).model.config.num_hidden_layers == 2
 
 
 def test_what_a_run_without_a_teacher_cannot_do_is_refused(alone, tmp_path):
     def said(*overrides):
         with pytest.raises(ValueError, match=r"architecture|positions") as caught:
-            gd.check_input(read_run_config(alone, overrides), tmp_path / "run")
+            check_input(read_run_config(alone, overrides), tmp_path / "run", 1)
         return str(caught.value)
 
     assert said("corpus.row_tokens=64") == "corpus.row_tokens: mine has 40 positions, got 64"
@@ -139,8 +140,8 @@ def test_what_a_run_without_a_teacher_cannot_do_is_refused(alone, tmp_path):
 
 def test_a_corpus_whose_tokenizer_was_changed_since_is_refused(alone, wordpiece, teacher_folder, tmp_path):
     config = read_run_config(alone)
-    manifest = gd.load_corpus(config.corpus)
-    gd.check_tokenizer(config, manifest)
+    manifest = load_corpus(config.corpus)
+    check_tokenizer(config, manifest)
     other = manifest.tokenizer.model_copy(update={"fingerprint": "0" * 64})
     with pytest.raises(ValueError, match=r"was built .*, what is there now is another .*; build the corpus again"):
-        gd.check_tokenizer(config, manifest.model_copy(update={"tokenizer": other}))
+        check_tokenizer(config, manifest.model_copy(update={"tokenizer": other}))

@@ -1,6 +1,6 @@
 """Tiny models and runs for the tests of pretrain."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,7 @@ def train(
     zero_stage: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    stop_requested: Callable[[], int] = lambda: 0,
     **training_changes: Any,
 ) -> dict[str, dict[str, Tensor]]:
     """A real run of `steps` steps of 8 rows; the final weights of every student, projections included."""
@@ -131,6 +132,7 @@ def train(
         rows_per_step=8,
         row_tokens=ROW_TOKENS,
         device=device,
+        stop_requested=stop_requested,
     ).train()
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items()), "the teacher moved"
     return {student.name: {name: tensor.clone() for name, tensor in student.state_dict().items()} for student in built}

@@ -1,0 +1,172 @@
+"""The main job: teacher, students and engines on every rank, fed from the corpus, trained."""
+
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from corpus.block_cache import BlockCache
+from corpus.manifest import Manifest, load_manifest
+from corpus.masking import Masker
+from corpus.mixture import source_weights
+from corpus.stream import RowStream
+from corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
+from launch.run_config import CorpusConfig, RunConfig
+from launch.run_folder import (
+    check_run_folder,
+    check_teacher,
+    save_start,
+    summary,
+    tokenizer_name,
+    write_done,
+    write_run_folder,
+)
+from pretrain.encoder import EncoderShape, HuggingFaceModel
+from pretrain.engine import StudentEngine, start_distributed
+from pretrain.outcome import on_rank_zero
+from pretrain.peers import peers_heeded
+from pretrain.stopping import StopRequest, explain_stop, ignore_stop_requests
+from pretrain.student import Student, build_student
+from pretrain.teacher import (
+    Teacher,
+    TeacherFunction,
+    fingerprint,
+    load_teacher_head,
+    load_teacher_model,
+    no_teacher,
+    read_teacher_shape,
+)
+from pretrain.trainer import Trainer
+from pretrain.vocabulary_head import VocabularyHead
+
+SAMPLE_ROWS = 32  # to fit the norms of projected layers on
+
+
+def check_input(config: RunConfig, run: Path, world_size: int) -> Manifest:
+    """Refuse, before any process group, whatever can be refused now; gives the corpus."""
+    config.deepspeed.accumulation_steps(world_size)
+    manifest = load_corpus(config.corpus)
+    config.check(read_teacher_shape(config.teacher.path) if config.teacher else None)
+    check_tokenizer(config, manifest)
+    check_run_folder(config, manifest, run)
+    return manifest
+
+
+def check_tokenizer(config: RunConfig, manifest: Manifest) -> None:
+    """ValueError where it is not the one that the corpus was built with."""
+    name = tokenizer_name(config, manifest)
+    found = tokenizer_fingerprint(load_tokenizer(name))
+    if manifest.tokenizer.fingerprint != found:
+        other = f"the teacher {name} has another" if config.teacher else "what is there now is another"
+        raise ValueError(
+            f"corpus.manifest: {config.corpus.manifest} was built with the tokenizer {manifest.tokenizer.name} "
+            f"({manifest.tokenizer.fingerprint[:12]}), {other} ({found[:12]}); "
+            + ("build the corpus with the teacher's tokenizer" if config.teacher else "build the corpus again")
+        )
+
+
+def load_corpus(config: CorpusConfig) -> Manifest:
+    """The manifest, with a cache for blocks where one is configured; weights and masking fit it."""
+    cache = BlockCache(config.cache_folder, int(config.cache_gigabytes * 1e9)) if config.cache_folder else None
+    manifest = load_manifest(config.manifest, cache, config.on_fault)
+    source_weights([source.name for source in manifest.sources], config.weights)
+    if config.masking:
+        Masker(manifest, config.masking, config.seed)
+    return manifest
+
+
+def build_stream(manifest: Manifest, config: CorpusConfig) -> RowStream:
+    """The rows that the configuration asks for."""
+    return RowStream(
+        manifest,
+        config.row_tokens,
+        config.seed,
+        config.weights,
+        config.rows,
+        document_ids=config.attend_within_documents,
+        masking=config.masking,
+        on_fault=config.on_fault,
+    )
+
+
+def distil(config: RunConfig, manifest: Manifest, run: Path, stop: StopRequest) -> int:
+    """Build teacher, students and engines on every rank, and train; gives the number of what stopped it early, or 0.
+
+    Raises ValueError where the run cannot go on, PeerLost where another rank is gone.
+    """
+    with peers_heeded(config.training.collective_timeout_seconds):
+        trainer = build_trainer(config, manifest, run, stop)
+        number = trainer.train()
+        if number and dist.get_rank() == 0:
+            said = f"[rank 0] stopped at step {trainer.state.step}: {explain_stop(number)}; run again to go on"
+            print(said, file=sys.stderr, flush=True)
+        elif not number:
+            done = on_rank_zero(lambda: write_done(run, trainer.state))
+            if dist.get_rank() == 0:
+                print(summary(run, config, done), flush=True)
+        # The first rank to leave makes launchers end the others: from here on they are as good as gone.
+        ignore_stop_requests()
+        trainer.agreement.gather()
+    return number
+
+
+def build_trainer(config: RunConfig, manifest: Manifest, run: Path, stop: StopRequest) -> Trainer:
+    """Everything on this rank, the run folder begun by rank 0."""
+    device = start_distributed(config.training.collective_timeout_seconds)
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    stream = build_stream(manifest, config.corpus)
+    teacher, teacher_fingerprint, students = build_models(config, manifest, stream, run, device)
+    unreached = {student.name: student.to(device).freeze_unreached(teacher) for student in students}
+
+    def begin_run() -> None:
+        write_run_folder(config, manifest, teacher_fingerprint, unreached, run)
+        for student in students:
+            save_start(student, run)
+
+    on_rank_zero(begin_run)
+    engines = [
+        StudentEngine(student, settings, config.deepspeed, config.training.total_steps, world_size)
+        for student, settings in zip(students, config.students, strict=True)
+    ]
+    rows = config.deepspeed.train_micro_batch_size_per_gpu
+    return Trainer(
+        run,
+        config.training,
+        teacher,
+        engines,
+        lambda position: stream.batches(position, rows, rank, world_size),
+        config.deepspeed.train_batch_size,
+        config.corpus.row_tokens,
+        device,
+        lambda: stop.number,
+    )
+
+
+def build_models(
+    config: RunConfig, manifest: Manifest, stream: RowStream, run: Path, device: torch.device
+) -> tuple[TeacherFunction, str | None, list[Student]]:
+    """The teacher, the fingerprint of its weights and the students, for whom the corpus's tokenizer may stand in."""
+    if config.teacher is None:
+        seed, vocabulary = config.training.seed, (manifest.tokenizer.vocab_size, manifest.tokenizer.pad_token_id)
+        bases = [(one, one.architecture.build(*vocabulary)) for one in config.students if one.architecture]  # all have
+        return no_teacher, None, [build_student(one, None, seed, base=base) for one, base in bases]
+    head = load_teacher_head(config.teacher.path) if config.needs_teacher_head else None
+    model = head.model.base_model if head else load_teacher_model(config.teacher.path)
+    teacher_fingerprint = fingerprint(head.model if head else model)
+    check_teacher(run, teacher_fingerprint)
+    students = build_students(config, model, head, stream)
+    reads = [student.teacher_reads for student in students]
+    return Teacher(model, reads, config.teacher.dtype, device, head), teacher_fingerprint, students
+
+
+def build_students(
+    config: RunConfig, teacher: HuggingFaceModel, head: VocabularyHead | None, stream: RowStream
+) -> list[Student]:
+    """Every student at its start; where layers are projected, the same rows are the sample on every rank."""
+    shape, sample = EncoderShape.of(teacher.config), None
+    if any(student.init.projects(shape, student.shape(shape)) for student in config.students):
+        with closing(stream.batches(0, SAMPLE_ROWS)) as batches:
+            sample = next(batches)
+    return [build_student(student, teacher, config.training.seed, sample, head) for student in config.students]

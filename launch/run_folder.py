@@ -1,0 +1,120 @@
+"""The folder of a run: what is refused there, what later readers need, and what says that it is done."""
+
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from transformers import AutoTokenizer
+
+from corpus.manifest import Manifest
+from corpus.tokenizer import load_tokenizer
+from launch.run_config import RunConfig, changed_keys
+from pretrain.checkpoint import TrainingState
+from pretrain.durable import write_durably, writing
+from pretrain.metrics import read_metrics
+from pretrain.student import Student
+
+
+def tokenizer_name(config: RunConfig, manifest: Manifest) -> str:
+    """Where the run's tokenizer lies: with the teacher, or where the corpus was built from."""
+    return config.teacher.path if config.teacher else manifest.tokenizer.name
+
+
+def check_run_folder(config: RunConfig, manifest: Manifest, run: Path) -> None:
+    """Refuse a run folder that another config or another corpus made."""
+    if not (run / "config.json").is_file():
+        return
+    changed = changed_keys(json.loads((run / "config.json").read_text()), config.model_dump(mode="json"))
+    if json.loads((run / "run.json").read_text())["corpus"]["fingerprint"] != manifest.fingerprint:
+        changed.append("corpus.manifest (the corpus itself has changed)")
+    if changed:
+        raise ValueError(
+            f"{run}: belongs to another config; different: {', '.join(changed)}. "
+            "Give another --run folder, or the config that began this one"
+        )
+
+
+def check_teacher(run: Path, teacher_fingerprint: str) -> None:
+    """Refuse to go on with other weights than the run began with."""
+    if (run / "run.json").is_file():
+        before = json.loads((run / "run.json").read_text())["teacher"]
+        if before["fingerprint"] != teacher_fingerprint:
+            raise ValueError(f"teacher.path: not the weights that {run} began with (then from {before['path']})")
+
+
+def write_run_folder(
+    config: RunConfig, manifest: Manifest, teacher_fingerprint: str | None, unreached: dict[str, list[str]], run: Path
+) -> None:
+    """config.json, run.json and tokenizer/: what publishing and every later reader needs to know about the run."""
+    sources = [{"name": source.name, "licence": source.licence} for source in manifest.sources]
+    totals = manifest.totals.model_dump(include={"tokens", "documents"})
+    facts = {
+        "corpus": {"fingerprint": manifest.fingerprint, **totals, "sources": sources},
+        "teacher": {"path": config.teacher.path, "fingerprint": teacher_fingerprint} if config.teacher else None,
+        "unreached_parameters": unreached,
+    }
+    run.mkdir(parents=True, exist_ok=True)
+    load_tokenizer(tokenizer_name(config, manifest)).save_pretrained(run / "tokenizer")
+    write_durably(run / "run.json", json.dumps(facts, ensure_ascii=False, indent=2))
+    write_durably(run / "config.json", config.model_dump_json(indent=2))
+
+
+def save_start(student: Student, run: Path) -> None:
+    """start/<student>/: the student as it was before its first step, its untrained twin for any comparison."""
+    folder = run / "start" / student.name
+    if folder.exists():
+        return
+    partial = folder.with_name(f".{student.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    with writing(folder):
+        student.published.save_pretrained(partial)
+        AutoTokenizer.from_pretrained(run / "tokenizer").save_pretrained(partial)
+        partial.rename(folder)
+
+
+class Done(BaseModel):
+    """done.json: written last, the only sign that a run is complete."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    step: PositiveInt
+    tokens: PositiveInt
+    seconds: float
+    finished: datetime
+    reason: str
+
+
+def write_done(run: Path, state: TrainingState) -> Done:
+    """Say that the last checkpoint is the final one."""
+    done = Done(
+        step=state.step,
+        tokens=state.tokens,
+        seconds=state.seconds,
+        finished=datetime.now(UTC).replace(microsecond=0),
+        reason="trained to training.total_steps",
+    )
+    write_durably(run / "done.json", done.model_dump_json(indent=2))
+    return done
+
+
+def read_done(run: Path) -> Done | None:
+    """What a complete run says of itself; ValueError where it cannot be read."""
+    path = run / "done.json"
+    if not path.is_file():
+        return None
+    try:
+        return Done.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ValueError(f"{path}: not what a complete run writes; remove it to go on with the run") from error
+
+
+def summary(run: Path, config: RunConfig, done: Done) -> str:
+    """The table at the end: each student's first and last logged loss, then what it took and where it is."""
+    lines, names = read_metrics(run), [student.name for student in config.students]
+    first, last = lines[0], lines[-1]
+    rows = [f"{'student':<12}{'loss at step ' + str(first['step']):>20}{'loss at step ' + str(last['step']):>20}"]
+    rows += [f"{name:<12}{first[name + '/loss']:>20.4f}{last[name + '/loss']:>20.4f}" for name in names]
+    rate = done.tokens / max(done.seconds, 1e-9)
+    took = f"{done.step:,} steps, {done.tokens:,} tokens, {done.seconds:,.0f} s, {rate:,.0f} tokens/s"
+    return "\n".join([*rows, took, f"newest checkpoint: {run / 'checkpoints' / f'step_{done.step}'}"])

@@ -1,0 +1,77 @@
+"""What ranks tell each other about a step beside its gradients, and what becomes of a rank that tells nothing more."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import distributed_c10d
+
+# The agreement is to notice a missing rank first: a group of the device ends the process without a word of ours.
+_DEVICE_GRACE_SECONDS = 60
+
+
+class PeerLost(Exception):
+    """Another rank died, or does not answer any more; this one cannot go on."""
+
+
+class Agreement:
+    """The largest of what all ranks say of a step, known to all of them one step later.
+
+    On the CPU and in a group of its own: neither the device nor a link is ever waited for, and as every rank reads the
+    same numbers at the same step, all of them do the same.
+    """
+
+    def __init__(self, timeout_seconds: int) -> None:
+        timeout = timedelta(seconds=timeout_seconds)
+        self._group = dist.new_group(backend="gloo", timeout=timeout) if dist.get_world_size() > 1 else None
+        self._pending: tuple[Tensor, dist.Work | None] | None = None
+
+    def exchange(self, values: Sequence[int]) -> list[int]:
+        """Says `values`; gives the largest of those said one call before, zeros where nothing was said yet."""
+        agreed = self.settle() or [0] * len(values)
+        said = torch.tensor(values, dtype=torch.int64)
+        work = dist.all_reduce(said, dist.ReduceOp.MAX, self._group, async_op=True) if self._group else None
+        self._pending = said, work
+        return agreed
+
+    def settle(self) -> list[int]:
+        """Waits for what was said last; nothing where nothing was."""
+        if self._pending is None:
+            return []
+        (said, work), self._pending = self._pending, None
+        if work:
+            work.wait()
+        return said.tolist()
+
+    def gather(self) -> None:
+        """Waits for every rank to come here."""
+        self.settle()
+        if self._group:
+            dist.barrier(self._group)
+
+
+def limit_collectives(timeout_seconds: int) -> None:
+    """Gives every group there is, those that DeepSpeed made with its own 30 minutes too, this time to answer."""
+    for group in list(distributed_c10d._world.pg_map):
+        grace = 0 if dist.get_backend(group) == "gloo" else _DEVICE_GRACE_SECONDS
+        distributed_c10d._set_pg_timeout(timedelta(seconds=timeout_seconds + grace), group)
+
+
+@contextmanager
+def peers_heeded(timeout_seconds: int) -> Iterator[None]:
+    """PeerLost, with a message for the user, in place of what the libraries raise in a collective."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if not isinstance(error, dist.DistError) and "gloo" not in text:
+            raise
+        if "timed out" in text.lower() or "timeout" in text.lower():
+            raise PeerLost(
+                f"other ranks did not answer within {timeout_seconds} s (training.collective_timeout_seconds): "
+                "a host is lost, cut off or hangs"
+            ) from error
+        raise PeerLost("the connection to another rank broke: its process or host is gone") from error

@@ -1,0 +1,131 @@
+"""The main job as something to disturb: started by a real launcher, watched through its run folder."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from pretrain.metrics import read_metrics
+
+ROOT = Path(__file__).parents[2]
+POLL_SECONDS = 0.002
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def deepspeed_command(num_ranks: int = 2) -> list[str]:
+    """`deepspeed launch/gd.py` on this host."""
+    port = str(free_port())
+    return [sys.executable, "-m", "deepspeed.launcher.runner", "--num_gpus", str(num_ranks),
+            "--master_port", port, "-q", "launch/gd.py"]  # fmt: skip
+
+
+class Job:
+    """One launch in a session of its own; what it says goes to a file. Leaves no process behind."""
+
+    def __init__(
+        self, launcher: Sequence[str], config: Path, run: Path, *more: str, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.started = time.time()
+        self.run, self.log = run, run.with_name(f"{run.name}.{time.monotonic_ns()}.log")
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [*launcher, "--config", str(config), "--run", str(run), *more],
+                cwd=ROOT,
+                env=os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"} | (environment or {}),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> "Job":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pid in [*self.pids(), self.process.pid]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def pids(self) -> list[int]:
+        """Every process of this launch: those that name the run folder."""
+        return [pid for pid, command in _commands() if str(self.run).encode() in command.split(b"\0")]
+
+    def ranks(self) -> list[int]:
+        """The ranks' processes, by rank."""
+        found = {}
+        for pid, command in _commands():
+            words = command.split(b"\0")
+            if str(self.run).encode() in words and b"launch/gd.py" in words[1:3]:
+                with suppress(OSError):
+                    found[_rank(pid)] = pid
+        return [found[rank] for rank in sorted(found)]
+
+    def until(self, condition: Callable[[], object], seconds: float = 120) -> None:
+        """Waits for it; fails with what the job said if it ends before or takes longer."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None or condition(), self.said
+            assert time.monotonic() < end, self.said
+            time.sleep(POLL_SECONDS)
+
+    def logs(self) -> bool:
+        """Whether metrics.jsonl is this launch's already: what a checkpoint does not cover is dropped from it."""
+        path = self.run / "metrics.jsonl"
+        return path.is_file() and path.stat().st_mtime > self.started
+
+    def until_step(self, step: int) -> None:
+        self.until(lambda: self.logs() and logged_step(self.run) >= step)
+
+    def until_gone(self, seconds: float = 60) -> float:
+        """Waits until no process of the launch is left; seconds it took."""
+        start = time.monotonic()
+        while self.pids():
+            assert time.monotonic() < start + seconds, f"still there: {self.pids()}\n{self.said}"
+            self.process.poll()  # no zombie counts
+            time.sleep(0.05)
+        return time.monotonic() - start
+
+    def wait(self, seconds: float = 240) -> int:
+        code = self.process.wait(seconds)
+        self.until_gone()
+        return code
+
+
+def logged_step(run: Path) -> int:
+    """The last step in metrics.jsonl, 0 before there is one."""
+    try:
+        return int(read_metrics(run)[-1]["step"])
+    except ValueError:
+        return 0
+
+
+def newest_step(run: Path) -> int:
+    """The step of the newest checkpoint, 0 before there is one."""
+    return max((int(path.name.removeprefix("step_")) for path in run.glob("checkpoints/step_*")), default=0)
+
+
+def _commands() -> list[tuple[int, bytes]]:
+    commands = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            commands.append((int(folder.name), (folder / "cmdline").read_bytes()))
+    return commands
+
+
+def _rank(pid: int) -> int:
+    environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return next(int(entry[5:]) for entry in environment if entry.startswith(b"RANK="))

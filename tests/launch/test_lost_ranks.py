@@ -1,0 +1,52 @@
+"""A rank that dies or hangs: the others say so in one line and leave, with no launcher to help them."""
+
+import json
+import os
+import signal
+import sys
+
+import pytest
+
+from tests.launch.jobs import Job, free_port
+
+
+@pytest.fixture
+def two_ranks(config_values, tmp_path):
+    """Both ranks as processes started by hand, which give a lost one three seconds."""
+    training = {"total_steps": 100_000, "log_every_steps": 1, "collective_timeout_seconds": 3}
+    config = tmp_path / "long.json"
+    config.write_text(json.dumps(config_values | {"training": training}))
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    command = [sys.executable, "launch/gd.py"]
+    jobs = [
+        Job(command, config, tmp_path / "run", environment=world | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"
+    ]
+    with jobs[0], jobs[1]:
+        jobs[0].until_step(3)
+        yield jobs
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (signal.SIGKILL, "the connection to another rank broke: its process or host is gone"),
+        (
+            signal.SIGSTOP,
+            "other ranks did not answer within 3 s (training.collective_timeout_seconds): a",
+        ),
+    ],
+)
+def test_the_other_rank_leaves_in_seconds_and_says_why(two_ranks, number, reason):
+    first, second = two_ranks
+    os.kill(second.process.pid, number)
+    assert first.process.wait(20) == 76
+    assert f"[rank 0] stopped: {reason}" in first.said and first.said.count("stopped") == 1
+    assert "Traceback" not in first.said
+
+
+def test_a_rank_that_never_comes_is_waited_for_no_longer(config_file, tmp_path):
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "RANK": "0"}
+    command, patience = [sys.executable, "launch/gd.py"], ("--set", "training.collective_timeout_seconds=2")
+    with Job(command, config_file, tmp_path / "run", *patience, environment=world | {"LOCAL_RANK": "0"}) as job:
+        assert job.process.wait(60) == 76
+        assert "[rank 0] stopped: other ranks did not answer within 2 s" in job.said and "Traceback" not in job.said

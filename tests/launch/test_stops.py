@@ -1,0 +1,75 @@
+"""Whatever stops the main job, through the real launcher: one step, a checkpoint, exit code 75, nobody left behind."""
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.launch.jobs import Job, deepspeed_command, newest_step
+
+
+@pytest.fixture(scope="module")
+def long_config(tmp_path_factory, config_values):
+    """As the tiny config, but it would take minutes."""
+    training = {"total_steps": 100_000, "log_every_steps": 1, "save_every_steps": 50_000}
+    path = tmp_path_factory.mktemp("config") / "long.json"
+    path.write_text(json.dumps(config_values | {"training": training}))
+    return path
+
+
+def test_signals_and_lost_launchers_end_every_rank_with_a_checkpoint(long_config, tmp_path):
+    """One run, stopped again and again, each time in another way, and going on from there."""
+    run, before = tmp_path / "run", 0
+
+    def stopped(code: int | None, reason: str, disturb) -> None:
+        nonlocal before
+        with Job(deepspeed_command(), long_config, run) as job:
+            job.until_step(before + 5)
+            disturb(job)
+            assert job.wait() == code or code is None, job.said
+            step = newest_step(run)
+            assert re.search(f"stopped at step {step}: ({reason}); run again to go on", job.said), job.said
+            assert step >= before + 5 and job.said.count("stopped") == 1
+            assert 'gd.py", line' not in job.said  # no traceback of ours; the launcher shows one of its own at Ctrl-C
+            before = step
+
+    stopped(75, "SIGUSR1", lambda job: os.kill(job.ranks()[1], signal.SIGUSR1))
+    stopped(75, "SIGTERM", lambda job: os.kill(job.ranks()[0], signal.SIGTERM))
+    stopped(None, "SIGINT|SIGTERM", lambda job: os.killpg(job.process.pid, signal.SIGINT))  # Ctrl-C
+    stopped(-signal.SIGTERM, "the launcher is gone", lambda job: job.process.terminate())
+    stopped(-signal.SIGKILL, "the launcher is gone", lambda job: job.process.kill())
+    assert not (run / "done.json").exists()
+
+
+def test_signals_before_training_end_it_before_training_or_at_once(long_config, tmp_path):
+    """A world of one, started by hand."""
+    with Job([sys.executable, "launch/gd.py"], long_config, tmp_path / "run") as job:
+        job.until(lambda: listens(job.process.pid))
+        job.process.send_signal(signal.SIGUSR1)
+        assert job.wait() == 75, job.said
+        assert job.said.endswith("[rank 0] stopped at step 0: SIGUSR1; run again to go on\n")
+        assert not list((tmp_path / "run").glob("checkpoints/step_*"))
+    with Job([sys.executable, "launch/gd.py"], long_config, tmp_path / "run") as job:
+        job.until(lambda: listens(job.process.pid))
+        job.process.send_signal(signal.SIGTERM)
+        time.sleep(2.5)
+        job.process.send_signal(signal.SIGTERM)
+        assert job.wait() in (75, 128 + signal.SIGTERM), job.said
+
+
+def listens(pid: int) -> bool:
+    """Whether a process has a handler for SIGUSR1."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (signal.SIGUSR1 - 1) & 1)
+
+
+def test_a_launcher_environment_that_makes_no_sense_is_refused(long_config, tmp_path):
+    with Job([sys.executable, "launch/gd.py"], long_config, tmp_path / "run", environment={"RANK": "0"}) as job:
+        assert job.wait() == 2
+        assert job.said == "refused: the launcher's environment is incomplete: LOCAL_RANK is not set\n"

@@ -1,0 +1,57 @@
+"""All ranks learn the same, one step late; every group there is answers in time or the run ends."""
+
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.distributed import distributed_c10d
+
+from pretrain.peers import Agreement, PeerLost, limit_collectives, peers_heeded
+from tests.pretrain.tiny import train
+
+
+def test_a_world_of_one_agrees_with_itself_one_step_late(tmp_path):
+    if not dist.is_initialized():
+        dist.init_process_group("gloo", f"file://{tmp_path}/store", rank=0, world_size=1)
+    agreement = Agreement(5)
+    assert [agreement.exchange([3, 1]), agreement.exchange([0, 7])] == [[0, 0], [3, 1]]
+    assert agreement.settle() == [0, 7]
+    assert agreement.settle() == []
+    agreement.gather()
+
+
+def limited(rank: int, folder: Path) -> None:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(minutes=2))
+    agreement = Agreement(60)
+    heard = [agreement.exchange([10 * rank, step - rank]) for step in range(3)]
+    assert [*heard, agreement.settle()] == [[0, 0], [10, 0], [10, 1], [10, 2]]
+    train(folder / "run", 1, micro_rows=4, rank=rank, world_size=2, collective_timeout_seconds=7)
+    backends = [group._get_backend(torch.device("cpu")) for group in distributed_c10d._world.pg_map]
+    timeouts = [backend.options._timeout for backend in backends]
+    assert len(timeouts) > 2 and set(timeouts) == {timedelta(seconds=7)}
+    if rank == 0:
+        limit_collectives(1)
+        message = r"did not answer within 1 s \(training.collective_timeout_seconds\)"
+        with pytest.raises(PeerLost, match=message), peers_heeded(1):
+            dist.barrier()
+        (folder / "heard").touch()
+    else:
+        while not (folder / "heard").exists():
+            time.sleep(0.05)
+
+
+def test_two_ranks_agree_and_no_group_keeps_a_time_of_its_own(tmp_path):
+    mp.spawn(limited, (tmp_path,), nprocs=2)
+    assert (tmp_path / "heard").exists()
+
+
+def test_other_errors_are_left_as_they_are():
+    with pytest.raises(RuntimeError, match="a bug"), peers_heeded(1):
+        raise RuntimeError("a bug")
