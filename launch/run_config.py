@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
@@ -109,15 +110,27 @@ def read_strictly(model: type[Config], path: Path, overrides: Sequence[str] = ()
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON: {error}") from error
     for override in overrides:
         _override(values, override)
     try:
-        return model.model_validate(values)
+        config = model.model_validate(values)
     except ValidationError as error:
         lines = [f"{path}: {error.error_count()} problem(s)", *_explain(error, values, model)]
         raise ValueError("\n".join(lines)) from error
+    if infinite := [f"{key}: must be a finite number" for key in _infinite(config.model_dump())]:
+        raise ValueError("\n".join([f"{path}: {len(infinite)} problem(s)", *infinite]))
+    return config
+
+
+def _infinite(value: Any, path: str = "") -> Iterator[str]:
+    """Dotted keys of numbers that are none, or have no end; "inf" and 1e999 become such."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield path
+    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, member in members:
+        yield from _infinite(member, f"{path}.{key}".removeprefix("."))
 
 
 def _override(values: Any, text: str) -> None:
@@ -129,7 +142,7 @@ def _override(values: Any, text: str) -> None:
         values = _member(values, key, text)
     try:
         value = json.loads(literal)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = literal  # a plain word needs no quotes
     if isinstance(values, list):
         _member(values, last, text)
@@ -142,7 +155,7 @@ def _override(values: Any, text: str) -> None:
 
 def _member(values: Any, key: str, text: str) -> Any:
     if isinstance(values, list):
-        if not key.isdigit() or int(key) >= len(values):
+        if key not in map(str, range(len(values))):
             raise ValueError(f"--set {text}: {key} is not an index of a list of {len(values)}")
         return values[int(key)]
     if isinstance(values, dict):
@@ -167,7 +180,8 @@ def _explain(error: ValidationError, values: Any, model: type[BaseModel]) -> Ite
 def _path_in(values: Any, location: tuple[Any, ...], missing: bool) -> Iterator[int | str]:
     """The keys of a location that stand in the file; pydantic puts the tags of unions between them."""
     for index, part in enumerate(location):
-        if (isinstance(values, dict) and part in values) or (isinstance(values, list) and isinstance(part, int)):
+        members = values if isinstance(values, dict) else range(len(values)) if isinstance(values, list) else ()
+        if part in members:
             values = values[part]
             yield part
         elif missing and index == len(location) - 1:
