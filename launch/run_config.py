@@ -18,8 +18,8 @@ from pretrain.trainer import TrainingConfig
 
 # May differ between a run and its resumption; everything else makes another run.
 MAY_CHANGE = ("about", "corpus.manifest", "corpus.cache_folder", "corpus.cache_gigabytes", "teacher.path",
-              "training.log_every_steps", "training.save_every_steps",
-              "training.keep_checkpoints", "training.collective_timeout_seconds",
+              "training.log_every_steps", "training.save_every_steps", "training.keep_checkpoints",
+              "training.collective_timeout_seconds", "training.data_timeout_seconds", "training.on_slow_step",
               "deepspeed.train_micro_batch_size_per_gpu")  # fmt: skip
 
 

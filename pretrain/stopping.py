@@ -1,6 +1,7 @@
 """Requests to stop: signals, and a launcher that is gone. Noted here at once, heeded by the trainer at a step's end."""
 
 import os
+import re
 import signal
 import socket
 import threading
@@ -8,10 +9,13 @@ import time
 from pathlib import Path
 
 LAUNCHER_GONE = int(signal.SIGHUP)  # stands for it among the numbers of signals; the signal itself is left alone
+SLOW_STEP = 1000  # no signal either
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 # A launcher that gets a signal sends SIGTERM on to its ranks, which a signal to the whole group has reached already.
 _ECHO_SECONDS = 2.0
 _LOOK_SECONDS = 1.0  # between two looks at the launcher
+# What starts the deepspeed launcher's two processes; whoever adopts an orphan (systemd, tini, ...) is called otherwise.
+_STARTERS = re.compile(r"python|deepspeed|sshd|dropbear|slurm|sh$")
 _ORPHAN_SECONDS = 600.0  # for the step and the save after which a rank without a launcher leaves
 
 
@@ -32,8 +36,8 @@ class StopRequest:
         self._first_end = float("inf")
         self._gone_since = float("inf")
         self._ancestors = _ancestors(generations)
-        if generations > 1 and self._ancestors[-1] == 1 and b"deepspeed" not in _command(1):
-            self._ancestors[-1] = 0  # gone before it was looked for
+        if generations > 1 and any(pid and not _STARTERS.search(_name(pid)) for pid in self._ancestors):
+            self._ancestors = [0] * generations  # gone before it was looked for
         # Python's own handlers wait for the main thread; the bytes that announce them do not.
         reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
@@ -77,8 +81,9 @@ def ignore_stop_requests() -> None:
 
 
 def explain_stop(number: int) -> str:
-    """What the number of a StopRequest means."""
-    return "the launcher is gone" if number == LAUNCHER_GONE else signal.Signals(number).name
+    """What the number of a StopRequest, or SLOW_STEP, means."""
+    named = {LAUNCHER_GONE: "the launcher is gone", SLOW_STEP: "a step took far longer than usual"}
+    return named.get(number) or signal.Signals(number).name
 
 
 def _ancestors(generations: int) -> list[int]:
@@ -97,8 +102,8 @@ def _parent(pid: int) -> int:
         return 0
 
 
-def _command(pid: int) -> bytes:
+def _name(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
-        return b""
+        return "gone"

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,9 @@ from pretrain.encoder import without_padding
 from pretrain.engine import StudentEngine
 from pretrain.metrics import Metrics
 from pretrain.peers import Agreement, limit_collectives
+from pretrain.prefetch import prefetch
+from pretrain.slow_steps import SlowSteps
+from pretrain.stopping import SLOW_STEP
 from pretrain.teacher import TeacherFunction
 
 Batch = Mapping[str, Tensor]
@@ -33,6 +37,8 @@ class TrainingConfig(BaseModel):
     keep_checkpoints: PositiveInt = 3
     max_skipped_in_a_row: PositiveInt = 20  # steps whose loss or gradient was not finite; more stop the run
     collective_timeout_seconds: PositiveInt = 600  # after which a rank that does not answer counts as lost
+    data_timeout_seconds: PositiveInt = 300  # for one batch, after which its source counts as hanging
+    on_slow_step: Literal["warn", "stop"] = "warn"  # ten times the usual; "stop" saves and leaves, to be run again
     seed: NonNegativeInt = 17
 
 
@@ -62,6 +68,7 @@ class Trainer:
         self.device, self.stop_requested = device, stop_requested
         self.agreement = Agreement(config.collective_timeout_seconds)
         limit_collectives(config.collective_timeout_seconds)  # after the engines, which make groups
+        self._slow_steps, self._step_seconds, self._data_seconds = SlowSteps(), 0.0, 0.0
         self.checkpoints = Checkpoints(run, config.keep_checkpoints)
         self.state = self.checkpoints.load(engines)
 
@@ -69,7 +76,7 @@ class Trainer:
         """Train to `total_steps`, from wherever the run stands; 0, or the number of what stopped it, saved, before."""
         config, stop = self.config, self._agree_to_begin()
         metrics = self._open_metrics()
-        with closing(self.batches_from(self.state.rows)) as batches:
+        with closing(prefetch(self.batches_from(self.state.rows), config.data_timeout_seconds)) as batches:
             self._logged = self.state
             self._started = time.perf_counter() - self.state.seconds
             for step in range(self.state.step + 1, config.total_steps + 1):
@@ -77,7 +84,7 @@ class Trainer:
                     break
                 self._train_step(batches, step)
                 self._advance(metrics)
-                (stop,) = self.agreement.exchange([self.stop_requested()])
+                stop = self._agree(step)
                 last = step == config.total_steps
                 if last or stop or step % config.log_every_steps == 0:
                     self._log(metrics)
@@ -92,12 +99,36 @@ class Trainer:
         self.agreement.exchange([self.stop_requested()])
         return self.agreement.settle()[0]
 
+    def _agree(self, step: int) -> int:
+        """What is to stop every rank now; what happened to the step before this one is told."""
+        world_size, rank = dist.get_world_size(), dist.get_rank()
+        # The rank rides along in the low digits of what it waited.
+        waited = int(1000 * self._data_seconds) * world_size + rank
+        stop, step_ms, waited = self.agreement.exchange([self.stop_requested(), int(1000 * self._step_seconds), waited])
+        slow = self._slow_steps.heed(step_ms / 1000)
+        if slow and rank == 0:
+            waits = f"rank {waited % world_size} waited {waited // world_size / 1000:.1f} s of it for data"
+            warnings.warn(f"step {step - 1} {slow}; {waits}", stacklevel=2)
+        return stop or (SLOW_STEP if slow and self.config.on_slow_step == "stop" else 0)
+
     def _train_step(self, batches: Iterator[Batch], step: int) -> None:
+        started, self._data_seconds = time.perf_counter(), 0.0
         for index in range(self.engines[0].accumulation_steps):
-            batch = self._to_device(next(batches))
+            batch = self._to_device(self._next(batches))
             features = self.teacher(batch)
             for engine in self.engines:
                 engine.train_micro_batch(batch, features, self._dropout_seed(engine.name, step, index))
+        self._step_seconds = time.perf_counter() - started
+
+    def _next(self, batches: Iterator[Batch]) -> Batch:
+        started = time.perf_counter()
+        try:
+            return next(batches)
+        except TimeoutError as error:
+            message = f"row position {self.state.rows}: no batch came within {self.config.data_timeout_seconds} s "
+            raise ValueError(f"{message}(training.data_timeout_seconds); its source hangs") from error
+        finally:
+            self._data_seconds += time.perf_counter() - started
 
     def _to_device(self, batch: Batch) -> Batch:
         batch = without_padding(batch)

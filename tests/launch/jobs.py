@@ -39,6 +39,7 @@ class Job:
     def __init__(
         self, launcher: Sequence[str], config: Path, run: Path, *more: str, environment: Mapping[str, str] | None = None
     ) -> None:
+        self.started = time.time()
         self.run, self.log = run, run.with_name(f"{run.name}.{time.monotonic_ns()}.log")
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
@@ -85,8 +86,13 @@ class Job:
             assert time.monotonic() < end, self.said
             time.sleep(POLL_SECONDS)
 
+    def logs(self) -> bool:
+        """Whether metrics.jsonl is this launch's already: what a checkpoint does not cover is dropped from it."""
+        path = self.run / "metrics.jsonl"
+        return path.is_file() and path.stat().st_mtime > self.started
+
     def until_step(self, step: int) -> None:
-        self.until(lambda: logged_step(self.run) >= step)
+        self.until(lambda: self.logs() and logged_step(self.run) >= step)
 
     def until_gone(self, seconds: float = 60) -> float:
         """Waits until no process of the launch is left; seconds it took."""

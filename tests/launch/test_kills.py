@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from tests.launch.jobs import Job, deepspeed_command, logged_step, newest_step
 
-TOTAL_STEPS, SAVE_EVERY_STEPS = 800, 40
+TOTAL_STEPS, SAVE_EVERY_STEPS = 480, 40
 # How what is killed is found; "all" leaves nobody who could say anything.
 VICTIMS: dict[str, Callable[[Job], list[int]]] = {
     "rank 0": lambda job: job.ranks()[:1],
@@ -67,7 +67,7 @@ def kill(job: Job, victim: str, moment: str, draw: random.Random) -> dict[str, o
     """Kills once, after at least one new step; what was killed when, or nothing where the run was done before."""
     folder, before = job.run / "checkpoints", newest_step(job.run)
     steps = draw.randint(1, SAVE_EVERY_STEPS - 1)
-    job.until(lambda: logged_step(job.run) > before or job.process.poll() is not None)
+    job.until(lambda: job.logs() and logged_step(job.run) > before)
     pids = VICTIMS[victim](job)
 
     def has_come() -> bool:
@@ -114,12 +114,12 @@ def test_three_kills_change_no_bit(config, undisturbed, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
 def test_any_number_of_kills_changes_no_bit(config, undisturbed, tmp_path, seed):
     """Every victim at every moment in each run, in an order of the seed's; prints the table."""
     kills = [(victim, moment) for victim in VICTIMS for moment in MOMENTS]
     random.Random(seed).shuffle(kills)
     table = run_with_kills(config, tmp_path / "run", iter(kills), seed)
     print(*(" | ".join(map(str, [number, *row.values()])) for number, row in enumerate(table, 1)), sep="\n")
-    assert len(table) >= 11
+    assert len(table) >= 8
     assert_ended_as(tmp_path / "run", undisturbed)

@@ -81,6 +81,13 @@ def test_who_is_leaving_already_heeds_nothing(start):
     assert process.poll() is None
 
 
+def test_a_launcher_that_died_before_it_was_looked_for_is_noticed(start):
+    """Of the two of them one has a name that starts nothing, as the process that adopts orphans."""
+    renamed = "import ctypes, subprocess, sys; ctypes.CDLL(None).prctl(15, b'tini'); subprocess.run(sys.argv[1:])"
+    process = start(2, "poll", (sys.executable, "-c", renamed))
+    assert int(process.stdout.readline()) == LAUNCHER_GONE
+
+
 def test_a_launcher_that_dies_is_noticed(start):
     """The shell in between is the launcher."""
     process = start(1, "poll", ("sh", "-c", '"$@"; true', "launcher"))

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import sys
+import time
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch.multiprocessing as mp
 
 from pretrain.engine import StudentEngine
 from pretrain.metrics import read_metrics
-from tests.pretrain.tiny import student_config, train
+from tests.pretrain.tiny import rows_from, student_config, train
 
 EVERY_KIND = {"objective": [{"type": "minilm_v2", "num_relation_heads": 4}, {"type": "hidden_states"}, {"type": "mlm"}]}
 NOISY = EVERY_KIND | {"dropout_prob": 0.2}  # dropout on: its randomness must be keyed, not carried along
@@ -51,6 +52,36 @@ def test_a_run_asked_to_stop_saves_one_step_later_and_goes_on_to_the_same_bits(t
     # Asked before the first step: nothing was to save. Asked at the third: agreed at the fourth.
     assert stopped_at == ["step_4", "step_4", "step_8"]
     assert_same(train(tmp_path / "whole", 8, students)["one"], parts["one"])
+
+
+def slow_rows(slow_row: int, seconds: float):
+    """Batches, of which the one that begins at a row takes its time."""
+
+    def batches(position: int, rows: int, rank: int, world_size: int):
+        for batch in rows_from(position, rows, rank, world_size):
+            time.sleep(seconds if position == slow_row else 0)
+            position += rows * world_size
+            yield batch
+
+    return batches
+
+
+def test_data_that_is_late_is_told_and_acted_on_as_the_config_says(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.pretrain.tiny.rows_from", slow_rows(64, 1.5))
+    message = r"step 9 took \d\.\d s, more than 10 times the usual .*; rank 0 waited \d\.\d s of it for data"
+    with pytest.warns(UserWarning, match=message):
+        train(tmp_path / "warned", 12, micro_rows=8)
+    assert (tmp_path / "warned/checkpoints/step_12").exists()
+    with pytest.warns(UserWarning, match=message):
+        train(tmp_path / "stopped", 12, micro_rows=8, save_every_steps=12, on_slow_step="stop")
+    assert [path.name for path in (tmp_path / "stopped/checkpoints").glob("step_*")] == ["step_10"]
+
+
+def test_data_that_never_comes_stops_the_run_with_the_position(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.pretrain.tiny.rows_from", slow_rows(24, 4))
+    message = r"row position 24: no batch came within 1 s \(training.data_timeout_seconds\); its source hangs"
+    with pytest.raises(ValueError, match=message):
+        train(tmp_path, 8, micro_rows=8, data_timeout_seconds=1)
 
 
 def test_a_student_beside_others_equals_the_same_student_alone(tmp_path):

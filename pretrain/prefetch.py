@@ -1,0 +1,56 @@
+"""Batches made ready in a thread while the step before them runs, and patience with their source that ends."""
+
+import queue
+import threading
+from collections.abc import Generator
+from contextlib import closing, suppress
+from typing import TypeVar
+
+_NUM_AHEAD = 2
+_LEAVE_SECONDS = 5.0  # for a source that can be closed; one that hangs is left behind, in a thread that ends with us
+
+Item = TypeVar("Item")
+
+
+def prefetch(source: Generator[Item, None, None], timeout_seconds: float) -> Generator[Item, None, None]:
+    """The items of `source` in its order, and what it raises, in its place; it runs and is closed in a thread.
+
+    Raises TimeoutError where an item does not come in time.
+    """
+    ready: queue.Queue = queue.Queue(_NUM_AHEAD)
+    stop, end = threading.Event(), object()
+
+    def offer(item: object) -> None:
+        while not stop.is_set():
+            with suppress(queue.Full):
+                ready.put(item, timeout=0.1)
+                return
+
+    def produce() -> None:
+        try:
+            with closing(source):
+                for item in source:
+                    offer(item)
+                    if stop.is_set():
+                        return
+            offer(end)
+        except BaseException as error:  # handed over whole: the consumer raises it
+            offer(error)
+
+    thread = threading.Thread(target=produce, name="batch-prefetch", daemon=True)
+    thread.start()
+    try:
+        while (item := _get(ready, timeout_seconds)) is not end:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join(_LEAVE_SECONDS)
+
+
+def _get(ready: queue.Queue, timeout_seconds: float) -> object:
+    try:
+        return ready.get(timeout=timeout_seconds)
+    except queue.Empty:
+        raise TimeoutError(f"nothing came within {timeout_seconds} s") from None
