@@ -20,6 +20,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, TextIO
 
 # The deepspeed launcher puts only launch/ on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -90,14 +91,33 @@ def refuse(world: World, error: ValueError) -> int:
 
 
 def say(message: str) -> None:
-    """To stderr, if somebody listens there still."""
-    with suppress(OSError):
-        print(message, file=sys.stderr, flush=True)
+    print(message, file=sys.stderr, flush=True)
+
+
+class Unbroken:
+    """stdout or stderr that outlives its reader, a launcher or ssh say: what nobody can read any more is dropped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """The length of the text, as if it had been written."""
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def main() -> None:
     """Note signals from the first moment, find the rank, and leave with what every rank says."""
     arguments = parse_arguments()
+    sys.stdout, sys.stderr = Unbroken(sys.stdout), Unbroken(sys.stderr)
     try:
         world = read_world(os.environ)
     except ValueError as error:
@@ -107,8 +127,7 @@ def main() -> None:
     stop = StopRequest(world.launcher_generations)
     code = run_job(arguments, world, stop)
     ignore_stop_requests()
-    with suppress(OSError):
-        sys.stdout.flush()
+    sys.stdout.flush()
     os._exit(code)  # neither threads that wait for data nor process groups of lost peers hold it up
 
 
