@@ -29,9 +29,18 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Step = Callable[[dict[str, Tensor]], dict[str, float]]
 
 
+def set_teacher(sizes: str) -> None:
+    """Layers x width, for example 24x1024; heads of 64 and a feed-forward of four widths."""
+    layers, width = map(int, sizes.split("x"))
+    TEACHER.update(num_hidden_layers=layers, hidden_size=width, num_attention_heads=width // 64)
+    TEACHER.update(intermediate_size=4 * width)
+
+
 def relation_heads(name: str) -> int:
-    """The largest R of MiniLMv2's base models that divides both widths."""
-    return 24 if SIZES[name][1] == 312 else 48
+    """The most that divide both widths, up to the R of MiniLMv2: 48 for base models, 64 for large ones."""
+    widths = SIZES[name][1], TEACHER["hidden_size"]
+    most = 48 if TEACHER["hidden_size"] <= 768 else 64
+    return max(heads for heads in range(1, most + 1) if not any(width % heads for width in widths))
 
 
 def bert(attention: str = "eager", **sizes: int) -> Any:
@@ -240,11 +249,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--students", nargs="+", choices=SIZES, required=True)
     parser.add_argument("--rows", type=int, required=True)
     parser.add_argument("--row-tokens", type=int, required=True)
+    parser.add_argument("--teacher", default="12x768")
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = parse_arguments()
+    set_teacher(arguments.teacher)
     answers, sys.stdout = sys.stdout, sys.stderr  # libraries print what they like; answers go where nothing else does
     step = build(arguments.way, arguments.students, arguments.rows)
     for batch in batches(arguments.rows, arguments.row_tokens):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,9 @@ from corpus.tokenizer import TextEncoder, special_token_ids, tokenizer_fingerpri
 
 FILE_NAME = "manifest.json"
 FORMAT_VERSION = 1
+
+# What becomes of blocks whose bytes are not those that were written. A store that does not answer always stops.
+OnFault = Literal["stop", "skip"]
 
 
 class TokenizerRecord(Record):
@@ -184,11 +188,12 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def load_manifest(path: str | Path, cache: BlockCache | None = None) -> Manifest:
+def load_manifest(path: str | Path, cache: BlockCache | None = None, on_fault: OnFault = "stop") -> Manifest:
     """The manifest of a corpus (its folder, its URL, or the file itself there), checked whole.
 
     Raises ValueError when it is not there, not JSON, of another version, contradicts itself, or when a shard
-    is missing or has another size: found here, before anything is read. `cache` keeps blocks of a remote corpus.
+    is missing or has another size: found here, before anything is read, and with `on_fault` "skip" only warned of,
+    unless no shard is sound. `cache` keeps blocks of a remote corpus.
     """
     is_file = str(path).rstrip("/").endswith(FILE_NAME)
     store = open_store(str(path).rstrip("/").removesuffix(FILE_NAME) or "." if is_file else path, cache)
@@ -208,21 +213,24 @@ def load_manifest(path: str | Path, cache: BlockCache | None = None) -> Manifest
     except ValidationError as error:
         raise ValueError(f"{file}: is not a manifest:\n{describe(error)}") from error
     manifest._store = store
-    _check_shards(manifest)
+    _check_shards(manifest, on_fault)
     _check_contents(manifest, file)
     if digest not in (None, _digest(state)):  # None: written before there was one
         raise ValueError(f"{file}: the digest does not match the contents; the file was changed")
     return manifest
 
 
-def _check_shards(manifest: Manifest) -> None:
+def _check_shards(manifest: Manifest, on_fault: OnFault) -> None:
     for shard in manifest.shards:
         if Path(shard.name).name != shard.name:
             raise ValueError(f"{manifest.store.location}/{shard.name}: a shard must lie beside its manifest")
     with ThreadPoolExecutor(manifest.store.num_readers) as pool:
-        for problem in pool.map(lambda shard: _shard_problem(manifest.store, shard), manifest.shards):
-            if problem:
-                raise ValueError(problem)
+        found = pool.map(lambda shard: _shard_problem(manifest.store, shard), manifest.shards)
+        problems = [problem for problem in found if problem]
+    if problems and (on_fault == "stop" or len(problems) == len(manifest.shards)):
+        raise ValueError(problems[0])
+    for problem in problems:
+        warnings.warn(f"{problem}; its damaged blocks are skipped", stacklevel=3)
 
 
 def _shard_problem(store: Store, shard: ShardRecord) -> str | None:
@@ -230,7 +238,7 @@ def _shard_problem(store: Store, shard: ShardRecord) -> str | None:
     try:
         size = store.size(shard.name)
     except OSError as error:
-        return f"{path}: {error}"
+        raise ValueError(f"{path}: {error}") from error
     if size is None:
         return f"{path}: the shard is missing"
     if size != shard.num_bytes:

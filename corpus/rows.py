@@ -5,6 +5,8 @@ pairs   `CLS A SEP B SEP`: each document in as many equal parts as it needs rows
         that depends on the row's number, as BERT's pretraining data are; what is left of a row is padded. A
         document of a single token has no B: `CLS A SEP`.
 
+empty   `CLS SEP` and padding, in place of a row whose block is damaged; no other row has fewer than three tokens.
+
 No token is dropped or repeated. L is row_tokens. The builders lay out word planes as they do ids.
 """
 
@@ -49,6 +51,15 @@ def build_packed_rows(
     if num_padding := len(pieces) - len(stream):
         rows[-1, -1] = pad_id
         rows[-1, -1 - num_padding] = sep_id
+    return rows
+
+
+def build_empty_rows(
+    num_rows: int, row_tokens: int, dtype: np.dtype, cls_id: int, sep_id: int, pad_id: int
+) -> np.ndarray:
+    """Rows [num_rows, L] without text."""
+    rows = np.full((num_rows, row_tokens), pad_id, dtype=dtype)
+    rows[:, 0], rows[:, 1] = cls_id, sep_id
     return rows
 
 

@@ -1,17 +1,22 @@
 """Shards: files of blocks one after another, of bounded size, synced before the manifest tells of them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from tqdm import tqdm
 
 from corpus import block
-from corpus.manifest import Manifest, ShardRecord
+from corpus.manifest import FILE_NAME, Manifest, ShardRecord
 
+_Read = TypeVar("_Read")
 MAX_SHARD_BYTES = 64 << 20
+
+
+class DamagedBlock(ValueError):
+    """The bytes of a block are lost or changed; the store that gave them is well."""
 
 
 class ShardWriter:
@@ -57,8 +62,8 @@ def shard_path(manifest: Manifest, index: int) -> str:
 def read_block(manifest: Manifest, index: int) -> block.Block:
     """One block, its checksum verified.
 
-    Raises ValueError naming the shard and the block for a missing or short shard, for one changed bit, and
-    for a remote shard that cannot be read after several attempts.
+    Raises DamagedBlock naming the shard and the block for a missing or short shard and for one changed bit, and
+    ValueError where the store cannot be read: after several attempts where it is remote, and where nothing is there.
     """
     table = manifest.blocks
     name = manifest.shards[table.shard[index]].name
@@ -68,19 +73,48 @@ def read_block(manifest: Manifest, index: int) -> block.Block:
             frame, manifest.dtype, table.tokens[index], table.documents[index], manifest.has_word_planes
         )
     except FileNotFoundError as error:
-        raise ValueError(f"{shard_path(manifest, index)}: block {index}: the shard is missing") from error
-    except (OSError, ValueError) as error:
+        kind = DamagedBlock if _is_there(manifest) else ValueError
+        raise kind(f"{shard_path(manifest, index)}: block {index}: the shard is missing") from error
+    except ValueError as error:
+        raise DamagedBlock(f"{shard_path(manifest, index)}: block {index}: {error}") from error
+    except OSError as error:
         raise ValueError(f"{shard_path(manifest, index)}: block {index}: {error}") from error
+
+
+def _is_there(manifest: Manifest) -> bool:
+    """Whether the store still has its manifest: where all is gone, as with a disk that was unmounted, no shard is."""
+    try:
+        return manifest.store.size(FILE_NAME) is not None
+    except OSError:
+        return False
 
 
 def read_blocks(manifest: Manifest, indices: list[int]) -> Iterator[block.Block]:
     """Blocks in the order of indices; those of a remote corpus are fetched side by side."""
+    return _read_side_by_side(manifest, indices, read_block)
+
+
+def read_sound_blocks(manifest: Manifest, indices: list[int]) -> Iterator[block.Block | DamagedBlock]:
+    """The same, with what is wrong in place of a block that is damaged; a store that fails is raised all the same."""
+
+    def read(manifest: Manifest, index: int) -> block.Block | DamagedBlock:
+        try:
+            return read_block(manifest, index)
+        except DamagedBlock as damaged:
+            return damaged
+
+    return _read_side_by_side(manifest, indices, read)
+
+
+def _read_side_by_side(
+    manifest: Manifest, indices: list[int], read: Callable[[Manifest, int], _Read]
+) -> Iterator[_Read]:
     if manifest.store.num_readers == 1 or len(indices) == 1:
-        yield from (read_block(manifest, index) for index in indices)
+        yield from (read(manifest, index) for index in indices)
         return
     pool = ThreadPoolExecutor(manifest.store.num_readers, thread_name_prefix="block-reader")
     try:
-        yield from pool.map(lambda index: read_block(manifest, index), indices)
+        yield from pool.map(lambda index: read(manifest, index), indices)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

@@ -16,8 +16,12 @@ _WAITS_SECONDS = (0.5, 1.0, 2.0, 4.0)
 _TIMEOUT_SECONDS = 30.0
 
 
+class ChangedBytes(ValueError):
+    """What came is not what was written."""
+
+
 class Store(Protocol):
-    """Files of one corpus. `read_block` raises ValueError, FileNotFoundError or OSError; bytes it gives are sound."""
+    """Files of one corpus. `read_block` raises ChangedBytes, FileNotFoundError or OSError; bytes it gives are sound."""
 
     @property
     def location(self) -> str: ...
@@ -118,7 +122,10 @@ def call(files: Any, method: str, *arguments: Any, **options: Any) -> Any:
 
 
 def retry(action: Callable[[], Any]) -> Any:
-    """What the action gives; FileNotFoundError at once, OSError when the last attempt has failed."""
+    """What the action gives; FileNotFoundError at once; OSError, or ChangedBytes, when the last attempt has failed.
+
+    With the time that `call` allows each attempt that is 2 minutes and 38 seconds at most.
+    """
     for wait in (*_WAITS_SECONDS, None):
         try:
             return action()
@@ -130,7 +137,8 @@ def retry(action: Callable[[], Any]) -> Any:
             if wait is None:
                 attempts = len(_WAITS_SECONDS) + 1
                 reason = str(error) or f"no answer within {_TIMEOUT_SECONDS:g} s ({type(error).__name__})"
-                raise OSError(f"gave up after {attempts} attempts; the last: {reason}") from error
+                kind = ChangedBytes if isinstance(error, ChangedBytes) else OSError
+                raise kind(f"gave up after {attempts} attempts; the last: {reason}") from error
             time.sleep(wait)
     raise AssertionError("the last wait is None")
 
@@ -144,7 +152,7 @@ def _hides_a_failure(error: FileNotFoundError) -> bool:
 
 def _checked(data: bytes, num_bytes: int, digest: str, if_short: str) -> bytes:
     if len(data) != num_bytes:
-        raise ValueError(if_short)
+        raise ChangedBytes(if_short)
     if checksum(data) != digest:
-        raise ValueError("the checksum does not match: the bytes have changed since they were written")
+        raise ChangedBytes("the checksum does not match: the bytes have changed since they were written")
     return data

@@ -3,6 +3,7 @@
 import math
 import queue
 import threading
+import warnings
 from collections.abc import Generator, Iterator, Mapping
 from functools import cached_property
 
@@ -10,20 +11,22 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from corpus.manifest import Manifest
+from corpus.block import Block
+from corpus.manifest import Manifest, OnFault
 from corpus.masking import Masker, MaskingSettings
 from corpus.mixture import source_weights
 from corpus.open_blocks import OpenBlocks, Planes
 from corpus.order import Order
 from corpus.rows import (
     RowKind,
+    build_empty_rows,
     build_packed_rows,
     build_pair_rows,
     check_rows,
     num_packed_rows,
     num_pair_rows,
 )
-from corpus.shard import read_blocks
+from corpus.shard import DamagedBlock, read_blocks, read_sound_blocks
 
 # Fewer rows a go cost more each; the first goes are small, so that the first batch comes soon.
 _ROWS_PER_READ = 2048
@@ -41,7 +44,9 @@ class RowStream:
 
     Raises ValueError for rows shorter than 8 tokens, unknown sources and what the corpus does not hold or its
     tokenizer cannot mask, and wherever it reads, naming shard and block, for a missing or short shard and for
-    changed bytes.
+    changed bytes. With `on_fault` "skip" it warns once of such a block and gives empty rows, `CLS SEP` and padding,
+    in place of its rows, so that all others stay where they are; a store that cannot be read is raised all the same,
+    and so is any block that cannot be read to count pairs.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class RowStream:
         document_ids: bool = False,
         continues_word: bool = False,
         masking: MaskingSettings | None = None,
+        on_fault: OnFault = "stop",
     ) -> None:
         check_rows(kind, row_tokens)
         self._masker = Masker(manifest, masking, seed) if masking else None
@@ -62,6 +68,8 @@ class RowStream:
         self._manifest = manifest
         self.row_tokens = row_tokens
         self._kind = kind
+        self._read_blocks = read_blocks if on_fault == "stop" else self._read_sound_blocks
+        self._damaged: set[str] = set()  # what was warned of
         self._gives_document_ids, self._gives_words = document_ids, continues_word
         self._reads_words = continues_word or (masking is not None and masking.whole_words)
         table, names = manifest.blocks, [source.name for source in manifest.sources]
@@ -105,12 +113,27 @@ class RowStream:
         tokenizer = self._manifest.tokenizer
         special = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
         build_rows = build_pair_rows if self._kind == "pairs" else build_packed_rows
-        for ids, lengths, plane in read_blocks(self._manifest, blocks):
+        for index, block in zip(blocks, self._read_blocks(self._manifest, blocks), strict=True):
+            if block is None:
+                empty = build_empty_rows(int(self._num_rows[index]), self.row_tokens, self._manifest.dtype, *special)
+                yield (empty, np.zeros(empty.shape, dtype=bool))[: 1 + self._reads_words]
+                continue
+            ids, lengths, plane = block
             rows = build_rows(ids, lengths, self.row_tokens, *special)
             if self._reads_words and plane is not None:
                 yield rows, build_rows(plane, lengths, self.row_tokens, 0, 0, 0)
             else:
                 yield (rows,)
+
+    def _read_sound_blocks(self, manifest: Manifest, blocks: list[int]) -> Iterator[Block | None]:
+        for block in read_sound_blocks(manifest, blocks):
+            if not isinstance(block, DamagedBlock):
+                yield block
+                continue
+            if str(block) not in self._damaged:
+                self._damaged.add(str(block))
+                warnings.warn(f"{block}; its rows are skipped", stacklevel=2)
+            yield None
 
     def batches(
         self, position: int, rows_per_batch: int, rank: int = 0, world_size: int = 1

@@ -25,6 +25,7 @@ from launch.run_folder import (
 )
 from pretrain.encoder import EncoderShape, HuggingFaceModel
 from pretrain.engine import StudentEngine, start_distributed
+from pretrain.outcome import on_rank_zero
 from pretrain.peers import peers_heeded
 from pretrain.stopping import StopRequest, explain_stop, ignore_stop_requests
 from pretrain.student import Student, build_student
@@ -69,7 +70,7 @@ def check_tokenizer(config: RunConfig, manifest: Manifest) -> None:
 def load_corpus(config: CorpusConfig) -> Manifest:
     """The manifest, with a cache for blocks where one is configured; weights and masking fit it."""
     cache = BlockCache(config.cache_folder, int(config.cache_gigabytes * 1e9)) if config.cache_folder else None
-    manifest = load_manifest(config.manifest, cache)
+    manifest = load_manifest(config.manifest, cache, config.on_fault)
     source_weights([source.name for source in manifest.sources], config.weights)
     if config.masking:
         Masker(manifest, config.masking, config.seed)
@@ -86,6 +87,7 @@ def build_stream(manifest: Manifest, config: CorpusConfig) -> RowStream:
         config.rows,
         document_ids=config.attend_within_documents,
         masking=config.masking,
+        on_fault=config.on_fault,
     )
 
 
@@ -97,14 +99,13 @@ def distil(config: RunConfig, manifest: Manifest, run: Path, stop: StopRequest) 
     with peers_heeded(config.training.collective_timeout_seconds):
         trainer = build_trainer(config, manifest, run, stop)
         number = trainer.train()
-        if dist.get_rank() == 0 and number:
-            print(
-                f"[rank 0] stopped at step {trainer.state.step}: {explain_stop(number)}; run again to go on",
-                file=sys.stderr,
-                flush=True,
-            )
-        elif dist.get_rank() == 0:
-            print(summary(run, config, write_done(run, trainer.state)), flush=True)
+        if number and dist.get_rank() == 0:
+            said = f"[rank 0] stopped at step {trainer.state.step}: {explain_stop(number)}; run again to go on"
+            print(said, file=sys.stderr, flush=True)
+        elif not number:
+            done = on_rank_zero(lambda: write_done(run, trainer.state))
+            if dist.get_rank() == 0:
+                print(summary(run, config, done), flush=True)
         # The first rank to leave makes launchers end the others: from here on they are as good as gone.
         ignore_stop_requests()
         trainer.agreement.gather()
@@ -118,10 +119,13 @@ def build_trainer(config: RunConfig, manifest: Manifest, run: Path, stop: StopRe
     stream = build_stream(manifest, config.corpus)
     teacher, teacher_fingerprint, students = build_models(config, manifest, stream, run, device)
     unreached = {student.name: student.to(device).freeze_unreached(teacher) for student in students}
-    if rank == 0:
+
+    def begin_run() -> None:
         write_run_folder(config, manifest, teacher_fingerprint, unreached, run)
         for student in students:
             save_start(student, run)
+
+    on_rank_zero(begin_run)
     engines = [
         StudentEngine(student, settings, config.deepspeed, config.training.total_steps, world_size)
         for student, settings in zip(students, config.students, strict=True)

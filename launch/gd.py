@@ -26,6 +26,7 @@ from typing import Any, TextIO
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 # Light imports only: what takes seconds comes after signals are noted.
+from launch.rank_log import tag_messages
 from launch.world import World, read_world
 from pretrain.stopping import StopRequest, ignore_stop_requests
 
@@ -124,6 +125,7 @@ def main() -> None:
         say(f"refused: {error}")
         sys.exit(REFUSED)
     world.export()
+    tag_messages(world.rank)
     stop = StopRequest(world.launcher_generations)
     code = run_job(arguments, world, stop)
     ignore_stop_requests()

@@ -20,6 +20,7 @@ from transformers import AutoTokenizer
 
 from launch.model_card import model_card
 from pretrain.checkpoint import Checkpoints, read_state
+from pretrain.durable import damage
 from pretrain.metrics import read_metrics
 from pretrain.vocabulary_head import auto_class_of
 
@@ -33,6 +34,8 @@ def choose_checkpoint(run: Path, step: int | None) -> Path:
     if chosen is None or not (chosen / "state.json").is_file():
         there = ", ".join(path.name.removeprefix("step_") for path in checkpoints.all()) or "none"
         raise ValueError(f"{run}: no checkpoint{'' if step is None else f' of step {step}'}; steps there: {there}")
+    if step is not None and (problem := damage(chosen)):
+        raise ValueError(problem)
     return chosen
 
 

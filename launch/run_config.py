@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
+from corpus.manifest import OnFault
 from corpus.masking import MaskingSettings
 from corpus.rows import RowKind
 from pretrain.encoder import EncoderShape
@@ -17,8 +18,8 @@ from pretrain.teacher import TeacherConfig
 from pretrain.trainer import TrainingConfig
 
 # May differ between a run and its resumption; everything else makes another run.
-MAY_CHANGE = ("about", "corpus.manifest", "corpus.cache_folder", "corpus.cache_gigabytes", "teacher.path",
-              "training.log_every_steps", "training.save_every_steps", "training.keep_checkpoints",
+MAY_CHANGE = ("about", "corpus.manifest", "corpus.cache_folder", "corpus.cache_gigabytes", "corpus.on_fault",
+              "teacher.path", "training.log_every_steps", "training.save_every_steps", "training.keep_checkpoints",
               "training.collective_timeout_seconds", "training.data_timeout_seconds", "training.on_slow_step",
               "deepspeed.train_micro_batch_size_per_gpu")  # fmt: skip
 
@@ -34,6 +35,7 @@ class CorpusConfig(BaseModel):
     rows: RowKind = "packed"  # or TinyBERT's pairs of consecutive text, CLS A SEP B SEP
     attend_within_documents: bool = False  # documents packed in one row do not see each other
     masking: MaskingSettings | None = None  # for objectives that predict masked tokens
+    on_fault: OnFault = "stop"  # or "skip" the rows of blocks whose bytes have changed or are lost
     cache_folder: str | None = None  # on this host's disk, for a manifest behind a URL
     cache_gigabytes: Annotated[float, Field(gt=0)] = 50.0
 

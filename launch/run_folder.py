@@ -1,7 +1,6 @@
 """The folder of a run: what is refused there, what later readers need, and what says that it is done."""
 
 import json
-import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ from corpus.manifest import Manifest
 from corpus.tokenizer import load_tokenizer
 from launch.run_config import RunConfig, changed_keys
 from pretrain.checkpoint import TrainingState
+from pretrain.durable import write_durably, writing
 from pretrain.metrics import read_metrics
 from pretrain.student import Student
 
@@ -57,17 +57,8 @@ def write_run_folder(
     }
     run.mkdir(parents=True, exist_ok=True)
     load_tokenizer(tokenizer_name(config, manifest)).save_pretrained(run / "tokenizer")
-    _write_whole(run / "run.json", json.dumps(facts, ensure_ascii=False, indent=2))
-    _write_whole(run / "config.json", config.model_dump_json(indent=2))
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """The old file or the new one, whenever the process is killed."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
+    write_durably(run / "run.json", json.dumps(facts, ensure_ascii=False, indent=2))
+    write_durably(run / "config.json", config.model_dump_json(indent=2))
 
 
 def save_start(student: Student, run: Path) -> None:
@@ -77,9 +68,10 @@ def save_start(student: Student, run: Path) -> None:
         return
     partial = folder.with_name(f".{student.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    student.published.save_pretrained(partial)
-    AutoTokenizer.from_pretrained(run / "tokenizer").save_pretrained(partial)
-    partial.rename(folder)
+    with writing(folder):
+        student.published.save_pretrained(partial)
+        AutoTokenizer.from_pretrained(run / "tokenizer").save_pretrained(partial)
+        partial.rename(folder)
 
 
 class Done(BaseModel):
@@ -102,7 +94,7 @@ def write_done(run: Path, state: TrainingState) -> Done:
         finished=datetime.now(UTC).replace(microsecond=0),
         reason="trained to training.total_steps",
     )
-    _write_whole(run / "done.json", done.model_dump_json(indent=2))
+    write_durably(run / "done.json", done.model_dump_json(indent=2))
     return done
 
 

@@ -1,27 +1,27 @@
-"""Checkpoints: written aside, synced, then renamed, so that a folder named step_N is whole.
+"""Checkpoints: written aside, read back, synced, then renamed: a folder named step_N is whole, or known not to be.
 
-checkpoints/latest                       the name of the newest, moved last
-checkpoints/step_500/state.json          step and rows seen: all the data order needs
-checkpoints/step_500/<student>/engine/   DeepSpeed's: weights, projections, optimizer, schedule
-checkpoints/step_500/<student>/model/    the encoder, and a head it may have, as transformers loads them
-checkpoints/step_500/<student>/outputs.safetensors   what the live student answers to a fixed input
+checkpoints/latest                  the name of the newest, moved last
+checkpoints/step_500/files.json     size and checksum of every file, written last
+checkpoints/step_500/state.json     step and rows seen: all the data order needs
+checkpoints/step_500/<student>/     see student_files.py
+
+What is damaged is named and passed over, and never deleted.
 """
 
-import os
+import re
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 import torch.distributed as dist
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
-from safetensors.torch import save_file
 from torch import Tensor
 
-from pretrain.encoder import HuggingFaceModel
+from pretrain.durable import damage, seal, sync, write_durably, writing
 from pretrain.engine import StudentEngine
-from pretrain.student import Student
-from pretrain.vocabulary_head import VocabularyHead
+from pretrain.outcome import on_rank_zero, raise_together
+from pretrain.student_files import Counters, read_counters, read_tensors, save_student
 
 
 class TrainingState(BaseModel):
@@ -35,64 +35,164 @@ class TrainingState(BaseModel):
 
 
 class Checkpoints:
-    """The checkpoints of one run folder; every method is called by every rank."""
+    """The checkpoints of one run folder, of which the newest `keep` whole ones stay."""
 
     def __init__(self, run: Path, keep: int) -> None:
         self.folder = run / "checkpoints"
         self.keep = keep
+        self._whole: set[Path] = set()  # checksums are looked at once a process, sizes whenever one may go
 
     def save(self, engines: Sequence[StudentEngine], state: TrainingState) -> None:
-        """Write step_N beside the others, make it durable, and only then point `latest` at it and drop old ones."""
-        leading = dist.get_rank() == 0
-        final = self.folder / f"step_{state.step}"
-        partial = self.folder / f".step_{state.step}.partial"
-        if leading:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-        dist.barrier()
-        for engine in engines:
-            engine.engine.save_checkpoint(str(partial / engine.name), tag="engine", save_latest=False)
-            if leading:
-                save_model(engine.student, partial / engine.name)
-        dist.barrier()
-        if leading:
-            (partial / "state.json").write_text(state.model_dump_json())
-            _sync_tree(partial)
-            if final.exists():  # the same step saved before: the same bits
-                shutil.rmtree(final)
-            partial.rename(final)
-            _write_durably(self.folder / "latest", final.name)
-            for old in self.all()[: -self.keep]:
-                shutil.rmtree(old)
-        dist.barrier()
+        """Write step_N beside the others, make it durable, point `latest` at it, and only then drop old ones.
+
+        Every rank must call it. ValueError on every rank, naming the file, where it cannot be written: what was
+        written of it is removed, and the checkpoints before it stand.
+        """
+        tensors = [engine.gather_tensors() for engine in engines]
+        on_rank_zero(lambda: self._save(engines, tensors, state))
+
+    def load(self, engines: Sequence[StudentEngine]) -> TrainingState:
+        """Load what rank 0 finds as newest into every engine; the zero state when there is none.
+
+        Every rank must call it. ValueError on every rank where one cannot read it, or it does not fit the students.
+        """
+        folder = on_rank_zero(self._restore_and_find)
+        if folder is None:
+            return TrainingState(step=0, rows=0, tokens=0, seconds=0.0)
+        try:
+            if dist.get_rank() and (problem := damage(folder)):
+                raise ValueError(problem)
+            state, students = read_state(folder), [_read_student(folder, engine) for engine in engines]
+            for engine, (_, counters) in zip(engines, students, strict=True):
+                if counters.steps != state.step:
+                    message = f"is at step {counters.steps}, the run at step {state.step}"
+                    raise ValueError(f"{folder / engine.name}: {message}")
+        except ValueError as error:
+            raise_together(str(error))
+            raise
+        raise_together(None)
+        for engine, (tensors, counters) in zip(engines, students, strict=True):
+            engine.put_tensors(tensors, counters)
+        return state
+
+    def newest(self) -> Path | None:
+        """The checkpoint `latest` names, or the newest whole one where that is gone or damaged, with a warning.
+
+        None where there is no checkpoint at all; ValueError naming what is wrong with each where none is whole.
+        """
+        problems: list[str] = []
+        for folder in self._by_preference():
+            problem = damage(folder)
+            if problem is None:
+                for one in problems:
+                    warnings.warn(f"{one}; passed over for {folder.name}", stacklevel=2)
+                self._whole.add(folder)
+                return folder
+            problems.append(problem)
+        if problems:
+            raise ValueError("\n".join(["there are checkpoints, but none is whole:", *problems]))
+        return None
 
     def all(self) -> list[Path]:
         """Whole checkpoints, oldest first."""
-        found = (path for path in self.folder.glob("step_*") if (path / "state.json").is_file())
-        return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
+        return [folder for folder in self._named() if self._is_whole(folder)]
 
-    def newest(self) -> Path | None:
-        """The checkpoint `latest` names, or the newest whole one where that is gone."""
+    def _is_whole(self, folder: Path) -> bool:
+        if damage(folder, checksums=folder not in self._whole):
+            return False
+        self._whole.add(folder)
+        return True
+
+    def _named(self) -> list[Path]:
+        """What calls itself a checkpoint, oldest first."""
+        found = [path for path in self.folder.glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
+        return sorted(found, key=_step)
+
+    def _by_preference(self) -> list[Path]:
+        """What `latest` names first, then the others from the newest on."""
+        found = self._named()[::-1]
         pointer = self.folder / "latest"
-        if pointer.is_file() and (self.folder / pointer.read_text() / "state.json").is_file():
-            return self.folder / pointer.read_text()
-        return max(self.all(), key=lambda path: path.stat().st_mtime, default=None)
+        if pointer.is_file():
+            named = pointer.read_text(errors="replace")
+            if found and named not in [path.name for path in found]:
+                warnings.warn(f"{pointer}: names {named[:40]!r}, which is not there", stacklevel=2)
+            found.sort(key=lambda path: path.name != named)  # stable
+        return found
 
-    def load(self, engines: Sequence[StudentEngine]) -> TrainingState:
-        """Load what rank 0 sees as newest into every engine; the zero state when there is none."""
-        choice = [self.newest()] if dist.get_rank() == 0 else [None]
-        dist.broadcast_object_list(choice)
-        if choice[0] is None:
-            return TrainingState(step=0, rows=0, tokens=0, seconds=0.0)
-        state = read_state(choice[0])
-        for engine in engines:
-            folder = choice[0] / engine.name
-            if not folder.is_dir():
-                raise ValueError(f"{choice[0]}: holds no student {engine.name}")
-            engine.engine.load_checkpoint(str(folder), tag="engine")
-            if engine.steps != state.step:
-                raise ValueError(f"{folder}: is at step {engine.steps}, the run at step {state.step}")
-        return state
+    def _restore_and_find(self) -> Path | None:
+        self._restore()
+        return self.newest()
+
+    def _restore(self) -> None:
+        """Where a kill came between the two renames that replace a checkpoint, the old one takes its place again."""
+        for replaced in self.folder.glob(".step_*.replaced"):
+            original = self.folder / replaced.name[1:].removesuffix(".replaced")
+            if not original.exists():
+                replaced.rename(original)
+                sync(self.folder)
+
+    def _save(
+        self, engines: Sequence[StudentEngine], tensors: Sequence[dict[str, Tensor]], state: TrainingState
+    ) -> None:
+        final = self.folder / f"step_{state.step}"
+        partial = self.folder / f".{final.name}.partial"
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._restore()
+            self._sweep()
+            partial.mkdir()
+        try:
+            for engine, own in zip(engines, tensors, strict=True):
+                save_student(engine.student, own, engine.counters, partial / engine.name)
+            write_durably(partial / "state.json", state.model_dump_json())
+            seal(partial)
+        except ValueError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            before = self.all()[-1:]
+            kept = f"the checkpoint {before[0].name} is kept" if before else "there is no checkpoint before it"
+            raise ValueError(f"{error}; step {state.step} is not saved, {kept}") from error
+        with writing(final):
+            self._put_in_place(partial, final)
+        write_durably(self.folder / "latest", final.name)
+        with writing(self.folder):
+            self._prune(final)
+
+    def _put_in_place(self, partial: Path, final: Path) -> None:
+        """Rename; what has the name already goes aside, and for good where it is damaged."""
+        if final.exists():
+            aside = final.with_name(f".{final.name}.replaced")
+            if not self._is_whole(final):
+                numbered = (final.with_name(f"{final.name}.broken{number or ''}") for number in range(10**6))
+                aside = next(path for path in numbered if not path.exists())
+            final.rename(aside)
+        partial.rename(final)
+        sync(self.folder)
+        self._whole.add(final)
+
+    def _prune(self, newest: Path) -> None:
+        """Keep the newest and the whole ones before it; renamed first, so that no kill leaves half of one."""
+        others = [folder for folder in self.all() if folder != newest]
+        for old in others[: len(others) - (self.keep - 1)] if len(others) >= self.keep else []:
+            old.rename(old.with_name(f".{old.name}.old"))
+        self._sweep()
+
+    def _sweep(self) -> None:
+        for leftover in self.folder.glob(".step_*"):
+            try:
+                shutil.rmtree(leftover)
+            except OSError as error:  # no reason to stop a run
+                warnings.warn(f"{leftover}: cannot be removed: {error.strerror or error}", stacklevel=2)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step_"))
+
+
+def _read_student(checkpoint: Path, engine: StudentEngine) -> tuple[dict[str, Tensor], Counters]:
+    folder = checkpoint / engine.name
+    if not folder.is_dir():
+        raise ValueError(f"{checkpoint}: holds no student {engine.name}")
+    return read_tensors(engine.student, folder), read_counters(folder)
 
 
 def read_state(checkpoint: Path) -> TrainingState:
@@ -102,46 +202,3 @@ def read_state(checkpoint: Path) -> TrainingState:
         return TrainingState.model_validate_json(path.read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: not a readable training state: {error}") from error
-
-
-def save_model(student: Student, folder: Path) -> None:
-    """The model as `AutoModel.from_pretrained` reads it, and its live answer to a fixed input beside it."""
-    student.published.save_pretrained(folder / "model")
-    save_file(fixed_outputs(student.encoder.model, student.head), folder / "outputs.safetensors")
-
-
-@torch.no_grad()
-def fixed_outputs(model: HuggingFaceModel, head: VocabularyHead | None = None) -> dict[str, Tensor]:
-    """`input_ids` [2, 16] and the float32 `last_hidden_state` [2, 16, D] of the model in eval mode on them.
-
-    With a head also the float32 `logits` [2, V] of the last position.
-    """
-    parameter = next(model.parameters())
-    generator = torch.Generator().manual_seed(0)
-    input_ids = torch.randint(0, model.config.vocab_size, (2, 16), generator=generator)
-    training = model.training
-    model.eval()
-    with torch.autocast(parameter.device.type, enabled=False):
-        output = model(input_ids=input_ids.to(parameter.device)).last_hidden_state
-        answers = {"last_hidden_state": output} | ({"logits": head.logits(output[:, -1])} if head else {})
-    model.train(training)
-    return {"input_ids": input_ids} | {name: answer.float().cpu().contiguous() for name, answer in answers.items()}
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
-
-
-def _write_durably(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    _sync(partial)
-    partial.replace(path)
-    _sync(path.parent)  # makes renames in this folder last, the checkpoint's too

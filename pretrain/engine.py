@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from pretrain.encoder import Features
 from pretrain.optimizer import build_optimizer, build_schedule
+from pretrain.optimizer_state import gather_optimizer_state, put_optimizer_state
 from pretrain.student import Student, StudentConfig
+from pretrain.student_files import Counters
 
 
 class AutocastConfig(BaseModel):
@@ -130,6 +132,33 @@ class StudentEngine:
     def steps(self) -> int:
         """Optimizer steps made, DeepSpeed's own count."""
         return int(self.engine.global_steps)
+
+    @property
+    def counters(self) -> Counters:
+        """What the engine counts, as a checkpoint keeps it."""
+        return Counters(
+            steps=self.steps, skipped_steps=self.engine.skipped_steps, schedule_steps=self.schedule.last_epoch
+        )
+
+    def gather_tensors(self) -> dict[str, Tensor]:
+        """Every parameter and the optimizer's state by name, whole on every rank; every rank must call it."""
+        parameters = {name: parameter.detach() for name, parameter in self.student.named_parameters()}
+        return parameters | gather_optimizer_state(self.engine, self.student, self._optimizer)
+
+    @torch.no_grad()
+    def put_tensors(self, tensors: Mapping[str, Tensor], counters: Counters) -> None:
+        """Go on from what another engine gathered, at whatever world size and ZeRO stage."""
+        for name, parameter in self.student.named_parameters():
+            parameter.copy_(tensors[name])
+        put_optimizer_state(self.engine, self.student, self._optimizer, tensors)
+        engine, schedule = self.engine, self.schedule
+        engine.global_steps, engine.skipped_steps = counters.steps, counters.skipped_steps
+        engine.global_samples = counters.steps * engine.train_batch_size()
+        engine.micro_steps = counters.steps * self.accumulation_steps
+        schedule.last_epoch = counters.schedule_steps
+        rates = zip(self._optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True)
+        for group, base, factor in rates:
+            group["lr"] = base * factor(counters.schedule_steps)
 
     def train_micro_batch(self, batch: Mapping[str, Tensor], teacher: Features, seed: int) -> None:
         """Forward, backward and, at the accumulation boundary, clip and step; `seed` is for its dropout.

@@ -1,5 +1,7 @@
 """Metrics of a run: JSON lines for what reads them later, TensorBoard for looking, a progress line for now."""
 
+import errno
+import os
 import sys
 import warnings
 from collections.abc import Mapping
@@ -8,6 +10,8 @@ from pathlib import Path
 import orjson
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
+
+from pretrain.durable import write_durably
 
 
 class Metrics:
@@ -20,9 +24,10 @@ class Metrics:
         run.mkdir(parents=True, exist_ok=True)
         self.path = run / "metrics.jsonl"
         kept = [line for line in read_metrics(run) if line["step"] <= step] if self.path.is_file() and step else []
-        self.path.write_bytes(b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in kept))
-        self._file = self.path.open("ab")
-        self._tensorboard = SummaryWriter(run / "tensorboard", purge_step=step + 1)
+        write_durably(self.path, b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in kept))
+        self._file = self.path.open("ab", buffering=0)
+        self._waiting: list[bytes] = []  # lines that the disk has refused so far
+        self._tensorboard: SummaryWriter | None = SummaryWriter(run / "tensorboard", purge_step=step + 1)
         self._tokens_per_step = tokens_per_step
         self._bar = tqdm(
             total=total_steps * tokens_per_step,
@@ -40,22 +45,48 @@ class Metrics:
 
     def write(self, values: Mapping[str, float]) -> None:
         """One logged step: `step` and whatever else, student metrics prefixed by the student's name."""
-        self._file.write(orjson.dumps(dict(values), option=orjson.OPT_APPEND_NEWLINE))
-        self._file.flush()
+        self._waiting.append(orjson.dumps(dict(values), option=orjson.OPT_APPEND_NEWLINE))
+        self._write_waiting()
         step = int(values["step"])
-        for name, value in values.items():
-            if name != "step":
-                self._tensorboard.add_scalar(name, value, step)
+        if self._tensorboard:
+            try:
+                for name, value in values.items():
+                    if name != "step":
+                        self._tensorboard.add_scalar(name, value, step)
+            except OSError as error:
+                self._give_up_tensorboard(error)
         losses = (
             f"{name.removesuffix('/loss')} {value:.4f}" for name, value in values.items() if name.endswith("/loss")
         )
         self._bar.set_postfix_str(f"step {step}, " + ", ".join(losses))
 
+    def _write_waiting(self) -> None:
+        """Append whole lines or nothing: a disk that is full now may have room at the next step that is logged."""
+        data, end = b"".join(self._waiting), self._file.seek(0, os.SEEK_END)
+        try:
+            if self._file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._waiting.clear()
+        except OSError as error:
+            self._file.truncate(end)
+            what = f"{self.path}: cannot be written: {error.strerror}; {len(self._waiting)} line(s) wait in memory"
+            warnings.warn(what, stacklevel=3)
+
+    def _give_up_tensorboard(self, error: OSError) -> None:
+        warnings.warn(f"{self.path.parent / 'tensorboard'}: no more is written: {error.strerror}", stacklevel=3)
+        self._tensorboard = None
+
     def close(self) -> None:
         """Flush everything."""
         self._bar.close()
+        if self._waiting:
+            self._write_waiting()
         self._file.close()
-        self._tensorboard.close()
+        try:
+            if self._tensorboard:
+                self._tensorboard.close()
+        except OSError as error:
+            self._give_up_tensorboard(error)
 
 
 def read_metrics(run: Path) -> list[dict[str, float]]:

@@ -4,7 +4,7 @@ import queue
 import threading
 from collections.abc import Generator
 from contextlib import closing, suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _NUM_AHEAD = 2
 _LEAVE_SECONDS = 5.0  # for a source that can be closed; one that hangs is left behind, in a thread that ends with us
@@ -17,7 +17,7 @@ def prefetch(source: Generator[Item, None, None], timeout_seconds: float) -> Gen
 
     Raises TimeoutError where an item does not come in time.
     """
-    ready: queue.Queue = queue.Queue(_NUM_AHEAD)
+    ready: queue.Queue[Any] = queue.Queue(_NUM_AHEAD)
     stop, end = threading.Event(), object()
 
     def offer(item: object) -> None:
@@ -49,7 +49,7 @@ def prefetch(source: Generator[Item, None, None], timeout_seconds: float) -> Gen
         thread.join(_LEAVE_SECONDS)
 
 
-def _get(ready: queue.Queue, timeout_seconds: float) -> object:
+def _get(ready: queue.Queue[Any], timeout_seconds: float) -> Any:
     try:
         return ready.get(timeout=timeout_seconds)
     except queue.Empty:

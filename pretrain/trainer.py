@@ -18,6 +18,7 @@ from pretrain.checkpoint import Checkpoints, TrainingState
 from pretrain.encoder import without_padding
 from pretrain.engine import StudentEngine
 from pretrain.metrics import Metrics
+from pretrain.outcome import on_rank_zero
 from pretrain.peers import Agreement, limit_collectives
 from pretrain.prefetch import prefetch
 from pretrain.slow_steps import SlowSteps
@@ -69,6 +70,7 @@ class Trainer:
         self.agreement = Agreement(config.collective_timeout_seconds)
         limit_collectives(config.collective_timeout_seconds)  # after the engines, which make groups
         self._slow_steps, self._step_seconds, self._data_seconds = SlowSteps(), 0.0, 0.0
+        self._skipped_rows = 0  # of this rank, since it last logged
         self.checkpoints = Checkpoints(run, config.keep_checkpoints)
         self.state = self.checkpoints.load(engines)
 
@@ -114,7 +116,10 @@ class Trainer:
     def _train_step(self, batches: Iterator[Batch], step: int) -> None:
         started, self._data_seconds = time.perf_counter(), 0.0
         for index in range(self.engines[0].accumulation_steps):
-            batch = self._to_device(self._next(batches))
+            batch = self._next(batches)
+            # Rows that the corpus could not give come empty: CLS SEP and padding.
+            self._skipped_rows += int((batch["attention_mask"].sum(1) <= 2).sum())
+            batch = self._to_device(batch)
             features = self.teacher(batch)
             for engine in self.engines:
                 engine.train_micro_batch(batch, features, self._dropout_seed(engine.name, step, index))
@@ -141,9 +146,11 @@ class Trainer:
         return zlib.crc32(f"{self.config.seed} {name} {step} {index} {dist.get_rank()}".encode())
 
     def _open_metrics(self) -> Metrics | None:
-        if dist.get_rank() != 0:
-            return None
-        return Metrics(self.run, self.config.total_steps, self.rows_per_step * self.row_tokens, self.state.step)
+        tokens_per_step, opened = self.rows_per_step * self.row_tokens, []
+        on_rank_zero(
+            lambda: opened.append(Metrics(self.run, self.config.total_steps, tokens_per_step, self.state.step))
+        )
+        return opened[0] if opened else None
 
     def _advance(self, metrics: Metrics | None) -> None:
         self.state = TrainingState(
@@ -157,13 +164,17 @@ class Trainer:
 
     def _log(self, metrics: Metrics | None) -> None:
         values = {f"{engine.name}/{name}": v for engine in self.engines for name, v in engine.take_metrics().items()}
+        skipped_rows, self._skipped_rows = torch.tensor(self._skipped_rows, device=self.device), 0
+        dist.all_reduce(skipped_rows)
         self._heed_skipped(values)
         # Taking the metrics waited for the device: only now is the clock right.
         state = self.state.model_copy(update={"seconds": time.perf_counter() - self._started})
         since, self._logged = self._logged, state
         if metrics and all(map(math.isfinite, values.values())):
             rate = (state.tokens - since.tokens) / (state.seconds - since.seconds)
-            metrics.write({**state.model_dump(), "tokens_per_second": rate, **values})
+            metrics.write(
+                {**state.model_dump(), "tokens_per_second": rate, "skipped_rows": int(skipped_rows), **values}
+            )
 
     def _heed_skipped(self, values: Mapping[str, float]) -> None:
         """Warns of skipped steps; ValueError, on every rank, after too many in a row."""

@@ -1,5 +1,6 @@
 """A published student loads in plain transformers elsewhere, and its card tells the run's facts."""
 
+import shutil
 import subprocess
 import sys
 
@@ -69,6 +70,16 @@ def test_what_cannot_be_published_is_said(finished_run, published, tmp_path):
         publish(finished_run, "tall", tmp_path / "x")
     with pytest.raises(ValueError, match="is already there; publish to a new folder"):
         publish(finished_run, "small", published)
+
+
+def test_a_damaged_checkpoint_is_not_published(finished_run, tmp_path):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    weights = run / "checkpoints/step_6/small/model/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    with pytest.raises(ValueError, match=r"step_6/small/model/model.safetensors: the checksum does not match"):
+        publish(run, "small", tmp_path / "x", step=6)
+    with pytest.warns(UserWarning, match="model.safetensors: the checksum does not match.*; passed over for step_3"):
+        publish(run, "small", tmp_path / "x")
 
 
 def test_outputs_that_differ_from_the_live_students_are_not_published(finished_run, tmp_path, monkeypatch):

@@ -5,7 +5,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel
 
-from pretrain.checkpoint import Checkpoints, fixed_outputs, read_state
+from pretrain.checkpoint import Checkpoints, read_state
+from pretrain.durable import seal
+from pretrain.student_files import fixed_outputs
 from tests.pretrain.tiny import student_config, teacher_model, train
 
 
@@ -25,7 +27,8 @@ def test_a_partial_checkpoint_is_passed_over_and_replaced(tmp_path):
     (partial / "rubbish").write_text("from a kill")
     checkpoints = Checkpoints(tmp_path, keep=3)
     (tmp_path / "checkpoints" / "latest").write_text("step_99")  # points at what is not there
-    assert checkpoints.newest().name == "step_4"
+    with pytest.warns(UserWarning, match="names .step_99., which is not there"):
+        assert checkpoints.newest().name == "step_4"
     train(tmp_path, 8)
     assert not partial.exists()
     assert not (tmp_path / "checkpoints" / "step_8" / "rubbish").exists()
@@ -41,9 +44,10 @@ def test_no_checkpoint_holds_the_teacher_and_its_model_loads_alone(tmp_path):
         assert torch.equal(tensor, weights[prefix + name])
     live = load_file(folder / "outputs.safetensors")
     torch.testing.assert_close(model(input_ids=live["input_ids"]).last_hidden_state, live["last_hidden_state"])
-    stored = torch.load(folder / "engine" / "mp_rank_00_model_states.pt", weights_only=False)["module"]
-    assert stored.keys() == weights.keys()
-    assert not any("teacher" in name for name in stored)
+    stored = load_file(folder / "training.safetensors")
+    held = {name for name in stored if "/" not in name} | {prefix + name for name in model.state_dict()}
+    assert held == weights.keys() | {"num_updates"}
+    assert not any("teacher" in name or name.startswith(prefix) for name in stored), "no weight is stored twice"
 
 
 def test_fixed_outputs_leave_the_mode_of_the_model():
@@ -53,14 +57,46 @@ def test_fixed_outputs_leave_the_mode_of_the_model():
     assert torch.equal(first["last_hidden_state"], again["last_hidden_state"])
 
 
-def test_a_checkpoint_without_the_student_or_with_a_broken_state_is_named(tmp_path):
+def reseal(checkpoint):
+    """As if it had been written so."""
+    (checkpoint / "files.json").unlink()
+    seal(checkpoint)
+
+
+def test_a_checkpoint_without_the_student_or_with_a_state_that_disagrees_is_named(tmp_path):
     train(tmp_path, 4)
     with pytest.raises(ValueError, match="step_4: holds no student other"):
         train(tmp_path, 8, [student_config("other")])
-    state = tmp_path / "checkpoints" / "step_4" / "state.json"
+    checkpoint = tmp_path / "checkpoints" / "step_4"
+    state = checkpoint / "state.json"
     state.write_text(state.read_text().replace('"step":4', '"step":3'))
+    reseal(checkpoint)
     with pytest.raises(ValueError, match="step_4/small: is at step 4, the run at step 3"):
         train(tmp_path, 8)
-    state.write_text("{")
-    with pytest.raises(ValueError, match=r"step_4/state.json: not a readable training state"):
-        train(tmp_path, 8)
+    names = {"small/training.json": "cannot be read", "small/training.safetensors": "cannot be read"}
+    names |= {"small/model/model.safetensors": "cannot be read", "state.json": "not a readable training state"}
+    for name, message in names.items():
+        before = (checkpoint / name).read_bytes()
+        (checkpoint / name).write_text("{")
+        reseal(checkpoint)
+        with pytest.raises(ValueError, match=f"step_4/{name}: {message}"):
+            train(tmp_path, 8)
+        (checkpoint / name).write_bytes(before if name != "state.json" else b"{")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"intermediate_size": 24}, r"intermediate.dense.bias is \[20\], in this student \[24\]"),
+        ({"num_layers": 1}, "encoder.layer.1.* which this student has not"),
+        ({"num_layers": 3}, "holds no encoder.model.encoder.layer.2.* which this student has"),
+        (
+            {"objective": [{"type": "minilm_v2", "num_relation_heads": 4}]},
+            "holds exp_avg/.*layer.1.*, which this student has not",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_student_is_refused_with_the_tensor(tmp_path, changes, message):
+    train(tmp_path, 1, save_every_steps=1)
+    with pytest.raises(ValueError, match=f"step_1/small: .*{message}"):
+        train(tmp_path, 2, [student_config(**changes)])

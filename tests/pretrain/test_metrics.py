@@ -1,5 +1,9 @@
 """The metrics file reads as if the run had never stopped."""
 
+import errno
+import os
+from pathlib import Path
+
 import pytest
 
 from pretrain.metrics import Metrics, read_metrics
@@ -40,3 +44,59 @@ def test_no_metrics_is_an_error_with_the_file(tmp_path):
     write(tmp_path, [])
     with pytest.raises(ValueError, match=r"metrics\.jsonl: no steps were logged"):
         read_metrics(tmp_path)
+
+
+def kill(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_kill_while_the_file_is_rewritten_loses_no_line(tmp_path, monkeypatch):
+    write(tmp_path, [2, 4, 6])
+    for name in ("fsync", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os if name == "fsync" else Path, name, kill)
+            with pytest.raises(KeyboardInterrupt):
+                write(tmp_path, [], resumed=4)
+        assert [line["step"] for line in read_metrics(tmp_path)] == [2, 4, 6]
+
+
+class FullDisk:
+    """A file that takes only the first bytes of what is written while `is_full`."""
+
+    def __init__(self, file):
+        self.file, self.is_full = file, True
+
+    def write(self, data):
+        return self.file.write(data[:5] if self.is_full else data)
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+def test_lines_wait_for_a_disk_that_is_full_and_none_is_half_written(tmp_path):
+    metrics = Metrics(tmp_path, total_steps=10, tokens_per_step=4)
+    metrics.write({"step": 1})
+    metrics._file = FullDisk(metrics._file)
+    full = os.strerror(errno.ENOSPC)
+    for count in (1, 2):
+        with pytest.warns(UserWarning, match=rf"metrics\.jsonl: cannot be written: {full}; {count} line"):
+            metrics.write({"step": 1 + count})
+        assert [line["step"] for line in read_metrics(tmp_path)] == [1]
+    metrics._file.is_full = False
+    metrics.write({"step": 4})
+    metrics.close()
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_a_tensorboard_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch):
+    metrics = Metrics(tmp_path, total_steps=10, tokens_per_step=4)
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(metrics._tensorboard, "add_scalar", fail)
+    with pytest.warns(UserWarning, match="tensorboard: no more is written: No space left on device"):
+        metrics.write({"step": 1, "a/loss": 1.0})
+    metrics.write({"step": 2, "a/loss": 1.0})
+    metrics.close()
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]

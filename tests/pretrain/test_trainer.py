@@ -29,7 +29,7 @@ def assert_same(first, second):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("zero_stage", [0, 1])
+@pytest.mark.parametrize("zero_stage", [0, 1, 2])
 def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, zero_stage):
     students = [student_config("one", **NOISY)]
     whole = train(tmp_path / "whole", 8, students, micro_rows=4, zero_stage=zero_stage)

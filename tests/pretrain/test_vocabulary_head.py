@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForMaskedLM
 
-from pretrain.checkpoint import save_model
 from pretrain.encoder import FAMILIES
 from pretrain.optimizer import OptimizerConfig, build_optimizer
 from pretrain.student import build_student
+from pretrain.student_files import save_model
 from pretrain.teacher import Teacher, load_teacher_head
 from pretrain.vocabulary_head import VocabularyHead, auto_class_of
 from tests.pretrain.tiny import batch, student_config, teacher_model

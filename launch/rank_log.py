@@ -1,0 +1,29 @@
+"""What a rank says beside its errors: warnings, each on a line with its rank; those of libraries from rank 0 only."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import TextIO
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def tag_messages(rank: int) -> None:
+    """From here on every warning and log message of this process carries `[rank r]`."""
+    logging.basicConfig(format=f"[rank {rank}] %(message)s", level=logging.WARNING, force=True)
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        is_ours = ROOT in Path(filename).resolve().parents and "site-packages" not in filename
+        if is_ours:
+            logging.warning("%s", message)
+        elif rank == 0:
+            logging.warning("%s: %s", category.__name__, message)
+
+    warnings.showwarning = show

@@ -1,0 +1,103 @@
+"""Files and folders that a kill, a full disk or a power cut leaves whole or not at all.
+
+A sealed folder holds files.json, written last, with the size and XXH3-128 of every other file below it.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import xxhash
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, RootModel, ValidationError
+from safetensors import SafetensorError
+
+_SEAL = "files.json"
+_CHUNK_BYTES = 1 << 22
+
+
+class _FileRecord(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    num_bytes: NonNegativeInt
+    xxh3_128: str
+
+
+class _Seal(RootModel[dict[str, _FileRecord]]):
+    """The files of a folder by their paths below it."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the disk refuses meanwhile becomes a ValueError that names the file."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{path}: cannot be written: {reason}") from error
+
+
+def write_durably(path: Path, data: str | bytes) -> None:
+    """Write aside, sync, rename: a reader sees the whole of it or what was there before. ValueError naming the file."""
+    partial = path.with_name(f".{path.name}.partial")
+    with writing(path):
+        try:
+            partial.write_bytes(data.encode() if isinstance(data, str) else data)
+            sync(partial)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+        partial.replace(path)
+        sync(path.parent)  # makes the rename last
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def seal(folder: Path) -> None:
+    """Sync every file of a folder and write its files.json; ValueError naming the file that cannot be written."""
+    for path in [*sorted(folder.rglob("*")), folder]:
+        with writing(path):
+            sync(path)
+    records = {str(path.relative_to(folder)): _record(path) for path in _files(folder)}
+    write_durably(folder / _SEAL, _Seal(records).model_dump_json(indent=1))
+
+
+def damage(folder: Path, checksums: bool = True) -> str | None:
+    """What is wrong with a sealed folder, naming the file; None where it is whole. Sizes are looked at first."""
+    try:
+        records = _Seal.model_validate_json((folder / _SEAL).read_bytes()).root
+        found = {str(path.relative_to(folder)): path for path in _files(folder)}
+        for name, record in records.items():
+            if name not in found:
+                return f"{folder / name}: is missing"
+            if (num_bytes := found[name].stat().st_size) != record.num_bytes:
+                return f"{folder / name}: has {num_bytes} bytes, was written with {record.num_bytes}"
+        if unknown := sorted(found.keys() - records.keys()):
+            return f"{folder / unknown[0]}: is not among the files that were written"
+        for name, record in records.items() if checksums else ():
+            if _record(found[name]) != record:
+                return f"{folder / name}: the checksum does not match: the bytes have changed since they were written"
+    except ValidationError:
+        return f"{folder / _SEAL}: is not the list of files that was written"
+    except OSError as error:
+        return f"{error.filename or folder}: cannot be read: {error.strerror or error}"
+    return None
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / _SEAL]
+
+
+def _record(path: Path) -> _FileRecord:
+    digest, num_bytes = xxhash.xxh3_128(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            num_bytes += len(chunk)
+    return _FileRecord(num_bytes=num_bytes, xxh3_128=digest.hexdigest())

@@ -1,0 +1,39 @@
+"""What one rank does or finds is known to all, so that they go on or stop together and none waits for another."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch.distributed as dist
+
+_Result = TypeVar("_Result")
+
+
+def on_rank_zero(action: Callable[[], _Result]) -> _Result:
+    """What the action gives on rank 0, on every rank; where it raises ValueError or OSError, ValueError on every rank.
+
+    A fault of the program is ValueError on the others too, and itself on rank 0.
+    """
+    outcome: list = [None, None]
+    fault: Exception | None = None
+    if dist.get_rank() == 0:
+        try:
+            outcome[0] = action()
+        except Exception as error:  # told before it is raised: the others wait
+            outcome[1] = str(error)
+            fault = None if isinstance(error, ValueError | OSError) else error
+    dist.broadcast_object_list(outcome)
+    if fault:
+        raise fault
+    if outcome[1] is not None:
+        raise ValueError(outcome[1])
+    return outcome[0]
+
+
+def raise_together(problem: str | None) -> None:
+    """ValueError on every rank where at least one has a problem, of the lowest such rank."""
+    problems: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(problems, problem)
+    for rank, one in enumerate(problems):
+        if one is not None:
+            where = f"rank {rank}: " if len(problems) > 1 else ""
+            raise ValueError(f"{where}{one}")
