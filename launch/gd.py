@@ -71,15 +71,20 @@ def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> i
             )
         return 0
     try:
-        number = distil(config, manifest, run, stop)
+        number = distil(config, manifest, run, stop, lambda error: os._exit(leave_lost(world, error)))
     except ValueError as error:
         say(f"[rank {world.rank}] stopped: {error}")
         return REFUSED
     except PeerLost as error:
-        say(f"[rank {world.rank}] stopped: {error}; run again to go on from the newest checkpoint")
-        time.sleep(SPEAK_SECONDS)
-        return PEER_LOST
+        return leave_lost(world, error)
     return STOPPED if number else 0
+
+
+def leave_lost(world: World, error: Exception) -> int:
+    """Say that another rank is gone, and give all who can say so the time to."""
+    say(f"[rank {world.rank}] stopped: {error}; run again to go on from the newest checkpoint")
+    time.sleep(SPEAK_SECONDS)
+    return PEER_LOST
 
 
 def refuse(world: World, error: ValueError) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.launch.hosts import Host, TwoHosts, two_hosts
-from tests.launch.jobs import Job, assert_same_end, deepspeed_command, free_port, newest_step
+from tests.launch.jobs import ROOT, Job, assert_same_end, deepspeed_command, newest_step
 
 TOTAL_STEPS, SAVE_EVERY_STEPS = 240, 40
 TIMEOUT_SECONDS = 8
@@ -25,33 +25,23 @@ Launcher = Callable[[TwoHosts], list[tuple[Host, list[str]]]]
 
 def without_ssh(pair: TwoHosts) -> list[tuple[Host, list[str]]]:
     """`deepspeed --hostfile H --no_ssh --node_rank R` on each host."""
-    port = str(free_port())
-    return [
-        (host, [sys.executable, "-m", "deepspeed.launcher.runner", "--hostfile", str(pair.folder / "hostfile"),
-                "--no_ssh", "--node_rank", str(rank), "--master_addr", pair.hosts[0].address, "--master_port", port,
-                "-q", "launch/gd.py"])
-        for rank, host in enumerate(pair.hosts)
-    ]  # fmt: skip
+    command = [sys.executable, "-m", "deepspeed.launcher.runner", "--hostfile", str(pair.folder / "hostfile"),
+               "--no_ssh", "--master_addr", pair.hosts[0].address, "-q", "--node_rank"]  # fmt: skip
+    return [(host, [*command, str(rank), "launch/gd.py"]) for rank, host in enumerate(pair.hosts)]
 
 
 def over_ssh(pair: TwoHosts) -> list[tuple[Host, list[str]]]:
-    """`deepspeed --hostfile H` on host0: pdsh and ssh start the rest."""
+    """`deepspeed --hostfile H` on host0, by the recipe: pdsh and ssh start the rest."""
     if not pair.has_ssh:
         pytest.skip("pdsh, ssh and sshd are not installed")
-    command = [sys.executable, "-m", "deepspeed.launcher.runner", "--hostfile", str(pair.folder / "hostfile"),
-               "--master_port", str(free_port()), "launch/gd.py"]  # fmt: skip
-    return [(pair.hosts[0], command)]
+    return [(pair.hosts[0], ["launch/recipes/hosts.sh"])]
 
 
 def by_torchrun(pair: TwoHosts) -> list[tuple[Host, list[str]]]:
     """`torchrun --nnodes 2` on each host."""
-    port = str(free_port())
-    return [
-        (host, [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1",
-                "--node-rank", str(rank), "--master-addr", pair.hosts[0].address, "--master-port", port,
-                "--", "launch/gd.py"])
-        for rank, host in enumerate(pair.hosts)
-    ]  # fmt: skip
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1",
+               "--master-addr", pair.hosts[0].address, "--node-rank"]  # fmt: skip
+    return [(host, [*command, str(rank), "--", "launch/gd.py"]) for rank, host in enumerate(pair.hosts)]
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +71,14 @@ def undisturbed(config, tmp_path_factory) -> Path:
 @contextmanager
 def launched(pair: TwoHosts, launcher: Launcher, config: Path, run: Path) -> Iterator[list[Job]]:
     """The job on both hosts, as one launch a host that something is typed on."""
-    environment = {"GLOO_SOCKET_IFNAME": "eth0", "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
-    exported = pair.folder / "deepspeed_env"  # `.deepspeed_env` in the home folder for users
-    exported.write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
-    environment["DS_ENV_FILE"] = str(exported)
-    environment["PDSH_SSH_ARGS_APPEND"] = "-o ServerAliveInterval=3 -o ServerAliveCountMax=3"
+    path = f"{ROOT / '.venv/bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {
+        "GLOO_SOCKET_IFNAME": "eth0",
+        "PATH": path,
+        "HOSTFILE": str(pair.folder / "hostfile"),
+        "INTERFACE": "eth0",
+        "MORE_VARIABLES": "OMP_NUM_THREADS=1 DS_ACCELERATOR=cpu",
+    }
     with ExitStack() as stack:
         yield [
             stack.enter_context(Job([*host.enter, *command], config, run, environment=environment))
@@ -194,7 +187,7 @@ def test_pdsh_hands_on_that_the_launcher_was_stopped(pair, config, undisturbed, 
     run = tmp_path / "run"
     with launched(pair, over_ssh, config, run) as jobs:
         jobs[0].until_step(SAVE_EVERY_STEPS + 5)
-        names = ("deepspeed.launcher.runner", "pdsh ") if number == signal.SIGKILL else ("deepspeed.launcher.runner",)
+        names = ["bin/deepspeed --hostfile", "pdsh "][: 2 if number == signal.SIGKILL else 1]
         for pid, command in pair.hosts[0].processes().items():
             if any(name in command for name in names):
                 os.kill(pid, number)
