@@ -26,7 +26,7 @@ mount --bind "$2/ssh_config.d" /etc/ssh/ssh_config.d
 hostname "$1"
 ip link set lo up
 echo ready
-exec cat
+read -r _  # until the pipe closes; bash, not sh: it takes in the orphans of the host as they die
 """
 _SSH = """Host host0 host1
     IdentityFile {folder}/key
@@ -49,7 +49,20 @@ class Host:
     def __init__(self, name: str, folder: Path) -> None:
         self.name, self.address = name, ADDRESSES[name]
         self._first = subprocess.Popen(
-            ["unshare", "--pid", "--fork", "--mount-proc", "--net", "--uts", "sh", "-c", _BEGIN, "sh", name, folder],
+            [
+                "unshare",
+                "--pid",
+                "--fork",
+                "--mount-proc",
+                "--net",
+                "--uts",
+                "bash",
+                "-c",
+                _BEGIN,
+                "bash",
+                name,
+                folder,
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -72,8 +85,9 @@ class Host:
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                if (folder / "ns/pid").readlink() == ours and command and not command.startswith(("cat ", "sshd")):
+                if (folder / "ns/pid").readlink() == ours and command and not command.startswith("sshd"):
                     found[int(folder.name)] = command
+        found.pop(self.pid)
         return found
 
     def start_sshd(self, folder: Path) -> None:

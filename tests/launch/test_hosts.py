@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -145,6 +146,24 @@ def stop_and_relaunch(pair: TwoHosts, launcher: Launcher, what: str, config: Pat
             "host1": f"{seconds[1]:.1f}", "exit codes": codes, "goes on from step": before}  # fmt: skip
 
 
+def test_hosts_end_with_whoever_made_them(pair, tmp_path):
+    """Killed, it closes nothing itself."""
+    program = """
+import os, signal, sys
+from pathlib import Path
+from tests.launch.hosts import TwoHosts
+print(*(host.pid for host in TwoHosts(Path(sys.argv[1])).hosts), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert done.returncode == -signal.SIGKILL
+    left, end = [Path("/proc", pid) for pid in done.stdout.split()], time.monotonic() + 20
+    assert len(left) == 2
+    while any(process.exists() for process in left):
+        assert time.monotonic() < end, "a host outlived the process that made it"
+        time.sleep(0.1)
+
+
 def test_a_cut_link_stops_both_hosts_and_changes_no_bit(pair, config, undisturbed, tmp_path):
     row = stop_and_relaunch(pair, without_ssh, "link cut", config, tmp_path / "run")
     assert row["goes on from step"] == SAVE_EVERY_STEPS
@@ -183,11 +202,11 @@ def test_a_host_that_never_comes_is_waited_for_no_longer(pair, config, tmp_path,
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_pdsh_hands_on_that_the_launcher_was_stopped(pair, config, undisturbed, tmp_path, number):
-    """SIGKILL is for pdsh too: without it the job goes on, as if nothing had happened to `deepspeed`."""
+    """SIGKILL is for pdsh and its ssh too: without it the job goes on, as if nothing had happened to `deepspeed`."""
     run = tmp_path / "run"
     with launched(pair, over_ssh, config, run) as jobs:
         jobs[0].until_step(SAVE_EVERY_STEPS + 5)
-        names = ["bin/deepspeed --hostfile", "pdsh "][: 2 if number == signal.SIGKILL else 1]
+        names = ["bin/deepspeed --hostfile", "pdsh -S", "ssh -o"][: 3 if number == signal.SIGKILL else 1]
         for pid, command in pair.hosts[0].processes().items():
             if any(name in command for name in names):
                 os.kill(pid, number)
