@@ -6,6 +6,7 @@
 # A line of the hostfile: node1 slots=8. This folder and its environment lie at the same path on every host; the run
 # folder and the corpus where all see them. INTERFACE joins the hosts; MORE_VARIABLES="A=1 B=2" go to
 # every rank as well. Stop it with SIGTERM, SIGINT or Ctrl-C.
+: "${HOSTFILE:?a file with a line a host}" "${INTERFACE:?the network interface that joins the hosts}"
 exports=$(mktemp)
 printf '%s\n' "GLOO_SOCKET_IFNAME=$INTERFACE" "NCCL_SOCKET_IFNAME=$INTERFACE" $MORE_VARIABLES > "$exports"
 exec 9< "$exports"
