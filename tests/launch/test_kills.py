@@ -76,8 +76,9 @@ def kill(job: Job, victim: str, moment: str, draw: random.Random) -> dict[str, o
             return logged_step(job.run) >= before + steps
         if moment == "after rename":
             return newest_step(job.run) > before
-        partial = sorted(folder.glob(".step_*.partial"))
-        return bool(partial) and (moment == "save" or (partial[0] / "state.json").exists())
+        # Not what an earlier kill left: files.json is the last thing written before the folder gets its name.
+        part = "files.json" if moment == "before rename" else "."
+        return any((partial / part).exists() and _made(partial) > job.started for partial in folder.glob(".*.partial"))
 
     while not has_come():
         if job.process.poll() is not None:
@@ -91,6 +92,13 @@ def kill(job: Job, victim: str, moment: str, draw: random.Random) -> dict[str, o
     job.process.wait()
     return {"killed": victim, "when": moment, "at step": step, "gone after s": f"{seconds:.1f}",
             "goes on from": newest_step(job.run)}  # fmt: skip
+
+
+def _made(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:  # renamed meanwhile
+        return 0.0
 
 
 def run_with_kills(config: Path, run: Path, kills: Iterator[tuple[str, str]], seed: int) -> list[dict[str, object]]:
