@@ -12,6 +12,6 @@ printf '%s\n' "GLOO_SOCKET_IFNAME=$INTERFACE" "NCCL_SOCKET_IFNAME=$INTERFACE" $M
 exec 9< "$exports"
 rm "$exports"
 export DS_ENV_FILE=/dev/fd/9
-# Without this pdsh waits for hours for a host that is cut off.
+# Without this pdsh goes on waiting for a host that was cut off.
 export PDSH_SSH_ARGS_APPEND="-o ServerAliveInterval=5 -o ServerAliveCountMax=3"
 exec deepspeed --hostfile "$HOSTFILE" launch/gd.py "$@"
