@@ -202,7 +202,7 @@ def load_manifest(path: str | Path, cache: BlockCache | None = None, on_fault: O
         state = json.loads(store.read_file(FILE_NAME))
     except FileNotFoundError as error:
         raise ValueError(f"{file}: there is no manifest; build the corpus with launch/build_corpus.py") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{file}: is not a readable JSON file: {error}") from error
     version = state.get("format_version") if isinstance(state, dict) else None
     if version != FORMAT_VERSION:
@@ -253,6 +253,9 @@ def _check_contents(manifest: Manifest, file: str) -> None:
         raise ValueError(f"{file}: the columns of the block table must be of one length above zero: {columns}")
     if corpus_fingerprint(manifest.tokenizer, blocks) != manifest.fingerprint:
         raise ValueError(f"{file}: the fingerprint does not match the contents; the file was changed")
+    special = [value for key, value in manifest.tokenizer if key.endswith("_token_id") and value is not None]
+    if min(special) < 0 or max(special) >= min(manifest.tokenizer.vocab_size, np.iinfo(manifest.dtype).max + 1):
+        raise ValueError(f"{file}: tokenizer: a special token's id lies outside the vocabulary, or {manifest.dtype}")
     for name, counts in [("totals", manifest.totals), *((s.name, s) for s in manifest.sources)]:
         if counts.documents_in != counts.documents + sum(counts.rejected.values()):
             raise ValueError(f"{file}: {name}: documents_in is not documents + the rejected ones")
@@ -264,7 +267,7 @@ def _check_contents(manifest: Manifest, file: str) -> None:
         raise ValueError(f"{file}: the totals are not the sums over sources and over blocks")
     for index, (shard, source) in enumerate(zip(blocks.shard, blocks.source, strict=True)):
         inside = 0 <= shard < len(manifest.shards) and 0 <= source < len(manifest.sources)
-        if not inside or min(blocks.tokens[index], blocks.documents[index]) < 1:
+        if not inside or min(blocks.tokens[index], blocks.documents[index], blocks.length[index]) < 1:
             raise ValueError(f"{file}: block {index} names a shard or source that is not there, or is empty")
         if not 0 <= blocks.offset[index] <= manifest.shards[shard].num_bytes - blocks.length[index]:
             raise ValueError(f"{file}: block {index} lies outside {manifest.shards[shard].name}")

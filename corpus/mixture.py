@@ -29,8 +29,8 @@ class Mixture:
             raise ValueError("rows_per_block must be a list of at least one block, each of at least one row")
         self._seed = seed
         sources = np.zeros_like(self._rows) if source_of_block is None else np.asarray(source_of_block)
-        self._blocks = [np.flatnonzero(sources == source) for source in range(int(sources.max()) + 1)]
-        weights = [1.0] * len(self._blocks) if weights is None else weights
+        weights = [1.0] * (int(sources.max()) + 1) if weights is None else weights
+        self._blocks = [np.flatnonzero(sources == source) for source in range(len(weights))]  # of some sources none
         self.rows_per_source = [
             _num_shown(int(self._rows[blocks].sum()), weight)
             for blocks, weight in zip(self._blocks, weights, strict=True)

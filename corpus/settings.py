@@ -11,9 +11,9 @@ from corpus.formats import Format
 
 
 class Record(BaseModel):
-    """Frozen, no unknown key, no conversion between types."""
+    """Frozen, no unknown key, no conversion between types, numbers finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class CleaningSettings(Record):
@@ -137,7 +137,7 @@ def load_config(path: str | Path | None, overrides: dict[str, Any], source_overr
 def _read_json_object(path: Path) -> dict[str, Any]:
     try:
         state = json.loads(path.read_bytes())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: is not a readable JSON file: {error}") from error
     if not isinstance(state, dict):
         raise ValueError(f"{path}: must hold one JSON object")

@@ -1,6 +1,8 @@
 """The main job: teacher, students and engines on every rank, fed from the corpus, trained."""
 
+import math
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -52,6 +54,12 @@ def check_input(config: RunConfig, run: Path, world_size: int) -> Manifest:
     config.check(read_teacher_shape(config.teacher.path) if config.teacher else None)
     check_tokenizer(config, manifest)
     check_run_folder(config, manifest, run)
+    if factor := world_size // math.gcd(world_size, config.corpus.num_lanes) - 1:
+        warnings.warn(
+            f"{world_size} ranks read each byte {factor + 1} times: corpus.num_lanes ({config.corpus.num_lanes}) is no "
+            "multiple of them; the key belongs to the run, so it is chosen before its first step",
+            stacklevel=2,
+        )
     return manifest
 
 
@@ -89,6 +97,7 @@ def build_stream(manifest: Manifest, config: CorpusConfig) -> RowStream:
         document_ids=config.attend_within_documents,
         masking=config.masking,
         on_fault=config.on_fault,
+        num_lanes=config.num_lanes,
     )
 
 

@@ -7,7 +7,6 @@ with a masked-language head keeps it: AutoModel and AutoModelForMaskedLM both lo
 """
 
 import argparse
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -19,6 +18,8 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from launch.model_card import model_card
+from launch.run_config import read_run_config
+from launch.run_facts import read_facts
 from pretrain.checkpoint import Checkpoints, read_state
 from pretrain.durable import damage
 from pretrain.metrics import read_metrics
@@ -49,24 +50,33 @@ def publish(run: Path, student: str, output: Path, step: int | None = None) -> f
     if not (checkpoint / student / "model").is_dir():
         names = ", ".join(sorted(path.parent.name for path in checkpoint.glob("*/model")))
         raise ValueError(f"{run}: no student {student!r}; students: {names}")
+    card = read_card(run, student, checkpoint)
     partial = output.with_name(f".{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     model_folder = checkpoint / student / "model"
     auto_class_of(model_folder).from_pretrained(model_folder).save_pretrained(partial)
     AutoTokenizer.from_pretrained(run / "tokenizer").save_pretrained(partial)
-    card = model_card(
-        student,
-        json.loads((run / "config.json").read_text()),
-        json.loads((run / "run.json").read_text()),
-        read_state(checkpoint),
-        read_metrics(run),
-    )
     (partial / "README.md").write_text(card, encoding="utf-8")
     difference = difference_to_live(partial, checkpoint / student / "outputs.safetensors")
     if not difference <= TOLERANCE:
         raise ValueError(f"{partial}: its outputs differ from the live student's by {difference:.2g}; not published")
     partial.rename(output)
     return difference
+
+
+def read_card(run: Path, student: str, checkpoint: Path) -> str:
+    """The model card; ValueError naming the file of the run that is damaged, or does not know the student."""
+    config, facts = read_run_config(run / "config.json"), read_facts(run / "run.json")
+    state, metrics = read_state(checkpoint), read_metrics(run)
+    if student not in {one.name for one in config.students}:
+        raise ValueError(f"{run / 'config.json'}: knows no student {student}")
+    if student not in facts.unreached_parameters:
+        raise ValueError(f"{run / 'run.json'}: unreached_parameters: knows no student {student}")
+    if metrics[0]["step"] > state.step:
+        raise ValueError(
+            f"{run / 'metrics.jsonl'}: no step was logged up to {state.step}, that of {checkpoint / 'state.json'}"
+        )
+    return model_card(student, config.model_dump(mode="json"), facts.model_dump(), state, metrics)
 
 
 @torch.no_grad()

@@ -46,7 +46,14 @@ def duration(seconds: float) -> str:
 
 
 def summarise(run: Run, teacher: Mapping[str, Any]) -> str:
-    """What was distilled, in one sentence."""
+    """What was distilled, in one sentence. ValueError where config.json or metrics.jsonl is not what a run writes."""
+    try:
+        return _summary(run, teacher)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"config.json or metrics.jsonl of the run: not what a run writes: {error!r}") from error
+
+
+def _summary(run: Run, teacher: Mapping[str, Any]) -> str:
     students = [f"{s['name']} ({s['num_layers']} layers × {s['hidden_size']})" for s in run.config["students"]]
     last = run.metrics[-1]
     return (

@@ -2,14 +2,16 @@
 
 import difflib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from corpus.manifest import OnFault
 from corpus.masking import MaskingSettings
+from corpus.order import NUM_LANES
 from corpus.rows import RowKind
 from pretrain.encoder import EncoderShape
 from pretrain.engine import DeepSpeedConfig
@@ -35,6 +37,7 @@ class CorpusConfig(BaseModel):
     rows: RowKind = "packed"  # or TinyBERT's pairs of consecutive text, CLS A SEP B SEP
     attend_within_documents: bool = False  # documents packed in one row do not see each other
     masking: MaskingSettings | None = None  # for objectives that predict masked tokens
+    num_lanes: PositiveInt = NUM_LANES  # ranks that divide it read their share of the bytes; others read some twice
     on_fault: OnFault = "stop"  # or "skip" the rows of blocks whose bytes have changed or are lost
     cache_folder: str | None = None  # on this host's disk, for a manifest behind a URL
     cache_gigabytes: Annotated[float, Field(gt=0)] = 50.0
@@ -102,14 +105,26 @@ def read_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON: {error}") from error
     for override in overrides:
         _override(values, override)
     try:
-        return RunConfig.model_validate(values)
+        config = RunConfig.model_validate(values)
     except ValidationError as error:
         raise ValueError("\n".join([f"{path}: {error.error_count()} problem(s)", *_explain(error, values)])) from error
+    if infinite := [f"{key}: must be a finite number" for key in _infinite(config.model_dump())]:
+        raise ValueError("\n".join([f"{path}: {len(infinite)} problem(s)", *infinite]))
+    return config
+
+
+def _infinite(value: Any, path: str = "") -> Iterator[str]:
+    """Dotted keys of numbers that are none, or have no end; "inf" and 1e999 become such."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield path
+    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, member in members:
+        yield from _infinite(member, f"{path}.{key}".removeprefix("."))
 
 
 def _override(values: Any, text: str) -> None:
@@ -121,7 +136,7 @@ def _override(values: Any, text: str) -> None:
         values = _member(values, key, text)
     try:
         value = json.loads(literal)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = literal  # a plain word needs no quotes
     if isinstance(values, list):
         _member(values, last, text)
@@ -134,7 +149,7 @@ def _override(values: Any, text: str) -> None:
 
 def _member(values: Any, key: str, text: str) -> Any:
     if isinstance(values, list):
-        if not key.isdigit() or int(key) >= len(values):
+        if key not in map(str, range(len(values))):
             raise ValueError(f"--set {text}: {key} is not an index of a list of {len(values)}")
         return values[int(key)]
     if isinstance(values, dict):
@@ -159,7 +174,8 @@ def _explain(error: ValidationError, values: Any) -> Iterator[str]:
 def _path_in(values: Any, location: tuple[Any, ...], missing: bool) -> Iterator[int | str]:
     """The keys of a location that stand in the file; pydantic puts the tags of unions between them."""
     for index, part in enumerate(location):
-        if (isinstance(values, dict) and part in values) or (isinstance(values, list) and isinstance(part, int)):
+        members = values if isinstance(values, dict) else range(len(values)) if isinstance(values, list) else ()
+        if part in members:
             values = values[part]
             yield part
         elif missing and index == len(location) - 1:

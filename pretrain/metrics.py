@@ -98,7 +98,7 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
     path = run / "metrics.jsonl"
     if not path.is_file():
         raise ValueError(f"{path}: no such file; has the run begun?")
-    lines = path.read_text("utf-8").split("\n")
+    lines = path.read_bytes().split(b"\n")
     records: dict[float, dict[str, float]] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():

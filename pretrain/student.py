@@ -62,7 +62,7 @@ class StudentConfig(BaseModel):
     def problems(self, teacher: EncoderShape | None) -> Problems:
         """(key, message) of everything that cannot work with this teacher, or without one."""
         if self.hidden_size % self.num_attention_heads:
-            legal = [n for n in range(self.hidden_size, 0, -1) if self.hidden_size % n == 0 and n <= 64]
+            legal = [n for n in range(min(self.hidden_size, 64), 0, -1) if self.hidden_size % n == 0]
             yield (
                 "num_attention_heads",
                 f"must divide hidden_size ({self.hidden_size}), got {self.num_attention_heads}; "

@@ -13,7 +13,6 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,15 +25,12 @@ from corpus.formats import read_documents
 from corpus.settings import CleaningSettings, CorpusConfig
 from corpus.shard import verify
 from corpus.sources import find_parts, read_streams
+from tests import mutations
+from tests.mutations import BYTE_MUTATIONS, Hang, limited_time
 
 SHARED = Path(__file__).parents[2] / "../shared/data"
 FILES = {"wiki2019zh": "wiki_00.zst", "clue": "CLUECorpusSmall_bert_sampled.txt.zst"}
 NUM_BYTES, MAX_LINE_BYTES = 40_000, 4_000
-HANG_SECONDS = 20
-
-
-class Hang(BaseException):
-    """Not an Exception: the readers must not take it for a fault of the file."""
 
 
 def pack_zip(data: bytes) -> bytes:
@@ -70,33 +66,6 @@ CHECKED: dict[str, Callable[[bytes], bytes]] = {
 PACKS = {"": bytes, ".tar": pack_tar} | CHECKED
 
 
-def flip(data: bytes, rng: random.Random) -> bytes:
-    at = rng.randrange(len(data))
-    return data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :]
-
-
-def truncate(data: bytes, rng: random.Random) -> bytes:
-    return data[: rng.randrange(1, len(data))]
-
-
-def insert(data: bytes, rng: random.Random) -> bytes:
-    at, count = rng.randrange(len(data) + 1), rng.choice((1, 3, 512, 1024))
-    return data[:at] + (bytes(count) if rng.random() < 0.5 else rng.randbytes(count)) + data[at:]
-
-
-def delete(data: bytes, rng: random.Random) -> bytes:
-    at = rng.randrange(len(data))
-    return data[:at] + data[at + rng.choice((1, 3, 512, 1024)) :] or b"\0"
-
-
-def double(data: bytes, rng: random.Random) -> bytes:
-    start, end = sorted(rng.sample(range(len(data) + 1), 2))
-    return data[:end] + data[start:end] + data[end:]
-
-
-MUTATIONS = (flip, truncate, insert, delete, double)
-
-
 @pytest.fixture(scope="module")
 def samples() -> dict[tuple[str, str], bytes]:
     """The first whole lines of real files, but for long ones, by format and encoding."""
@@ -112,20 +81,6 @@ def samples() -> dict[tuple[str, str], bytes]:
         found[format, "utf-8"] = text.encode()
         found[format, "detect"] = text.encode("gb18030")
     return found
-
-
-@contextmanager
-def limited():
-    def stop(*_):
-        raise Hang(f"no end after {HANG_SECONDS} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(HANG_SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def read(path: Path, format: str, encoding: str) -> list:
@@ -151,7 +106,7 @@ def check_read(path: Path, data: bytes, mutant: bytes, suffix: str, format: str,
     sound = read(path, format, encoding)
     path.write_bytes(mutant)
     try:
-        with limited(), warnings.catch_warnings(record=True) as told:
+        with limited_time(), warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             items = read(path, format, encoding)
     except ValueError as error:
@@ -173,7 +128,7 @@ def check_built(folder: Path, mutant: bytes, suffix: str, format: str, encoding:
     source = {"name": "s", "format": format, "encoding": encoding, "inputs": [str(path)]}
     state = {"sources": [source], "tokenizer": str(tokenizer), "output": str(folder / "out"), "near_duplicates": {}}
     try:
-        with limited(), warnings.catch_warnings():
+        with limited_time(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             manifest, _ = build_corpus(CorpusConfig.model_validate_json(json.dumps(state)), 1)
     except ValueError:
@@ -193,7 +148,7 @@ def fuzz(samples, tmp_path: Path, tokenizer: Path, rounds: int, build_every: int
     for (format, encoding), text in samples.items():
         for suffix, pack in PACKS.items():
             data = pack(text)
-            for mutate in MUTATIONS * rounds:
+            for mutate in BYTE_MUTATIONS * rounds:
                 mutant = mutate(data, rng)
                 number += 1
                 outcome = check_read(tmp_path / f"in{suffix}", data, mutant, suffix, format, encoding)
@@ -221,7 +176,7 @@ def test_thousands_of_damaged_files(samples, tmp_path, wordpiece, capsys):
 
 
 def test_a_hang_would_be_noticed(monkeypatch):
-    monkeypatch.setitem(globals(), "HANG_SECONDS", 1)
-    with pytest.raises(Hang), limited():
+    monkeypatch.setattr(mutations, "HANG_SECONDS", 1)
+    with pytest.raises(Hang), limited_time():
         signal.pause()
         signal.pause()

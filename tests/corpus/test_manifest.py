@@ -69,6 +69,10 @@ def test_missing_and_broken_files_are_named(folder, tmp_path):
     (folder / FILE_NAME).write_text((folder / FILE_NAME).read_text()[:-9])
     with pytest.raises(ValueError, match=r"manifest\.json: is not a readable JSON file"):
         load_manifest(folder)
+    for text in ("[" * 100_000, "9" * 5_000):
+        (folder / FILE_NAME).write_text(text)
+        with pytest.raises(ValueError, match=r"manifest\.json: is not a readable JSON file: (maximum|Exceeds)"):
+            load_manifest(folder)
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"format_version": 2}'])
@@ -116,6 +120,14 @@ def name_no_shard(state):
     state["blocks"]["shard"][1] = 99
 
 
+def hold_less_than_nothing(state):
+    state["blocks"]["length"][1] = -1
+
+
+def mark_with_no_id(state):
+    state["tokenizer"]["sep_token_id"] = 2**40
+
+
 def leave_the_shard(state):
     state["blocks"]["offset"][1] = 10**9
 
@@ -128,6 +140,8 @@ def leave_the_shard(state):
         (lose_a_document, "tiny: documents_in is not documents \\+ the rejected ones"),
         (miscount_totals, "the totals are not the sums over sources and over blocks"),
         (name_no_shard, "block 1 names a shard or source that is not there"),
+        (hold_less_than_nothing, "block 1 names a shard or source that is not there, or is empty"),
+        (mark_with_no_id, "a special token's id lies outside the vocabulary, or uint16"),
         (leave_the_shard, r"block 1 lies outside shard-0000\d\.bin"),
         (lambda state: state.update(extra=1), r"is not a manifest:\n  extra: Extra inputs are not permitted"),
         (lambda state: state["totals"].update(tokens="7"), "totals.tokens: Input should be a valid integer"),

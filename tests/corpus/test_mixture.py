@@ -54,6 +54,12 @@ def test_a_weighted_source_is_never_left_out():
     assert Mixture(TABLE, 1, SOURCES, [0.001, 1, 1]).rows_per_source[0] == 1
 
 
+def test_a_source_of_which_no_document_was_kept_is_no_hindrance():
+    mixture, plain = (Mixture(TABLE, 1, SOURCES, weights) for weights in ([1, 2, 1, 1], [1, 2, 1]))
+    assert mixture.rows_per_source == [*plain.rows_per_source, 0]
+    assert all(np.array_equal(*columns) for columns in zip(mixture.runs(3), plain.runs(3), strict=True))
+
+
 def test_weights_by_name():
     assert source_weights(["law", "news", "web"], {"news": 0.2}) == [1.0, 0.2, 1.0]
     with pytest.raises(ValueError, match="no source is named laws; the sources are law, news"):

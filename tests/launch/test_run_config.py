@@ -60,6 +60,7 @@ def test_overrides_are_checked_as_strictly_as_the_file(config_file):
         ("training.total_steps", "wanted dotted.key=value"),
         ("=3", "wanted dotted.key=value"),
         ("students.7.num_layers=2", "7 is not an index of a list of 2"),
+        ("students.²=2", "² is not an index of a list of 2"),
         ("students.first=2", "first is not an index of a list of 2"),
         ("about.more.still=2", "nothing lies below more"),
         ("about.more=2", "about holds no keys"),
@@ -76,6 +77,25 @@ def test_files_that_are_no_config(tmp_path):
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(ValueError, match=r"broken.json: not JSON: "):
         read_run_config(tmp_path / "broken.json")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"deep.json: not JSON: maximum recursion depth"):
+        read_run_config(tmp_path / "deep.json")
+
+
+def test_a_member_that_a_list_lacks_is_told(config_file):
+    with pytest.raises(ValueError, match=r"students\.0\.optimizer\.betas\.1: required, and not given"):
+        read_run_config(config_file, ["students.0.optimizer.betas=[0.9]"])
+
+
+def test_numbers_have_an_end(config_file):
+    overrides = ["students.0.optimizer.betas=[0.9, 0.99]", "deepspeed.gradient_clipping=1e999"]
+    with pytest.raises(ValueError, match=r"1 problem\(s\)\ndeepspeed\.gradient_clipping: must be a finite number$"):
+        read_run_config(config_file, overrides)
+
+
+def test_an_override_that_nests_too_deep_is_a_word(config_file):
+    with pytest.raises(ValueError, match=r"training\.total_steps: .* got \"\[\[\[\["):
+        read_run_config(config_file, ["training.total_steps=" + "[" * 100_000])
 
 
 def test_student_names_must_differ(tmp_path, config_values):

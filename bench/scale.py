@@ -1,0 +1,246 @@
+"""What general distillation costs on a cluster, by arithmetic alone: tables for docs/scale.md.
+
+    python bench/scale.py [--gpus 8 64 1024] [--tflops 400] [--gbit 400] [--batch-tokens 2097152]
+
+Nothing is measured here. What is assumed of the hardware stands in `Hardware`, each figure with its meaning.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# In the place of bench/, where corpus.py would hide the package of its name
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from corpus.order import NUM_LANES
+
+VOCABULARIES = (21_128, 250_002)  # Google's Chinese WordPiece, XLM-R's pieces
+NUM_POSITIONS, NUM_TYPES = 512, 2
+MICRO_TOKENS = 65_536  # of a micro-batch at most, for memory
+RECIPE_TOKENS = 100_000 * 4096 * 512  # RBT4-H312's
+
+
+@dataclass(frozen=True)
+class Model:
+    name: str
+    num_layers: int
+    width: int
+    inner: int
+
+    @property
+    def layer_parameters(self) -> int:
+        return 4 * self.width**2 + 2 * self.width * self.inner + 9 * self.width + self.inner
+
+    def parameters(self, vocab_size: int) -> int:
+        """Without a pooler."""
+        return self.embedding_parameters(vocab_size) + self.num_layers * self.layer_parameters
+
+    def embedding_parameters(self, vocab_size: int) -> int:
+        return (vocab_size + NUM_POSITIONS + NUM_TYPES + 2) * self.width
+
+    def trained_parameters(self, vocab_size: int) -> int:
+        """What MiniLMv2's relations reach: of the last layer query, key and value alone."""
+        whole = self.embedding_parameters(vocab_size) + (self.num_layers - 1) * self.layer_parameters
+        return whole + 3 * (self.width**2 + self.width)
+
+    def operations(self, row_tokens: int) -> float:
+        """Of a token's forward pass to the last layer's query, key and value; as bench/gd_step.py counts them."""
+        whole = 2 * (4 * self.width**2 + 2 * self.width * self.inner) + 4 * row_tokens * self.width
+        return (self.num_layers - 1) * whole + 2 * 3 * self.width**2
+
+
+TEACHERS = (Model("12x768", 12, 768, 3072), Model("24x1024", 24, 1024, 4096))
+STUDENTS = (Model("4l312d", 4, 312, 1200), Model("4l384d", 4, 384, 1536), Model("6l384d", 6, 384, 1536),
+            Model("6l768d", 6, 768, 3072))  # fmt: skip
+FAMILIES = {"4l312d": STUDENTS[:1], "6l384d": STUDENTS[2:3], "all four": STUDENTS}  # those of configs/family.json
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Every field is an assumption."""
+
+    tflops: float = 400.0  # dense bfloat16 that large products reach on one GPU
+    gbit: float = 400.0  # a NIC's, one a GPU, each way
+    teacher_share: float = 0.5  # of tflops that a whole forward pass keeps
+    student_share: float = 0.25  # narrower matrices, relations, softmax
+    gpus_per_node: int = 8
+    nvlink_bytes: float = 450e9  # a second, each way
+    network_share: float = 0.8  # of a NIC's bandwidth that collectives reach
+    hop_seconds: float = 10e-6  # of a message between nodes
+    launch_seconds: float = 8e-6  # of a kernel that is too small to hide its launch
+    kernels_per_layer: int = 12  # of a forward pass; a backward pass has twice as many
+    disk_bytes: float = 0.5e9  # a second, of one writer: written, synced, read back and checksummed
+    gpu_mtbf_hours: float = 50_000.0  # 419 interruptions in 54 days of 16,384 GPUs (arXiv 2407.21783)
+    bytes_per_token: float = 0.99  # compressed WordPiece ids (bench/README.md)
+    loader_tokens: float = 145e6  # a second and a core (bench/README.md)
+
+    def all_reduce_seconds(self, num_bytes: float, gpus: int) -> float:
+        """Reduce-scatter and all-gather within nodes, and a ring or tree between them, each GPU a share by its NIC."""
+        inside = min(gpus, self.gpus_per_node)
+        nodes = -(-gpus // self.gpus_per_node)
+        seconds = 2 * (inside - 1) / inside * num_bytes / self.nvlink_bytes
+        if nodes > 1:
+            nic_bytes = self.gbit * 1e9 / 8 * self.network_share
+            seconds += 2 * (nodes - 1) / nodes * num_bytes / inside / nic_bytes
+            seconds += 2 * math.log2(nodes) * self.hop_seconds
+        return seconds
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step of `rows` on all GPUs together. Seconds."""
+
+    micro_rows: int
+    accumulation: int
+    teacher: float
+    students: float
+    all_reduce: float
+    tokens: int
+
+    @property
+    def seconds(self) -> float:
+        return self.teacher + self.students + self.all_reduce
+
+
+def plan_step(
+    hardware: Hardware, gpus: int, teacher: Model, students: Sequence[Model], row_tokens: int, batch_tokens: int
+) -> Step:
+    """The step of a global batch of about so many tokens, at least a row a GPU. Gradients are float32.
+
+    DeepSpeed reduces after the last micro-batch, so nothing of it hides behind the backward pass.
+    """
+    rows_per_gpu = max(round(batch_tokens / row_tokens / gpus), 1)
+    accumulation = -(-rows_per_gpu * row_tokens // MICRO_TOKENS)
+    micro_rows = -(-rows_per_gpu // accumulation)
+    tokens = accumulation * micro_rows * row_tokens
+    launch = hardware.launch_seconds * hardware.kernels_per_layer * accumulation
+    rate = hardware.tflops * 1e12
+    teacher_compute = teacher.operations(row_tokens) * tokens / (rate * hardware.teacher_share)
+    student_seconds = reduce_seconds = 0.0
+    for student in students:
+        operations = 3 * student.operations(row_tokens) + 6 * row_tokens * (teacher.width + 3 * student.width)
+        compute = operations * tokens / (rate * hardware.student_share)
+        student_seconds += max(compute, 3 * student.num_layers * launch)
+        num_bytes = 4 * student.trained_parameters(VOCABULARIES[0])
+        reduce_seconds += hardware.all_reduce_seconds(num_bytes, gpus) if gpus > 1 else 0.0
+    teacher_seconds = max(teacher_compute, teacher.num_layers * launch)
+    return Step(micro_rows, accumulation, teacher_seconds, student_seconds, reduce_seconds, tokens * gpus)
+
+
+def read_factor(gpus: int) -> float:
+    """Blocks that all ranks open, over those there are: ranks beyond what divides the lanes open blocks together."""
+    return gpus / math.gcd(gpus, NUM_LANES)
+
+
+def save_interval_seconds(hardware: Hardware, gpus: int, save_seconds: float) -> float:
+    """Young's optimum: sqrt(2 x time to save x mean time between failures)."""
+    return math.sqrt(2 * save_seconds * hardware.gpu_mtbf_hours * 3600 / gpus)
+
+
+def checkpoint_bytes(student: Model, vocab_size: int) -> int:
+    """Float32 weights, and two moments of what is trained."""
+    return 4 * (student.parameters(vocab_size) + 2 * student.trained_parameters(vocab_size))
+
+
+def describe_students(hardware: Hardware, gpus: Sequence[int]) -> Iterator[str]:
+    """Sizes, gradients and how long their sum over ranks takes."""
+    times = "".join(f" ms, {count:,} GPUs |" for count in gpus)
+    yield f"| student | vocabulary | million parameters | embeddings | gradients MB float32 / bfloat16 |{times}"
+    yield "|---" * (5 + len(gpus)) + "|"
+    for vocab_size in VOCABULARIES:
+        for student in STUDENTS:
+            whole, trained = student.parameters(vocab_size), student.trained_parameters(vocab_size)
+            share = student.embedding_parameters(vocab_size) / whole
+            cells = (
+                f"{hardware.all_reduce_seconds(4 * trained, count) * 1e3:.2f} / "
+                f"{hardware.all_reduce_seconds(2 * trained, count) * 1e3:.2f}"
+                for count in gpus
+            )
+            yield (
+                f"| {student.name} | {vocab_size:,} | {whole / 1e6:.1f} | {share:.0%} | "
+                f"{4 * trained / 1e6:.0f} / {2 * trained / 1e6:.0f} | {' | '.join(cells)} |"
+            )
+
+
+def describe_steps(hardware: Hardware, gpus: Sequence[int], batch_tokens: int) -> Iterator[str]:
+    """Steps of every teacher, family and row length."""
+    yield (
+        "| GPUs | teacher | students | L | micro x accumulation | teacher ms | students ms | all-reduce ms | tokens/s "
+        "| recipe, hours | MB/s read a rank | GB/s of all |"
+    )
+    yield "|---" * 12 + "|"
+    for count in gpus:
+        for teacher in TEACHERS:
+            for name, students in FAMILIES.items():
+                for row_tokens in (128, 512):
+                    step = plan_step(hardware, count, teacher, students, row_tokens, batch_tokens)
+                    rate = step.tokens / step.seconds
+                    read = rate / count * hardware.bytes_per_token * read_factor(count)
+                    share = step.all_reduce / step.seconds
+                    yield (
+                        f"| {count:,} | {teacher.name} | {name} | {row_tokens} | "
+                        f"{step.micro_rows} x {step.accumulation} | {step.teacher * 1e3:.1f} | "
+                        f"{step.students * 1e3:.1f} | {step.all_reduce * 1e3:.2f} ({share:.0%})"
+                        f" | {rate / 1e6:,.1f}M | {RECIPE_TOKENS / rate / 3600:,.1f} | {read / 1e6:.2f} | "
+                        f"{read * count / 1e9:.2f} |"
+                    )
+
+
+def describe_saving(hardware: Hardware, gpus: Sequence[int], batch_tokens: int) -> Iterator[str]:
+    """How often to save, and what failures cost."""
+    yield (
+        "| students | vocabulary | checkpoint MB | s to save | "
+        + " | ".join(f"{count:,} GPUs: every s (steps of 24x1024, L = 512)" for count in gpus)
+        + " |"
+    )
+    yield "|---" * (4 + len(gpus)) + "|"
+    for name, students in FAMILIES.items():
+        for vocab_size in VOCABULARIES:
+            size = sum(checkpoint_bytes(student, vocab_size) for student in students)
+            save = size / hardware.disk_bytes
+            cells = []
+            for count in gpus:
+                step = plan_step(hardware, count, TEACHERS[1], students, 512, batch_tokens)
+                every = save_interval_seconds(hardware, count, save)
+                cells.append(f"{every:,.0f} ({every / step.seconds:,.0f})")
+            yield f"| {name} | {vocab_size:,} | {size / 1e6:,.0f} | {save:.2f} | {' | '.join(cells)} |"
+
+
+def describe_start(hardware: Hardware, gpus: Sequence[int]) -> Iterator[str]:
+    """What is read before the first step; a manifest of a million blocks and 2,084 shards (bench/ranks.py)."""
+    teacher_columns = "teacher 24x1024, GB by all ranks (by nodes)"
+    yield f"| GPUs | hours between failures | {teacher_columns} | manifest, GB by all | sizes asked |"
+    yield "|---" * 5 + "|"
+    for count in gpus:
+        teacher = 4 * TEACHERS[1].parameters(VOCABULARIES[0]) / 1e9
+        nodes = -(-count // hardware.gpus_per_node)
+        yield (
+            f"| {count:,} | {hardware.gpu_mtbf_hours / count:,.0f} | {count * teacher:,.0f} ({nodes * teacher:,.0f}) | "
+            f"{count * 0.06:.1f} | {count * 2084:,} |"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpus", type=int, nargs="+", default=[8, 64, 1024])
+    parser.add_argument("--tflops", type=float, default=Hardware.tflops)
+    parser.add_argument("--gbit", type=float, default=Hardware.gbit)
+    parser.add_argument("--batch-tokens", type=int, default=4096 * 512)
+    arguments = parser.parse_args()
+    hardware = Hardware(tflops=arguments.tflops, gbit=arguments.gbit)
+    tables = (
+        ("Students", describe_students(hardware, arguments.gpus)),
+        ("Steps", describe_steps(hardware, arguments.gpus, arguments.batch_tokens)),
+        ("Saving", describe_saving(hardware, arguments.gpus, arguments.batch_tokens)),
+        ("Start", describe_start(hardware, arguments.gpus)),
+    )
+    for name, lines in tables:
+        print(f"\n{name}\n")
+        print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

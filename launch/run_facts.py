@@ -1,0 +1,47 @@
+"""run.json: what a run noted of its corpus, its teacher and its students when it began."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+
+
+class Facts(BaseModel):
+    """What is not known here is left alone: later versions may note more."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class SourceFacts(Facts):
+    name: str
+    licence: str
+
+
+class CorpusFacts(Facts):
+    fingerprint: str
+    tokens: NonNegativeInt
+    documents: NonNegativeInt
+    sources: list[SourceFacts]
+
+
+class TeacherFacts(Facts):
+    path: str
+    fingerprint: str
+
+
+class RunFacts(Facts):
+    """`unreached_parameters`: by student, what no objective reaches."""
+
+    corpus: CorpusFacts
+    teacher: TeacherFacts | None
+    unreached_parameters: dict[str, list[str]]
+
+
+def read_facts(path: Path) -> RunFacts:
+    """ValueError naming the file, and every key that is not what a run writes."""
+    try:
+        return RunFacts.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False))
+        raise ValueError("\n".join([f"{path}: not what a run notes:", *problems])) from error

@@ -1,0 +1,31 @@
+"""What a run noted is read whole, or every fault of it told with the file's name."""
+
+import json
+
+import pytest
+
+from launch.run_facts import read_facts
+
+FACTS = {
+    "corpus": {"fingerprint": "f", "tokens": 5, "documents": 2, "sources": [{"name": "a", "licence": "b"}]},
+    "teacher": None,
+    "unreached_parameters": {"small": []},
+}
+
+
+def test_what_is_not_known_is_left_alone(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps(FACTS | {"machine": "two cores"}))
+    assert read_facts(tmp_path / "run.json").model_dump() == FACTS
+
+
+def test_every_fault_is_told(tmp_path):
+    path = tmp_path / "run.json"
+    with pytest.raises(ValueError, match=r"run\.json: cannot be read: No such file"):
+        read_facts(path)
+    path.write_text(json.dumps(FACTS | {"corpus": {"fingerprint": 3, "tokens": -1, "documents": 2, "sources": []}}))
+    with pytest.raises(ValueError, match=r"run\.json: not what a run notes:") as caught:
+        read_facts(path)
+    assert {line.split(":")[0] for line in str(caught.value).splitlines()[1:]} == {
+        "corpus.fingerprint",
+        "corpus.tokens",
+    }
