@@ -3,6 +3,7 @@
 import math
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from launch.run_folder import (
 from pretrain.encoder import EncoderShape, HuggingFaceModel
 from pretrain.engine import StudentEngine, start_distributed
 from pretrain.outcome import on_rank_zero
-from pretrain.peers import peers_heeded
+from pretrain.peers import Heartbeat, PeerLost, peers_heeded
 from pretrain.stopping import StopRequest, explain_stop, ignore_stop_requests
 from pretrain.student import Student, build_student
 from pretrain.teacher import (
@@ -100,13 +101,18 @@ def build_stream(manifest: Manifest, config: CorpusConfig) -> RowStream:
     )
 
 
-def distil(config: RunConfig, manifest: Manifest, run: Path, stop: StopRequest) -> int:
+def distil(
+    config: RunConfig, manifest: Manifest, run: Path, stop: StopRequest, on_lost: Callable[[PeerLost], None]
+) -> int:
     """Build teacher, students and engines on every rank, and train; gives the number of what stopped it early, or 0.
 
-    Raises ValueError where the run cannot go on, PeerLost where another rank is gone.
+    Raises ValueError where the run cannot go on, PeerLost where another rank is gone; where that cannot be raised, as
+    everything waits for the device, `on_lost` is told in another thread.
     """
-    with peers_heeded(config.training.collective_timeout_seconds):
+    timeout_seconds = config.training.collective_timeout_seconds
+    with peers_heeded(timeout_seconds):
         trainer = build_trainer(config, manifest, run, stop)
+        heartbeat = Heartbeat(timeout_seconds, on_lost)
         number = trainer.train()
         if number and dist.get_rank() == 0:
             said = f"[rank 0] stopped at step {trainer.state.step}: {explain_stop(number)}; run again to go on"
@@ -118,6 +124,7 @@ def distil(config: RunConfig, manifest: Manifest, run: Path, stop: StopRequest) 
         # The first rank to leave makes launchers end the others: from here on they are as good as gone.
         ignore_stop_requests()
         trainer.agreement.gather()
+        heartbeat.close()
     return number
 
 

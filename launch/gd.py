@@ -20,6 +20,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, TextIO
 
 # The deepspeed launcher puts only launch/ on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -70,15 +71,20 @@ def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> i
             )
         return 0
     try:
-        number = distil(config, manifest, run, stop)
+        number = distil(config, manifest, run, stop, lambda error: os._exit(leave_lost(world, error)))
     except ValueError as error:
         say(f"[rank {world.rank}] stopped: {error}")
         return REFUSED
     except PeerLost as error:
-        say(f"[rank {world.rank}] stopped: {error}; run again to go on from the newest checkpoint")
-        time.sleep(SPEAK_SECONDS)
-        return PEER_LOST
+        return leave_lost(world, error)
     return STOPPED if number else 0
+
+
+def leave_lost(world: World, error: Exception) -> int:
+    """Say that another rank is gone, and give all who can say so the time to."""
+    say(f"[rank {world.rank}] stopped: {error}; run again to go on from the newest checkpoint")
+    time.sleep(SPEAK_SECONDS)
+    return PEER_LOST
 
 
 def refuse(world: World, error: ValueError) -> int:
@@ -91,14 +97,33 @@ def refuse(world: World, error: ValueError) -> int:
 
 
 def say(message: str) -> None:
-    """To stderr, if somebody listens there still."""
-    with suppress(OSError):
-        print(message, file=sys.stderr, flush=True)
+    print(message, file=sys.stderr, flush=True)
+
+
+class Unbroken:
+    """stdout or stderr that outlives its reader, a launcher or ssh say: what nobody can read any more is dropped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """The length of the text, as if it had been written."""
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def main() -> None:
     """Note signals from the first moment, find the rank, and leave with what every rank says."""
     arguments = parse_arguments()
+    sys.stdout, sys.stderr = Unbroken(sys.stdout), Unbroken(sys.stderr)
     try:
         world = read_world(os.environ)
     except ValueError as error:
@@ -109,8 +134,7 @@ def main() -> None:
     stop = StopRequest(world.launcher_generations)
     code = run_job(arguments, world, stop)
     ignore_stop_requests()
-    with suppress(OSError):
-        sys.stdout.flush()
+    sys.stdout.flush()
     os._exit(code)  # neither threads that wait for data nor process groups of lost peers hold it up
 
 
