@@ -40,7 +40,7 @@ from corpus.manifest import (
     total_counts,
 )
 from corpus.mixture import Mixture, source_weights
-from corpus.order import Order
+from corpus.order import NUM_LANES, Order
 from corpus.rows import num_packed_rows
 from corpus.stream import RowStream
 
@@ -136,11 +136,11 @@ def read_manifest(folder: Path) -> tuple[Manifest, SyntheticStore]:
 class Epoch:
     """The first epoch of a manifest, walked by the ranks of any number of them."""
 
-    def __init__(self, manifest: Manifest, row_tokens: int) -> None:
+    def __init__(self, manifest: Manifest, row_tokens: int, num_lanes: int = NUM_LANES) -> None:
         table = manifest.blocks
         rows = num_packed_rows(np.array(table.tokens), np.array(table.documents), row_tokens)
         weights = source_weights([source.name for source in manifest.sources], WEIGHTS)
-        self.order = Order(rows, SEED, source_of_block=np.array(table.source), weights=weights)
+        self.order = Order(rows, SEED, num_lanes, source_of_block=np.array(table.source), weights=weights)
         self._lengths = np.array(table.length)
         self._first_row = np.cumsum(rows) - rows
         blocks, firsts, counts = Mixture(rows, SEED, np.array(table.source), weights).runs(0)
@@ -169,12 +169,12 @@ class Epoch:
         return num_rows, num_bytes
 
 
-def start_rank(folder: Path, row_tokens: int, num_ranks: int) -> dict[str, float]:
+def start_rank(folder: Path, row_tokens: int, num_ranks: int, num_lanes: int = NUM_LANES) -> dict[str, float]:
     """What it costs a rank in the middle to read its first batch in mid-epoch; to run in a fresh process."""
     start = time.perf_counter()
     manifest, store = read_manifest(folder)
     loaded = time.perf_counter()
-    stream = RowStream(manifest, row_tokens, SEED, WEIGHTS)
+    stream = RowStream(manifest, row_tokens, SEED, WEIGHTS, num_lanes=num_lanes)
     with closing(stream.batches(stream.rows_per_epoch // 3, ROWS_PER_BATCH, num_ranks // 2, num_ranks)) as batches:
         next(batches)
         first, first_bytes = time.perf_counter(), store.num_bytes
@@ -194,18 +194,20 @@ def _peak_bytes() -> int:
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) * 1024
 
 
-def check_changes(manifest: Manifest, row_tokens: int, ranks: Sequence[int], most_ranks: int = 16) -> int:
+def check_changes(
+    manifest: Manifest, row_tokens: int, ranks: Sequence[int], most_ranks: int = 16, num_lanes: int = NUM_LANES
+) -> int:
     """A sequence goes on through changes of the number of ranks; the rows compared.
 
     Up to `most_ranks` ranks of each number read their batches as in a run; ValueError where their rows are not those
     of the one global sequence.
     """
-    reference = RowStream(manifest, row_tokens, SEED, WEIGHTS)
+    reference = RowStream(manifest, row_tokens, SEED, WEIGHTS, num_lanes=num_lanes)
     position, num_compared = reference.rows_per_epoch // 2, 0
     for num_ranks in ranks:
         chosen = np.unique(np.linspace(0, num_ranks - 1, min(num_ranks, most_ranks)).astype(int)).tolist()
         for rank in tqdm(chosen, desc=f"going on with {num_ranks} ranks", unit=" ranks", disable=None):
-            stream = RowStream(manifest, row_tokens, SEED, WEIGHTS)
+            stream = RowStream(manifest, row_tokens, SEED, WEIGHTS, num_lanes=num_lanes)
             with closing(stream.batches(position, 2, rank, num_ranks)) as batches:
                 came = np.concatenate([batch["input_ids"].numpy() for batch in islice(batches, NUM_BATCHES)])
             wanted = reference.rows(position + rank + num_ranks * np.arange(2 * NUM_BATCHES))
@@ -216,12 +218,14 @@ def check_changes(manifest: Manifest, row_tokens: int, ranks: Sequence[int], mos
     return num_compared
 
 
-def report(folder: Path, row_tokens: int, ranks: Sequence[int]) -> None:
+def report(folder: Path, row_tokens: int, ranks: Sequence[int], num_lanes: int) -> None:
     """Walks and starts every number of ranks; prints a table."""
     manifest, _ = read_manifest(folder)
-    epoch = Epoch(manifest, row_tokens)
+    epoch = Epoch(manifest, row_tokens, num_lanes)
     rows, size = epoch.order.rows_per_epoch, epoch.num_bytes
-    print(f"L = {row_tokens}: an epoch shows {rows:,} rows of blocks of {size / 1e9:.1f} GB compressed")
+    print(
+        f"L = {row_tokens}, {num_lanes} lanes: an epoch shows {rows:,} rows of blocks of {size / 1e9:.1f} GB compressed"
+    )
     print(
         f"{'ranks':>6}{'rows a rank':>24}{'GB a rank':>11}{'of its share (min, mean, max)':>31}"
         f"{'manifest s':>12}{'first batch s':>15}{'MB for it':>11}{'peak GB':>9}"
@@ -230,7 +234,7 @@ def report(folder: Path, row_tokens: int, ranks: Sequence[int]) -> None:
         num_rows, num_bytes = epoch.walk(num_ranks)
         ratio = num_bytes * num_ranks / size
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            start = pool.submit(start_rank, folder, row_tokens, num_ranks).result()
+            start = pool.submit(start_rank, folder, row_tokens, num_ranks, num_lanes).result()
         shares = f"{ratio.min():.2f}, {ratio.mean():.2f}, {ratio.max():.2f}"
         print(
             f"{num_ranks:6}{f'{num_rows.min():,} to {num_rows.max():,}':>24}{num_bytes.mean() / 1e9:11.2f}{shares:>31}"
@@ -238,7 +242,7 @@ def report(folder: Path, row_tokens: int, ranks: Sequence[int]) -> None:
             f"{start['first_bytes'] / 1e6:11.1f}{start['peak_bytes'] / 1e9:9.2f}",
             flush=True,
         )
-    num_compared = check_changes(manifest, row_tokens, ranks)
+    num_compared = check_changes(manifest, row_tokens, ranks, num_lanes=num_lanes)
     print(f"{' to '.join(map(str, ranks))} ranks in mid-epoch: one sequence, {num_compared:,} rows compared")
 
 
@@ -247,13 +251,14 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, nargs="+", default=[8, 64, 1024, 4096])
     parser.add_argument("--blocks", type=int, default=1_000_000)
     parser.add_argument("--row-tokens", type=int, nargs="+", default=[512])
+    parser.add_argument("--lanes", type=int, default=NUM_LANES, help="corpus.num_lanes of a run")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         build_corpus(Path(folder), arguments.blocks)
         size = (Path(folder) / "manifest.json").stat().st_size
         print(f"{arguments.blocks:,} blocks; the manifest has {size / 1e6:.1f} MB")
         for row_tokens in arguments.row_tokens:
-            report(Path(folder), row_tokens, arguments.ranks)
+            report(Path(folder), row_tokens, arguments.ranks, arguments.lanes)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from corpus.manifest import Manifest, OnFault
 from corpus.masking import Masker, MaskingSettings
 from corpus.mixture import source_weights
 from corpus.open_blocks import OpenBlocks, Planes
-from corpus.order import Order
+from corpus.order import NUM_LANES, WINDOW_BLOCKS, Order
 from corpus.rows import (
     RowKind,
     build_empty_rows,
@@ -40,7 +40,8 @@ class RowStream:
 
     `weights` says how often an epoch shows each row of a source, by its name; 1 for sources that it leaves out.
     `kind` is "packed" or "pairs" (corpus/rows.py); the number of pairs is not in the manifest, so every block is
-    read once to count them. Batches hold document_ids, continues_word and masked tokens where those are asked for.
+    read once to count them. Where `num_lanes` is a multiple of the ranks, each reads its share of the bytes; another
+    number of lanes is another order. Batches hold document_ids, continues_word and masked tokens where asked for.
 
     Raises ValueError for rows shorter than 8 tokens, unknown sources and what the corpus does not hold or its
     tokenizer cannot mask, and wherever it reads, naming shard and block, for a missing or short shard and for
@@ -60,6 +61,7 @@ class RowStream:
         continues_word: bool = False,
         masking: MaskingSettings | None = None,
         on_fault: OnFault = "stop",
+        num_lanes: int = NUM_LANES,
     ) -> None:
         check_rows(kind, row_tokens)
         self._masker = Masker(manifest, masking, seed) if masking else None
@@ -74,9 +76,8 @@ class RowStream:
         self._reads_words = continues_word or (masking is not None and masking.whole_words)
         table, names = manifest.blocks, [source.name for source in manifest.sources]
         self._num_rows = self._count_rows()
-        self._order = Order(
-            self._num_rows, seed, source_of_block=np.array(table.source), weights=source_weights(names, weights or {})
-        )
+        weights_of_sources = source_weights(names, weights or {})
+        self._order = Order(self._num_rows, seed, num_lanes, WINDOW_BLOCKS, np.array(table.source), weights_of_sources)
         self.rows_per_epoch = self._order.rows_per_epoch
 
     def _count_rows(self) -> np.ndarray:

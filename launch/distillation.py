@@ -1,6 +1,9 @@
 """The main job: teacher, students and engines on every rank, fed from the corpus, trained."""
 
+import math
 import sys
+import warnings
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -26,7 +29,7 @@ from launch.run_folder import (
 from pretrain.encoder import EncoderShape, HuggingFaceModel
 from pretrain.engine import StudentEngine, start_distributed
 from pretrain.outcome import on_rank_zero
-from pretrain.peers import peers_heeded
+from pretrain.peers import Heartbeat, PeerLost, peers_heeded
 from pretrain.stopping import StopRequest, explain_stop, ignore_stop_requests
 from pretrain.student import Student, build_student
 from pretrain.teacher import (
@@ -51,6 +54,12 @@ def check_input(config: RunConfig, run: Path, world_size: int) -> Manifest:
     config.check(read_teacher_shape(config.teacher.path) if config.teacher else None)
     check_tokenizer(config, manifest)
     check_run_folder(config, manifest, run)
+    if factor := world_size // math.gcd(world_size, config.corpus.num_lanes) - 1:
+        warnings.warn(
+            f"{world_size} ranks read each byte {factor + 1} times: corpus.num_lanes ({config.corpus.num_lanes}) is no "
+            "multiple of them; the key belongs to the run, so it is chosen before its first step",
+            stacklevel=2,
+        )
     return manifest
 
 
@@ -88,16 +97,22 @@ def build_stream(manifest: Manifest, config: CorpusConfig) -> RowStream:
         document_ids=config.attend_within_documents,
         masking=config.masking,
         on_fault=config.on_fault,
+        num_lanes=config.num_lanes,
     )
 
 
-def distil(config: RunConfig, manifest: Manifest, run: Path, stop: StopRequest) -> int:
+def distil(
+    config: RunConfig, manifest: Manifest, run: Path, stop: StopRequest, on_lost: Callable[[PeerLost], None]
+) -> int:
     """Build teacher, students and engines on every rank, and train; gives the number of what stopped it early, or 0.
 
-    Raises ValueError where the run cannot go on, PeerLost where another rank is gone.
+    Raises ValueError where the run cannot go on, PeerLost where another rank is gone; where that cannot be raised, as
+    everything waits for the device, `on_lost` is told in another thread.
     """
-    with peers_heeded(config.training.collective_timeout_seconds):
+    timeout_seconds = config.training.collective_timeout_seconds
+    with peers_heeded(timeout_seconds):
         trainer = build_trainer(config, manifest, run, stop)
+        heartbeat = Heartbeat(timeout_seconds, on_lost)
         number = trainer.train()
         if number and dist.get_rank() == 0:
             said = f"[rank 0] stopped at step {trainer.state.step}: {explain_stop(number)}; run again to go on"
@@ -109,6 +124,7 @@ def distil(config: RunConfig, manifest: Manifest, run: Path, stop: StopRequest) 
         # The first rank to leave makes launchers end the others: from here on they are as good as gone.
         ignore_stop_requests()
         trainer.agreement.gather()
+        heartbeat.close()
     return number
 
 

@@ -17,32 +17,14 @@ Exit codes of every rank:
 import argparse
 import os
 import sys
-import time
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 # The deepspeed launcher puts only launch/ on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-# Light imports only: what takes seconds comes after signals are noted.
-from launch.rank_log import tag_messages
-from launch.world import World, read_world
-from pretrain.stopping import StopRequest, ignore_stop_requests
-
-REFUSED, STOPPED, PEER_LOST = 2, 75, 76
-# A launcher ends every rank when the first one goes: let the one that knows more finish its words, and be the first.
-SPEAK_SECONDS = 3
-
-
-def parse_arguments(about: str) -> argparse.Namespace:
-    """The command line; `--local_rank` is what the launcher prepends (LOCAL_RANK says the same)."""
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--run", type=Path, help="run folder; runs/<config's name> unless given")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides")
-    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
-    return parser.parse_args()
+from launch.rank import REFUSED, STOPPED, lead, leave_lost, refuse, say
+from launch.world import World
+from pretrain.stopping import StopRequest
 
 
 def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> int:
@@ -71,48 +53,13 @@ def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> i
             )
         return 0
     try:
-        number = distil(config, manifest, run, stop)
+        number = distil(config, manifest, run, stop, lambda error: os._exit(leave_lost(world, error)))
     except ValueError as error:
         say(f"[rank {world.rank}] stopped: {error}")
         return REFUSED
     except PeerLost as error:
-        say(f"[rank {world.rank}] stopped: {error}; run again to go on from the newest checkpoint")
-        time.sleep(SPEAK_SECONDS)
-        return PEER_LOST
+        return leave_lost(world, error)
     return STOPPED if number else 0
-
-
-def refuse(world: World, error: ValueError) -> int:
-    """Say once why nothing begins."""
-    if world.rank == 0:
-        say(f"refused: {error}")
-    else:
-        time.sleep(SPEAK_SECONDS)
-    return REFUSED
-
-
-def say(message: str) -> None:
-    """To stderr, if somebody listens there still."""
-    with suppress(OSError):
-        print(message, file=sys.stderr, flush=True)
-
-
-def lead(about: str, run_job: Callable[[argparse.Namespace, World, StopRequest], int]) -> None:
-    """Note signals from the first moment, find the rank, run the job and leave with its exit code."""
-    arguments = parse_arguments(about)
-    try:
-        world = read_world(os.environ)
-    except ValueError as error:
-        say(f"refused: {error}")
-        sys.exit(REFUSED)
-    world.export()
-    tag_messages(world.rank)
-    stop = StopRequest(world.launcher_generations)
-    code = run_job(arguments, world, stop)
-    ignore_stop_requests()
-    with suppress(OSError):
-        sys.stdout.flush()
-    os._exit(code)  # neither threads that wait for data nor process groups of lost peers hold it up
 
 
 if __name__ == "__main__":

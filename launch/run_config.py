@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from corpus.manifest import OnFault
 from corpus.masking import MaskingSettings
+from corpus.order import NUM_LANES
 from corpus.rows import RowKind
 from pretrain.encoder import EncoderShape
 from pretrain.engine import DeepSpeedConfig
@@ -38,6 +39,7 @@ class CorpusConfig(BaseModel):
     rows: RowKind = "packed"  # or TinyBERT's pairs of consecutive text, CLS A SEP B SEP
     attend_within_documents: bool = False  # documents packed in one row do not see each other
     masking: MaskingSettings | None = None  # for objectives that predict masked tokens
+    num_lanes: PositiveInt = NUM_LANES  # ranks that divide it read their share of the bytes; others read some twice
     on_fault: OnFault = "stop"  # or "skip" the rows of blocks whose bytes have changed or are lost
     cache_folder: str | None = None  # on this host's disk, for a manifest behind a URL
     cache_gigabytes: Annotated[float, Field(gt=0)] = 50.0

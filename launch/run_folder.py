@@ -10,7 +10,8 @@ from transformers import AutoTokenizer
 
 from corpus.manifest import Manifest
 from corpus.tokenizer import load_tokenizer
-from launch.run_config import RunConfig, changed_keys
+from launch.run_config import RunConfig, changed_keys, read_run_config
+from launch.run_facts import read_facts
 from pretrain.checkpoint import TrainingState
 from pretrain.durable import write_durably, writing
 from pretrain.metrics import read_metrics
@@ -26,8 +27,9 @@ def check_run_folder(config: RunConfig, manifest: Manifest, run: Path) -> None:
     """Refuse a run folder that another config or another corpus made."""
     if not (run / "config.json").is_file():
         return
-    changed = changed_keys(json.loads((run / "config.json").read_text()), config.model_dump(mode="json"))
-    if json.loads((run / "run.json").read_text())["corpus"]["fingerprint"] != manifest.fingerprint:
+    before = read_run_config(run / "config.json").model_dump(mode="json")  # keys that came since have their defaults
+    changed = changed_keys(before, config.model_dump(mode="json"))
+    if read_facts(run / "run.json").corpus.fingerprint != manifest.fingerprint:
         changed.append("corpus.manifest (the corpus itself has changed)")
     if changed:
         raise ValueError(
@@ -39,9 +41,9 @@ def check_run_folder(config: RunConfig, manifest: Manifest, run: Path) -> None:
 def check_teacher(run: Path, teacher_fingerprint: str) -> None:
     """Refuse to go on with other weights than the run began with."""
     if (run / "run.json").is_file():
-        before = json.loads((run / "run.json").read_text())["teacher"]
-        if before["fingerprint"] != teacher_fingerprint:
-            raise ValueError(f"teacher.path: not the weights that {run} began with (then from {before['path']})")
+        before = read_facts(run / "run.json").teacher
+        if before and before.fingerprint != teacher_fingerprint:
+            raise ValueError(f"teacher.path: not the weights that {run} began with (then from {before.path})")
 
 
 def write_run_folder(

@@ -8,6 +8,7 @@ after the last one that is finished.
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from launch.task_run_config import ORDER, GeneralStageConfig, StageName, TaskRun
 from pretrain.durable import write_durably
 from pretrain.engine import start_distributed
 from pretrain.outcome import on_rank_zero
-from pretrain.stopping import StopRequest
+from pretrain.peers import Heartbeat, PeerLost
+from pretrain.stopping import StopRequest, explain_stop, ignore_stop_requests
 from tasks.readers import TaskData
 from tasks.stage import EncodedTask, Stage, encode_task
 
@@ -51,15 +53,36 @@ def general_config(stage: GeneralStageConfig, teacher: str, student: str) -> Run
 class Chain:
     """All stages of one run on this rank."""
 
-    def __init__(self, config: TaskRunConfig, data: TaskData, run: Path, stop: StopRequest) -> None:
-        self.config, self.data, self.run, self.stop = config, data, run, stop
+    def __init__(
+        self,
+        config: TaskRunConfig,
+        data: TaskData,
+        run: Path,
+        stop: StopRequest,
+        on_lost: Callable[[PeerLost], None],
+    ) -> None:
+        self.config, self.data, self.run, self.stop, self.on_lost = config, data, run, stop, on_lost
         self.teacher, self.student = config.teacher.path if config.teacher else None, config.student
         self.task: EncodedTask = encode_task(config.task, data, config.student)
 
     def train(self) -> int:
-        """Runs what is not done yet; the number of what stopped it, or 0."""
-        self.device = start_distributed(self.config.training.collective_timeout_seconds)
+        """Runs what is not done yet; the number of what stopped it, or 0.
+
+        Raises ValueError where a stage cannot go on, PeerLost where another rank is gone; see launch/distillation.py.
+        """
+        timeout_seconds = self.config.training.collective_timeout_seconds
+        self.device = start_distributed(timeout_seconds)
         on_rank_zero(self._begin)
+        heartbeat = Heartbeat(timeout_seconds, self.on_lost)
+        number = self._run_stages()
+        if number and dist.get_rank() == 0:
+            print(f"[rank 0] stopped: {explain_stop(number)}; run again to go on", file=sys.stderr, flush=True)
+        ignore_stop_requests()  # launchers end the other ranks as soon as the first one is gone
+        dist.barrier()
+        heartbeat.close()
+        return number
+
+    def _run_stages(self) -> int:
         for name in ORDER:
             stage = getattr(self.config.stages, name)
             if stage is None:

@@ -6,16 +6,16 @@ Continues a chain that was stopped, after its last finished stage. Signals and e
 """
 
 import argparse
+import os
 import sys
-import time
 from pathlib import Path
 
 # The deepspeed launcher puts only launch/ on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from launch.gd import PEER_LOST, REFUSED, SPEAK_SECONDS, STOPPED, lead, refuse, say
+from launch.rank import REFUSED, STOPPED, lead, leave_lost, refuse, say
 from launch.world import World
-from pretrain.stopping import StopRequest, ignore_stop_requests
+from pretrain.stopping import StopRequest
 
 
 def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> int:
@@ -43,15 +43,13 @@ def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> i
         say(f"{config.task.name}: {len(data.train):,} examples to train on, {len(data.dev):,} to score; {data.remarks}")
     try:
         with peers_heeded(config.training.collective_timeout_seconds):
-            number = Chain(config, data, run, stop).train()
+            chain = Chain(config, data, run, stop, lambda error: os._exit(leave_lost(world, error)))
+            number = chain.train()
     except ValueError as error:
         say(f"[rank {world.rank}] stopped: {error}")
         return REFUSED
     except PeerLost as error:
-        say(f"[rank {world.rank}] stopped: {error}; run again to go on from the newest checkpoint")
-        time.sleep(SPEAK_SECONDS)
-        return PEER_LOST
-    ignore_stop_requests()
+        return leave_lost(world, error)
     if world.rank == 0 and not number:
         print(summary(config, run), flush=True)
     return STOPPED if number else 0

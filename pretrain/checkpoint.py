@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch.distributed as dist
-from pydantic import BaseModel, ConfigDict, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt
 from torch import Tensor
 
 from pretrain.durable import damage, seal, sync, write_durably, writing
@@ -31,7 +31,7 @@ class TrainingState(BaseModel):
     step: NonNegativeInt
     rows: NonNegativeInt
     tokens: NonNegativeInt
-    seconds: float
+    seconds: FiniteFloat
 
 
 class Checkpoints:

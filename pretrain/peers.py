@@ -1,6 +1,7 @@
 """What ranks tell each other about a step beside its gradients, and what becomes of a rank that tells nothing more."""
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -11,6 +12,8 @@ from torch.distributed import distributed_c10d
 
 # The agreement is to notice a missing rank first: a group of the device ends the process without a word of ours.
 _DEVICE_GRACE_SECONDS = 60
+_BEAT_SECONDS = 1.0
+_OTHER_WORDS_SECONDS = 6.0  # for the main thread to say the same and leave
 
 
 class PeerLost(Exception):
@@ -51,6 +54,42 @@ class Agreement:
         self.settle()
         if self._group:
             dist.barrier(self._group)
+
+
+class Heartbeat:
+    """Asks all ranks for a sign of life every second, in a thread and a group of its own.
+
+    A main thread that waits for its device, which waits for a rank that is gone, can neither notice nor be woken.
+
+    Args:
+        on_lost: told, in the thread, of a lost rank if the main thread has not ended the process by then.
+    """
+
+    def __init__(self, timeout_seconds: int, on_lost: Callable[[PeerLost], None]) -> None:
+        self._timeout_seconds, self._on_lost = timeout_seconds, on_lost
+        self._leaving = threading.Event()
+        self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_seconds))
+        self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        try:
+            with peers_heeded(self._timeout_seconds):
+                while self._anybody_stays():
+                    pass
+        except PeerLost as error:
+            self._leaving.wait(_OTHER_WORDS_SECONDS)
+            self._on_lost(error)
+
+    def _anybody_stays(self) -> bool:
+        staying = torch.tensor([not self._leaving.wait(_BEAT_SECONDS)], dtype=torch.int32)
+        dist.all_reduce(staying, dist.ReduceOp.MAX, self._group)
+        return bool(staying)
+
+    def close(self) -> None:
+        """Ends it when every rank is here."""
+        self._leaving.set()
+        self._thread.join()
 
 
 def limit_collectives(timeout_seconds: int) -> None:

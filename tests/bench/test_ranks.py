@@ -33,6 +33,14 @@ def test_ranks_beyond_the_lanes_share_their_blocks(folder):
     assert together.max() <= alone.max() and together.sum() <= 4 * alone.sum()
 
 
+@pytest.mark.parametrize("num_ranks", [3, 24])
+def test_lanes_that_the_ranks_divide_give_each_its_share(folder, num_ranks):
+    manifest = ranks.read_manifest(folder)[0]
+    num_rows, num_bytes = ranks.Epoch(manifest, 512, num_lanes=num_ranks).walk(num_ranks)
+    assert np.ptp(num_rows) <= 1
+    assert num_bytes.max() <= ranks.Epoch(manifest, 512).num_bytes / num_ranks + 3 * 145_000
+
+
 @pytest.mark.parametrize("num_ranks", [3, 6, 24, 512])
 def test_the_arithmetic_of_reading_holds(folder, num_ranks):
     """Numbers of ranks that are no powers of two read more: bench/scale.py has the formula."""

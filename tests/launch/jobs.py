@@ -1,5 +1,6 @@
 """The main job as something to disturb: started by a real launcher, watched through its run folder."""
 
+import json
 import os
 import signal
 import socket
@@ -9,6 +10,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
 
 from pretrain.metrics import read_metrics
 
@@ -129,3 +133,22 @@ def _commands() -> list[tuple[int, bytes]]:
 def _rank(pid: int) -> int:
     environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     return next(int(entry[5:]) for entry in environment if entry.startswith(b"RANK="))
+
+
+def final_tensors(run: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of the last checkpoint that lies in a safetensors file."""
+    folder = run / "checkpoints" / f"step_{newest_step(run)}"
+    return {
+        f"{path.relative_to(folder)} {name}": tensor
+        for path in sorted(folder.rglob("*.safetensors"))
+        for name, tensor in load_file(path).items()
+    }
+
+
+def assert_same_end(run: Path, undisturbed: Path) -> None:
+    """Both are done, at one step, with the same bits."""
+    steps = [json.loads((folder / "done.json").read_text())["step"] for folder in (run, undisturbed)]
+    assert steps == [newest_step(run)] * 2
+    ours, theirs = final_tensors(run), final_tensors(undisturbed)
+    assert ours.keys() == theirs.keys() and len(ours) > 50
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []

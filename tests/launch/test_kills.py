@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from pretrain.metrics import read_metrics
-from tests.launch.jobs import Job, deepspeed_command, logged_step, newest_step
+from tests.launch.jobs import Job, assert_same_end, deepspeed_command, logged_step, newest_step
 
 TOTAL_STEPS, SAVE_EVERY_STEPS = 480, 40
 # How what is killed is found; "all" leaves nobody who could say anything.
@@ -44,24 +43,6 @@ def undisturbed(config, tmp_path_factory) -> Path:
     with Job(deepspeed_command(), config, run) as job:
         assert job.wait() == 0, job.said
     return run
-
-
-def final_tensors(run: Path) -> dict[str, torch.Tensor]:
-    """Every tensor of the last checkpoint that lies in a safetensors file."""
-    folder = run / "checkpoints" / f"step_{TOTAL_STEPS}"
-    return {
-        f"{path.relative_to(folder)} {name}": tensor
-        for path in sorted(folder.rglob("*.safetensors"))
-        for name, tensor in load_file(path).items()
-    }
-
-
-def assert_ended_as(run: Path, undisturbed: Path) -> None:
-    """The same bits, and a log of the same losses at the same rows."""
-    assert json.loads((run / "done.json").read_text())["step"] == TOTAL_STEPS
-    ours, theirs = final_tensors(run), final_tensors(undisturbed)
-    assert ours.keys() == theirs.keys() and len(ours) > 50
-    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
 
 
 def kill(job: Job, victim: str, moment: str, draw: random.Random) -> dict[str, object] | None:
@@ -119,7 +100,7 @@ def test_three_kills_change_no_bit(config, undisturbed, tmp_path):
     kills = [("rank 1", "step"), ("all", "before rename"), ("launcher", "save")]
     table = run_with_kills(config, tmp_path / "run", iter(kills), seed=1)
     assert len(table) == 3
-    assert_ended_as(tmp_path / "run", undisturbed)
+    assert_same_end(tmp_path / "run", undisturbed)
 
 
 def assert_same_rows_and_losses(run: Path, other: Path) -> None:
@@ -157,4 +138,4 @@ def test_any_number_of_kills_changes_no_bit(config, undisturbed, tmp_path, seed)
     table = run_with_kills(config, tmp_path / "run", iter(kills), seed)
     print(*(" | ".join(map(str, [number, *row.values()])) for number, row in enumerate(table, 1)), sep="\n")
     assert len(table) == 16
-    assert_ended_as(tmp_path / "run", undisturbed)
+    assert_same_end(tmp_path / "run", undisturbed)

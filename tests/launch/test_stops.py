@@ -4,13 +4,14 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.launch.jobs import Job, deepspeed_command, newest_step
+from tests.launch.jobs import ROOT, Job, deepspeed_command, newest_step
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +74,14 @@ def test_a_launcher_environment_that_makes_no_sense_is_refused(long_config, tmp_
     with Job([sys.executable, "launch/gd.py"], long_config, tmp_path / "run", environment={"RANK": "0"}) as job:
         assert job.wait() == 2
         assert job.said == "refused: the launcher's environment is incomplete: LOCAL_RANK is not set\n"
+
+
+def test_nobody_reads_what_it_says_and_it_trains_on(config_file, tmp_path):
+    """As when ssh, or a pager, goes before the job does."""
+    command = [sys.executable, "launch/gd.py", "--config", str(config_file), "--run", str(tmp_path / "run")]
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=writer, stderr=writer)
+    os.close(writer)
+    assert process.wait(120) == 0
+    assert (tmp_path / "run/done.json").exists()

@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.distributed import distributed_c10d
 
-from pretrain.peers import Agreement, PeerLost, limit_collectives, peers_heeded
+from pretrain.peers import Agreement, Heartbeat, PeerLost, limit_collectives, peers_heeded
 from tests.pretrain.tiny import train
 
 
@@ -55,3 +55,34 @@ def test_two_ranks_agree_and_no_group_keeps_a_time_of_its_own(tmp_path):
 def test_other_errors_are_left_as_they_are():
     with pytest.raises(RuntimeError, match="a bug"), peers_heeded(1):
         raise RuntimeError("a bug")
+
+
+def beaten(rank: int, folder: Path, dies: bool) -> None:
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(minutes=2))
+
+    def leave(error: PeerLost) -> None:
+        (folder / "lost").write_text(str(error))
+        os._exit(76)
+
+    heartbeat = Heartbeat(60, leave)
+    if dies:
+        time.sleep(3 if rank else 60)  # no collective of the main thread's would notice
+        os._exit(1)
+    time.sleep(rank)
+    heartbeat.close()
+    dist.barrier()
+    os._exit(0)
+
+
+@pytest.mark.parametrize(("dies", "codes"), [(False, [0, 0]), (True, [76, 1])])
+def test_a_lost_rank_is_noticed_while_the_main_thread_waits_for_something_else(tmp_path, dies, codes):
+    ranks = [mp.get_context("spawn").Process(target=beaten, args=(rank, tmp_path, dies)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(100)
+    assert [process.exitcode for process in ranks] == codes
+    if dies:
+        assert (tmp_path / "lost").read_text().startswith("the connection to another rank broke")
+    else:
+        assert not (tmp_path / "lost").exists()

@@ -1,0 +1,17 @@
+#!/bin/bash
+# The main job on several hosts, started over ssh from the first of them; pdsh and ssh without a password are needed:
+#
+#     HOSTFILE=hosts INTERFACE=eth0 launch/recipes/hosts.sh --config configs/4l312d.json --run /shared/runs/4l312d
+#
+# A line of the hostfile: node1 slots=8. This folder and its environment lie at the same path on every host; the run
+# folder and the corpus where all see them. INTERFACE joins the hosts; MORE_VARIABLES="A=1 B=2" go to
+# every rank as well. Stop it with SIGTERM, SIGINT or Ctrl-C.
+: "${HOSTFILE:?a file with a line a host}" "${INTERFACE:?the network interface that joins the hosts}"
+exports=$(mktemp)
+printf '%s\n' "GLOO_SOCKET_IFNAME=$INTERFACE" "NCCL_SOCKET_IFNAME=$INTERFACE" $MORE_VARIABLES > "$exports"
+exec 9< "$exports"
+rm "$exports"
+export DS_ENV_FILE=/dev/fd/9
+# Without this pdsh goes on waiting for a host that was cut off.
+export PDSH_SSH_ARGS_APPEND="-o ServerAliveInterval=5 -o ServerAliveCountMax=3"
+exec deepspeed --hostfile "$HOSTFILE" launch/gd.py "$@"
