@@ -57,6 +57,8 @@ def publish(run: Path, student: str, output: Path, step: int | None = None) -> f
     auto_class_of(model_folder).from_pretrained(model_folder).save_pretrained(partial)
     AutoTokenizer.from_pretrained(run / "tokenizer").save_pretrained(partial)
     (partial / "README.md").write_text(card, encoding="utf-8")
+    own = next(one for one in read_run_config(run / "config.json").students if one.name == student)
+    (partial / "distillation.json").write_text(own.model_dump_json(indent=2), encoding="utf-8")
     difference = difference_to_live(partial, checkpoint / student / "outputs.safetensors")
     if not difference <= TOLERANCE:
         raise ValueError(f"{partial}: its outputs differ from the live student's by {difference:.2g}; not published")

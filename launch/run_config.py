@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
@@ -24,6 +24,8 @@ MAY_CHANGE = ("about", "corpus.manifest", "corpus.cache_folder", "corpus.cache_g
               "teacher.path", "training.log_every_steps", "training.save_every_steps", "training.keep_checkpoints",
               "training.collective_timeout_seconds", "training.data_timeout_seconds", "training.on_slow_step",
               "deepspeed.train_micro_batch_size_per_gpu")  # fmt: skip
+
+Config = TypeVar("Config", bound=BaseModel)
 
 
 class CorpusConfig(BaseModel):
@@ -97,6 +99,11 @@ class RunConfig(BaseModel):
 
 
 def read_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Decode the config of a general distillation run."""
+    return read_strictly(RunConfig, path, overrides)
+
+
+def read_strictly(model: type[Config], path: Path, overrides: Sequence[str] = ()) -> Config:
     """Decode a config file with `dotted.key=value` overrides.
 
     Raises ValueError with every problem on a line of its own: path, what was wanted, what came.
@@ -110,9 +117,10 @@ def read_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     for override in overrides:
         _override(values, override)
     try:
-        config = RunConfig.model_validate(values)
+        config = model.model_validate(values)
     except ValidationError as error:
-        raise ValueError("\n".join([f"{path}: {error.error_count()} problem(s)", *_explain(error, values)])) from error
+        lines = [f"{path}: {error.error_count()} problem(s)", *_explain(error, values, model)]
+        raise ValueError("\n".join(lines)) from error
     if infinite := [f"{key}: must be a finite number" for key in _infinite(config.model_dump())]:
         raise ValueError("\n".join([f"{path}: {len(infinite)} problem(s)", *infinite]))
     return config
@@ -157,11 +165,11 @@ def _member(values: Any, key: str, text: str) -> Any:
     raise ValueError(f"--set {text}: nothing lies below {key}")
 
 
-def _explain(error: ValidationError, values: Any) -> Iterator[str]:
+def _explain(error: ValidationError, values: Any, model: type[BaseModel]) -> Iterator[str]:
     for problem in error.errors(include_url=False):
         path = ".".join(str(part) for part in _path_in(values, problem["loc"], problem["type"] == "missing"))
         if problem["type"] == "extra_forbidden":
-            nearest = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(RunConfig), 1, 0.5)
+            nearest = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(model), 1, 0.5)
             hint = f"; did you mean {nearest[0]}?" if nearest else ""
             yield f"{path}: unknown key{hint}"
         elif problem["type"] == "missing":

@@ -56,10 +56,12 @@ def row_offset(config: Any) -> int:
 
 @dataclass(frozen=True)
 class Reads:
-    """What is read of an encoder: hidden states by index (0 to K), and layers (1 to K) whose q, k and v are read."""
+    """What is read of an encoder: hidden states by index (0 to K), layers (1 to K) whose q, k and v are read, and
+    `logits`, what a task's head makes of it all."""
 
     hidden_states: frozenset[int] = frozenset()
     projections: frozenset[int] = frozenset()
+    logits: bool = False
 
     @property
     def num_layers(self) -> int:
@@ -71,19 +73,25 @@ def union(reads: Iterable[Reads]) -> Reads:
     """What serves all of them."""
     every = list(reads)
     return Reads(
-        frozenset().union(*(one.hidden_states for one in every)), frozenset().union(*(one.projections for one in every))
+        frozenset().union(*(one.hidden_states for one in every)),
+        frozenset().union(*(one.projections for one in every)),
+        any(one.logits for one in every),
     )
 
 
 @dataclass
 class Features:
-    """What was read in one forward pass; every tensor is [B, L, D]. `head` makes logits of the last hidden state."""
+    """What was read in one forward pass; every tensor is [B, L, D]. `head` makes logits of the last hidden state.
+
+    `logits` are a task model's: [B, C] of a text's classes, [B, L, C] of each token's, [B, L, 2] of start and end.
+    """
 
     hidden_states: dict[int, Tensor] = field(default_factory=dict)
     query: dict[int, Tensor] = field(default_factory=dict)
     key: dict[int, Tensor] = field(default_factory=dict)
     value: dict[int, Tensor] = field(default_factory=dict)
     head: VocabularyHead | None = None
+    logits: Tensor | None = None
 
 
 class _EverythingRead(Exception):
@@ -92,6 +100,8 @@ class _EverythingRead(Exception):
 
 class Encoder(nn.Module):
     """A Hugging Face encoder that returns exactly the features asked for and computes nothing above them.
+
+    `model` may be a task model around one, such as AutoModelForSequenceClassification gives.
 
     Forward hooks take them where the model makes them: the input of the k-th self-attention is hidden state k - 1 in
     every post-norm family, ALBERT's shared layers included, and the three projections give q, k and v before they are
@@ -111,6 +121,7 @@ class Encoder(nn.Module):
                 module.register_forward_pre_hook(self._read_input, with_kwargs=True)
                 for name in ("query", "key", "value"):
                     getattr(module, name).register_forward_hook(self._reader_of(name))
+        model.base_model.register_forward_hook(self._read_last)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Features:
         """Features of `input_ids`, `token_type_ids` [B, L] and, where there is padding, `attention_mask` [B, L].
@@ -122,8 +133,8 @@ class Encoder(nn.Module):
         inputs = {name: batch[name] for name in ("input_ids", "token_type_ids") if name in batch}
         try:
             output = self.model(**inputs, attention_mask=self._key_mask(batch))
-            # By now `_layer` is the number of layers that are there.
-            features.hidden_states[self._layer] = output.last_hidden_state
+            if self.reads.logits:
+                features.logits = _logits(output)
         except _EverythingRead:
             pass
         finally:
@@ -159,11 +170,24 @@ class Encoder(nn.Module):
 
         return read_output
 
+    def _read_last(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if self._features is not None:  # by now `_layer` is the number of layers that are there
+            self._features.hidden_states[self._layer] = output.last_hidden_state
+
     def _stop_if_done(self, read: Features) -> None:
+        if self.reads.logits:
+            return
         if len(read.hidden_states) == len(self.reads.hidden_states) and (
             len(read.query) == len(read.key) == len(read.value) == len(self.reads.projections)
         ):
             raise _EverythingRead
+
+
+def _logits(output: Any) -> Tensor:
+    if hasattr(output, "start_logits"):
+        return torch.stack([output.start_logits, output.end_logits], dim=-1)
+    logits: Tensor = output.logits
+    return logits
 
 
 def cut_layers(model: HuggingFaceModel, num_layers: int) -> None:

@@ -5,16 +5,16 @@ import os
 import socket
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 
 from pretrain.encoder import Features
-from pretrain.optimizer import build_optimizer, build_schedule
+from pretrain.optimizer import OptimizerConfig, ScheduleConfig, build_optimizer, build_schedule
 from pretrain.optimizer_state import gather_optimizer_state, put_optimizer_state
-from pretrain.student import Student, StudentConfig
+from pretrain.student import Student
 from pretrain.student_files import Counters
 
 
@@ -86,6 +86,18 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+class Recipe(Protocol):
+    """What an engine wants to know of a student's configuration."""
+
+    @property
+    def optimizer(self) -> OptimizerConfig:
+        """AdamW's settings."""
+
+    @property
+    def schedule(self) -> ScheduleConfig:
+        """Of its learning rate."""
+
+
 class StudentEngine:
     """One student in its own DeepSpeed engine: its clipping, optimizer and schedule are its own.
 
@@ -95,14 +107,14 @@ class StudentEngine:
     def __init__(
         self,
         student: Student,
-        config: StudentConfig,
+        config: Recipe,
         deepspeed_config: DeepSpeedConfig,
         total_steps: int,
         world_size: int,
     ) -> None:
         import deepspeed
 
-        self.student, self.name = student, config.name
+        self.student, self.name = student, student.name
         self.accumulation_steps = deepspeed_config.accumulation_steps(world_size)
         self.max_grad_norm, self.total_steps = deepspeed_config.gradient_clipping, total_steps
         self.world_size = world_size

@@ -1,6 +1,6 @@
 """A student: its sizes, where its weights start, its encoder and its objectives in one module for one engine."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,28 +91,27 @@ class StudentConfig(BaseModel):
 class Student(nn.Module):
     """Encoder and objectives; `forward` gives the weighted loss and every unweighted term, detached, by name.
 
-    `head` is there where an objective needs it; it is published with the encoder.
+    `head` is there where an objective needs it; it is published with the encoder. `model` may be a task model.
     """
 
     def __init__(
         self,
-        config: StudentConfig,
+        name: str,
         model: HuggingFaceModel,
-        teacher: EncoderShape,
+        objectives: Sequence[Objective],
+        dropout_prob: float = 0.0,
         head: VocabularyHead | None = None,
     ) -> None:
         super().__init__()
         self.head = head
-        shape = config.shape(teacher)
-        self.name = config.name
+        self.name = name
         self.progress = 0.0  # share of the run's steps that are made: schedules of weights want to know
-        objectives: list[Objective] = [objective.build(teacher, shape) for objective in config.objective]
         self.objectives = nn.ModuleList(objectives)
         self.encoder = Encoder(model, union(objective.student_reads for objective in objectives))
         self.teacher_reads = union(objective.teacher_reads for objective in objectives)
         for module in model.modules():
             if isinstance(module, nn.Dropout):
-                module.p = config.dropout_prob
+                module.p = dropout_prob
 
     @property
     def published(self) -> HuggingFaceModel:
@@ -132,15 +131,16 @@ class Student(nn.Module):
                 terms[f"{name}/{index}" if name in terms else name] = value.detach()
         return total, {"loss": total.detach(), **terms}
 
-    def freeze_unreached(self, teacher: TeacherFunction) -> list[str]:
+    def freeze_unreached(self, teacher: TeacherFunction, batch: Mapping[str, Tensor] | None = None) -> list[str]:
         """Freeze the parameters that no objective reaches and return their names within the published model.
 
-        One backward pass on a few tokens tells, for any architecture. Unreached parameters would otherwise get zero
-        gradients from DeepSpeed, and weight decay would shrink them.
+        One backward pass on the batch, or on a few tokens, tells, for any architecture. Unreached parameters would
+        otherwise get zero gradients from DeepSpeed, and weight decay would shrink them.
         """
-        ids = torch.arange(16, device=next(self.parameters()).device).view(2, 8)
-        ids = ids % self.encoder.shape.vocab_size
-        batch = {"input_ids": ids, "token_type_ids": torch.zeros_like(ids), "labels": ids}
+        if batch is None:
+            ids = torch.arange(16, device=next(self.parameters()).device).view(2, 8)
+            ids = ids % self.encoder.shape.vocab_size
+            batch = {"input_ids": ids, "token_type_ids": torch.zeros_like(ids), "labels": ids}
         self(batch, teacher(batch))[0].backward()
         for parameter in self.parameters():
             parameter.requires_grad_(parameter.grad is not None)
@@ -171,7 +171,9 @@ def build_student(
         torch.manual_seed(seed)
         base = base if teacher is None else teacher.config
         model, head = _build_model(config, base)
-        student = Student(config, model, EncoderShape.of(base), head)
+        shape = EncoderShape.of(base)
+        objectives = [objective.build(shape, config.shape(shape)) for objective in config.objective]
+        student = Student(config.name, model, objectives, config.dropout_prob, head)
         if teacher is None:
             return student
         basis = initialize(model, teacher, config.init, sample)

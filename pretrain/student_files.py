@@ -128,7 +128,7 @@ def fixed_outputs(model: HuggingFaceModel, head: VocabularyHead | None = None) -
     training = model.training
     model.eval()
     with torch.autocast(parameter.device.type, enabled=False):
-        output = model(input_ids=input_ids.to(parameter.device)).last_hidden_state
+        output = model.base_model(input_ids=input_ids.to(parameter.device)).last_hidden_state
         answers = {"last_hidden_state": output} | ({"logits": head.logits(output[:, -1])} if head else {})
     model.train(training)
     return {"input_ids": input_ids} | {name: answer.float().cpu().contiguous() for name, answer in answers.items()}

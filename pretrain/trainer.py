@@ -28,11 +28,10 @@ from pretrain.teacher import TeacherFunction
 Batch = Mapping[str, Tensor]
 
 
-class TrainingConfig(BaseModel):
-    """How long, how often, and the seed of everything that is drawn."""
+class LoopConfig(BaseModel):
+    """How often, when to give up, and the seed of everything that is drawn."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    total_steps: PositiveInt
     log_every_steps: PositiveInt = 50
     save_every_steps: PositiveInt = 5000
     keep_checkpoints: PositiveInt = 3
@@ -41,6 +40,12 @@ class TrainingConfig(BaseModel):
     data_timeout_seconds: PositiveInt = 300  # for one batch, after which its source counts as hanging
     on_slow_step: Literal["warn", "stop"] = "warn"  # ten times the usual; "stop" saves and leaves, to be run again
     seed: NonNegativeInt = 17
+
+
+class TrainingConfig(LoopConfig):
+    """And how long."""
+
+    total_steps: PositiveInt
 
 
 class Trainer:

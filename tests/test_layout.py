@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from corpus.settings import load_config
-from launch.run_config import read_run_config
+from launch.run_config import read_run_config, read_strictly
+from launch.task_run_config import TaskRunConfig
 
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {"corpus": set(), "pretrain": set(), "tasks": {"pretrain"}, "launch": {"corpus", "pretrain", "tasks"}}
@@ -69,12 +70,15 @@ def test_every_config_decodes():
         assert read_run_config(path).about
     for path in corpora:
         load_config(str(path), {}, {})
-    assert set((ROOT / "configs").rglob("*.json")) == {*runs, *corpora}
+    tasks = sorted((ROOT / "configs/tasks").glob("*.json"))
+    for path in tasks:
+        assert read_strictly(TaskRunConfig, path).about
+    assert set((ROOT / "configs").rglob("*.json")) == {*runs, *corpora, *tasks}
 
 
 def test_the_readme_names_only_what_is_there():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"(?:configs|launch|corpus|pretrain|bench|tests)/[\w./-]*\.(?:json|py|md)", text))
+    named = set(re.findall(r"(?:configs|launch|corpus|pretrain|tasks|bench|tests)/[\w./-]*\.(?:json|py|md)", text))
     assert named and all((ROOT / name).exists() for name in named), sorted(
         name for name in named if not (ROOT / name).exists()
     )

@@ -2,7 +2,12 @@
 
 import pytest
 import torch
-from transformers import AutoConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 
 from pretrain.encoder import FAMILIES, Encoder, EncoderShape, Reads, cut_layers, real_tokens, union, without_padding
 from tests.pretrain.tiny import ROW_TOKENS, batch, teacher_model
@@ -102,3 +107,66 @@ def test_documents_of_a_row_do_not_see_each_other(model_type):
         assert torch.equal(before[:, :5], after[:, :5]) and not torch.allclose(before[:, 5:], after[:, 5:])
         before, after = (encoder(one).hidden_states[4] for one in (inputs, changed))
         assert not torch.allclose(before[:, :5], after[:, :5])
+
+
+TASK_MODELS = {
+    AutoModelForSequenceClassification: (3, 5),
+    AutoModelForTokenClassification: (3, ROW_TOKENS, 5),
+    AutoModelForQuestionAnswering: (3, ROW_TOKENS, 2),
+}
+
+
+@pytest.mark.parametrize("auto_class", TASK_MODELS)
+@pytest.mark.parametrize("model_type", FAMILIES)
+@torch.no_grad()
+def test_logits_equal_transformers_own_and_lower_layers_are_read_with_them(model_type, auto_class):
+    num_labels = TASK_MODELS[auto_class][-1]
+    model, inputs = teacher_model(model_type, auto_class, num_labels=num_labels), batch()
+    expected = model(**inputs, output_hidden_states=True)
+    features = Encoder(model, Reads(frozenset({0, 2, 4}), frozenset({2, 4}), logits=True))(inputs)
+    real = inputs["attention_mask"].bool()
+    assert features.logits.shape == TASK_MODELS[auto_class]
+    if auto_class is AutoModelForQuestionAnswering:
+        torch.testing.assert_close(features.logits[..., 0][real], expected.start_logits[real])
+        torch.testing.assert_close(features.logits[..., 1][real], expected.end_logits[real])
+    elif auto_class is AutoModelForTokenClassification:
+        torch.testing.assert_close(features.logits[real], expected.logits[real])
+    else:
+        torch.testing.assert_close(features.logits, expected.logits)
+    assert set(features.query) == set(features.key) == set(features.value) == {2, 4}
+    for layer in (0, 2, 4):
+        torch.testing.assert_close(features.hidden_states[layer][real], expected.hidden_states[layer][real])
+
+
+@pytest.mark.parametrize("auto_class", TASK_MODELS)
+def test_a_task_model_read_without_its_logits_stops_early_all_the_same(auto_class):
+    model, calls = teacher_model(auto_class=auto_class), []
+    for index, layer in enumerate(model.base_model.encoder.layer, start=1):
+        layer.attention.output.register_forward_hook(lambda *_, index=index: calls.append(index))
+    features = Encoder(model, Reads(hidden_states=frozenset({2})))(batch())
+    assert calls == [1, 2] and set(features.hidden_states) == {2} and features.logits is None
+
+
+@torch.no_grad()
+def test_logits_do_not_depend_on_padding():
+    padded = batch()
+    row = {name: tensor[1:2, :7] for name, tensor in padded.items()}
+    for auto_class in TASK_MODELS:
+        encoder = Encoder(teacher_model(auto_class=auto_class), Reads(logits=True))
+        whole, alone = encoder(padded).logits[1:2], encoder(without_padding(row)).logits
+        torch.testing.assert_close(whole if whole.dim() == 2 else whole[:, :7], alone)
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+@torch.no_grad()
+def test_the_last_hidden_state_of_a_base_model_is_read(model_type):
+    model = teacher_model(model_type)
+    expected = model(**batch()).last_hidden_state
+    features = Encoder(model, Reads(hidden_states=frozenset({4})))(batch())
+    real = batch()["attention_mask"].bool()
+    torch.testing.assert_close(features.hidden_states[4][real], expected[real])
+
+
+def test_logits_are_read_where_one_of_many_wants_them():
+    assert union([Reads(frozenset({1})), Reads(logits=True)]) == Reads(frozenset({1}), logits=True)
+    assert not union([Reads(frozenset({1}))]).logits

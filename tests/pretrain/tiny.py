@@ -17,15 +17,15 @@ from pretrain.trainer import Trainer, TrainingConfig
 VOCAB, ROW_TOKENS = 50, 12
 
 
-def teacher_model(model_type: str = "bert", **changes: Any) -> Any:
-    """A random encoder of 4 layers x 24 with 4 heads."""
+def teacher_model(model_type: str = "bert", auto_class: Any = AutoModel, **changes: Any) -> Any:
+    """A random encoder of 4 layers x 24 with 4 heads, or a task model around one."""
     sizes = {"vocab_size": VOCAB, "hidden_size": 24, "num_hidden_layers": 4, "num_attention_heads": 4}
     sizes["intermediate_size"] = 32
     if model_type in ("electra", "albert"):
         sizes["embedding_size"] = 16
     torch.manual_seed(0)
     config = AutoConfig.for_model(model_type, **(sizes | {"max_position_embeddings": 40} | changes))
-    return AutoModel.from_config(config, dtype=torch.float32).eval()
+    return auto_class.from_config(config, dtype=torch.float32).eval()
 
 
 def student_config(name: str = "small", **changes: Any) -> StudentConfig:

@@ -1,0 +1,90 @@
+"""One rank of a job from its start to its exit code: what launch/gd.py and launch/td.py have in common.
+
+Light imports only: what takes seconds comes after signals are noted.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from launch.rank_log import tag_messages
+from launch.world import World, read_world
+from pretrain.stopping import StopRequest, ignore_stop_requests
+
+REFUSED, STOPPED, PEER_LOST = 2, 75, 76
+# A launcher ends every rank when the first one goes: let the one that knows more finish its words, and be the first.
+SPEAK_SECONDS = 3
+Job = Callable[[argparse.Namespace, World, StopRequest], int]
+
+
+def parse_arguments(about: str) -> argparse.Namespace:
+    """The command line; `--local_rank` is what the launcher prepends (LOCAL_RANK says the same)."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--run", type=Path, help="run folder; runs/<config's name> unless given")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def leave_lost(world: World, error: Exception) -> int:
+    """Say that another rank is gone, and give all who can say so the time to."""
+    say(f"[rank {world.rank}] stopped: {error}; run again to go on from the newest checkpoint")
+    time.sleep(SPEAK_SECONDS)
+    return PEER_LOST
+
+
+def refuse(world: World, error: ValueError) -> int:
+    """Say once why nothing begins."""
+    if world.rank == 0:
+        say(f"refused: {error}")
+    else:
+        time.sleep(SPEAK_SECONDS)
+    return REFUSED
+
+
+def say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+class Unbroken:
+    """stdout or stderr that outlives its reader, a launcher or ssh say: what nobody can read any more is dropped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """The length of the text, as if it had been written."""
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def lead(about: str, run_job: Job) -> None:
+    """Note signals from the first moment, find the rank, run the job and leave with its exit code."""
+    arguments = parse_arguments(about)
+    sys.stdout, sys.stderr = Unbroken(sys.stdout), Unbroken(sys.stderr)
+    try:
+        world = read_world(os.environ)
+    except ValueError as error:
+        say(f"refused: {error}")
+        sys.exit(REFUSED)
+    world.export()
+    tag_messages(world.rank)
+    stop = StopRequest(world.launcher_generations)
+    code = run_job(arguments, world, stop)
+    ignore_stop_requests()
+    sys.stdout.flush()
+    os._exit(code)  # neither threads that wait for data nor process groups of lost peers hold it up

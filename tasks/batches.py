@@ -1,0 +1,69 @@
+"""Batches of task rows in an order that is a function of the seed and the position alone.
+
+Shapes: B rows, L tokens of the longest row of the batch.
+"""
+
+from collections.abc import Generator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tasks.encoding import IGNORED, Row
+
+WINDOW_BATCHES = 32  # rows of this many global batches are sorted by length, so that batches hold little padding
+
+
+class TaskBatches:
+    """Endless training batches of this rank; position counts rows of all ranks, as the trainer's does."""
+
+    def __init__(self, rows: Sequence[Row], pad_token_id: int, batch_rows: int, seed: int) -> None:
+        self.rows, self.pad_token_id, self.batch_rows, self.seed = rows, pad_token_id, batch_rows, seed
+        self._lengths = np.array([len(row.input_ids) for row in rows])
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Global batches that an epoch fills; the last one is filled up with rows of the same epoch."""
+        return -(-len(self.rows) // self.batch_rows)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Row numbers of an epoch, whole batches: each row once, and as many again as fill the last batch."""
+        generator = np.random.default_rng([self.seed, epoch])
+        rows = generator.permutation(len(self.rows))
+        rows = np.resize(rows, self.steps_per_epoch * self.batch_rows)
+        window = WINDOW_BATCHES * self.batch_rows
+        for start in range(0, len(rows), window):
+            part = rows[start : start + window]
+            rows[start : start + window] = part[np.argsort(self._lengths[part], kind="stable")]
+        batches = rows.reshape(-1, self.batch_rows)
+        return batches[generator.permutation(len(batches))].reshape(-1)
+
+    def batches(
+        self, position: int, micro_rows: int, rank: int = 0, world_size: int = 1
+    ) -> Generator[dict[str, Tensor], None, None]:
+        """Micro-batches from a row position on."""
+        size = self.steps_per_epoch * self.batch_rows
+        while True:
+            order = self.order(position // size)
+            for start in range(position % size, size, micro_rows * world_size):
+                chosen = order[start + rank : start + micro_rows * world_size : world_size]
+                yield collate([self.rows[row] for row in chosen], self.pad_token_id)
+            position = (position // size + 1) * size
+
+
+def collate(rows: Sequence[Row], pad_token_id: int) -> dict[str, Tensor]:
+    """int64 [B, L] of rows padded to the longest; labels [B], or [B, L] where every token has one."""
+    length = max(len(row.input_ids) for row in rows)
+
+    def padded(values: Sequence[list[int]], fill: int) -> Tensor:
+        return torch.tensor([[*row, *[fill] * (length - len(row))] for row in values])
+
+    batch = {
+        "input_ids": padded([row.input_ids for row in rows], pad_token_id),
+        "attention_mask": padded([[1] * len(row.input_ids) for row in rows], 0),
+        "token_type_ids": padded([row.token_type_ids for row in rows], 0),
+    }
+    for name in rows[0].labels:
+        values = [row.labels[name] for row in rows]
+        batch[name] = padded(values, IGNORED) if isinstance(values[0], list) else torch.tensor(values)  # type: ignore[arg-type]
+    return batch

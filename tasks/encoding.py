@@ -1,0 +1,152 @@
+"""Examples as token ids, with what is needed to turn a model's answers back into characters.
+
+Shapes: L tokens of one row; rows are as long as their text, up to `row_tokens`.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.examples import Classified, Example, Question, Tagged
+from tasks.settings import TaskConfig
+
+Tokenizer = Any  # a fast tokenizer of transformers
+IGNORED = -100  # torch's cross-entropy leaves it out
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the model's input.
+
+    Attributes:
+        input_ids, token_type_ids: [L].
+        labels: {"labels": class or tag of every token [L]}, or {"start_positions", "end_positions"}.
+        example: which example it is of; a long text to read has several rows.
+        offsets: reading only, characters of the text that each token stands for, None outside the text.
+    """
+
+    input_ids: list[int]
+    token_type_ids: list[int]
+    labels: dict[str, int | list[int]]
+    example: int
+    offsets: tuple[tuple[int, int] | None, ...] = ()
+
+
+def tags_of(types: Sequence[str]) -> list[str]:
+    """O, and B- and I- of every type."""
+    return ["O", *(f"{prefix}-{kind}" for kind in types for prefix in "BI")]
+
+
+def character_tags(example: Tagged) -> list[str]:
+    """A tag a character."""
+    tags = ["O"] * len(example.text)
+    for entity in example.entities:
+        tags[entity.start] = f"B-{entity.type}"
+        tags[entity.start + 1 : entity.end] = [f"I-{entity.type}"] * (entity.end - entity.start - 1)
+    return tags
+
+
+def encode(examples: Sequence[Example], config: TaskConfig, labels: Sequence[str], tokenizer: Tokenizer) -> list[Row]:
+    """Rows of all examples in their order; warns of what `row_tokens` cuts off."""
+    if config.kind == "reading":
+        return list(_encode_questions(examples, config, tokenizer))
+    if config.kind == "entities":
+        return list(_encode_tagged(examples, config, labels, tokenizer))
+    return list(_encode_classified(examples, config, tokenizer))
+
+
+def _encode_classified(examples: Sequence[Example], config: TaskConfig, tokenizer: Tokenizer) -> Iterator[Row]:
+    assert all(isinstance(example, Classified) for example in examples)
+    texts = [example.text for example in examples]
+    pairs = None if config.columns.text_b is None else [example.text_b for example in examples]  # type: ignore[union-attr]
+    encoded = tokenizer(texts, pairs, truncation="longest_first", max_length=config.row_tokens)
+    if num_cut := sum(bool(encoding.overflowing) for encoding in encoded.encodings):
+        warnings.warn(
+            f"{config.name}: {num_cut} texts are longer than {config.row_tokens} tokens and are cut", stacklevel=3
+        )
+    types = encoded.get("token_type_ids")
+    for index, (example, ids) in enumerate(zip(examples, encoded["input_ids"], strict=True)):
+        yield Row(ids, types[index] if types else [0] * len(ids), {"labels": example.label}, index)  # type: ignore[union-attr]
+
+
+def _encode_tagged(
+    examples: Sequence[Example], config: TaskConfig, types: Sequence[str], tokenizer: Tokenizer
+) -> Iterator[Row]:
+    """A token a character, as CLUE's own baseline does: pieces of several characters would cut entities in two."""
+    ids, tags = CharacterIds(tokenizer), {tag: index for index, tag in enumerate(tags_of(types))}
+    most, num_cut = config.row_tokens - 2, 0
+    for index, example in enumerate(examples):
+        assert isinstance(example, Tagged)
+        labels = [tags[tag] for tag in character_tags(example)]
+        num_cut += len(example.text) > most
+        row = [ids.start, *(ids[character] for character in example.text[:most]), ids.end]
+        yield Row(row, [0] * len(row), {"labels": [IGNORED, *labels[:most], IGNORED]}, index)
+    if num_cut:
+        warnings.warn(f"{config.name}: {num_cut} texts are longer than {most} characters and are cut", stacklevel=3)
+
+
+class CharacterIds:
+    """Ids of single characters, in whatever form the vocabulary has them."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer, self._known = tokenizer, {}  # type: ignore[var-annotated]
+        self.start, self.end = tokenizer("")["input_ids"]
+
+    def __getitem__(self, character: str) -> int:
+        if character not in self._known:
+            self._known[character] = self._look_up(character)
+        return int(self._known[character])
+
+    def _look_up(self, character: str) -> int:
+        tokenizer = self._tokenizer
+        normalizer = tokenizer.backend_tokenizer.normalizer
+        normal = normalizer.normalize_str(character).strip() if normalizer else character
+        for form in (normal, "▁" + normal, normal[:1]):
+            found = tokenizer.convert_tokens_to_ids(form)
+            if found is not None and found != tokenizer.unk_token_id:
+                return int(found)
+        return int(tokenizer.unk_token_id)
+
+
+def _encode_questions(examples: Sequence[Example], config: TaskConfig, tokenizer: Tokenizer) -> Iterator[Row]:
+    """Windows over the text, the question before each; one that does not hold the answer points at the first token."""
+    most, num_cut = config.row_tokens // 4, 0  # of the question, or nothing of the text would fit
+    for index, example in enumerate(examples):
+        assert isinstance(example, Question)
+        question = _beginning(example.question, most, tokenizer)
+        num_cut += question != example.question
+        encoded = tokenizer(
+            question,
+            example.text,
+            truncation="only_second",
+            max_length=config.row_tokens,
+            stride=config.window_stride,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+        )
+        answer_start, words = example.answers[0]
+        for window, ids in enumerate(encoded["input_ids"]):
+            of_text = [part == 1 for part in encoded.sequence_ids(window)]
+            places = zip(of_text, encoded["offset_mapping"][window], strict=True)
+            offsets = tuple(tuple(offset) if there and offset[1] > offset[0] else None for there, offset in places)
+            start, end = _tokens_of(offsets, answer_start, answer_start + len(words))
+            types = encoded["token_type_ids"][window] if "token_type_ids" in encoded else [0] * len(ids)
+            yield Row(ids, types, {"start_positions": start, "end_positions": end}, index, offsets)
+    if num_cut:
+        warnings.warn(f"{config.name}: {num_cut} questions are longer than {most} tokens and are cut", stacklevel=3)
+
+
+def _beginning(text: str, most: int, tokenizer: Tokenizer) -> str:
+    """As much of the text as its first `most` tokens stand for."""
+    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    return text if len(offsets) <= most else text[: offsets[most - 1][1]]
+
+
+def _tokens_of(offsets: Sequence[tuple[int, int] | None], start: int, end: int) -> tuple[int, int]:
+    """First and last token of characters start to end; (0, 0) where they do not all lie in this window."""
+    inside = [index for index, offset in enumerate(offsets) if offset and offset[0] < end and offset[1] > start]
+    there = [offset for offset in offsets if offset]
+    if not inside or there[0][0] > start or there[-1][1] < end:
+        return 0, 0
+    return inside[0], inside[-1]

@@ -1,0 +1,83 @@
+"""Answers of a task model on examples, and what they score.
+
+Shapes: B rows, L tokens, C classes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from tasks.batches import collate
+from tasks.encoding import Row, character_tags, tags_of
+from tasks.examples import Classified, Example, Question, Tagged
+from tasks.metrics import score_classes, score_entities, score_reading
+from tasks.settings import TaskConfig
+
+LogitsFunction = Callable[[Mapping[str, Tensor]], Tensor]  # a batch -> [B, C], [B, L, C] or [B, L, 2]
+MAX_ANSWER_TOKENS = 64
+
+
+@torch.no_grad()
+def predict(model: LogitsFunction, rows: Sequence[Row], pad_token_id: int, batch_rows: int) -> list[Tensor]:
+    """Float32 logits of every row without its padding, in the order of the rows; batches hold rows of like length."""
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index].input_ids))
+    answers: list[Tensor] = [torch.empty(0)] * len(rows)
+    for start in range(0, len(order), batch_rows):
+        chosen = order[start : start + batch_rows]
+        logits = model(collate([rows[index] for index in chosen], pad_token_id)).float().cpu()
+        for index, row in zip(chosen, logits, strict=True):
+            answers[index] = row if row.dim() == 1 else row[: len(rows[index].input_ids)]
+    return answers
+
+
+def score(
+    logits: Sequence[Tensor],
+    rows: Sequence[Row],
+    examples: Sequence[Example],
+    config: TaskConfig,
+    labels: Sequence[str],
+) -> dict[str, float]:
+    """Every metric of the task's kind, between 0 and 1."""
+    if config.kind == "reading":
+        questions = [example for example in examples if isinstance(example, Question)]
+        return score_reading(questions, answers_of(logits, rows, questions))
+    if config.kind == "entities":
+        tags = tags_of(labels)
+        tagged = [example for example in examples if isinstance(example, Tagged)]
+        predicted = [[tags[index] for index in row[1:-1].argmax(-1).tolist()] for row in logits]
+        # Characters beyond row_tokens have no answer: no entity.
+        for row, example in zip(predicted, tagged, strict=True):
+            row += ["O"] * (len(example.text) - len(row))
+        return score_entities([character_tags(example) for example in tagged], predicted)
+    expected = [example.label for example in examples if isinstance(example, Classified)]
+    return score_classes(expected, [int(row.argmax()) for row in logits], len(labels))
+
+
+def answers_of(logits: Sequence[Tensor], rows: Sequence[Row], questions: Sequence[Question]) -> dict[str, str]:
+    """The words of the best span of every question over all windows of its text."""
+    best: dict[int, tuple[float, str]] = {}
+    for row, values in zip(rows, logits, strict=True):
+        text = questions[row.example].text
+        candidate = best_span(values, row)
+        if candidate and (row.example not in best or candidate[0] > best[row.example][0]):
+            value, start, end = candidate
+            best[row.example] = value, text[start:end]
+    return {question.id: best[index][1] if index in best else "" for index, question in enumerate(questions)}
+
+
+def best_span(logits: Tensor, row: Row) -> tuple[float, int, int] | None:
+    """Sum of start and end logits, and first and last-plus-one character, of the likeliest span inside the text.
+
+    None where the row holds none of it. logits: [L, 2].
+    """
+    outside = torch.tensor([offset is None for offset in row.offsets])
+    starts, ends = logits.masked_fill(outside.unsqueeze(-1), -torch.inf).unbind(-1)
+    spans = starts.unsqueeze(1) + ends  # [L, L], of every start and end
+    possible = torch.ones_like(spans, dtype=torch.bool).triu().tril(MAX_ANSWER_TOKENS - 1)
+    spans = spans.masked_fill(~possible, -torch.inf)
+    first, last = divmod(int(spans.argmax()), len(starts))
+    first_offset, last_offset = row.offsets[first], row.offsets[last]
+    if first_offset is None or last_offset is None:
+        return None
+    return float(spans[first, last]), first_offset[0], last_offset[1]

@@ -1,0 +1,156 @@
+"""A stage of a task: fine-tuning (FT), TD1 or TD2, by the trainer of general distillation with a task's rows."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import torch.distributed as dist
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from pretrain.encoder import EncoderShape, without_padding
+from pretrain.engine import DeepSpeedConfig, StudentEngine
+from pretrain.optimizer import OptimizerConfig, ScheduleConfig
+from pretrain.student import Student
+from pretrain.teacher import Dtype, Teacher, TeacherFunction, no_teacher
+from pretrain.trainer import LoopConfig, Trainer, TrainingConfig
+from tasks.batches import TaskBatches, collate
+from tasks.encoding import Row, Tokenizer, encode
+from tasks.evaluation import predict, score
+from tasks.models import TaskModel, load_task_model
+from tasks.objectives import TaskObjectiveConfig
+from tasks.readers import TaskData, read_task
+from tasks.settings import TaskConfig
+
+
+class StageConfig(BaseModel):
+    """How one stage trains its student."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    epochs: Annotated[float, Field(gt=0)] = 3.0
+    dropout_prob: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig = ScheduleConfig(warmup_ratio=0.1)
+    objective: Annotated[list[TaskObjectiveConfig], Field(min_length=1)]
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether the student's head is trained, so that it can be scored."""
+        return any(one.type in ("labels", "soft_labels") for one in self.objective)
+
+    @property
+    def needs_teacher_head(self) -> bool:
+        """Whether the teacher's predictions are learned from."""
+        return any(one.type == "soft_labels" for one in self.objective)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether anything is learned from a teacher."""
+        return any(one.type != "labels" for one in self.objective)
+
+
+@dataclass(frozen=True)
+class EncodedTask:
+    """A task's data in the ids of one tokenizer."""
+
+    config: TaskConfig
+    data: TaskData
+    tokenizer: Tokenizer
+    train: list[Row]
+    dev: list[Row]
+
+
+def encode_task(config: TaskConfig, data: TaskData, tokenizer_path: str) -> EncodedTask:
+    """Both files in the ids of this tokenizer."""
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_path)
+    rows = [encode(part, config, data.labels, tokenizer) for part in (data.train, data.dev)]
+    return EncodedTask(config, data, tokenizer, *rows)
+
+
+class Stage:
+    """One student of one stage, ready to train; every rank builds it.
+
+    Args:
+        student, teacher: folders or hub ids of models with or without the task's head; no teacher where none is read.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        name: str,
+        task: EncodedTask,
+        config: StageConfig,
+        student: str,
+        teacher: str | None,
+        teacher_dtype: Dtype,
+        loop: LoopConfig,
+        deepspeed: DeepSpeedConfig,
+        device: torch.device,
+        stop_requested: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self.run, self.task, self.config, self.device = run, task, config, device
+        self.autocast = deepspeed.torch_autocast.enabled
+        model = load_task_model(student, task.config.kind, task.data.labels, loop.seed)
+        self.student, teacher_function = self._build(name, model, teacher, teacher_dtype)
+        rank, world_size = dist.get_rank(), dist.get_world_size()
+        batches = TaskBatches(task.train, task.tokenizer.pad_token_id, deepspeed.train_batch_size, loop.seed)
+        total_steps = max(1, round(config.epochs * batches.steps_per_epoch))
+        self.unreached = self.student.freeze_unreached(
+            teacher_function, self._to_device(collate(task.train[:2], task.tokenizer.pad_token_id))
+        )
+        engine = StudentEngine(self.student, config, deepspeed, total_steps, world_size)
+        micro_rows = deepspeed.train_micro_batch_size_per_gpu
+        self.trainer = Trainer(
+            run,
+            TrainingConfig(total_steps=total_steps, **loop.model_dump()),
+            teacher_function,
+            [engine],
+            lambda position: batches.batches(position, micro_rows, rank, world_size),
+            deepspeed.train_batch_size,
+            round(sum(len(row.input_ids) for row in task.train) / len(task.train)),
+            device,
+            stop_requested,
+        )
+
+    def _build(self, name: str, model: TaskModel, teacher: str | None, dtype: Dtype) -> tuple[Student, TeacherFunction]:
+        config, own = self.config, EncoderShape.of(model.config)
+        if not config.needs_teacher:
+            objectives = [objective.build(own, own) for objective in config.objective]
+            return Student(name, model, objectives, config.dropout_prob).to(self.device), no_teacher
+        assert teacher is not None
+        task = self.task
+        large = load_task_model(teacher, task.config.kind, task.data.labels, 0, config.needs_teacher_head)
+        objectives = [objective.build(EncoderShape.of(large.config), own) for objective in config.objective]
+        student = Student(name, model, objectives, config.dropout_prob).to(self.device)
+        return student, Teacher(large, [student.teacher_reads], dtype, self.device)
+
+    def _to_device(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor.to(self.device) for name, tensor in without_padding(batch).items()}
+
+    def score(self, batch_rows: int = 64) -> dict[str, float] | None:
+        """Scores of the development examples, each rank doing its share; None where no head was trained."""
+        if not self.config.reads_labels:
+            return None
+        rank, world_size, task = dist.get_rank(), dist.get_world_size(), self.task
+        self.student.eval()
+        share = task.dev[rank::world_size]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            answers = predict(self._logits, share, task.tokenizer.pad_token_id, batch_rows)
+        self.student.train()
+        shares: list[list[Tensor]] = [answers] * world_size
+        dist.all_gather_object(shares, answers)
+        logits = [shares[index % world_size][index // world_size] for index in range(len(task.dev))]
+        return score(logits, task.dev, task.data.dev, task.config, task.data.labels)
+
+    def _logits(self, batch: Mapping[str, Tensor]) -> Tensor:
+        logits = self.student.encoder(self._to_device(batch)).logits
+        assert logits is not None
+        return logits
+
+
+def read_encoded(config: TaskConfig, tokenizer_path: str) -> EncodedTask:
+    """Read and encode."""
+    return encode_task(config, read_task(config), tokenizer_path)

@@ -1,0 +1,164 @@
+"""What CLUE's files hold comes out as it is written there; what cannot be used is named by file and line."""
+
+import json
+
+import pytest
+
+from tasks.examples import Classified, Entity, Question, Tagged
+from tasks.readers import read_task
+from tasks.settings import TaskConfig
+
+PAIR = {"text": "sentence1", "text_b": "sentence2"}
+
+
+def write(path, *records):
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Reads a task of these records."""
+
+    def read_records(kind, train, dev, **keys):
+        files = {"train": write(tmp_path / "train.json", *train), "dev": write(tmp_path / "dev.json", *dev)}
+        return read_task(TaskConfig(name="t", kind=kind, **files, **keys))
+
+    return read_records
+
+
+def sentences(*labels):
+    return [{"label": label, "sentence": f"文{index}"} for index, label in enumerate(labels)]
+
+
+def test_classes_are_sorted_unless_given_and_copies_are_counted(read):
+    data = read("sentence", sentences("b", "a"), [{"label": "a", "sentence": "文0"}])
+    assert data.labels == ("a", "b") and data.num_overlapping == 1
+    assert data.train == (Classified("文0", None, 1), Classified("文1", None, 0))
+    assert read("sentence", sentences("b", "a"), sentences("a"), labels=["b", "a"]).train[0].label == 0
+
+
+def test_pairs_words_in_a_list_and_labels_nobody_agreed_on(read):
+    records = [{"sentence1": ["水", "泵"], "sentence2": "乙", "label": label} for label in (1, 0, "-")]
+    data = read("pair", records, records[:1], columns=PAIR, ignored_labels=["-"])
+    assert data.train[0] == Classified("水 泵", "乙", 1)
+    assert len(data.train) == 2 and data.num_ignored == 1
+    assert data.remarks == "1 records without an agreed label left out, 1 development texts that are also in training"
+    assert read("sentence", sentences("b", "a"), [{"label": "a", "sentence": "新"}]).remarks == "none in both"
+
+
+def test_tables_with_and_without_a_header(tmp_path):
+    (tmp_path / "a.tsv").write_text('label\ttext_a\n1\t他说"好\n0\t坏\n', encoding="utf-8")
+    columns = {"text": "text_a"}
+    task = TaskConfig(
+        name="t", kind="sentence", train=str(tmp_path / "a.tsv"), dev=str(tmp_path / "a.tsv"), format="table",
+        columns=columns,
+    )  # fmt: skip
+    assert [example.text for example in read_task(task).train] == ['他说"好', "坏"]
+    (tmp_path / "b.txt").write_text("标题\t3\n又一\t4\n", encoding="utf-8")
+    files = {"train": str(tmp_path / "b.txt"), "dev": str(tmp_path / "b.txt")}
+    bare = TaskConfig(
+        name="t", kind="sentence", format="table", has_header=False, columns={"text": 0, "label": 1}, **files
+    )
+    assert read_task(bare).labels == ("3", "4")
+    (tmp_path / "a.tsv").write_text("label\ttext_a\n1\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"a.tsv:2: 1 columns, the header has 2"):
+        read_task(task)
+
+
+def test_coreference_marks_both_spans(read):
+    target = {"span1_index": 0, "span1_text": "小明", "span2_index": 4, "span2_text": "他"}
+    record = {"text": "小明说，他饿了", "target": target, "label": "true"}
+    data = read("coreference", [record, {**record, "label": "false"}], [record])
+    assert data.train[0] == Classified("_小明_说，[他]饿了", None, 1)
+    with pytest.raises(ValueError, match=r"train.json:1: span '她' is not what stands at 4"):
+        wrong = {**record, "target": {**target, "span2_text": "她"}}
+        read("coreference", [wrong, {**record, "label": "false"}], [record])
+
+
+def test_entities_end_after_their_last_character(read):
+    record = {"text": "去北京大学", "label": {"organization": {"北京大学": [[1, 4]]}}}
+    data = read("entities", [record], [record])
+    assert data.train == (Tagged("去北京大学", (Entity(1, 5, "organization"),)),)
+    assert data.labels == ("organization",)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ({"name": {"北京": [[1, 7]]}}, r"train.json:1: name '北京' at 1 to 7 is outside the text of 5 characters"),
+        ({"name": {"北京": [[0, 1]]}}, r"train.json:1: name '北京' is not what stands at 0"),
+        ({"name": ["北京"]}, r"train.json:1: want \{\"text\", \"label\": \{type"),
+    ],
+)
+def test_entities_that_are_not_there_are_refused(read, label, message):
+    with pytest.raises(ValueError, match=message):
+        read("entities", [{"text": "去北京大学", "label": label}], [])
+
+
+def test_a_task_without_entities_is_refused(read):
+    with pytest.raises(ValueError, match=r"train.json: holds no entities"):
+        read("entities", [{"text": "去北京大学", "label": {}}], [{"text": "去北京大学", "label": {}}])
+
+
+def reading(tmp_path, name, *answers, text="水在零度结冰"):
+    qas = [{"id": f"Q{n}", "question": "几度", "answers": one} for n, one in enumerate(answers)]
+    value = {"data": [{"paragraphs": [{"context": text, "qas": qas}]}]}
+    (tmp_path / name).write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+    return str(tmp_path / name)
+
+
+def test_answers_a_character_off_go_where_their_words_stand(tmp_path):
+    train = reading(tmp_path, "train", [{"text": "零度", "answer_start": 3}])
+    dev = reading(tmp_path, "dev", [{"text": "摄氏零度", "answer_start": -1}])  # words of its own: they only score
+    data = read_task(TaskConfig(name="t", kind="reading", train=train, dev=dev, window_stride=16))
+    assert data.train == (Question("Q0", "几度", "水在零度结冰", ((2, "零度"),)),)
+    assert data.num_moved == 1 and data.dev[0].answers == ((-1, "摄氏零度"),)
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ([[{"text": "百度", "answer_start": 0}]], "question Q0: '百度' does not stand in its text"),
+        ([[]], "question Q0 has no answer"),
+        ([], "holds no questions"),
+        ([[{"text": "零度"}]], "not a file of CMRC2018's form"),
+    ],
+)
+def test_questions_that_cannot_be_used_are_named(tmp_path, answers, message):
+    train = reading(tmp_path, "train", *answers)
+    with pytest.raises(ValueError, match=message):
+        read_task(TaskConfig(name="t", kind="reading", train=train, dev=train, window_stride=16))
+
+
+@pytest.mark.parametrize(
+    ("train", "dev", "message"),
+    [
+        (sentences("a", "b"), sentences("c"), r"dev.json:1: unknown label 'c'; the task has a, b"),
+        (sentences("a", "a"), sentences("a"), r"train.json: a task needs at least two classes, here all are a"),
+        ([{"sentence": "文"}], [], r"train.json:1: has no label; there is sentence"),
+        ([{"sentence": 1.5, "label": "a"}, *sentences("b")], [], r"train.json:1: sentence must be text, got 1.5"),
+        (sentences("a", "b"), [], r"dev.json: holds no labelled examples"),
+        ([], sentences("a"), r"train.json: holds no labelled examples"),
+    ],
+)
+def test_records_that_cannot_be_used_are_named(read, train, dev, message):
+    with pytest.raises(ValueError, match=message):
+        read("sentence", train, dev)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    task = TaskConfig(name="t", kind="sentence", train=str(tmp_path / "none"), dev="")
+    with pytest.raises(ValueError, match="none: cannot be read: No such file"):
+        read_task(task)
+    (tmp_path / "none").write_bytes(b"{")
+    with pytest.raises(ValueError, match="none:1: not JSON"):
+        read_task(task)
+    (tmp_path / "none").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match="none: not UTF-8: invalid start byte at byte 0"):
+        read_task(task)
+
+
+def test_f1_of_more_than_two_classes_is_refused(read):
+    with pytest.raises(ValueError, match=r"train.json: metric f1 wants two classes, here are 3; macro_f1 takes any"):
+        read("sentence", sentences("a", "b", "c"), sentences("a"), metric="f1")

@@ -1,0 +1,145 @@
+"""A stage learns, goes on after a stop as if nothing had been, and refuses models that cannot serve it."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForSequenceClassification
+
+from pretrain.engine import DeepSpeedConfig, start_distributed
+from pretrain.trainer import LoopConfig
+from tasks.batches import collate
+from tasks.models import load_task_model
+from tasks.readers import read_task
+from tasks.settings import TaskConfig
+from tasks.stage import Stage, StageConfig, encode_task
+from tests.pretrain.tiny import teacher_model
+
+LABELS = [{"type": "labels"}]
+DEEPSPEED = {"train_batch_size": 8, "train_micro_batch_size_per_gpu": 4, "torch_autocast": {"enabled": False}}
+
+
+@pytest.fixture(scope="module")
+def general(tmp_path_factory, wordpiece):
+    """A random encoder with its tokenizer, as general distillation publishes students."""
+    folder = tmp_path_factory.mktemp("general")
+    teacher_model(vocab_size=len(wordpiece)).save_pretrained(folder)
+    wordpiece.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory, general):
+    """A text's class is its first character."""
+    path = tmp_path_factory.mktemp("task") / "data.json"
+    records = [{"sentence": first + rest, "label": first} for first in "天地" for rest in "玄黄宇宙洪荒日月" * 2]
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    config = TaskConfig(name="t", kind="sentence", train=str(path), dev=str(path), row_tokens=16)
+    return encode_task(config, read_task(config), general)
+
+
+def stage(run, task, student, teacher=None, objective=LABELS, epochs=12, seed=3, stop_at=None):
+    """On one rank; asks to stop after so many steps."""
+    device, asked = start_distributed(), []
+
+    def stop_requested() -> int:
+        asked.append(1)
+        return 15 if stop_at and len(asked) > stop_at else 0
+
+    config = StageConfig(epochs=epochs, optimizer={"lr": 3e-3}, objective=objective)
+    loop = LoopConfig(log_every_steps=4, save_every_steps=100, seed=seed)
+    deepspeed = DeepSpeedConfig.model_validate(DEEPSPEED)
+    return Stage(run, "s", task, config, student, teacher, "float32", loop, deepspeed, device, stop_requested)
+
+
+def weights(one):
+    return {name: tensor.clone() for name, tensor in one.student.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def fine_tuned(tmp_path_factory, task, general):
+    """The stage and the folder of its model."""
+    run = tmp_path_factory.mktemp("ft")
+    one = stage(run / "run", task, general)
+    assert one.trainer.train() == 0
+    one.student.published.save_pretrained(run / "model")
+    return one, str(run / "model")
+
+
+def test_fine_tuning_learns_and_scores_it(fine_tuned):
+    assert fine_tuned[0].score() == {"accuracy": 1.0, "f1": 1.0, "macro_f1": 1.0}
+
+
+def test_the_published_model_answers_as_the_live_one_did(fine_tuned, task):
+    one, folder = fine_tuned
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    assert [model.config.id2label[index] for index in (0, 1)] == list(task.data.labels)
+    row = task.dev[0]
+    ids = torch.tensor([row.input_ids])
+    theirs = model(input_ids=ids).logits
+    one.student.eval()
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    with torch.no_grad():
+        torch.testing.assert_close(one._logits(batch), theirs)
+
+
+def test_stopped_and_resumed_equals_uninterrupted(fine_tuned, tmp_path, task, general):
+    stopped = stage(tmp_path, task, general, stop_at=5)
+    assert stopped.trainer.train() == 15
+    assert 0 < stopped.trainer.state.step < 48
+    resumed = stage(tmp_path, task, general)
+    assert resumed.trainer.state.step == stopped.trainer.state.step
+    assert resumed.trainer.train() == 0
+    ours, theirs = weights(resumed), weights(fine_tuned[0])
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_only_the_student_moves_and_it_comes_near_its_teacher(fine_tuned, tmp_path, task, general):
+    objective = [*LABELS, {"type": "soft_labels"}]
+    one = stage(tmp_path / "td2", task, general, fine_tuned[1], objective, seed=4)
+    teacher = one.trainer.teacher
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    one.trainer.train()
+    assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items())
+    assert one.score()["accuracy"] == 1.0
+    with torch.no_grad():
+        logits = teacher(collate(task.train, task.tokenizer.pad_token_id)).logits.float()
+    least = float(-(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1).mean())  # the teacher's own entropy
+    lines = [json.loads(line) for line in (tmp_path / "td2/metrics.jsonl").read_text().splitlines()]
+    first, last = (line["s/soft_labels"] - least for line in (lines[0], lines[-1]))
+    assert 0 <= last < 0.2 * first
+
+
+def test_relations_alone_leave_the_head_as_it_was(fine_tuned, tmp_path, task, general):
+    relations = [{"type": "minilm_v2", "num_relation_heads": 4}]
+    one = stage(tmp_path / "td1", task, general, fine_tuned[1], relations, epochs=1)
+    assert any(name.startswith("classifier") for name in one.unreached)
+    before = weights(one)
+    one.trainer.train()
+    after = weights(one)
+    head = [name for name in before if ".classifier." in name]
+    assert head and all(torch.equal(before[name], after[name]) for name in head)
+    assert not all(torch.equal(before[name], after[name]) for name in before)
+    assert one.score() is None
+
+
+def test_a_new_head_is_the_same_for_the_same_seed(general):
+    first, again, other = (load_task_model(general, "sentence", ["a", "b"], seed) for seed in (1, 1, 2))
+    assert torch.equal(first.classifier.weight, again.classifier.weight)
+    assert not torch.equal(first.classifier.weight, other.classifier.weight)
+
+
+def test_models_that_cannot_serve_are_refused(general, fine_tuned, tmp_path):
+    with pytest.raises(ValueError, match=r"has no head for this task, so it cannot teach it; fine-tune it first"):
+        load_task_model(general, "sentence", ["a", "b"], 0, needs_head=True)
+    with pytest.raises(ValueError, match=r"its head is for the labels 地, 天; this task has a, b"):
+        load_task_model(fine_tuned[1], "sentence", ["a", "b"], 0)
+    with pytest.raises(ValueError, match="none: no model could be loaded"):
+        load_task_model(str(tmp_path / "none"), "sentence", ["a", "b"], 0)
+
+
+@pytest.mark.parametrize("kind", ["entities", "reading"])
+def test_other_kinds_have_their_own_heads(general, kind):
+    model = load_task_model(general, kind, ["name"] if kind == "entities" else [], 0)
+    assert isinstance(model.base_model, AutoModel.from_pretrained(general).__class__)
+    assert model.config.num_labels == (3 if kind == "entities" else 2)
