@@ -111,6 +111,7 @@ def assert_same_rows_and_losses(run: Path, other: Path) -> None:
         torch.testing.assert_close(*map(torch.tensor, losses), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_one_two_one_ranks_with_kills_see_the_same_rows(config, tmp_path):
     """Micro-batches of one row, so that only the order of sums in float32 differs."""
     run, whole = tmp_path / "run", tmp_path / "whole"

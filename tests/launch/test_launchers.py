@@ -57,6 +57,7 @@ def test_torchruns_agent_brings_back_a_rank_that_was_killed(config, undisturbed,
     assert_same(weights(tmp_path / "run"), undisturbed)
 
 
+@pytest.mark.slow
 def test_mpirun_hands_on_the_signal_and_the_exit_code(config, undisturbed, tmp_path):
     if not shutil.which("mpirun"):
         pytest.skip("mpirun is not installed")
@@ -83,6 +84,7 @@ def slurm(tmp_path):
     cluster.stop()
 
 
+@pytest.mark.slow
 def test_slurm_stops_and_requeues_to_the_same_weights(slurm, config, undisturbed, tmp_path):
     """One job: USR1 as before its time is up, then TERM as at a preemption; its own script brings it back."""
     run, log = tmp_path / "run", tmp_path / "job.log"

@@ -11,13 +11,12 @@ from unittest.mock import Mock
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
 from pretrain import checkpoint as checkpoint_module
 from pretrain import metrics, student_files
 from pretrain.checkpoint import Checkpoints
-from tests.pretrain.tiny import student_config, train
+from tests.pretrain.tiny import spawn, student_config, train
 
 STUDENTS = [student_config("one", dropout_prob=0.0), student_config("two", num_layers=4, objective=[{"type": "mlm"}])]
 
@@ -66,7 +65,7 @@ def run_failing_rank(rank: int, folder: Path, fault: str) -> None:
 )
 def test_every_rank_is_told_of_a_fault_of_one(tmp_path, fault, message):
     train(tmp_path / "run", 2, STUDENTS, save_every_steps=2, zero_stage=1)
-    mp.spawn(run_failing_rank, (tmp_path, fault), nprocs=2)
+    spawn(run_failing_rank, (tmp_path, fault))
     told = [(tmp_path / f"told_{rank}").read_text() for rank in range(2)]
     assert told[0] == told[1] and re.search(message, told[0])
     assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} == {"latest", "step_2"}
@@ -75,7 +74,7 @@ def test_every_rank_is_told_of_a_fault_of_one(tmp_path, fault, message):
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_one_rank_then_two_then_one_is_the_uninterrupted_run_but_for_rounding(tmp_path, stage):
     train(tmp_path / "run", 2, STUDENTS, micro_rows=4, zero_stage=stage, save_every_steps=2)
-    mp.spawn(run_rank, (tmp_path, 4, stage), nprocs=2)
+    spawn(run_rank, (tmp_path, 4, stage))
     train(tmp_path / "run", 6, STUDENTS, micro_rows=4, zero_stage=stage)
     train(tmp_path / "whole", 6, STUDENTS, micro_rows=4, zero_stage=stage)
     for student in ("one", "two"):
@@ -90,7 +89,7 @@ def test_two_ranks_that_stop_go_on_bit_for_bit(tmp_path):
     for folder, steps in (("parts", (2, 4)), ("whole", (4,))):
         (tmp_path / folder).mkdir()
         for end in steps:
-            mp.spawn(run_rank, (tmp_path / folder, end, 2), nprocs=2)
+            spawn(run_rank, (tmp_path / folder, end, 2))
     for student in ("one", "two"):
         ours = tensors(tmp_path / "parts/run", 4, student)
         theirs = tensors(tmp_path / "whole/run", 4, student)

@@ -12,7 +12,7 @@ import torch.multiprocessing as mp
 from torch.distributed import distributed_c10d
 
 from pretrain.peers import Agreement, Heartbeat, PeerLost, limit_collectives, peers_heeded
-from tests.pretrain.tiny import train
+from tests.pretrain.tiny import spawn, train
 
 
 def test_a_world_of_one_agrees_with_itself_one_step_late(tmp_path):
@@ -48,7 +48,7 @@ def limited(rank: int, folder: Path) -> None:
 
 
 def test_two_ranks_agree_and_no_group_keeps_a_time_of_its_own(tmp_path):
-    mp.spawn(limited, (tmp_path,), nprocs=2)
+    spawn(limited, (tmp_path,))
     assert (tmp_path / "heard").exists()
 
 

@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from pretrain.engine import StudentEngine
 from pretrain.metrics import read_metrics
-from tests.pretrain.tiny import rows_from, student_config, train
+from tests.pretrain.tiny import rows_from, spawn, student_config, train
 
 EVERY_KIND = {"objective": [{"type": "minilm_v2", "num_relation_heads": 4}, {"type": "hidden_states"}, {"type": "mlm"}]}
 NOISY = EVERY_KIND | {"dropout_prob": 0.2}  # dropout on: its randomness must be keyed, not carried along
@@ -155,7 +154,7 @@ def run_rank(rank: int, folder: Path, world_size: int) -> None:
 
 
 def test_two_ranks_of_four_rows_equal_one_rank_of_eight(tmp_path):
-    mp.spawn(run_rank, (tmp_path, 2), nprocs=2)
+    spawn(run_rank, (tmp_path, 2))
     first, second = (torch.load(tmp_path / f"weights_{rank}.pt", weights_only=True) for rank in range(2))
     alone = train(tmp_path / "one", 4, TWO, micro_rows=8)
     for name in alone:
@@ -168,7 +167,7 @@ def test_two_ranks_of_four_rows_equal_one_rank_of_eight(tmp_path):
 
 
 def test_a_run_of_two_ranks_goes_on_with_one(tmp_path):
-    mp.spawn(run_rank, (tmp_path, 2), nprocs=2)
+    spawn(run_rank, (tmp_path, 2))
     moved = train(tmp_path / "two", 8, TWO, micro_rows=4)
     alone = train(tmp_path / "one", 8, TWO, micro_rows=8)
     torch.testing.assert_close(moved["one"], alone["one"], rtol=1e-3, atol=5e-5)

@@ -1,10 +1,12 @@
 """Tiny models and runs for the tests of pretrain."""
 
+import os
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.multiprocessing as mp
 from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
@@ -136,3 +138,17 @@ def train(
     ).train()
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items()), "the teacher moved"
     return {student.name: {name: tensor.clone() for name, tensor in student.state_dict().items()} for student in built}
+
+
+def spawn(function: Callable[..., None], arguments: tuple[Any, ...], num_ranks: int = 2) -> None:
+    """`function(rank, *arguments)` in a process a rank.
+
+    Each leaves at once when it is done, as the entry points do: gloo's threads may still hold Python's objects, and now
+    and then abort a process that takes itself apart.
+    """
+    mp.spawn(_run_and_leave, (function, arguments), nprocs=num_ranks)
+
+
+def _run_and_leave(rank: int, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    function(rank, *arguments)
+    os._exit(0)
