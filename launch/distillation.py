@@ -20,6 +20,7 @@ from launch.run_config import CorpusConfig, RunConfig
 from launch.run_folder import (
     check_run_folder,
     check_teacher,
+    hold_run_folder,
     save_start,
     summary,
     tokenizer_name,
@@ -137,6 +138,7 @@ def build_trainer(config: RunConfig, manifest: Manifest, run: Path, stop: StopRe
     unreached = {student.name: student.to(device).freeze_unreached(teacher) for student in students}
 
     def begin_run() -> None:
+        hold_run_folder(run)
         write_run_folder(config, manifest, teacher_fingerprint, unreached, run)
         for student in students:
             save_start(student, run)

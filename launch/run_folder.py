@@ -1,9 +1,13 @@
 """The folder of a run: what is refused there, what later readers need, and what says that it is done."""
 
+import fcntl
 import json
 import shutil
+import time
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TextIO
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from transformers import AutoTokenizer
@@ -16,6 +20,8 @@ from pretrain.checkpoint import TrainingState
 from pretrain.durable import write_durably, writing
 from pretrain.metrics import read_metrics
 from pretrain.student import Student
+
+_held: list[TextIO] = []  # locks, which go with the process
 
 
 def tokenizer_name(config: RunConfig, manifest: Manifest) -> str:
@@ -36,6 +42,30 @@ def check_run_folder(config: RunConfig, manifest: Manifest, run: Path) -> None:
             f"{run}: belongs to another config; different: {', '.join(changed)}. "
             "Give another --run folder, or the config that began this one"
         )
+
+
+def hold_run_folder(run: Path, wait_seconds: float = 30.0) -> None:
+    """Keep other jobs out of it as long as this process lives; one that is leaving just now is waited for.
+
+    ValueError where another one stays: a job that lost its launcher, say, or the same command typed twice.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    file = (run / "lock").open("a")
+    end = time.monotonic() + wait_seconds
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() > end:
+                file.close()
+                raise ValueError(f"{run}: another job trains there; stop it, or give another --run folder") from None
+            time.sleep(0.2)
+        except OSError as error:
+            reason = f"its file system has no locks ({error.strerror})"
+            warnings.warn(f"{run}: {reason}; see to it that one job trains there", stacklevel=2)
+            break
+    _held.append(file)
 
 
 def check_teacher(run: Path, teacher_fingerprint: str) -> None:

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from launch.distillation import build_trainer, check_input
 from launch.publish import publish
 from launch.run_config import RunConfig, changed_keys, read_run_config
-from launch.run_folder import read_done, write_done
+from launch.run_folder import hold_run_folder, read_done, write_done
 from launch.task_run_config import ORDER, GeneralStageConfig, StageName, TaskRunConfig
 from pretrain.durable import write_durably
 from pretrain.engine import start_distributed
@@ -98,7 +98,7 @@ class Chain:
         return 0
 
     def _begin(self) -> None:
-        self.run.mkdir(parents=True, exist_ok=True)
+        hold_run_folder(self.run)
         write_durably(self.run / "config.json", self.config.model_dump_json(indent=2))
 
     def _run_stage(self, name: StageName) -> int:

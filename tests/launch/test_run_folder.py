@@ -1,5 +1,11 @@
 """done.json, and files that are whole whenever the process is killed."""
 
+import errno
+import subprocess
+import sys
+from pathlib import Path
+from unittest.mock import Mock
+
 import pytest
 
 from launch import run_folder
@@ -7,6 +13,8 @@ from launch.run_folder import read_done, save_start, write_done
 from pretrain.checkpoint import TrainingState
 from pretrain.student import build_student
 from tests.pretrain.tiny import student_config, teacher_model
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_run_is_done_when_it_says_so(tmp_path):
@@ -36,3 +44,22 @@ def test_a_start_that_a_kill_left_half_is_written_again(tmp_path, teacher_folder
     save_start(student, tmp_path)
     names = {path.name for path in (tmp_path / "start/small").iterdir()}
     assert {"model.safetensors", "tokenizer.json"} <= names and len(list((tmp_path / "start").iterdir())) == 1
+
+
+def test_a_folder_where_another_job_trains_is_refused_until_that_ends(tmp_path):
+    run = tmp_path / "run"
+    hold = "import sys; from pathlib import Path; from launch.run_folder import hold_run_folder;"
+    hold += "hold_run_folder(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, str(run)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match=r"run: another job trains there; stop it, or give another --run folder"):
+            run_folder.hold_run_folder(run, wait_seconds=0.3)
+        other.kill()
+    run_folder.hold_run_folder(run)
+
+
+def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder.fcntl, "flock", Mock(side_effect=OSError(errno.ENOLCK, "No locks available")))
+    with pytest.warns(UserWarning, match=r"its file system has no locks \(No locks available\)"):
+        run_folder.hold_run_folder(tmp_path)
