@@ -15,7 +15,7 @@ import torch
 from pretrain.metrics import read_metrics
 from tests.launch.jobs import Job, assert_same_end, deepspeed_command, logged_step, newest_step
 
-TOTAL_STEPS, SAVE_EVERY_STEPS = 480, 40
+TOTAL_STEPS, SAVE_EVERY_STEPS = 720, 20
 # How what is killed is found; "all" leaves nobody who could say anything.
 VICTIMS: dict[str, Callable[[Job], list[int]]] = {
     "rank 0": lambda job: job.ranks()[:1],
