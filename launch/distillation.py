@@ -55,13 +55,18 @@ def check_input(config: RunConfig, run: Path, world_size: int) -> Manifest:
     config.check(read_teacher_shape(config.teacher.path) if config.teacher else None)
     check_tokenizer(config, manifest)
     check_run_folder(config, manifest, run)
-    if factor := world_size // math.gcd(world_size, config.corpus.num_lanes) - 1:
+    return manifest
+
+
+def warn_of_lanes(num_lanes: int, world_size: int) -> None:
+    """Say so where every rank reads bytes whose rows are another's."""
+    factor = world_size // math.gcd(world_size, num_lanes)
+    if factor > 1:
         warnings.warn(
-            f"{world_size} ranks read each byte {factor + 1} times: corpus.num_lanes ({config.corpus.num_lanes}) is no "
-            "multiple of them; the key belongs to the run, so it is chosen before its first step",
+            f"{world_size} ranks read each byte {factor} times: corpus.num_lanes ({num_lanes}) is no multiple of them; "
+            "the key belongs to the run, so it is chosen before its first step",
             stacklevel=2,
         )
-    return manifest
 
 
 def check_tokenizer(config: RunConfig, manifest: Manifest) -> None:
@@ -139,6 +144,7 @@ def build_trainer(config: RunConfig, manifest: Manifest, run: Path, stop: StopRe
 
     def begin_run() -> None:
         hold_run_folder(run)
+        warn_of_lanes(config.corpus.num_lanes, world_size)
         write_run_folder(config, manifest, teacher_fingerprint, unreached, run)
         for student in students:
             save_start(student, run)

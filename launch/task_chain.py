@@ -99,6 +99,7 @@ class Chain:
 
     def _begin(self) -> None:
         hold_run_folder(self.run)
+        self.config.warn_of_other_losses()
         write_durably(self.run / "config.json", self.config.model_dump_json(indent=2))
 
     def _run_stage(self, name: StageName) -> int:

@@ -66,7 +66,7 @@ class TaskRunConfig(BaseModel):
         return self
 
     def check(self) -> None:
-        """ValueError listing everything that cannot work with these models; warns of what is likely a mistake."""
+        """ValueError listing everything that cannot work with these models."""
         student = read_teacher_shape(self.student)
         teacher = read_teacher_shape(self.teacher.path) if self.teacher else None
         problems = [*self._length_problems(student, teacher), *self._objective_problems(student, teacher)]
@@ -77,8 +77,6 @@ class TaskRunConfig(BaseModel):
             )
         if problems:
             raise ValueError("\n".join(problems))
-        if self.stages.td1:
-            self._warn_of_other_losses({one.type for one in self.stages.td1.objective})
 
     def _length_problems(self, student: EncoderShape, teacher: EncoderShape | None) -> Iterator[str]:
         for owner, shape in (("student", student), ("teacher", teacher)):
@@ -94,7 +92,11 @@ class TaskRunConfig(BaseModel):
                 for key, message in objective.problems(teacher, student):
                     yield f"stages.{name}.objective.{index}.{key}: {message}"
 
-    def _warn_of_other_losses(self, types: set[str]) -> None:
+    def warn_of_other_losses(self) -> None:
+        """Say so where TD1 does not go on with the losses that the student was distilled by."""
+        if self.stages.td1 is None:
+            return
+        types = {one.type for one in self.stages.td1.objective}
         path = Path(self.student) / PROVENANCE
         if not path.is_file():
             warnings.warn(

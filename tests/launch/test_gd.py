@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from launch.distillation import check_input
+from launch.distillation import check_input, warn_of_lanes
 from launch.run_config import read_run_config
 from launch.run_folder import check_teacher
 from pretrain.metrics import read_metrics
@@ -86,6 +86,14 @@ def test_input_that_cannot_work_is_refused_before_anything_starts(config_file, t
         check(config_file, tmp_path, "students.0.objective.0.num_relation_heads=5")
     with pytest.raises(ValueError, match=r"train_batch_size: must be a multiple of .* x 3 ranks, got 8"):
         check(config_file, tmp_path, world_size=3)
+
+
+def test_ranks_that_read_bytes_for_others_are_told_how_many_times(recwarn):
+    for num_lanes, world_size in ((256, 1), (256, 64), (1008, 24)):
+        warn_of_lanes(num_lanes, world_size)
+    assert not recwarn
+    with pytest.warns(UserWarning, match=r"24 ranks read each byte 3 times: corpus.num_lanes \(256\) is no multiple"):
+        warn_of_lanes(256, 24)
 
 
 def test_a_corpus_of_another_tokenizer_is_refused_with_both_names(config_file, tmp_path, teacher_folder):

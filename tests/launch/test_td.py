@@ -87,7 +87,9 @@ def test_a_chain_runs_every_stage_and_picks_up_after_the_last(chain_file, tmp_pa
 
 
 def check(chain_file, *overrides):
-    read_strictly(TaskRunConfig, chain_file, overrides).check()
+    config = read_strictly(TaskRunConfig, chain_file, overrides)
+    config.check()
+    config.warn_of_other_losses()
 
 
 def test_what_cannot_work_is_refused(chain_file, tmp_path, student, teacher_folder):
