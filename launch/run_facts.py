@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pretrain.checkpoint import Count
 
 
 class Facts(BaseModel):
@@ -18,8 +20,8 @@ class SourceFacts(Facts):
 
 class CorpusFacts(Facts):
     fingerprint: str
-    tokens: NonNegativeInt
-    documents: NonNegativeInt
+    tokens: Count
+    documents: Count
     sources: list[SourceFacts]
 
 

@@ -13,9 +13,10 @@ import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import torch.distributed as dist
-from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from torch import Tensor
 
 from pretrain.durable import damage, seal, sync, write_durably, writing
@@ -23,14 +24,16 @@ from pretrain.engine import StudentEngine
 from pretrain.outcome import on_rank_zero, raise_together
 from pretrain.student_files import Counters, read_counters, read_tensors, save_student
 
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+
 
 class TrainingState(BaseModel):
     """Where a run stands. One integer, `rows`, is the whole state of the data."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    step: NonNegativeInt
-    rows: NonNegativeInt
-    tokens: NonNegativeInt
+    step: Count
+    rows: Count
+    tokens: Count
     seconds: FiniteFloat
 
 
