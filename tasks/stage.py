@@ -22,7 +22,7 @@ from tasks.encoding import Row, Tokenizer, encode
 from tasks.evaluation import predict, score
 from tasks.models import TaskModel, load_task_model
 from tasks.objectives import TaskObjectiveConfig
-from tasks.readers import TaskData, read_task
+from tasks.readers import TaskData
 from tasks.settings import TaskConfig
 
 
@@ -149,8 +149,3 @@ class Stage:
         logits = self.student.encoder(self._to_device(batch)).logits
         assert logits is not None
         return logits
-
-
-def read_encoded(config: TaskConfig, tokenizer_path: str) -> EncodedTask:
-    """Read and encode."""
-    return encode_task(config, read_task(config), tokenizer_path)
