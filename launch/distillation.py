@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -16,7 +17,9 @@ from corpus.masking import Masker
 from corpus.mixture import source_weights
 from corpus.stream import RowStream
 from corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
+from launch.probe_input import ProbeData, build_probe, read_probe_data
 from launch.run_config import CorpusConfig, RunConfig
+from launch.run_facts import ProbeFacts
 from launch.run_folder import (
     check_run_folder,
     check_teacher,
@@ -29,6 +32,7 @@ from launch.run_folder import (
 )
 from pretrain.encoder import EncoderShape, HuggingFaceModel
 from pretrain.engine import StudentEngine, start_distributed
+from pretrain.live_probe import LiveProbe
 from pretrain.outcome import on_rank_zero
 from pretrain.peers import Heartbeat, PeerLost, peers_heeded
 from pretrain.stopping import StopRequest, explain_stop, ignore_stop_requests
@@ -48,14 +52,21 @@ from pretrain.vocabulary_head import VocabularyHead
 SAMPLE_ROWS = 32  # to fit the norms of projected layers on
 
 
-def check_input(config: RunConfig, run: Path, world_size: int) -> Manifest:
-    """Refuse, before any process group, whatever can be refused now; gives the corpus."""
+class JobInput(NamedTuple):
+    """What a run reads: its corpus, opened, and what its probe measures on, read."""
+
+    manifest: Manifest
+    probe: ProbeData | None
+
+
+def check_input(config: RunConfig, run: Path, world_size: int) -> JobInput:
+    """Refuse, before any process group, whatever can be refused now."""
     config.deepspeed.accumulation_steps(world_size)
     manifest = load_corpus(config.corpus)
     config.check(read_teacher_shape(config.teacher.path) if config.teacher else None)
     check_tokenizer(config, manifest)
     check_run_folder(config, manifest, run)
-    return manifest
+    return JobInput(manifest, read_probe_data(config, manifest))
 
 
 def warn_of_lanes(num_lanes: int, world_size: int) -> None:
@@ -107,9 +118,7 @@ def build_stream(manifest: Manifest, config: CorpusConfig) -> RowStream:
     )
 
 
-def distil(
-    config: RunConfig, manifest: Manifest, run: Path, stop: StopRequest, on_lost: Callable[[PeerLost], None]
-) -> int:
+def distil(config: RunConfig, job: JobInput, run: Path, stop: StopRequest, on_lost: Callable[[PeerLost], None]) -> int:
     """Build teacher, students and engines on every rank, and train; gives the number of what stopped it early, or 0.
 
     Raises ValueError where the run cannot go on, PeerLost where another rank is gone; where that cannot be raised, as
@@ -117,7 +126,7 @@ def distil(
     """
     timeout_seconds = config.training.collective_timeout_seconds
     with peers_heeded(timeout_seconds):
-        trainer = build_trainer(config, manifest, run, stop)
+        trainer = build_trainer(config, job, run, stop)
         heartbeat = Heartbeat(timeout_seconds, on_lost)
         number = trainer.train()
         if number and dist.get_rank() == 0:
@@ -134,18 +143,21 @@ def distil(
     return number
 
 
-def build_trainer(config: RunConfig, manifest: Manifest, run: Path, stop: StopRequest) -> Trainer:
+def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: StopRequest) -> Trainer:
     """Everything on this rank, the run folder begun by rank 0."""
     device = start_distributed(config.training.collective_timeout_seconds)
     rank, world_size = dist.get_rank(), dist.get_world_size()
+    manifest = job.manifest
     stream = build_stream(manifest, config.corpus)
-    teacher, teacher_fingerprint, students = build_models(config, manifest, stream, run, device)
+    teacher, teacher_fingerprint, students, (probe, probe_facts) = build_models(config, job, stream, run, device)
     unreached = {student.name: student.to(device).freeze_unreached(teacher) for student in students}
 
     def begin_run() -> None:
         hold_run_folder(run)
         warn_of_lanes(config.corpus.num_lanes, world_size)
-        write_run_folder(config, manifest, teacher_fingerprint, unreached, run)
+        for remark in job.probe.remarks if job.probe else []:
+            warnings.warn(remark, stacklevel=2)
+        write_run_folder(config, manifest, teacher_fingerprint, unreached, run, probe_facts)
         for student in students:
             save_start(student, run)
 
@@ -165,24 +177,38 @@ def build_trainer(config: RunConfig, manifest: Manifest, run: Path, stop: StopRe
         config.corpus.row_tokens,
         device,
         lambda: stop.number,
+        probe,
     )
 
 
+Probe = tuple[LiveProbe | None, ProbeFacts | None]
+
+
 def build_models(
-    config: RunConfig, manifest: Manifest, stream: RowStream, run: Path, device: torch.device
-) -> tuple[TeacherFunction, str | None, list[Student]]:
-    """The teacher, the fingerprint of its weights and the students, for whom the corpus's tokenizer may stand in."""
+    config: RunConfig, job: JobInput, stream: RowStream, run: Path, device: torch.device
+) -> tuple[TeacherFunction, str | None, list[Student], Probe]:
+    """The teacher, the fingerprint of its weights, the students, for whom the corpus's tokenizer may stand in, and the
+    probe, which reads the teacher before it is cut."""
     if config.teacher is None:
-        seed, vocabulary = config.training.seed, (manifest.tokenizer.vocab_size, manifest.tokenizer.pad_token_id)
+        tokenizer, seed = job.manifest.tokenizer, config.training.seed
+        vocabulary = (tokenizer.vocab_size, tokenizer.pad_token_id)
         bases = [(one, one.architecture.build(*vocabulary)) for one in config.students if one.architecture]  # all have
-        return no_teacher, None, [build_student(one, None, seed, base=base) for one, base in bases]
+        students = [build_student(one, None, seed, base=base) for one, base in bases]
+        return no_teacher, None, students, _build_probe(config, job, None, run, device)
     head = load_teacher_head(config.teacher.path) if config.needs_teacher_head else None
     model = head.model.base_model if head else load_teacher_model(config.teacher.path)
     teacher_fingerprint = fingerprint(head.model if head else model)
     check_teacher(run, teacher_fingerprint)
     students = build_students(config, model, head, stream)
+    probe = _build_probe(config, job, model, run, device)
     reads = [student.teacher_reads for student in students]
-    return Teacher(model, reads, config.teacher.dtype, device, head), teacher_fingerprint, students
+    return Teacher(model, reads, config.teacher.dtype, device, head), teacher_fingerprint, students, probe
+
+
+def _build_probe(
+    config: RunConfig, job: JobInput, teacher: HuggingFaceModel | None, run: Path, device: torch.device
+) -> Probe:
+    return build_probe(config, job.probe, job.manifest, teacher, run, device) if job.probe else (None, None)
 
 
 def build_students(

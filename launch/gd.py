@@ -41,7 +41,7 @@ def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> i
     run = arguments.run or Path("runs") / arguments.config.stem
     try:
         config = read_run_config(arguments.config, arguments.overrides)
-        manifest = check_input(config, run, world.size)
+        job = check_input(config, run, world.size)
         done = read_done(run)
     except ValueError as error:
         return refuse(world, error)
@@ -53,7 +53,7 @@ def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> i
             )
         return 0
     try:
-        number = distil(config, manifest, run, stop, lambda error: os._exit(leave_lost(world, error)))
+        number = distil(config, job, run, stop, lambda error: os._exit(leave_lost(world, error)))
     except ValueError as error:
         say(f"[rank {world.rank}] stopped: {error}")
         return REFUSED

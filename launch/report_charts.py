@@ -48,9 +48,16 @@ def plain_number(value: float, _: object) -> str:
 
 
 def draw_lines(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], y_label: str, *, log_y: bool = False
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    y_label: str,
+    *,
+    log_y: bool = False,
+    teacher: float | None = None,
 ) -> str:
-    """SVG of `{label: (steps, values)}` over training steps, the first line boldest, empty ones left out."""
+    """SVG of `{label: (steps, values)}` over training steps, the first line boldest, empty ones left out.
+
+    What the teacher reaches is a dashed line.
+    """
     shown = {label: points for label, points in series.items() if points[0]}
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(5.2, 3.2))
@@ -61,6 +68,8 @@ def draw_lines(
             }
             look |= {"lw": 1.8 if i == 0 else 1.1, "marker": "o" if len(steps) == 1 else None}
             axes.plot(steps, values, label=label, **look)
+        if teacher is not None:
+            axes.axhline(teacher, color="#5f6368", lw=1.2, ls="--", label="teacher")
         axes.set_xlabel("optimizer step")
         axes.set_ylabel(y_label)
         if log_y and all(value > 0 for _, values in shown.values() for value in values):
@@ -72,7 +81,7 @@ def draw_lines(
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(FuncFormatter(plain_number))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if len(shown) > 1:
+        if len(shown) + (teacher is not None) > 1:
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
         return draw_svg(figure)
 
@@ -94,8 +103,8 @@ def draw_accuracy(models: Sequence[Mapping[str, Any]], chance: float) -> str:
 
 
 def draw_run(run: Run) -> list[tuple[str, str]]:
-    """(caption, SVG) of every chart of a run: losses of each student, learning rate, throughput."""
-    charts = []
+    """(caption, SVG) of every chart of a run: its probe, losses of each student, learning rate, throughput."""
+    charts = draw_probe(run)
     for student in run.students:
         terms = {name.removeprefix(f"{student}/"): run.series(name) for name in run.loss_terms(student)}
         if any(steps for steps, _ in terms.values()):
@@ -106,4 +115,21 @@ def draw_run(run: Run) -> list[tuple[str, str]]:
     speed = {"tokens": run.series("tokens_per_second")}
     if speed["tokens"][0]:
         charts.append(("Training speed", draw_lines(speed, "tokens per second")))
+    return charts
+
+
+def draw_probe(run: Run) -> list[tuple[str, str]]:
+    """(caption, SVG) of what the probe gave while the students trained: what it measured, nothing else."""
+    accuracy, losses = (
+        {student: run.series(f"{student}/probe/{name}") for student in run.students}
+        for name in ("neighbour_accuracy", "heldout_relation_loss")
+    )
+    charts = []
+    if any(steps for steps, _ in accuracy.values()):
+        percent = {student: (steps, [100 * value for value in values]) for student, (steps, values) in accuracy.items()}
+        teacher = None if run.teacher_accuracy is None else 100 * run.teacher_accuracy
+        svg = draw_lines(percent, "nearest-neighbour accuracy, %", teacher=teacher)
+        charts.append(("Neighbour accuracy while training", svg))
+    if any(steps for steps, _ in losses.values()):
+        charts.append(("Held-out relation loss while training", draw_lines(losses, "QQ + KK + VV", log_y=True)))
     return charts

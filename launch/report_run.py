@@ -9,7 +9,7 @@ from typing import Any
 from pretrain.metrics import read_metrics
 
 # Per-student metrics that are not terms of its loss.
-NOT_A_LOSS = ("learning_rate", "grad_norm")
+NOT_A_LOSS = ("learning_rate", "grad_norm", "skipped_steps", "skipped_in_a_row")
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,18 @@ class Run:
         points = [(r["step"], r[name]) for r in self.metrics if math.isfinite(r.get(name, math.nan))]
         return [step for step, _ in points], [value for _, value in points]
 
+    @property
+    def teacher_accuracy(self) -> float | None:
+        """What the run's probe gave of its teacher."""
+        probe = self.facts.get("probe")
+        accuracy = probe.get("teacher_accuracy") if isinstance(probe, dict) else None
+        return accuracy if isinstance(accuracy, float) and 0 <= accuracy <= 1 else None
+
     def loss_terms(self, student: str) -> list[str]:
         """Metric names of the student's loss, the total first, then its terms by name."""
         logged = {name for record in self.metrics for name in record if name.startswith(f"{student}/")}
         logged -= {f"{student}/{name}" for name in NOT_A_LOSS}
+        logged -= {name for name in logged if name.startswith(f"{student}/probe/")}
         return sorted(logged, key=lambda name: (name != f"{student}/loss", name))
 
 

@@ -13,6 +13,7 @@ from corpus.manifest import OnFault
 from corpus.masking import MaskingSettings
 from corpus.order import NUM_LANES
 from corpus.rows import RowKind
+from launch.probe_config import ProbeConfig
 from pretrain.encoder import EncoderShape
 from pretrain.engine import DeepSpeedConfig
 from pretrain.student import StudentConfig
@@ -20,7 +21,7 @@ from pretrain.teacher import TeacherConfig
 from pretrain.trainer import TrainingConfig
 
 # May differ between a run and its resumption; everything else makes another run.
-MAY_CHANGE = ("about", "corpus.manifest", "corpus.cache_folder", "corpus.cache_gigabytes", "corpus.on_fault",
+MAY_CHANGE = ("about", "probe", "corpus.manifest", "corpus.cache_folder", "corpus.cache_gigabytes", "corpus.on_fault",
               "teacher.path", "training.log_every_steps", "training.save_every_steps", "training.keep_checkpoints",
               "training.collective_timeout_seconds", "training.data_timeout_seconds", "training.on_slow_step",
               "deepspeed.train_micro_batch_size_per_gpu")  # fmt: skip
@@ -55,6 +56,13 @@ class RunConfig(BaseModel):
     students: Annotated[list[StudentConfig], Field(min_length=1)]
     training: TrainingConfig
     deepspeed: DeepSpeedConfig
+    probe: ProbeConfig | None = None  # scores of the students while they train
+
+    @model_validator(mode="after")
+    def _probe_has_what_it_needs(self) -> "RunConfig":
+        if self.probe and self.probe.heldout and self.teacher is None:
+            raise ValueError("probe.heldout: relations are compared with a teacher's, and there is none; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _names_differ(self) -> "RunConfig":
@@ -81,6 +89,9 @@ class RunConfig(BaseModel):
             if limits and self.corpus.row_tokens > limits.max_row_tokens:
                 most = limits.max_row_tokens
                 problems.append(f"corpus.row_tokens: {owner} has {most} positions, got {self.corpus.row_tokens}")
+            if limits and self.probe and self.probe.task and self.probe.task.row_tokens > limits.max_row_tokens:
+                most, wanted = limits.max_row_tokens, self.probe.task.row_tokens
+                problems.append(f"probe.task.row_tokens: {owner} has {most} positions, got {wanted}")
         if teacher and self.corpus.rows == "pairs" and teacher.num_token_types < 2:
             problems.append("corpus.rows: the teacher has one token type, so it cannot tell the texts of pairs apart")
         if problems:
@@ -210,8 +221,10 @@ def changed_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
     changed = []
     for key in sorted(old.keys() | new.keys()):
         path, before, after = f"{prefix}{key}", old.get(key), new.get(key)
+        if path in MAY_CHANGE or before == after:
+            continue
         if isinstance(before, dict) and isinstance(after, dict):
             changed += changed_keys(before, after, f"{path}.")
-        elif before != after and path not in MAY_CHANGE:
+        else:
             changed.append(path)
     return changed

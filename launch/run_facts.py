@@ -1,8 +1,9 @@
 """run.json: what a run noted of its corpus, its teacher and its students when it began."""
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pretrain.checkpoint import Count
 
@@ -30,12 +31,30 @@ class TeacherFacts(Facts):
     fingerprint: str
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ProbeFacts(Facts):
+    """What the probe measures on: `texts` and `heldout` are fingerprints, `chance` always gives the commonest label."""
+
+    task: str | None = None
+    texts: str | None = None
+    num_train: Count = 0
+    num_dev: Count = 0
+    num_classes: Count = 0
+    chance: Share | None = None
+    teacher_accuracy: Share | None = None
+    heldout: str | None = None
+    num_heldout_rows: Count = 0
+
+
 class RunFacts(Facts):
     """`unreached_parameters`: by student, what no objective reaches."""
 
     corpus: CorpusFacts
     teacher: TeacherFacts | None
     unreached_parameters: dict[str, list[str]]
+    probe: ProbeFacts | None = None
 
 
 def read_facts(path: Path) -> RunFacts:

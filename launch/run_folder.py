@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from corpus.manifest import Manifest
 from corpus.tokenizer import load_tokenizer
 from launch.run_config import RunConfig, changed_keys, read_run_config
-from launch.run_facts import read_facts
+from launch.run_facts import ProbeFacts, read_facts
 from pretrain.checkpoint import TrainingState
 from pretrain.durable import write_durably, writing
 from pretrain.metrics import read_metrics
@@ -77,7 +77,12 @@ def check_teacher(run: Path, teacher_fingerprint: str) -> None:
 
 
 def write_run_folder(
-    config: RunConfig, manifest: Manifest, teacher_fingerprint: str | None, unreached: dict[str, list[str]], run: Path
+    config: RunConfig,
+    manifest: Manifest,
+    teacher_fingerprint: str | None,
+    unreached: dict[str, list[str]],
+    run: Path,
+    probe: ProbeFacts | None = None,
 ) -> None:
     """config.json, run.json and tokenizer/: what publishing and every later reader needs to know about the run."""
     sources = [{"name": source.name, "licence": source.licence} for source in manifest.sources]
@@ -87,6 +92,8 @@ def write_run_folder(
         "teacher": {"path": config.teacher.path, "fingerprint": teacher_fingerprint} if config.teacher else None,
         "unreached_parameters": unreached,
     }
+    if probe:
+        facts["probe"] = probe.model_dump(exclude_defaults=True)
     run.mkdir(parents=True, exist_ok=True)
     load_tokenizer(tokenizer_name(config, manifest)).save_pretrained(run / "tokenizer")
     write_durably(run / "run.json", json.dumps(facts, ensure_ascii=False, indent=2))
@@ -143,7 +150,8 @@ def read_done(run: Path) -> Done | None:
 
 def summary(run: Path, config: RunConfig, done: Done) -> str:
     """The table at the end: each student's first and last logged loss, then what it took and where it is."""
-    lines, names = read_metrics(run), [student.name for student in config.students]
+    names = [student.name for student in config.students]
+    lines = [line for line in read_metrics(run) if f"{names[0]}/loss" in line]  # not the probe's of step 0
     first, last = lines[0], lines[-1]
     rows = [f"{'student':<12}{'loss at step ' + str(first['step']):>20}{'loss at step ' + str(last['step']):>20}"]
     rows += [f"{name:<12}{first[name + '/loss']:>20.4f}{last[name + '/loss']:>20.4f}" for name in names]

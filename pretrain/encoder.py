@@ -113,27 +113,33 @@ class Encoder(nn.Module):
         model.set_attn_implementation(FASTEST_ATTENTION)
         self.model = model
         self.shape = EncoderShape.of(model.config)
-        self.reads = reads
+        self.reads = self._reads = reads
         self._layer = 0
         self._features: Features | None = None  # only while forward() reads: the model stays usable as it is
+        self._hooks = [model.base_model.register_forward_hook(self._read_last)]
         for module in model.modules():
             if all(hasattr(module, name) for name in ("query", "key", "value")):
-                module.register_forward_pre_hook(self._read_input, with_kwargs=True)
+                self._hooks.append(module.register_forward_pre_hook(self._read_input, with_kwargs=True))
                 for name in ("query", "key", "value"):
-                    getattr(module, name).register_forward_hook(self._reader_of(name))
-        model.base_model.register_forward_hook(self._read_last)
+                    self._hooks.append(getattr(module, name).register_forward_hook(self._reader_of(name)))
 
-    def forward(self, batch: Mapping[str, Tensor]) -> Features:
+    def release(self) -> None:
+        """Take the hooks off a model that goes on elsewhere; this encoder reads nothing more."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def forward(self, batch: Mapping[str, Tensor], reads: Reads | None = None) -> Features:
         """Features of `input_ids`, `token_type_ids` [B, L] and, where there is padding, `attention_mask` [B, L].
 
-        With `document_ids` [B, L] a token attends only to tokens of its own id; padding has one of its own.
+        With `document_ids` [B, L] a token attends only to tokens of its own id; padding has one of its own. `reads`, of
+        this call alone, stand in for the encoder's own.
         """
-        self._layer, self._features = 0, Features()
+        self._layer, self._features, self._reads = 0, Features(), reads or self.reads
         features = self._features
         inputs = {name: batch[name] for name in ("input_ids", "token_type_ids") if name in batch}
         try:
             output = self.model(**inputs, attention_mask=self._key_mask(batch))
-            if self.reads.logits:
+            if self._reads.logits:
                 features.logits = _logits(output)
         except _EverythingRead:
             pass
@@ -157,14 +163,14 @@ class Encoder(nn.Module):
     def _read_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._features is None:
             return
-        if self._layer in self.reads.hidden_states:
+        if self._layer in self._reads.hidden_states:
             self._features.hidden_states[self._layer] = args[0] if args else kwargs["hidden_states"]
         self._stop_if_done(self._features)
         self._layer += 1
 
     def _reader_of(self, name: str) -> Any:
         def read_output(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            if self._features is not None and self._layer in self.reads.projections:
+            if self._features is not None and self._layer in self._reads.projections:
                 getattr(self._features, name)[self._layer] = output
                 self._stop_if_done(self._features)
 
@@ -175,10 +181,10 @@ class Encoder(nn.Module):
             self._features.hidden_states[self._layer] = output.last_hidden_state
 
     def _stop_if_done(self, read: Features) -> None:
-        if self.reads.logits:
+        if self._reads.logits:
             return
-        if len(read.hidden_states) == len(self.reads.hidden_states) and (
-            len(read.query) == len(read.key) == len(read.value) == len(self.reads.projections)
+        if len(read.hidden_states) == len(self._reads.hidden_states) and (
+            len(read.query) == len(read.key) == len(read.value) == len(self._reads.projections)
         ):
             raise _EverythingRead
 

@@ -1,16 +1,17 @@
-"""The relation loss of finished models on text that none of them was trained on."""
+"""The relation loss on text that nobody was trained on: of finished models, and of students while they train."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from pretrain.encoder import Encoder, EncoderShape, HuggingFaceModel, Reads, real_tokens, without_padding
+from pretrain.encoder import Encoder, EncoderShape, Features, HuggingFaceModel, Reads, real_tokens, without_padding
 from pretrain.relation_objectives import published_teacher_layer
 from pretrain.relations import relation_loss
 
 MAX_RELATION_HEADS = 48  # MiniLMv2's for base models
+Projections = tuple[Tensor, Tensor, Tensor]  # q, k, v [B, L, D] of one layer
 
 
 @torch.no_grad()
@@ -20,25 +21,20 @@ def heldout_relation_losses(
     """Mean of QQ + KK + VV (MiniLMv2 equation 8) from the teacher to each model's last layer, by name.
 
     Models run in eval mode and in bfloat16 where autocast does so; `batches` are [B, L], at least one.
-    R is the largest number of relation heads up to 48 that divides every width, so that the models can be compared.
     """
     encoders = {name: _last_layer_reader(model) for name, model in models.items()}
     target = EncoderShape.of(teacher.config)
     layer = published_teacher_layer(target)
     source = Encoder(teacher.eval(), Reads(projections=frozenset({layer})))
-    width = math.gcd(target.hidden_size, *(one.shape.hidden_size for one in encoders.values()))
-    num_heads = max(heads for heads in range(1, MAX_RELATION_HEADS + 1) if width % heads == 0)
+    num_heads = shared_relation_heads([target.hidden_size, *(one.shape.hidden_size for one in encoders.values())])
     sums, count = dict.fromkeys(models, 0.0), 0
     for batch in batches:
         batch, count = without_padding(batch), count + 1
         with torch.autocast(batch["input_ids"].device.type, torch.bfloat16):
-            wanted = source(batch)
-            found = {name: encoder(batch) for name, encoder in encoders.items()}
-        for name, features in found.items():
-            for projection in ("query", "key", "value"):
-                a = getattr(wanted, projection)[layer]
-                b = getattr(features, projection)[encoders[name].shape.num_layers]
-                sums[name] += float(relation_loss((a, a), (b, b), real_tokens(batch), num_heads))
+            wanted = _projections(source(batch), layer)
+            found = {name: _projections(one(batch), one.shape.num_layers) for name, one in encoders.items()}
+        for name, projections in found.items():
+            sums[name] += float(_relation_losses(wanted, projections, batch, num_heads))
     if not count:
         raise ValueError("no held-out rows to compare relations on")
     return {name: value / count for name, value in sums.items()}
@@ -46,3 +42,71 @@ def heldout_relation_losses(
 
 def _last_layer_reader(model: HuggingFaceModel) -> Encoder:
     return Encoder(model.eval(), Reads(projections=frozenset({model.config.num_hidden_layers})))
+
+
+def shared_relation_heads(widths: Iterable[int]) -> int:
+    """R: the largest number of relation heads up to 48 that divides every width, so that models can be compared."""
+    width = math.gcd(*widths)
+    return max(heads for heads in range(1, MAX_RELATION_HEADS + 1) if width % heads == 0)
+
+
+def _projections(features: Features, layer: int) -> Projections:
+    return features.query[layer], features.key[layer], features.value[layer]
+
+
+def _relation_losses(teacher: Projections, student: Projections, batch: Mapping[str, Tensor], num_heads: int) -> Tensor:
+    """QQ + KK + VV of one batch."""
+    pairs = zip(teacher, student, strict=True)
+    losses = [relation_loss((a, a), (b, b), real_tokens(batch), num_heads) for a, b in pairs]
+    return torch.stack(losses).sum()
+
+
+class HeldoutRows:
+    """Held-out rows with the q, k, v that a whole teacher gives, read once: afterwards it may be cut below that layer.
+
+    All of it waits on the CPU. R is the same for all students whose widths are given, as above.
+
+    Args:
+        batches: [B, L], at least one, the same on every rank; rank r of W keeps every W-th.
+        teacher: reads them now, on `device`, in bfloat16 where `autocast` is on.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        batches: Sequence[Mapping[str, Tensor]],
+        teacher: Encoder,
+        student_widths: Iterable[int],
+        device: torch.device,
+        autocast: bool,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        layer = published_teacher_layer(teacher.shape)
+        self.num_relation_heads = shared_relation_heads([teacher.shape.hidden_size, *student_widths])
+        self._device, self._weights = device, torch.tensor([len(one["input_ids"]) for one in batches]).double()
+        self._share = []
+        for index in range(rank, len(batches), world_size):
+            batch = without_padding(batches[index])
+            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+                features = teacher(self._on_device(batch), Reads(projections=frozenset({layer})))
+            wanted = tuple(tensor.cpu() for tensor in _projections(features, layer))
+            self._share.append((index, batch, wanted))
+
+    def losses(self, student: Encoder) -> Tensor:
+        """QQ + KK + VV of each batch, float32 [batches], 0 where another rank keeps it."""
+        layer = student.shape.num_layers
+        losses = torch.zeros(len(self._weights))
+        for index, batch, wanted in self._share:
+            batch = self._on_device(batch)
+            found = _projections(student(batch, Reads(projections=frozenset({layer}))), layer)
+            query, key, value = (tensor.to(self._device) for tensor in wanted)
+            losses[index] = _relation_losses((query, key, value), found, batch, self.num_relation_heads)
+        return losses
+
+    def mean(self, losses: Tensor) -> float:
+        """Over rows, of every rank's batches [batches]."""
+        return float(losses.double() @ self._weights / self._weights.sum())
+
+    def _on_device(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor.to(self._device) for name, tensor in batch.items()}

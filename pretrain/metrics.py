@@ -55,10 +55,15 @@ class Metrics:
                         self._tensorboard.add_scalar(name, value, step)
             except OSError as error:
                 self._give_up_tensorboard(error)
-        losses = (
-            f"{name.removesuffix('/loss')} {value:.4f}" for name, value in values.items() if name.endswith("/loss")
-        )
-        self._bar.set_postfix_str(f"step {step}, " + ", ".join(losses))
+        self._show(step, values)
+
+    def _show(self, step: int, values: Mapping[str, float]) -> None:
+        """The losses on the progress line; what a probe gave above it, to stay."""
+        shown = {name: f"{value:.4f}" for name, value in values.items()}
+        losses = [f"{name.removesuffix('/loss')} {text}" for name, text in shown.items() if name.endswith("/loss")]
+        self._bar.set_postfix_str(", ".join([f"step {step}", *losses]))
+        if scores := [f"{name.replace('/probe/', ' ')} {text}" for name, text in shown.items() if "/probe/" in name]:
+            tqdm.write(f"step {step}: {', '.join(scores)}", file=sys.stderr)
 
     def _write_waiting(self) -> None:
         """Append whole lines or nothing: a disk that is full now may have room at the next step that is logged."""

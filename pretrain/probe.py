@@ -6,7 +6,7 @@ Shapes: N texts, D hidden, Q queries, B rows, L tokens.
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -35,15 +35,12 @@ def mean_pooled(
     """
     if not texts:
         raise ValueError("no texts to embed")
-    rows = tokenizer(list(texts), truncation=True, max_length=max_tokens, return_token_type_ids=False)["input_ids"]
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     was_training = model.training
     model = model.to(device).eval()
-    vectors: list[torch.Tensor] = [torch.empty(0)] * len(rows)
-    with tqdm(total=len(rows), desc=progress, unit="text", disable=progress is None, leave=False) as bar:
-        for start in range(0, len(order), rows_per_batch):
-            chosen = order[start : start + rows_per_batch]
-            batch = tokenizer.pad({"input_ids": [rows[i] for i in chosen]}, return_tensors="pt").to(device)
+    vectors: list[torch.Tensor] = [torch.empty(0)] * len(texts)
+    with tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None, leave=False) as bar:
+        for chosen, rows in batch_by_length(tokenizer, texts, max_tokens, rows_per_batch):
+            batch = {name: tensor.to(device) for name, tensor in rows.items()}
             with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=autocast):
                 hidden = model(**batch).last_hidden_state
             for i, vector in zip(chosen, masked_mean(hidden, batch["attention_mask"]), strict=True):
@@ -54,10 +51,21 @@ def mean_pooled(
     return torch.stack(vectors)
 
 
+def batch_by_length(
+    tokenizer: Any, texts: Sequence[str], max_tokens: int, rows_per_batch: int
+) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+    """(places in `texts`, their ids and mask [B, L]), texts of like length together, each cut at `max_tokens`."""
+    rows = tokenizer(list(texts), truncation=True, max_length=max_tokens, return_token_type_ids=False)["input_ids"]
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    for start in range(0, len(order), rows_per_batch):
+        chosen = order[start : start + rows_per_batch]
+        yield chosen, dict(tokenizer.pad({"input_ids": [rows[i] for i in chosen]}, return_tensors="pt"))
+
+
 def masked_mean(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    """Mean of `hidden` [B, L, D] where `attention_mask` [B, L] is 1: float32 [B, D] on the CPU."""
+    """Mean of `hidden` [B, L, D] where `attention_mask` [B, L] is 1: float32 [B, D] on the CPU; 0 where nothing is."""
     mask = attention_mask.bool().unsqueeze(-1)
-    return (hidden.float().masked_fill(~mask, 0.0).sum(dim=1) / mask.sum(dim=1)).cpu()
+    return (hidden.float().masked_fill(~mask, 0.0).sum(dim=1) / mask.sum(dim=1).clamp(min=1)).cpu()
 
 
 def nearest_neighbour_accuracy(

@@ -17,6 +17,7 @@ from torch import Tensor
 from pretrain.checkpoint import Checkpoints, TrainingState
 from pretrain.encoder import without_padding
 from pretrain.engine import StudentEngine
+from pretrain.live_probe import LiveProbe
 from pretrain.metrics import Metrics
 from pretrain.outcome import on_rank_zero
 from pretrain.peers import Agreement, limit_collectives
@@ -55,6 +56,7 @@ class Trainer:
         batches_from: row position -> endless micro-batches [B, L] of this rank; the position counts rows of all ranks.
         rows_per_step, row_tokens: size of one global batch.
         stop_requested: 0, or the number of what asks this rank to stop; the largest of all ranks is heeded.
+        probe: asked before the first step, at its own steps and at the last one, which are logged then.
     """
 
     def __init__(
@@ -68,10 +70,11 @@ class Trainer:
         row_tokens: int,
         device: torch.device,
         stop_requested: Callable[[], int] = lambda: 0,
+        probe: LiveProbe | None = None,
     ) -> None:
         self.run, self.config, self.teacher, self.engines = run, config, teacher, engines
         self.batches_from, self.rows_per_step, self.row_tokens = batches_from, rows_per_step, row_tokens
-        self.device, self.stop_requested = device, stop_requested
+        self.device, self.stop_requested, self.probe = device, stop_requested, probe
         self.agreement = Agreement(config.collective_timeout_seconds)
         limit_collectives(config.collective_timeout_seconds)  # after the engines, which make groups
         self._slow_steps, self._step_seconds, self._data_seconds = SlowSteps(), 0.0, 0.0
@@ -86,6 +89,8 @@ class Trainer:
         with closing(prefetch(self.batches_from(self.state.rows), config.data_timeout_seconds)) as batches:
             self._logged = self.state
             self._started = time.perf_counter() - self.state.seconds
+            if self.probe and self.state.step == 0 and not stop:
+                stop = self._log_start(metrics)
             for step in range(self.state.step + 1, config.total_steps + 1):
                 if stop:
                     break
@@ -93,8 +98,11 @@ class Trainer:
                 self._advance(metrics)
                 stop = self._agree(step)
                 last = step == config.total_steps
-                if last or stop or step % config.log_every_steps == 0:
-                    self._log(metrics)
+                probed = self.probe is not None and (last or self.probe.is_due(step))
+                if probed or last or stop or step % config.log_every_steps == 0:
+                    self._log(metrics, probed)
+                if probed and not stop:
+                    stop = self._asked_meanwhile()
                 if last or stop or step % config.save_every_steps == 0:
                     self._save()
         if metrics:
@@ -167,7 +175,27 @@ class Trainer:
         if metrics:
             metrics.advance()
 
-    def _log(self, metrics: Metrics | None) -> None:
+    def _log_start(self, metrics: Metrics | None) -> int:
+        """The students before their first step, by the probe alone; what asked any rank to stop meanwhile."""
+        values = self._measure()
+        if metrics:
+            metrics.write({**self.state.model_dump(), **values})
+        return self._asked_meanwhile()
+
+    def _measure(self) -> dict[str, float]:
+        """What the probe gives; the clock of the run, and so its tokens a second, stands still meanwhile."""
+        assert self.probe
+        values = self.probe.measure(self.state.step, [engine.student for engine in self.engines])
+        self._started += values["probe_seconds"]
+        return values
+
+    def _asked_meanwhile(self) -> int:
+        """What asked any rank to stop while all were busy with the probe, which takes longer than a step."""
+        asked = torch.tensor(self.stop_requested(), device=self.device)
+        dist.all_reduce(asked, dist.ReduceOp.MAX)
+        return int(asked)
+
+    def _log(self, metrics: Metrics | None, probed: bool) -> None:
         values = {f"{engine.name}/{name}": v for engine in self.engines for name, v in engine.take_metrics().items()}
         skipped_rows, self._skipped_rows = torch.tensor(self._skipped_rows, device=self.device), 0
         dist.all_reduce(skipped_rows)
@@ -175,11 +203,11 @@ class Trainer:
         # Taking the metrics waited for the device: only now is the clock right.
         state = self.state.model_copy(update={"seconds": time.perf_counter() - self._started})
         since, self._logged = self._logged, state
+        probe = self._measure() if probed else {}
         if metrics and all(map(math.isfinite, values.values())):
             rate = (state.tokens - since.tokens) / (state.seconds - since.seconds)
-            metrics.write(
-                {**state.model_dump(), "tokens_per_second": rate, "skipped_rows": int(skipped_rows), **values}
-            )
+            facts = {**state.model_dump(), "tokens_per_second": rate, "skipped_rows": int(skipped_rows)}
+            metrics.write({**facts, **values, **probe})
 
     def _heed_skipped(self, values: Mapping[str, float]) -> None:
         """Warns of skipped steps; ValueError, on every rank, after too many in a row."""

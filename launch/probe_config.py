@@ -1,0 +1,32 @@
+"""The `probe` section of a run's configuration: what is measured of the students while they train."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+from pretrain.live_probe import NUM_NEIGHBOURS
+from tasks.settings import TaskConfig
+
+
+class ProbeConfig(BaseModel):
+    """Nearest neighbours on a task, relation losses on a held-out corpus, or both; at step 0, every n steps, the last.
+
+    It changes nothing of the training, and may change between a run and its resumption. The same examples are drawn
+    from larger files in every run.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    every_steps: PositiveInt = 500
+    task: TaskConfig | None = None  # of single sentences; texts are cut at its row_tokens
+    heldout: Annotated[str, Field(min_length=1)] | None = None  # manifest, of the run's tokenizer; wants a teacher
+    max_train: Annotated[int, Field(ge=NUM_NEIGHBOURS)] = 2000
+    max_dev: PositiveInt = 1000
+    max_heldout_rows: PositiveInt = 256  # of corpus.row_tokens
+
+    @model_validator(mode="after")
+    def _measures_something(self) -> "ProbeConfig":
+        if self.task is None and self.heldout is None:
+            raise ValueError("wants a task, a heldout corpus, or both")
+        if self.task and self.task.kind != "sentence":
+            raise ValueError(f"task.kind: neighbours are found for single sentences (sentence), got {self.task.kind}")
+        return self
