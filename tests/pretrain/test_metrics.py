@@ -100,3 +100,12 @@ def test_a_tensorboard_that_cannot_be_written_stops_nothing(tmp_path, monkeypatc
     metrics.write({"step": 2, "a/loss": 1.0})
     metrics.close()
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]
+
+
+def test_what_a_probe_gave_stays_on_a_line_of_its_own(tmp_path, capsys):
+    metrics = Metrics(tmp_path, total_steps=10, tokens_per_step=4)
+    metrics.write({"step": 0, "a/probe/neighbour_accuracy": 0.25, "b/probe/neighbour_accuracy": 0.5})
+    metrics.write({"step": 1, "a/loss": 1.0})
+    metrics.close()
+    lines = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if line.startswith("step ")]
+    assert lines == ["step 0: a neighbour_accuracy 0.2500, b neighbour_accuracy 0.5000"]

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModel
 
 from pretrain.encoder import EncoderShape, Features
 from pretrain.engine import DeepSpeedConfig, StudentEngine, start_distributed
+from pretrain.live_probe import LiveProbe
 from pretrain.student import StudentConfig, build_student
 from pretrain.teacher import Teacher
 from pretrain.trainer import Trainer, TrainingConfig
@@ -100,6 +101,7 @@ def train(
     rank: int = 0,
     world_size: int = 1,
     stop_requested: Callable[[], int] = lambda: 0,
+    build_probe: Callable[[Any, torch.device], LiveProbe] | None = None,
     **training_changes: Any,
 ) -> dict[str, dict[str, Tensor]]:
     """A real run of `steps` steps of 8 rows; the final weights of every student, projections included."""
@@ -107,6 +109,7 @@ def train(
     configs = students or [student_config()]
     model = teacher_model()
     built = [build_student(config, model, seed=1) for config in configs]
+    probe = build_probe(model, device) if build_probe else None  # before the teacher is cut
     teacher = Teacher(model, [student.teacher_reads for student in built], "float32", device)
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     settings = {
@@ -135,6 +138,7 @@ def train(
         row_tokens=ROW_TOKENS,
         device=device,
         stop_requested=stop_requested,
+        probe=probe,
     ).train()
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items()), "the teacher moved"
     return {student.name: {name: tensor.clone() for name, tensor in student.state_dict().items()} for student in built}
