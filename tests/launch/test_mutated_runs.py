@@ -44,7 +44,7 @@ def check_config(path: Path, overrides: list[str]) -> str:
         with limited_time(), limited_memory():
             config.check(TEACHER if config.teacher else None)
     except ValueError as error:
-        return check_refusal(error, "students.", "corpus.", "deepspeed.")
+        return check_refusal(error, "students.", "corpus.", "deepspeed.", "probe.")
     return "harmless"
 
 

@@ -58,3 +58,16 @@ def test_many_terms_stay_apart():
 
 def test_a_run_of_one_step_is_still_visible():
     assert "<use" in draw_lines({"loss": ([1], [3.0])}, "loss").split('id="legend')[0].split('id="line2d_')[-1]
+
+
+def test_the_probe_is_drawn_with_the_teacher_where_the_run_knows_it():
+    probed = run("a/probe/neighbour_accuracy", "b/probe/neighbour_accuracy", values=(0.25, 0.5))
+    assert [caption for caption, _ in draw_run(probed)] == ["Neighbour accuracy while training"]
+    assert {"a", "b", "nearest-neighbour accuracy, %"} <= texts(draw_run(probed)[0][1])
+    assert "teacher" not in texts(draw_run(probed)[0][1])
+    known = Run(probed.metrics, probed.config, {"probe": {"teacher_accuracy": 0.75}})
+    assert "teacher" in texts(draw_run(known)[0][1]) and known.teacher_accuracy == 0.75
+    for facts in ({"probe": 3}, {"probe": {"teacher_accuracy": "high"}}, {"probe": {"teacher_accuracy": 7.0}}):
+        assert Run(probed.metrics, probed.config, facts).teacher_accuracy is None
+    captions = [caption for caption, _ in draw_run(run("a/probe/heldout_relation_loss"))]
+    assert captions == ["Held-out relation loss while training"]

@@ -42,6 +42,9 @@ def test_loss_terms_are_the_student_s_own_with_the_total_first():
         "b/hidden/0",
         "b/learning_rate",
         "b/grad_norm",
+        "b/skipped_steps",
+        "b/skipped_in_a_row",
+        "b/probe/neighbour_accuracy",
         "bb/loss",
         "seconds",
     ]

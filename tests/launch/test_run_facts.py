@@ -10,6 +10,7 @@ FACTS = {
     "corpus": {"fingerprint": "f", "tokens": 5, "documents": 2, "sources": [{"name": "a", "licence": "b"}]},
     "teacher": None,
     "unreached_parameters": {"small": []},
+    "probe": None,
 }
 
 

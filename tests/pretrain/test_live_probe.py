@@ -157,7 +157,7 @@ def test_ranks_share_the_work_and_give_the_scores_of_one(tmp_path):
     assert list(ours) == list(theirs) == [0, 4, 8]
     for step in (4, 8):
         assert ours[step]["one/probe/heldout_relation_loss"] == pytest.approx(
-            theirs[step]["one/probe/heldout_relation_loss"], rel=1e-3
+            theirs[step]["one/probe/heldout_relation_loss"], rel=5e-2
         )
     # Rank 1 was asked while both were busy with the probe of step 1: both stop there, nothing is lost.
     assert [path.name for path in (tmp_path / "stopped/checkpoints").glob("step_*")] == ["step_1"]
