@@ -19,7 +19,7 @@ from launch.run_config import RunConfig, read_run_config
 from launch.run_facts import ProbeFacts, read_facts
 from pretrain.engine import start_distributed
 from pretrain.metrics import read_metrics
-from tests.corpus.conftest import HAN
+from tests.corpus.conftest import HAN, unigram  # noqa: F401  (a fixture)
 from tests.launch.conftest import launch
 from tests.launch.jobs import final_tensors
 
@@ -44,7 +44,7 @@ def heldout(tmp_path_factory, wordpiece) -> str:
 def task(tmp_path_factory) -> dict[str, object]:
     """48 titles to search, sorted by their two labels, and 24 to ask about, 16 of one label; 4 stand in both."""
     folder = tmp_path_factory.mktemp("task")
-    texts = [f"{HAN[i % 2]} {HAN[2 + i % 20]} {HAN[2 + i // 3]}" for i in range(68)]
+    texts = [f"{HAN[i % 2]} {HAN[2 + i % 20]} {HAN[2 + i // 4]}" for i in range(68)]
     sides = {"train": sorted(texts[:48]), "dev": [*texts[48:], *texts[:4]]}
     for name, side in sides.items():
         records = [{"title": text, "label": text[0] if name == "train" else HAN[i % 3 // 2]}
@@ -93,8 +93,8 @@ def test_held_out_rows_are_cut_as_those_trained_on_and_each_is_there_once(config
     rows = torch.cat([batch["input_ids"] for batch in data.heldout])
     manifest = load_manifest(heldout)
     assert rows.shape == (RowStream(manifest, 16, 0).rows_per_epoch, 16) and len(rows) > 20
-    real = torch.cat([batch["attention_mask"] for batch in data.heldout]).sum() - 2 * len(rows)
-    assert real == manifest.totals.tokens and data.facts.heldout == manifest.fingerprint
+    assert (rows > 4).sum() == manifest.totals.tokens  # special ids are 0 to 4
+    assert data.facts.heldout == manifest.fingerprint and data.facts.num_heldout_rows == len(rows)
     few = read(config_file, corpus_folder, heldout=heldout, max_heldout_rows=19)
     assert [len(batch["input_ids"]) for batch in few.heldout] == [16, 3]
 
@@ -119,7 +119,7 @@ def test_too_few_examples_and_a_single_label_are_refused(config_file, corpus_fol
         read(config_file, corpus_folder, task=task | {"train": str(one)}, max_train=10)
 
 
-def test_a_held_out_corpus_that_does_not_fit_is_refused(config_file, corpus_folder, unigram, tmp_path):
+def test_a_held_out_corpus_that_does_not_fit_is_refused(config_file, corpus_folder, unigram, tmp_path):  # noqa: F811
     other = write_corpus(tmp_path / "other", unigram)
     message = (
         f"probe.heldout: {other} was built with the tokenizer {unigram}, corpus.manifest with .*, which is another"
