@@ -50,6 +50,7 @@ from pretrain.trainer import Trainer
 from pretrain.vocabulary_head import VocabularyHead
 
 SAMPLE_ROWS = 32  # to fit the norms of projected layers on
+Probe = tuple[LiveProbe | None, ProbeFacts | None]
 
 
 class JobInput(NamedTuple):
@@ -179,9 +180,6 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: StopRequest
         lambda: stop.number,
         probe,
     )
-
-
-Probe = tuple[LiveProbe | None, ProbeFacts | None]
 
 
 def build_models(

@@ -61,6 +61,17 @@ def test_the_model_answers_as_usual_outside_of_reading():
     torch.testing.assert_close(model(**batch()).last_hidden_state, expected)
 
 
+def test_other_reads_are_for_one_call_and_a_released_model_is_read_no_more():
+    model = teacher_model()
+    encoder, other = Encoder(model, Reads(projections=frozenset({1}))), Reads(hidden_states=frozenset({4}))
+    assert set(encoder(batch(), other).hidden_states) == {4} and set(encoder(batch()).query) == {1}
+    encoder.release()
+    assert not encoder(batch(), other).hidden_states
+    with torch.no_grad():
+        expected = Encoder(model, other)(batch()).hidden_states[4]
+        torch.testing.assert_close(model(**batch()).last_hidden_state, expected)
+
+
 def test_features_do_not_depend_on_padding():
     encoder = Encoder(teacher_model(), Reads(frozenset({4}), frozenset({4})))
     padded = batch()

@@ -95,6 +95,7 @@ def test_what_stands_on_padding_never_counts():
     expected = torch.stack([hidden[0, :2].mean(dim=0), hidden[1].mean(dim=0)])
     hidden[0, 2:] = math.nan
     torch.testing.assert_close(masked_mean(hidden, mask), expected)
+    assert masked_mean(hidden, torch.zeros_like(mask)).tolist() == [[0.0] * 3] * 2  # a text of no tokens
 
 
 def test_no_texts_is_an_error(model, tokenizer):
