@@ -12,8 +12,8 @@ class ProbeConfig(BaseModel):
     """Nearest neighbours on a task, relation losses on a held-out corpus, or both; at step 0, every n steps, the last.
 
     It changes nothing of the training, and may change between a run and its resumption. The same examples are drawn
-    from larger files in every run. As given here it takes the time of 4 steps of 32 rows of 128 tokens (4 x 312 beside
-    12 x 384, titles of TNEWS, one CPU thread), the teacher's own scores at the start twice that.
+    from larger files in every run. As given here it takes the time of 5 steps of 32 rows of 128 tokens (4 x 312 beside
+    12 x 384, titles of TNEWS, one CPU thread), and what is read of the teacher, once, that of 12.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
