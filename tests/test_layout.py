@@ -87,6 +87,8 @@ def test_every_config_of_an_experiment_decodes():
     assert len(students) > 4 and len(tasks) == 6
     for path in set(students) - set(evaluation):
         assert [one.name for one in read_run_config(path).students] == [path.stem]
+    for path in (ROOT / "bench/first_students/stages").glob("*.json"):
+        assert read_strictly(TaskRunConfig, path).about
     read_evaluation(evaluation[0], [], ["teacher=data/teacher"], list(map(str, tasks)), 1)
 
 
