@@ -113,7 +113,7 @@ class Chain:
         )  # fmt: skip
         if number := stage.trainer.train():
             return number
-        scores = stage.score()
+        scores = stage.score(self.task.dev, self.data.dev) if stage.config.reads_labels else None
 
         def finish() -> None:
             self._publish(folder, lambda partial: stage.student.published.save_pretrained(partial))

@@ -3,6 +3,7 @@
 Shapes: B rows, L tokens, C classes.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -12,6 +13,7 @@ from tasks.batches import collate
 from tasks.encoding import Row, character_tags, tags_of
 from tasks.examples import Classified, Example, Question, Tagged
 from tasks.metrics import score_classes, score_entities, score_reading
+from tasks.readers import TaskData
 from tasks.settings import TaskConfig
 
 LogitsFunction = Callable[[Mapping[str, Tensor]], Tensor]  # a batch -> [B, C], [B, L, C] or [B, L, 2]
@@ -52,6 +54,16 @@ def score(
         return score_entities([character_tags(example) for example in tagged], predicted)
     expected = [example.label for example in examples if isinstance(example, Classified)]
     return score_classes(expected, [int(row.argmax()) for row in logits], len(labels))
+
+
+def score_of_commonest_label(data: TaskData, config: TaskConfig) -> float | None:
+    """What always answering the commonest label of the training examples scores; None for tasks without classes."""
+    labels = Counter(example.label for example in data.train if isinstance(example, Classified))
+    if not labels:
+        return None
+    commonest = labels.most_common(1)[0][0]
+    expected = [example.label for example in data.dev if isinstance(example, Classified)]
+    return score_classes(expected, [commonest] * len(expected), len(data.labels))[config.scored_by]
 
 
 def answers_of(logits: Sequence[Tensor], rows: Sequence[Row], questions: Sequence[Question]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """A stage of a task: fine-tuning (FT), TD1 or TD2, by the trainer of general distillation with a task's rows."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +20,7 @@ from pretrain.trainer import LoopConfig, Trainer, TrainingConfig
 from tasks.batches import TaskBatches, collate
 from tasks.encoding import Row, Tokenizer, encode
 from tasks.evaluation import predict, score
+from tasks.examples import Example
 from tasks.models import TaskModel, load_task_model
 from tasks.objectives import TaskObjectiveConfig
 from tasks.readers import TaskData
@@ -130,20 +131,22 @@ class Stage:
     def _to_device(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: tensor.to(self.device) for name, tensor in without_padding(batch).items()}
 
-    def score(self, batch_rows: int = 64) -> dict[str, float] | None:
-        """Scores of the development examples, each rank doing its share; None where no head was trained."""
+    def score(self, rows: Sequence[Row], examples: Sequence[Example], batch_rows: int = 64) -> dict[str, float]:
+        """Scores on encoded examples, each rank answering its share of the rows.
+
+        ValueError where no head was trained (`config.reads_labels`).
+        """
         if not self.config.reads_labels:
-            return None
+            raise ValueError(f"{self.student.name}: no objective trains its head, so it has no answers")
         rank, world_size, task = dist.get_rank(), dist.get_world_size(), self.task
         self.student.eval()
-        share = task.dev[rank::world_size]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            answers = predict(self._logits, share, task.tokenizer.pad_token_id, batch_rows)
+            answers = predict(self._logits, rows[rank::world_size], task.tokenizer.pad_token_id, batch_rows)
         self.student.train()
         shares: list[list[Tensor]] = [answers] * world_size
         dist.all_gather_object(shares, answers)
-        logits = [shares[index % world_size][index // world_size] for index in range(len(task.dev))]
-        return score(logits, task.dev, task.data.dev, task.config, task.data.labels)
+        logits = [shares[index % world_size][index // world_size] for index in range(len(rows))]
+        return score(logits, rows, examples, task.config, task.data.labels)
 
     def _logits(self, batch: Mapping[str, Tensor]) -> Tensor:
         logits = self.student.encoder(self._to_device(batch)).logits

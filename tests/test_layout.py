@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from corpus.settings import load_config
+from launch.evaluation_config import EvaluationConfig, read_evaluation
 from launch.run_config import read_run_config, read_strictly
 from launch.task_run_config import TaskRunConfig
 
@@ -64,7 +65,9 @@ def test_no_entry_point_shadows_a_module_that_is_imported_elsewhere():
 
 
 def test_every_config_decodes():
-    runs, corpora = sorted((ROOT / "configs").glob("*.json")), sorted((ROOT / "configs/corpus").glob("*.json"))
+    evaluation = ROOT / "configs/evaluation.json"
+    runs = sorted(set((ROOT / "configs").glob("*.json")) - {evaluation})
+    corpora = sorted((ROOT / "configs/corpus").glob("*.json"))
     assert {path.stem for path in runs} >= {"4l312d", "4l384d", "6l384d", "6l768d", "family", "demo"} and corpora
     for path in runs:
         assert read_run_config(path).about
@@ -73,7 +76,20 @@ def test_every_config_decodes():
     tasks = sorted((ROOT / "configs/tasks").glob("*.json"))
     for path in tasks:
         assert read_strictly(TaskRunConfig, path).about
-    assert set((ROOT / "configs").rglob("*.json")) == {*runs, *corpora, *tasks}
+    assert read_strictly(EvaluationConfig, evaluation).about
+    assert set((ROOT / "configs").rglob("*.json")) == {*runs, *corpora, *tasks, evaluation}
+
+
+def test_every_config_of_an_experiment_decodes():
+    students = sorted((ROOT / "bench/first_students").glob("*.json"))
+    tasks = sorted((ROOT / "bench/first_students/tasks").glob("*.json"))
+    evaluation = [path for path in students if path.stem == "evaluation"]
+    assert len(students) > 4 and len(tasks) == 6
+    for path in set(students) - set(evaluation):
+        assert [one.name for one in read_run_config(path).students] == [path.stem]
+    for path in (ROOT / "bench/first_students/stages").glob("*.json"):
+        assert read_strictly(TaskRunConfig, path).about
+    read_evaluation(evaluation[0], [], ["teacher=data/teacher"], list(map(str, tasks)), 1)
 
 
 def test_the_readme_names_only_what_is_there():

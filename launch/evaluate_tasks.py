@@ -1,0 +1,95 @@
+"""What models are worth after fine-tuning: each on each task, the same way, with several seeds; and what they cost.
+
+    python launch/evaluate_tasks.py --models teachers/chinese-roberta-wwm-ext students/4l312d my=runs/x/start/4l312d \\
+        --tasks tnews afqmc ocnli --seeds 3 --output runs/evaluation [--workers 2] [--set fine_tuning.epochs=5]
+
+The first model is what the others are compared with. Tasks are files of configs/tasks, or paths of others like them.
+Writes results.json, results.md and results.png. Stopped, it goes on: a cell that is made is not made again, and more
+models, tasks or seeds may be added. Workers are processes that share the cells: one a GPU unless told, each with its
+share of the cores on a CPU box; the same command on several machines with one --output shares them too.
+
+Exit codes: 0 done; 1 a worker failed (its log is named); 2 refused; 75 stopped, run again to go on.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from launch.evaluation_config import Evaluation, read_evaluation
+from launch.evaluation_workers import run_workers
+from launch.rank import REFUSED, STOPPED, say
+from pretrain.stopping import StopRequest
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line; --worker is what the workers are told apart by."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", required=True, metavar="[NAME=]MODEL")
+    parser.add_argument("--tasks", nargs="+", required=True, metavar="TASK")
+    parser.add_argument("--seeds", type=int, default=3, help="how many, from training.seed on (3)")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--config", type=Path, default=ROOT / "configs/evaluation.json")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--workers", type=int, help="processes (one a GPU, or one)")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Check, have the cells made, measure the costs, write what was found."""
+    from transformers.utils import logging as transformers_logging
+
+    arguments = parse_arguments()
+    stop = StopRequest(1 if arguments.worker else 0)
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    try:
+        evaluation = read_evaluation(
+            arguments.config, arguments.overrides, arguments.models, arguments.tasks, arguments.seeds
+        )
+        return (work if arguments.worker else lead)(evaluation, arguments, stop)
+    except ValueError as error:
+        say(f"refused: {error}")
+        return REFUSED
+
+
+def work(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopRequest) -> int:
+    """One worker: makes cells until none is left."""
+    from launch.evaluation_cells import make_cells
+    from pretrain.engine import start_distributed
+    from tasks.fine_tuning import Stopped
+
+    try:
+        make_cells(evaluation, arguments.output, start_distributed(), lambda: stop.number)
+    except Stopped:
+        return STOPPED
+    return 0
+
+
+def lead(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopRequest) -> int:
+    """The process that was started: sees to the workers, then measures and writes."""
+    from launch.evaluation_cells import check_cells
+    from launch.evaluation_table import measure_costs, write_results
+    from tasks.evaluation import score_of_commonest_label
+    from tasks.readers import read_task
+
+    evaluation.check()
+    tasks = {name: read_task(task) for name, task in evaluation.tasks.items()}
+    for name, data in tasks.items():
+        say(f"{name}: {len(data.train):,} examples to train on, {len(data.dev):,} to score; {data.remarks}")
+    check_cells(evaluation, arguments.output)
+    if code := run_workers(evaluation, arguments.output, arguments.workers, stop):
+        return code
+    costs = measure_costs(evaluation.models, list(tasks.values()))
+    commonest = {name: score_of_commonest_label(tasks[name], task) for name, task in evaluation.tasks.items()}
+    print(write_results(evaluation, arguments.output, costs, commonest), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.stdout.flush()
+    os._exit(main())

@@ -1,0 +1,164 @@
+"""The cells of an evaluation: one fine-tuning run each, whose scores are kept and whose checkpoints are not.
+
+<output>/cells/<model>/<task>/lr0.0001_seed17/made_with.json    what a cell is of, written first
+<output>/cells/<model>/<task>/lr0.0001_seed17/scores.json       what a finished one gave, written last
+<output>/cells/<model>/<task>/lock                           held by the process that makes these cells
+"""
+
+import fcntl
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from launch.evaluation_config import Evaluation
+from launch.run_config import changed_keys
+from pretrain.durable import write_durably
+from pretrain.teacher import fingerprint, load_teacher_model
+from tasks.fine_tuning import FineTuned, fine_tune, split_task
+from tasks.readers import read_task
+from tasks.settings import TaskConfig
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model on one task with one learning rate and seed."""
+
+    model: str
+    task: str
+    learning_rate: float
+    seed: int
+
+    def folder(self, output: Path) -> Path:
+        """Where its scores lie."""
+        return group_folder(output, self.model, self.task) / f"lr{self.learning_rate:g}_seed{self.seed}"
+
+
+def group_folder(output: Path, model: str, task: str) -> Path:
+    """Of all cells of one model on one task, which one process makes."""
+    return output / "cells" / model / task
+
+
+def read_cell(cell: Cell, output: Path) -> FineTuned | None:
+    """What a finished cell gave; ValueError where its file cannot be read."""
+    path = cell.folder(output) / "scores.json"
+    if not path.is_file():
+        return None
+    try:
+        return FineTuned(**json.loads(path.read_text()))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path}: not what an evaluation writes; remove it to have it made again") from error
+
+
+def choose_learning_rate(evaluation: Evaluation, model: str, task: str, output: Path) -> float | None:
+    """The best of the first seed on the held-out examples, the smallest of equals; None before all are made.
+
+    One rate needs no choice. Without held-out examples the development examples choose.
+    """
+    metric, found = evaluation.tasks[task].scored_by, {}
+    rates = sorted(evaluation.config.fine_tuning.learning_rates)
+    if len(rates) == 1:
+        return rates[0]
+    for rate in rates:
+        scores = read_cell(Cell(model, task, rate, evaluation.seeds[0]), output)
+        if scores is None:
+            return None
+        found[rate] = (scores.held_out or scores.dev)[metric]
+    return max(rates, key=lambda rate: found[rate])
+
+
+def planned_cells(evaluation: Evaluation, model: str, task: str, output: Path) -> list[Cell]:
+    """Every learning rate with the first seed, then the best, once it is known, with all others."""
+    rate, rates = choose_learning_rate(evaluation, model, task, output), evaluation.config.fine_tuning.learning_rates
+    first = [Cell(model, task, one, evaluation.seeds[0]) for one in dict.fromkeys(rates)]
+    return first + [Cell(model, task, rate, seed) for seed in evaluation.seeds[1:] if rate]
+
+
+def next_cell(evaluation: Evaluation, model: str, task: str, output: Path) -> Cell | None:
+    """The first one that is not made yet."""
+    cells = planned_cells(evaluation, model, task, output)
+    return next((cell for cell in cells if read_cell(cell, output) is None), None)
+
+
+def num_made(evaluation: Evaluation, output: Path) -> int:
+    """How many cells are made, by whomever."""
+    groups = [
+        planned_cells(evaluation, model, task, output) for model in evaluation.models for task in evaluation.tasks
+    ]
+    return sum(read_cell(cell, output) is not None for group in groups for cell in group)
+
+
+def num_cells(evaluation: Evaluation) -> int:
+    """How many there will be in all."""
+    each = len(set(evaluation.config.fine_tuning.learning_rates)) + len(evaluation.seeds) - 1
+    return len(evaluation.models) * len(evaluation.tasks) * each
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Whether these cells are this process's to make, for as long as it lives; another one may be making them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def make_cells(evaluation: Evaluation, output: Path, device: torch.device, stop_requested: Callable[[], int]) -> None:
+    """Every cell that nobody has made or is making. Raises tasks.fine_tuning.Stopped where asked to."""
+    fingerprints: dict[str, str] = {}
+    for name, task in evaluation.tasks.items():
+        data, files = read_task(task), _files_of(task)
+        for model, path in evaluation.models.items():
+            with claimed(group_folder(output, model, name)) as mine:
+                if not mine or next_cell(evaluation, model, name, output) is None:
+                    continue
+                if model not in fingerprints:
+                    fingerprints[model] = fingerprint(load_teacher_model(path))
+                split = split_task(task, data, evaluation.config.fine_tuning, path)
+                while cell := next_cell(evaluation, model, name, output):
+                    folder = cell.folder(output)
+                    folder.mkdir(exist_ok=True)
+                    made_with = identity(evaluation, name) | {"model": fingerprints[model], "files": files}
+                    write_durably(folder / "made_with.json", json.dumps(made_with, ensure_ascii=False, indent=2))
+                    loop = evaluation.config.training.model_copy(update={"seed": cell.seed})
+                    scores = fine_tune(
+                        folder / "run", split, path, evaluation.config.fine_tuning, cell.learning_rate, loop,
+                        evaluation.config.deepspeed, device, stop_requested,
+                    )  # fmt: skip
+                    write_durably(folder / "scores.json", json.dumps(asdict(scores), indent=2))
+                    shutil.rmtree(folder / "run")
+
+
+def identity(evaluation: Evaluation, task: str) -> dict[str, Any]:
+    """What two cells of one table must share, apart from the model."""
+    config = evaluation.config
+    recipe = config.fine_tuning.model_dump(mode="json", exclude={"learning_rates"})
+    batch = {"batch_rows": config.deepspeed.train_batch_size, "autocast": config.deepspeed.torch_autocast.enabled}
+    return {"task": evaluation.tasks[task].model_dump(mode="json"), "fine_tuning": recipe, **batch}
+
+
+def check_cells(evaluation: Evaluation, output: Path) -> None:
+    """Refuse an output folder whose cells were made from other weights, files or with another recipe."""
+    fingerprints = {name: fingerprint(load_teacher_model(path)) for name, path in evaluation.models.items()}
+    for name, task in evaluation.tasks.items():
+        now = identity(evaluation, name) | {"files": _files_of(task)}
+        for model in evaluation.models:
+            for path in sorted(group_folder(output, model, name).glob("*/made_with.json")):
+                before = json.loads(path.read_text())
+                if changed := changed_keys(before, now | {"model": fingerprints[model]}):
+                    what = f"was made with another {', '.join(changed)}"
+                    raise ValueError(f"{path.parent}: {what}; give another --output, or remove the folder")
+
+
+def _files_of(task: TaskConfig) -> dict[str, str]:
+    return {name: sha256(Path(getattr(task, name)).read_bytes()).hexdigest()[:16] for name in ("train", "dev")}

@@ -1,0 +1,164 @@
+"""What an evaluation found: numbers as JSON, a Markdown table, and a plot of score against latency."""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import torch
+from matplotlib import pyplot as plt
+from transformers import AutoModel, AutoTokenizer
+
+from launch.evaluation_cells import Cell, choose_learning_rate, read_cell
+from launch.evaluation_config import Evaluation
+from launch.report_charts import COLOURS, STYLE
+from pretrain.durable import write_durably
+from pretrain.probe import compare_cost
+from tasks.examples import text_of
+from tasks.readers import TaskData
+
+_NUM_TEXTS, _MAX_TOKENS = 8, 128
+
+
+def collect_scores(evaluation: Evaluation, output: Path) -> dict[str, dict[str, Any]]:
+    """`{model: {"tasks": {task: {learning_rate, scores, mean, std}}, "averages"}}`, averages a seed each.
+
+    ValueError naming a cell that is not made.
+    """
+    return {name: _scores_of(name, evaluation, output) for name in evaluation.models}
+
+
+def _scores_of(model: str, evaluation: Evaluation, output: Path) -> dict[str, Any]:
+    tasks = {}
+    for name, task in evaluation.tasks.items():
+        rate = choose_learning_rate(evaluation, model, name, output)
+        cells = [read_cell(Cell(model, name, rate, seed), output) if rate else None for seed in evaluation.seeds]
+        if any(cell is None for cell in cells):
+            raise ValueError(f"{model} on {name}: not all cells are made; another job may be at it: run again later")
+        scores = [cell.dev[task.scored_by] for cell in cells if cell]
+        tasks[name] = {"learning_rate": rate, "metric": task.scored_by, "scores": scores, **_spread(scores)}
+    by_seed = list(zip(*(one["scores"] for one in tasks.values()), strict=True))
+    averages = [statistics.fmean(scores) for scores in by_seed]
+    return {"tasks": tasks, "average": {"scores": averages, **_spread(averages)}}
+
+
+def write_results(
+    evaluation: Evaluation,
+    output: Path,
+    costs: Mapping[str, Mapping[str, float]],
+    commonest: Mapping[str, float | None],
+) -> str:
+    """results.json, results.md and results.png; gives the table. ValueError naming a cell that is not made."""
+    results = build_results(evaluation, collect_scores(evaluation, output), costs, commonest)
+    table = render_table(results)
+    write_durably(output / "results.json", json.dumps(results, ensure_ascii=False, indent=2))
+    write_durably(output / "results.md", table)
+    draw_scores(results, output / "results.png")
+    return table
+
+
+def _spread(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean, and the sample standard deviation over seeds where there are several."""
+    return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else None}
+
+
+def measure_costs(models: Mapping[str, str], tasks: Sequence[TaskData]) -> dict[str, dict[str, float]]:
+    """Sizes and speeds of the encoders on the same development texts, spread over the tasks."""
+    texts = ["".join(text_of(task.dev[index % len(task.dev)])) for index in range(_NUM_TEXTS) for task in tasks]
+    loaded = {}
+    for name, path in models.items():
+        model = AutoModel.from_pretrained(path, dtype=torch.float32).eval()
+        if hasattr(model, "pooler"):
+            model.pooler = None  # not there in all of them, and not read
+        loaded[name] = model, AutoTokenizer.from_pretrained(path)
+    return compare_cost(loaded, texts, max_tokens=_MAX_TOKENS, num_rounds=_NUM_TEXTS)
+
+
+def build_results(
+    evaluation: Evaluation,
+    found: Mapping[str, Mapping[str, Any]],
+    costs: Mapping[str, Mapping[str, float]],
+    commonest: Mapping[str, float | None],
+) -> dict[str, Any]:
+    """Everything as one JSON object; ratios are to the first model."""
+    reference = next(iter(evaluation.models))
+    models = [
+        {"name": name, "path": path, **costs[name], **found[name],
+         "kept": found[name]["average"]["mean"] / max(found[reference]["average"]["mean"], 1e-9),
+         "times_as_fast": costs[reference]["milliseconds_per_text"] / costs[name]["milliseconds_per_text"],
+         "throughput_ratio": costs[name]["texts_per_second"] / costs[reference]["texts_per_second"]}
+        for name, path in evaluation.models.items()
+    ]  # fmt: skip
+    return {
+        "models": models,
+        "commonest_label": dict(commonest),
+        "config": evaluation.config.model_dump(mode="json"),
+        "tasks": {name: task.model_dump(mode="json") for name, task in evaluation.tasks.items()},
+        "seeds": list(evaluation.seeds),
+    }
+
+
+def render_table(results: Mapping[str, Any]) -> str:
+    """Markdown: a row a model, then what the numbers are."""
+    tasks = list(results["tasks"])
+    head = ["", "parameters (without embeddings)", "ms a text", "texts/s", *tasks, "average", "kept"]
+    rows = [_row(model, tasks, model is results["models"][0]) for model in results["models"]]
+    commonest = [results["commonest_label"][task] for task in tasks]
+    shares = ["" if share is None else percent(share, None) for share in commonest]
+    rows.append(["always the commonest label", "", "", "", *shares, "", ""])
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
+    return "\n".join([*lines, "", _method(results), ""])
+
+
+def _row(model: Mapping[str, Any], tasks: Sequence[str], is_reference: bool) -> list[str]:
+    millions = f"{model['num_parameters'] / 1e6:.1f}M ({model['num_non_embedding'] / 1e6:.1f}M)"
+    speed = f"{model['milliseconds_per_text']:.1f}", f"{model['texts_per_second']:.0f}"
+    if not is_reference:
+        ratios = model["times_as_fast"], model["throughput_ratio"]
+        speed = tuple(f"{value} ({ratio:.1f} x)" for value, ratio in zip(speed, ratios, strict=True))  # type: ignore[assignment]
+    scores = [percent(one["mean"], one["std"]) for one in (*(model["tasks"][task] for task in tasks), model["average"])]
+    kept = "" if is_reference else f"{100 * model['kept']:.1f} %"
+    return [model["name"], millions, *speed, *scores, kept]
+
+
+def percent(mean: float, std: float | None) -> str:
+    """In hundredths, with the spread over seeds where there is one."""
+    return f"{100 * mean:.1f}" + ("" if std is None else f" ± {100 * std:.1f}")
+
+
+def _method(results: Mapping[str, Any]) -> str:
+    recipe, seeds = results["config"]["fine_tuning"], len(results["seeds"])
+    metrics = ", ".join(f"{name} {one['metric']}" for name, one in results["models"][0]["tasks"].items())
+    most = recipe["max_train_examples"]
+    return (
+        f"Development sets, in hundredths: {metrics}. Mean of {seeds} seed(s), ± the standard deviation over them. "
+        f"Every model is fine-tuned alike: {recipe['epochs']:g} epochs"
+        + (f" of at most {most:,} training examples" if most else "")
+        + f", batches of {results['config']['deepspeed']['train_batch_size']}; the learning rate (of "
+        f"{', '.join(f'{rate:g}' for rate in recipe['learning_rates'])}) is chosen for each model and task on training "
+        "examples held out of training, with the first seed. Speed: the encoder and its tokenizer on the same "
+        "texts, float32 on one CPU thread, one at a time and in batches of 32, medians, the models taking turns. "
+        f"Ratios are to {results['models'][0]['name']}."
+    )
+
+
+def draw_scores(results: Mapping[str, Any], path: Path) -> None:
+    """PNG of the average score against milliseconds a text, the spread over seeds as bars."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.4, 4.0), dpi=150)
+        for index, model in enumerate(results["models"]):
+            average, x = model["average"], model["milliseconds_per_text"]
+            y, error = 100 * average["mean"], 100 * (average["std"] or 0)
+            axes.errorbar(x, y, error, fmt="o", ms=6, capsize=3, color=COLOURS[index % len(COLOURS)])
+            axes.annotate(model["name"], (x, y), xytext=(7, -3), textcoords="offset points", fontsize=8)
+        axes.set_xscale("log")
+        axes.margins(x=0.25)
+        axes.set_xlabel("milliseconds a text, one CPU thread")
+        axes.set_ylabel(f"average score, {len(results['tasks'])} task(s)")
+        figure.savefig(path, bbox_inches="tight")
+        plt.close(figure)

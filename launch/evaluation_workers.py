@@ -1,0 +1,69 @@
+"""Processes that share the cells of an evaluation on this machine."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from launch.evaluation_cells import num_cells, num_made
+from launch.evaluation_config import Evaluation
+from launch.rank import STOPPED, say
+from pretrain.durable import writing
+from pretrain.stopping import StopRequest
+
+FAILED = 1
+_LOOK_SECONDS = 0.5
+_LAST_LINES = 12
+
+
+def run_workers(evaluation: Evaluation, output: Path, num_workers: int | None, stop: StopRequest) -> int:
+    """Have every cell made; 0, or the exit code of what ended it early. ValueError for no workers."""
+    num_workers = max(1, torch.cuda.device_count()) if num_workers is None else num_workers
+    if num_workers < 1:
+        raise ValueError(f"--workers: want at least 1, got {num_workers}")
+    if num_made(evaluation, output) == num_cells(evaluation):
+        return 0
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+    logs = [output / f"worker-{index}.log" for index in range(num_workers)]
+    workers = [_start(index, num_workers, log) for index, log in enumerate(logs)]
+    code = _watch(workers, evaluation, output, stop)
+    for worker, log in zip(workers, logs, strict=True):
+        if worker.returncode not in (0, STOPPED) and code != STOPPED:
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-_LAST_LINES:])
+            say(f"{log}: the worker failed with exit code {worker.returncode}:\n{tail}")
+    if code == STOPPED:
+        say("stopped; run again to go on")
+    return code
+
+
+def _start(index: int, num_workers: int, log: Path) -> subprocess.Popen[bytes]:
+    """The command that this process is, as a worker, with its share of the machine."""
+    environment = dict(os.environ)
+    if num_gpus := torch.cuda.device_count():
+        environment["CUDA_VISIBLE_DEVICES"] = str(index % num_gpus)
+    elif "OMP_NUM_THREADS" not in environment:
+        environment["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // num_workers))
+    with log.open("wb") as file:
+        return subprocess.Popen([sys.executable, *sys.argv, "--worker"], stdout=file, stderr=file, env=environment)
+
+
+def _watch(workers: list[subprocess.Popen[bytes]], evaluation: Evaluation, output: Path, stop: StopRequest) -> int:
+    """Show how many cells are made until all workers are gone; one that fails, or a request to stop, ends all."""
+    told = False
+    with tqdm(total=num_cells(evaluation), initial=num_made(evaluation, output), unit="cell", smoothing=0.1) as bar:
+        while any(worker.poll() is None for worker in workers):
+            time.sleep(_LOOK_SECONDS)
+            bar.update(num_made(evaluation, output) - bar.n)
+            if not told and (stop.number or any(worker.returncode for worker in workers)):
+                told = True
+                for worker in workers:
+                    worker.terminate()
+        bar.update(num_made(evaluation, output) - bar.n)
+    if stop.number:
+        return STOPPED
+    return FAILED if any(worker.returncode for worker in workers) else 0

@@ -1,0 +1,108 @@
+"""The real command on tiny models: cells made once, shared by workers, picked up after a stop; refusals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+ROOT = Path(__file__).parents[2]
+GENERIC = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@pytest.fixture(scope="module")
+def arguments(teacher_folder, tmp_path_factory):
+    """Two names of one model, one task, two rates, two seeds."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    records = [{"sentence": f"{first} {rest}", "label": first} for first in "天地" for rest in "玄黄宇宙洪荒日月盈昃"]
+    (folder / "data.json").write_text("".join(json.dumps(one) + "\n" for one in records))
+    task = {"name": "t", "kind": "sentence", "train": str(folder / "data.json"), "dev": str(folder / "data.json"),
+            "row_tokens": 16}  # fmt: skip
+    (folder / "t.json").write_text(json.dumps({"task": task}))
+    config = {
+        "fine_tuning": {"learning_rates": [1e-3, 1e-2], "epochs": 2},
+        "training": {"log_every_steps": 1, "seed": 3},
+        "deepspeed": {"train_batch_size": 4, "train_micro_batch_size_per_gpu": 4},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    models = [f"large={teacher_folder}", f"small={teacher_folder}"]
+    return ["--models", *models, "--tasks", str(folder / "t.json"), "--config", str(folder / "config.json")]
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    # What tests in this process told torch.distributed is not for another process.
+    mine = {name: value for name, value in os.environ.items() if name not in GENERIC}
+    return subprocess.Popen(
+        [sys.executable, "launch/evaluate_tasks.py", *arguments], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, env=mine | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def evaluate(*arguments: str) -> tuple[int, str, str]:
+    process = start(*arguments)
+    stdout, stderr = process.communicate(timeout=300)
+    return process.returncode, stdout, stderr
+
+
+def cells(output):
+    return {path: path.stat().st_mtime_ns for path in output.glob("cells/*/*/*/scores.json")}
+
+
+def test_stopped_and_shared_and_the_same_scores_for_the_same_weights(arguments, tmp_path):
+    output = tmp_path / "out"
+    stopped = start(*arguments, "--seeds", "2", "--output", str(output))
+    end = time.monotonic() + 200
+    while not cells(output) and time.monotonic() < end:
+        time.sleep(0.1)
+    stopped.send_signal(signal.SIGTERM)
+    _, stderr = stopped.communicate(timeout=100)
+    assert stopped.returncode == 75 and "stopped; run again to go on" in stderr, stderr
+    before = cells(output)
+    assert 0 < len(before) < 6
+    code, stdout, stderr = evaluate(*arguments, "--seeds", "2", "--output", str(output), "--workers", "2")
+    assert code == 0, stderr
+    assert "20 examples to train on, 20 to score; 20 development texts that are also in training" in stderr
+    assert len(cells(output)) == 6 and before.items() <= cells(output).items()
+    large, small = json.loads((output / "results.json").read_text())["models"]
+    assert large["tasks"] == small["tasks"] and len(large["tasks"]["t"]["scores"]) == 2
+    assert "| large |" in stdout and "| small |" in stdout and not list(output.glob("cells/*/*/*/run"))
+    made = cells(output)
+    code, _, stderr = evaluate(*arguments, "--seeds", "2", "--output", str(output), "--set", "fine_tuning.epochs=3")
+    assert code == 2 and "was made with another fine_tuning.epochs; give another --output" in stderr
+    code, _, _ = evaluate(*arguments, "--seeds", "1", "--output", str(output))
+    assert code == 0 and cells(output) == made
+
+
+def test_a_worker_that_fails_is_shown(arguments, teacher_folder, tmp_path):
+    model = tmp_path / "other"
+    AutoModelForSequenceClassification.from_pretrained(
+        teacher_folder, num_labels=2, id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1}
+    ).save_pretrained(model)
+    AutoTokenizer.from_pretrained(teacher_folder).save_pretrained(model)
+    code, _, stderr = evaluate(*arguments, "--models", str(model), "--output", str(tmp_path / "out"))
+    assert code == 1, stderr
+    assert "worker-0.log: the worker failed with exit code 2" in stderr
+    assert "other: its head is for the labels a, b; this task has 地, 天" in stderr
+
+
+def test_what_cannot_be_meant_is_refused(arguments, tmp_path, teacher_folder):
+    def refused(*more: str) -> str:
+        code, _, stderr = evaluate(*arguments, "--output", str(tmp_path / "none"), *more)
+        assert code == 2 and not (tmp_path / "none").exists()
+        return stderr
+
+    folder = str(teacher_folder)
+    assert "--models small: given twice; name models NAME=PATH" in refused("--models", f"small={folder}", "small=x")
+    assert "--models a/b=c: want NAME=PATH or a path" in refused("--models", "a/b=c")
+    assert "--models none: there is no folder" in refused("--models", str(tmp_path / "none"))
+    assert "--tasks nothing: no such file; want a path or one of afqmc, " in refused("--tasks", "nothing")
+    assert "--seeds: want at least 1, got 0" in refused("--seeds", "0")
+    assert "--workers: want at least 1, got 0" in refused("--workers", "0")
+    assert "train_batch_size: must be a multiple" in refused("--set", "deepspeed.train_micro_batch_size_per_gpu=3")
+    assert "fine_tuning.epocs: unknown key; did you mean epochs?" in refused("--set", "fine_tuning.epocs=1")
+    assert "--models large: has 40 positions, tnews wants 64" in refused("--tasks", "tnews")

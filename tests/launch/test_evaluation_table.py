@@ -1,0 +1,93 @@
+"""What is made of an evaluation's cells: which rate is chosen, means, spreads, ratios; no training here."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+
+from launch.evaluation_cells import Cell, choose_learning_rate, next_cell, num_cells, num_made
+from launch.evaluation_config import Evaluation, EvaluationConfig
+from launch.evaluation_table import write_results
+from tasks.fine_tuning import FineTuned
+from tasks.settings import TaskConfig
+
+COSTS = {
+    "large": {"num_parameters": 3e7, "num_non_embedding": 2e7, "milliseconds_per_text": 20.0, "texts_per_second": 50.0},
+    "small": {"num_parameters": 1e7, "num_non_embedding": 5e6, "milliseconds_per_text": 5.0, "texts_per_second": 400.0},
+}
+
+
+@pytest.fixture
+def evaluation():
+    deepspeed = {"train_batch_size": 32, "train_micro_batch_size_per_gpu": 32}
+    config = {"fine_tuning": {"learning_rates": [3e-4, 1e-4]}, "training": {"seed": 7}, "deepspeed": deepspeed}
+    tasks = {name: TaskConfig(name=name, kind="sentence", train="", dev="") for name in ("one", "two")}
+    models = {"large": "a", "small": "b"}
+    return Evaluation(EvaluationConfig.model_validate(config), models, tasks, (7, 8, 9))
+
+
+def write(output, cell, held_out, dev):
+    folder = cell.folder(output)
+    folder.mkdir(parents=True)
+    scores = FineTuned({"accuracy": held_out}, {"accuracy": dev}, 10, 1.0)
+    (folder / "scores.json").write_text(json.dumps(asdict(scores)))
+
+
+def write_all(output, evaluation):
+    """1e-4 is better on the held-out examples, 3e-4 on the development examples."""
+    for model, lift in (("large", 0.2), ("small", 0.0)):
+        for task, base in (("one", 0.4), ("two", 0.6)):
+            write(output, Cell(model, task, 1e-4, 7), 0.5, base + lift)
+            write(output, Cell(model, task, 3e-4, 7), 0.4, 0.9)
+            for seed, more in ((8, 0.01), (9, 0.02)):
+                write(output, Cell(model, task, 1e-4, seed), 0.1, base + lift + more)
+
+
+def test_the_rate_is_chosen_on_held_out_examples_once_all_are_made(evaluation, tmp_path):
+    write(tmp_path, Cell("small", "one", 3e-4, 7), 0.4, 0.9)
+    assert choose_learning_rate(evaluation, "small", "one", tmp_path) is None
+    assert next_cell(evaluation, "small", "one", tmp_path) == Cell("small", "one", 1e-4, 7)
+    write(tmp_path, Cell("small", "one", 1e-4, 7), 0.5, 0.1)
+    assert choose_learning_rate(evaluation, "small", "one", tmp_path) == 1e-4
+    assert next_cell(evaluation, "small", "one", tmp_path) == Cell("small", "one", 1e-4, 8)
+
+
+def test_of_equal_rates_the_smallest_is_chosen(evaluation, tmp_path):
+    for rate in (3e-4, 1e-4):
+        write(tmp_path, Cell("small", "one", rate, 7), 0.5, rate)
+    assert choose_learning_rate(evaluation, "small", "one", tmp_path) == 1e-4
+
+
+def test_made_cells_are_counted_up_to_all(evaluation, tmp_path):
+    assert num_cells(evaluation) == 2 * 2 * (2 + 2) and num_made(evaluation, tmp_path) == 0
+    write_all(tmp_path, evaluation)
+    assert num_made(evaluation, tmp_path) == num_cells(evaluation)
+    assert all(next_cell(evaluation, model, task, tmp_path) is None for model in COSTS for task in ("one", "two"))
+
+
+def test_means_spreads_and_ratios(evaluation, tmp_path):
+    write_all(tmp_path, evaluation)
+    table = write_results(evaluation, tmp_path, COSTS, {"one": 0.35, "two": None})
+    large, small = json.loads((tmp_path / "results.json").read_text())["models"]
+    assert small["tasks"]["one"]["scores"] == pytest.approx([0.4, 0.41, 0.42])
+    assert small["tasks"]["one"]["mean"] == pytest.approx(0.41) and small["tasks"]["one"]["std"] == pytest.approx(0.01)
+    assert small["average"]["mean"] == pytest.approx(0.51) and small["average"]["std"] == pytest.approx(0.01)
+    assert small["kept"] == pytest.approx(0.51 / 0.71) and large["kept"] == 1
+    assert small["times_as_fast"] == 4 and small["throughput_ratio"] == 8
+    assert (
+        "| small | 10.0M (5.0M) | 5.0 (4.0 x) | 400 (8.0 x) | 41.0 ± 1.0 | 61.0 ± 1.0 | 51.0 ± 1.0 | 71.8 % |" in table
+    )
+    assert "| always the commonest label |  |  |  | 35.0 |  |  |  |" in table
+    assert table == (tmp_path / "results.md").read_text()
+    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_missing_or_damaged_cell_is_named(evaluation, tmp_path):
+    write_all(tmp_path, evaluation)
+    path = Cell("small", "two", 1e-4, 9).folder(tmp_path) / "scores.json"
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"lr0.0001_seed9/scores.json: not what an evaluation writes; remove it"):
+        write_results(evaluation, tmp_path, COSTS, {"one": None, "two": None})
+    path.unlink()
+    with pytest.raises(ValueError, match="small on two: not all cells are made; another job may be at it"):
+        write_results(evaluation, tmp_path, COSTS, {"one": None, "two": None})
