@@ -130,7 +130,7 @@ def test_the_teacher_is_left_as_it_was_and_is_its_own_best_student():
 def run_rank(rank: int, folder: Path, world_size: int) -> None:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size))
     torch.set_num_threads(1)
-    sys.stderr = (folder / f"stderr_{rank}").open("w")
+    sys.stderr = (folder / f"stderr_{rank}").open("w", buffering=1)  # it leaves without closing it
     dist.init_process_group(
         "gloo", f"file://{folder}/store", rank=rank, world_size=world_size, timeout=timedelta(minutes=2)
     )
