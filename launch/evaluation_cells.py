@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from pretrain.durable import write_durably
 from pretrain.teacher import fingerprint, load_teacher_model
 from tasks.fine_tuning import FineTuned, fine_tune, split_task
 from tasks.readers import read_task
-from tasks.settings import TaskConfig
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,7 @@ def next_cell(evaluation: Evaluation, model: str, task: str, output: Path) -> Ce
 
 def num_made(evaluation: Evaluation, output: Path) -> int:
     """How many cells are made, by whomever."""
-    groups = [
-        planned_cells(evaluation, model, task, output) for model in evaluation.models for task in evaluation.tasks
-    ]
+    groups = [planned_cells(evaluation, *pair, output) for pair in product(evaluation.models, evaluation.tasks)]
     return sum(read_cell(cell, output) is not None for group in groups for cell in group)
 
 
@@ -115,50 +113,51 @@ def claimed(folder: Path) -> Iterator[bool]:
 
 def make_cells(evaluation: Evaluation, output: Path, device: torch.device, stop_requested: Callable[[], int]) -> None:
     """Every cell that nobody has made or is making. Raises tasks.fine_tuning.Stopped where asked to."""
-    fingerprints: dict[str, str] = {}
+    recipe = evaluation.config.fine_tuning
     for name, task in evaluation.tasks.items():
-        data, files = read_task(task), _files_of(task)
+        data = read_task(task)
         for model, path in evaluation.models.items():
             with claimed(group_folder(output, model, name)) as mine:
-                if not mine or next_cell(evaluation, model, name, output) is None:
-                    continue
-                if model not in fingerprints:
-                    fingerprints[model] = fingerprint(load_teacher_model(path))
-                split = split_task(task, data, evaluation.config.fine_tuning, path)
-                while cell := next_cell(evaluation, model, name, output):
-                    folder = cell.folder(output)
-                    folder.mkdir(exist_ok=True)
-                    made_with = identity(evaluation, name) | {"model": fingerprints[model], "files": files}
-                    write_durably(folder / "made_with.json", json.dumps(made_with, ensure_ascii=False, indent=2))
-                    loop = evaluation.config.training.model_copy(update={"seed": cell.seed})
-                    scores = fine_tune(
-                        folder / "run", split, path, evaluation.config.fine_tuning, cell.learning_rate, loop,
-                        evaluation.config.deepspeed, device, stop_requested,
-                    )  # fmt: skip
-                    write_durably(folder / "scores.json", json.dumps(asdict(scores), indent=2))
-                    shutil.rmtree(folder / "run")
+                if mine and next_cell(evaluation, model, name, output):
+                    made_with = identity(evaluation, model, name)
+                    split = split_task(task, data, recipe, path)
+                    while cell := next_cell(evaluation, model, name, output):
+                        folder = cell.folder(output)
+                        folder.mkdir(exist_ok=True)
+                        write_durably(folder / "made_with.json", json.dumps(made_with, ensure_ascii=False, indent=2))
+                        loop = evaluation.config.training.model_copy(update={"seed": cell.seed})
+                        scores = fine_tune(
+                            folder / "run", split, path, recipe, cell.learning_rate, loop,
+                            evaluation.config.deepspeed, device, stop_requested,
+                        )  # fmt: skip
+                        write_durably(folder / "scores.json", json.dumps(asdict(scores), indent=2))
+                        shutil.rmtree(folder / "run")
 
 
-def identity(evaluation: Evaluation, task: str) -> dict[str, Any]:
-    """What two cells of one table must share, apart from the model."""
-    config = evaluation.config
-    recipe = config.fine_tuning.model_dump(mode="json", exclude={"learning_rates"})
-    batch = {"batch_rows": config.deepspeed.train_batch_size, "autocast": config.deepspeed.torch_autocast.enabled}
-    return {"task": evaluation.tasks[task].model_dump(mode="json"), "fine_tuning": recipe, **batch}
+def identity(evaluation: Evaluation, model: str, task: str) -> dict[str, Any]:
+    """What a cell is made from, apart from its learning rate and seed."""
+    config, settings = evaluation.config, evaluation.tasks[task]
+    files = {name: Path(getattr(settings, name)).read_bytes() for name in ("train", "dev")}
+    return {
+        "task": settings.model_dump(mode="json"),
+        "files": {name: sha256(data).hexdigest()[:16] for name, data in files.items()},
+        "model": fingerprint(load_teacher_model(evaluation.models[model])),
+        "fine_tuning": config.fine_tuning.model_dump(mode="json", exclude={"learning_rates"}),
+        "batch_rows": config.deepspeed.train_batch_size,
+        "autocast": config.deepspeed.torch_autocast.enabled,
+    }
 
 
 def check_cells(evaluation: Evaluation, output: Path) -> None:
     """Refuse an output folder whose cells were made from other weights, files or with another recipe."""
-    fingerprints = {name: fingerprint(load_teacher_model(path)) for name, path in evaluation.models.items()}
-    for name, task in evaluation.tasks.items():
-        now = identity(evaluation, name) | {"files": _files_of(task)}
-        for model in evaluation.models:
-            for path in sorted(group_folder(output, model, name).glob("*/made_with.json")):
-                before = json.loads(path.read_text())
-                if changed := changed_keys(before, now | {"model": fingerprints[model]}):
-                    what = f"was made with another {', '.join(changed)}"
-                    raise ValueError(f"{path.parent}: {what}; give another --output, or remove the folder")
-
-
-def _files_of(task: TaskConfig) -> dict[str, str]:
-    return {name: sha256(Path(getattr(task, name)).read_bytes()).hexdigest()[:16] for name in ("train", "dev")}
+    for model, task in product(evaluation.models, evaluation.tasks):
+        made = sorted(group_folder(output, model, task).glob("*/made_with.json"))
+        now = identity(evaluation, model, task) if made else {}
+        for path in made:
+            try:
+                changed = changed_keys(json.loads(path.read_text()), now)
+            except (ValueError, AttributeError) as error:
+                raise ValueError(f"{path}: not what an evaluation writes; remove {path.parent}") from error
+            if changed:
+                what = f"was made with another {', '.join(changed)}"
+                raise ValueError(f"{path.parent}: {what}; give another --output, or remove the folder")

@@ -74,6 +74,12 @@ def test_stopped_and_shared_and_the_same_scores_for_the_same_weights(arguments, 
     made = cells(output)
     code, _, stderr = evaluate(*arguments, "--seeds", "2", "--output", str(output), "--set", "fine_tuning.epochs=3")
     assert code == 2 and "was made with another fine_tuning.epochs; give another --output" in stderr
+    path = next(output.glob("cells/large/*/*/made_with.json"))
+    whole = path.read_text()
+    path.write_text(whole[:9])
+    code, _, stderr = evaluate(*arguments, "--seeds", "2", "--output", str(output))
+    assert code == 2 and "made_with.json: not what an evaluation writes; remove " in stderr
+    path.write_text(whole)
     code, _, _ = evaluate(*arguments, "--seeds", "1", "--output", str(output))
     assert code == 0 and cells(output) == made
 
