@@ -21,7 +21,7 @@ from pretrain.engine import start_distributed
 from pretrain.metrics import read_metrics
 from tests.corpus.conftest import HAN, unigram  # noqa: F401  (a fixture)
 from tests.launch.conftest import launch
-from tests.launch.jobs import final_tensors
+from tests.launch.jobs import final_tensors, free_port
 
 
 def write_corpus(folder: Path, tokenizer: Path) -> str:
@@ -130,8 +130,19 @@ def test_a_held_out_corpus_that_does_not_fit_is_refused(config_file, corpus_fold
         read(config_file, corpus_folder, heldout=str(corpus_folder))
 
 
-def test_the_teacher_is_measured_once_and_other_texts_are_told(config_file, corpus_folder, task, tmp_path, monkeypatch):
-    device, manifest, folder = start_distributed(), load_manifest(str(corpus_folder)), tmp_path / "run"
+@pytest.fixture
+def device(monkeypatch) -> torch.device:
+    """Of a world of one; what says so in the environment is not left to the jobs of later tests."""
+    alone = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    for name, value in alone.items():
+        monkeypatch.setenv(name, str(value))
+    return start_distributed()
+
+
+def test_the_teacher_is_measured_once_and_other_texts_are_told(
+    device, config_file, corpus_folder, task, tmp_path, monkeypatch
+):
+    manifest, folder = load_manifest(str(corpus_folder)), tmp_path / "run"
     config = run_config(config_file, task=task)
     data = read_probe_data(config, manifest)
     assert data and config.teacher
