@@ -32,7 +32,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="+", required=True, metavar="TASK")
     parser.add_argument("--seeds", type=int, default=3, help="how many, from training.seed on (3)")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--config", type=Path, default=ROOT / "configs/evaluation.json")
+    parser.add_argument("--config", type=Path, default=ROOT / "configs/evaluation/clue.json")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--workers", type=int, help="processes (one a GPU, or one)")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
