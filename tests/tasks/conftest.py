@@ -1,5 +1,6 @@
 """Tokenizers of the two kinds that encoders have, made here, and the shared teacher's where it is."""
 
+import json
 import unicodedata
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import pytest
 import zstandard
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertTokenizer, PreTrainedTokenizerFast
+
+from tasks.settings import TaskConfig
+from tests.pretrain.tiny import teacher_model
 
 SHARED = Path(__file__).parents[2] / "../shared/data"
 CHARACTERS = [chr(code) for code in (*range(0x21, 0x7F), *range(0x4E00, 0x9FA6))] + list(
@@ -62,3 +66,21 @@ def tokenizer(request):
 @pytest.fixture(scope="session")
 def wordpiece():
     return build_wordpiece()
+
+
+@pytest.fixture(scope="session")
+def general(tmp_path_factory, wordpiece):
+    """A random encoder with its tokenizer, as general distillation publishes students."""
+    folder = tmp_path_factory.mktemp("general")
+    teacher_model(vocab_size=len(wordpiece)).save_pretrained(folder)
+    wordpiece.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def first_character(tmp_path_factory):
+    """A task in which a text's class is its first character."""
+    path = tmp_path_factory.mktemp("task") / "data.json"
+    records = [{"sentence": first + rest, "label": first} for first in "天地" for rest in "玄黄宇宙洪荒日月" * 2]
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    return TaskConfig(name="t", kind="sentence", train=str(path), dev=str(path), row_tokens=16)

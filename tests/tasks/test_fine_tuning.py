@@ -1,7 +1,5 @@
 """Every model gets the same division of the examples, and a run is the same whether it was stopped or not."""
 
-import json
-
 import pytest
 
 from pretrain.engine import DeepSpeedConfig, start_distributed
@@ -9,27 +7,9 @@ from pretrain.trainer import LoopConfig
 from tasks.examples import text_of
 from tasks.fine_tuning import FineTuningConfig, Stopped, fine_tune, split, split_task
 from tasks.readers import read_task
-from tasks.settings import TaskConfig
-from tests.pretrain.tiny import teacher_model
 
 RECIPE = FineTuningConfig(epochs=12, learning_rates=[3e-3], num_held_out=3)
 DEEPSPEED = {"train_batch_size": 8, "train_micro_batch_size_per_gpu": 8, "torch_autocast": {"enabled": False}}
-
-
-@pytest.fixture(scope="module")
-def general(tmp_path_factory, wordpiece):
-    folder = tmp_path_factory.mktemp("general")
-    teacher_model(vocab_size=len(wordpiece)).save_pretrained(folder)
-    wordpiece.save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    path = tmp_path_factory.mktemp("task") / "data.json"
-    records = [{"sentence": first + rest, "label": first} for first in "天地" for rest in "玄黄宇宙洪荒日月" * 2]
-    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
-    return TaskConfig(name="t", kind="sentence", train=str(path), dev=str(path), row_tokens=16)
 
 
 @pytest.mark.parametrize(("num_held_out", "most", "sizes"), [(1000, None, (10, 90)), (4, 50, (4, 50)), (0, 7, (0, 7))])
@@ -42,41 +22,41 @@ def test_examples_are_held_out_or_trained_on_and_stay_in_order(num_held_out, mos
     assert split(range(100), recipe.model_copy(update={"max_train_examples": 3}))[0] == held_out
 
 
-def test_held_out_examples_are_not_among_the_rows_that_are_trained_on(config, general):
-    data = read_task(config)
-    task = split_task(config, data, RECIPE, general)
+def test_held_out_examples_are_not_among_the_rows_that_are_trained_on(first_character, general):
+    data = read_task(first_character)
+    task = split_task(first_character, data, RECIPE, general)
     assert len(task.held_out) == len(task.held_out_rows) == 3
     assert len(task.encoded.train) == len(data.train) - 3 and len(task.encoded.dev) == len(data.dev)
     ids = [task.encoded.tokenizer.decode(row.input_ids[1:-1]).replace(" ", "") for row in task.held_out_rows]
     assert ids == [text_of(example)[0] for example in task.held_out]
 
 
-def run(folder, config, general, seed=3, stop_at=None):
+def run(folder, first_character, general, seed=3, stop_at=None):
     asked = []
 
     def stop_requested():
         asked.append(1)
         return 15 if stop_at and len(asked) > stop_at else 0
 
-    task = split_task(config, read_task(config), RECIPE, general)
+    task = split_task(first_character, read_task(first_character), RECIPE, general)
     loop, deepspeed = LoopConfig(log_every_steps=4, seed=seed), DeepSpeedConfig.model_validate(DEEPSPEED)
     return fine_tune(folder, task, general, RECIPE, 3e-3, loop, deepspeed, start_distributed(), stop_requested)
 
 
-def test_a_stopped_run_ends_as_one_that_was_not(config, general, tmp_path):
-    whole = run(tmp_path / "whole", config, general)
+def test_a_stopped_run_ends_as_one_that_was_not(first_character, general, tmp_path):
+    whole = run(tmp_path / "whole", first_character, general)
     assert whole.steps == 48 and whole.dev["accuracy"] > 0.9 and set(whole.held_out) == set(whole.dev)
     with pytest.raises(Stopped):
-        run(tmp_path / "cut", config, general, stop_at=20)
-    again = run(tmp_path / "cut", config, general)
+        run(tmp_path / "cut", first_character, general, stop_at=20)
+    again = run(tmp_path / "cut", first_character, general)
     assert (again.held_out, again.dev, again.steps) == (whole.held_out, whole.dev, whole.steps)
     first, second = (sorted((tmp_path / name / "checkpoints").iterdir())[-1] for name in ("whole", "cut"))
     same = [path.relative_to(first) for path in first.rglob("*.safetensors")]
     assert same and all((first / path).read_bytes() == (second / path).read_bytes() for path in same)
 
 
-def test_another_seed_is_another_run(config, general, tmp_path):
+def test_another_seed_is_another_run(first_character, general, tmp_path):
     for seed in (3, 4):
-        run(tmp_path / str(seed), config, general, seed)
+        run(tmp_path / str(seed), first_character, general, seed)
     paths = [sorted((tmp_path / str(seed) / "checkpoints").rglob("*.safetensors")) for seed in (3, 4)]
     assert any(a.read_bytes() != b.read_bytes() for a, b in zip(*paths, strict=True))

@@ -11,31 +11,15 @@ from pretrain.trainer import LoopConfig
 from tasks.batches import collate
 from tasks.models import load_task_model
 from tasks.readers import read_task
-from tasks.settings import TaskConfig
 from tasks.stage import Stage, StageConfig, encode_task
-from tests.pretrain.tiny import teacher_model
 
 LABELS = [{"type": "labels"}]
 DEEPSPEED = {"train_batch_size": 8, "train_micro_batch_size_per_gpu": 4, "torch_autocast": {"enabled": False}}
 
 
 @pytest.fixture(scope="module")
-def general(tmp_path_factory, wordpiece):
-    """A random encoder with its tokenizer, as general distillation publishes students."""
-    folder = tmp_path_factory.mktemp("general")
-    teacher_model(vocab_size=len(wordpiece)).save_pretrained(folder)
-    wordpiece.save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory, general):
-    """A text's class is its first character."""
-    path = tmp_path_factory.mktemp("task") / "data.json"
-    records = [{"sentence": first + rest, "label": first} for first in "天地" for rest in "玄黄宇宙洪荒日月" * 2]
-    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
-    config = TaskConfig(name="t", kind="sentence", train=str(path), dev=str(path), row_tokens=16)
-    return encode_task(config, read_task(config), general)
+def task(first_character, general):
+    return encode_task(first_character, read_task(first_character), general)
 
 
 def stage(run, task, student, teacher=None, objective=LABELS, epochs=12, seed=3, stop_at=None):
