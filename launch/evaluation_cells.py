@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
@@ -141,11 +142,16 @@ def identity(evaluation: Evaluation, model: str, task: str) -> dict[str, Any]:
     return {
         "task": settings.model_dump(mode="json"),
         "files": {name: sha256(data).hexdigest()[:16] for name, data in files.items()},
-        "model": fingerprint(load_teacher_model(evaluation.models[model])),
+        "model": _fingerprint(evaluation.models[model]),
         "fine_tuning": config.fine_tuning.model_dump(mode="json", exclude={"learning_rates"}),
         "batch_rows": config.deepspeed.train_batch_size,
         "autocast": config.deepspeed.torch_autocast.enabled,
     }
+
+
+@cache
+def _fingerprint(path: str) -> str:
+    return fingerprint(load_teacher_model(path))
 
 
 def check_cells(evaluation: Evaluation, output: Path) -> None:

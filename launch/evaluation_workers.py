@@ -16,7 +16,7 @@ from pretrain.durable import writing
 from pretrain.stopping import StopRequest
 
 FAILED = 1
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS = 2.0  # a look reads every cell that is made
 _LAST_LINES = 12
 
 

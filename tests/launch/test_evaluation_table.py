@@ -1,7 +1,7 @@
 """What is made of an evaluation's cells: which rate is chosen, means, spreads, ratios; no training here."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -58,6 +58,14 @@ def test_of_equal_rates_the_smallest_is_chosen(evaluation, tmp_path):
     assert choose_learning_rate(evaluation, "small", "one", tmp_path) == 1e-4
 
 
+def test_without_held_out_examples_the_development_examples_choose(evaluation, tmp_path):
+    for rate in (3e-4, 1e-4):
+        write(tmp_path, Cell("small", "one", rate, 7), 0.5, rate)
+        path = Cell("small", "one", rate, 7).folder(tmp_path) / "scores.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"held_out": {}}))
+    assert choose_learning_rate(evaluation, "small", "one", tmp_path) == 3e-4
+
+
 def test_made_cells_are_counted_up_to_all(evaluation, tmp_path):
     assert num_cells(evaluation) == 2 * 2 * (2 + 2) and num_made(evaluation, tmp_path) == 0
     write_all(tmp_path, evaluation)
@@ -91,3 +99,18 @@ def test_a_missing_or_damaged_cell_is_named(evaluation, tmp_path):
     path.unlink()
     with pytest.raises(ValueError, match="small on two: not all cells are made; another job may be at it"):
         write_results(evaluation, tmp_path, COSTS, {"one": None, "two": None})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ({}, "chosen for each model and task with the first seed, on training examples held out."),
+        ({"num_held_out": 0}, "with the first seed, on the development examples themselves."),
+        ({"learning_rates": [1e-4]}, "batches of 32, learning rate 0.0001."),
+    ],
+)
+def test_the_table_says_how_the_rate_was_chosen(evaluation, tmp_path, recipe, said):
+    write_all(tmp_path, evaluation)
+    fine_tuning = evaluation.config.fine_tuning.model_copy(update=recipe)
+    config = evaluation.config.model_copy(update={"fine_tuning": fine_tuning})
+    assert said in write_results(replace(evaluation, config=config), tmp_path, COSTS, {"one": None, "two": None})
