@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tests.corpus.conftest import corpus_folder, documents, wordpiece  # noqa: F401  (fixtures)
+from tests.launch.jobs import Job, deepspeed_command
 from tests.pretrain.tiny import student_config, teacher_model
 
 ROOT = Path(__file__).parents[2]
@@ -80,4 +81,13 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, config_file: Path) ->
     done = launch("--config", str(config_file), "--run", str(run), num_ranks=2)
     assert done.returncode == 0, done.stderr
     assert "6 steps, 768 tokens" in done.stdout
+    return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a module's own `config` that nothing happened to, two ranks of one host."""
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    with Job(deepspeed_command(), config, run) as job:
+        assert job.wait() == 0, job.said
     return run

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.launch.hosts import Host, TwoHosts, two_hosts
-from tests.launch.jobs import ROOT, Job, assert_same_end, deepspeed_command, newest_step
+from tests.launch.jobs import ROOT, Job, assert_same_end, newest_step
 
 TOTAL_STEPS, SAVE_EVERY_STEPS = 240, 40
 TIMEOUT_SECONDS = 20  # ranks that start on two busy cores come ten seconds apart
@@ -58,15 +58,6 @@ def config(tmp_path_factory, config_values) -> Path:
     path = tmp_path_factory.mktemp("config") / "hosts.json"
     path.write_text(json.dumps(config_values | {"training": training}))
     return path
-
-
-@pytest.fixture(scope="module")
-def undisturbed(config, tmp_path_factory) -> Path:
-    """The same job as two ranks of one host."""
-    run = tmp_path_factory.mktemp("undisturbed") / "run"
-    with Job(deepspeed_command(), config, run) as job:
-        assert job.wait() == 0, job.said
-    return run
 
 
 @contextmanager

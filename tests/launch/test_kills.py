@@ -36,15 +36,6 @@ def config(tmp_path_factory, config_values) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def undisturbed(config, tmp_path_factory) -> Path:
-    """The run that nothing happened to."""
-    run = tmp_path_factory.mktemp("undisturbed") / "run"
-    with Job(deepspeed_command(), config, run) as job:
-        assert job.wait() == 0, job.said
-    return run
-
-
 def kill(job: Job, victim: str, moment: str, draw: random.Random) -> dict[str, object] | None:
     """Kills once, after at least one new step; what was killed when, or nothing where the run was done before."""
     folder, before = job.run / "checkpoints", newest_step(job.run)
