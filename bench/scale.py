@@ -212,14 +212,15 @@ def describe_saving(hardware: Hardware, gpus: Sequence[int], batch_tokens: int) 
 def describe_start(hardware: Hardware, gpus: Sequence[int]) -> Iterator[str]:
     """What is read before the first step; a manifest of a million blocks and 2,084 shards (bench/ranks.py)."""
     teacher_columns = "teacher 24x1024, GB by all ranks (by nodes)"
-    yield f"| GPUs | hours between failures | {teacher_columns} | manifest, GB by all | sizes asked |"
-    yield "|---" * 5 + "|"
+    asked = "listings on S3 | sizes asked over http"
+    yield f"| GPUs | hours between failures | {teacher_columns} | manifest, GB by all | {asked} |"
+    yield "|---" * 6 + "|"
     for count in gpus:
         teacher = 4 * TEACHERS[1].parameters(VOCABULARIES[0]) / 1e9
         nodes = -(-count // hardware.gpus_per_node)
         yield (
             f"| {count:,} | {hardware.gpu_mtbf_hours / count:,.0f} | {count * teacher:,.0f} ({nodes * teacher:,.0f}) | "
-            f"{count * 0.06:.1f} | {count * 2084:,} |"
+            f"{count * 0.06:.1f} | {count * 3:,} | {count * 2084:,} |"
         )
 
 

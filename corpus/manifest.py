@@ -224,8 +224,10 @@ def _check_shards(manifest: Manifest, on_fault: OnFault) -> None:
     for shard in manifest.shards:
         if Path(shard.name).name != shard.name:
             raise ValueError(f"{manifest.store.location}/{shard.name}: a shard must lie beside its manifest")
+    listed = manifest.store.listed_sizes()
+    unsure = [shard for shard in manifest.shards if listed.get(shard.name) != shard.num_bytes]
     with ThreadPoolExecutor(manifest.store.num_readers) as pool:
-        found = pool.map(lambda shard: _shard_problem(manifest.store, shard), manifest.shards)
+        found = pool.map(lambda shard: _shard_problem(manifest.store, shard), unsure)
         problems = [problem for problem in found if problem]
     if problems and (on_fault == "stop" or len(problems) == len(manifest.shards)):
         raise ValueError(problems[0])

@@ -33,6 +33,9 @@ class Store(Protocol):
     def size(self, name: str) -> int | None:
         """Bytes of a file; None if it is not there."""
 
+    def listed_sizes(self) -> dict[str, int]:
+        """Bytes of files, as far as one listing tells them; what is not in it may be there all the same."""
+
     def read_file(self, name: str) -> bytes: ...
 
     def read_block(self, name: str, offset: int, num_bytes: int, digest: str) -> bytes: ...
@@ -55,6 +58,9 @@ class LocalStore:
     def size(self, name: str) -> int | None:
         path = self.folder / name
         return path.stat().st_size if path.is_file() else None
+
+    def listed_sizes(self) -> dict[str, int]:
+        return {}  # asking for each costs nothing
 
     def read_file(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()
@@ -93,6 +99,21 @@ class RemoteStore:
             raise OSError("the server does not tell the size of a file, so it cannot serve parts of one")
         return size
 
+    def listed_sizes(self) -> dict[str, int]:
+        """A thousand files a request on S3, where a job of a thousand ranks would ask for each file a thousand times.
+
+        Nothing where no listing comes: http has none, and a bucket may be one that can be read but not listed.
+        """
+        if {"http", "https"} & {*_names(self._files.protocol)}:
+            return {}
+        try:
+            entries = call(self._files, "ls", self._root, detail=True)
+        except Exception:  # every file system raises its own; whoever asks for a file hears of what is wrong
+            return {}
+        finally:
+            self._files.invalidate_cache()  # or it would answer from the listing when a file is gone
+        return {entry["name"].rpartition("/")[2]: entry["size"] for entry in entries if entry["type"] == "file"}
+
     def read_file(self, name: str) -> bytes:
         return retry(lambda: call(self._files, "cat_file", f"{self._root}/{name}"))
 
@@ -111,6 +132,10 @@ class RemoteStore:
         if self._cache:
             self._cache.write(cache_name, data)
         return data
+
+
+def _names(protocol: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (protocol,) if isinstance(protocol, str) else protocol
 
 
 def call(files: Any, method: str, *arguments: Any, **options: Any) -> Any:

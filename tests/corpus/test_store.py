@@ -76,12 +76,45 @@ def test_s3(corpus_folder, tmp_path, monkeypatch):
         for path in corpus_folder.iterdir():
             files.put_file(str(path), f"corpora/tiny/{path.name}")
         check_is_the_same_corpus("s3://corpora/tiny", corpus_folder, BlockCache(tmp_path / "cache", 1 << 20))
+        sizes = {path.name: path.stat().st_size for path in corpus_folder.iterdir()}
+        assert open_store("s3://corpora/tiny").listed_sizes() == sizes
         files.rm("corpora/tiny/shard-00001.bin")
         with pytest.raises(ValueError, match=r"s3://corpora/tiny/shard-00001\.bin: the shard is missing"):
             load_manifest("s3://corpora/tiny")
         files.rm("corpora/tiny/manifest.json")
         with pytest.raises(ValueError, match="there is no manifest"):
             load_manifest("s3://corpora/tiny")
+
+
+@pytest.fixture
+def in_memory(corpus_folder):
+    """A corpus in a store that can be listed, with the methods that were asked for files of it."""
+    files = fsspec.filesystem("memory")
+    for path in corpus_folder.iterdir():
+        files.pipe_file(f"/corpora/listed/{path.name}", path.read_bytes())
+    yield files
+    files.rm("/corpora/listed", recursive=True)
+
+
+def test_one_listing_tells_the_sizes(in_memory, monkeypatch):
+    asked = []
+    with monkeypatch.context() as patch:
+        patch.setattr(in_memory, "info", asked.append)
+        load_manifest("memory://corpora/listed")
+    assert not asked
+
+
+def test_without_a_listing_each_size_is_asked_for(in_memory, monkeypatch):
+    """As in a bucket that can be read but not listed."""
+
+    def refuse(path, detail):
+        raise PermissionError("ListObjectsV2: Access Denied")
+
+    monkeypatch.setattr(in_memory, "ls", refuse)
+    load_manifest("memory://corpora/listed")
+    in_memory.pipe_file("/corpora/listed/shard-00001.bin", b"short")
+    with pytest.raises(ValueError, match=r"shard-00001\.bin: the shard has 5 bytes, but the manifest says"):
+        load_manifest("memory://corpora/listed")
 
 
 @pytest.mark.parametrize("fault", ["503", "hang up", "cut", "short", "flip", "slow", "whole"])
