@@ -47,13 +47,31 @@ def score(
     if config.kind == "entities":
         tags = tags_of(labels)
         tagged = [example for example in examples if isinstance(example, Tagged)]
-        predicted = [[tags[index] for index in row[1:-1].argmax(-1).tolist()] for row in logits]
-        # Characters beyond row_tokens have no answer: no entity.
-        for row, example in zip(predicted, tagged, strict=True):
-            row += ["O"] * (len(example.text) - len(row))
+        predicted = [
+            spread_tags([tags[index] for index in values.argmax(-1).tolist()], row, len(example.text))
+            for values, row, example in zip(logits, rows, tagged, strict=True)
+        ]
         return score_entities([character_tags(example) for example in tagged], predicted)
     expected = [example.label for example in examples if isinstance(example, Classified)]
     return score_classes(expected, [int(row.argmax()) for row in logits], len(labels))
+
+
+def spread_tags(tags: Sequence[str], row: Row, num_characters: int) -> list[str]:
+    """A tag a character from one a token; what lies beyond the row is no entity.
+
+    Characters that no token stands for, as spaces, belong to an entity that goes on behind them.
+    """
+    spread, before = ["O"] * num_characters, 0
+    for tag, offset in zip(tags, row.offsets, strict=True):
+        if offset is None:
+            continue
+        start, end = offset
+        inside = "O" if tag == "O" else f"I-{tag[2:]}"
+        spread[start:end] = [tag, *[inside] * (end - start - 1)]
+        if before and tag.startswith("I-") and spread[before - 1].endswith(tag[1:]):
+            spread[before:start] = [tag] * (start - before)
+        before = end
+    return spread
 
 
 def score_of_commonest_label(data: TaskData, config: TaskConfig) -> float | None:

@@ -6,11 +6,12 @@ import warnings
 import pytest
 import zstandard
 
-from tasks.encoding import IGNORED, encode, tags_of
+from tasks.encoding import IGNORED, characters_of, encode, tags_of
+from tasks.evaluation import spread_tags
 from tasks.examples import Classified, Entity, Question, Tagged
 from tasks.readers import read_task
 from tasks.settings import TaskConfig
-from tests.tasks.conftest import SHARED
+from tests.tasks.conftest import SHARED, build_unigram
 
 UNKNOWN = "\U00020000"
 TEXTS = ["水在零度结冰，Hello World！", "20 度的水 不会结冰…", "a", "他说：“Ａ不是B。”"]
@@ -75,10 +76,11 @@ def test_texts_that_do_not_fit_are_cut_at_their_end_and_warned_of(tokenizer):
     )  # the longer gives
 
 
-def entities_of(labels, types):
-    """What the tags of characters say."""
-    tags, found = [tags_of(types)[label] for label in labels], []
-    for place, tag in enumerate(tags):
+def entities_of(row, num_characters, types):
+    """What the labels of a row's tokens say of the characters."""
+    tags = [tags_of(types)[max(label, 0)] for label in row.labels["labels"]]
+    found = []
+    for place, tag in enumerate(spread_tags(tags, row, num_characters)):
         if tag[0] == "B":
             found.append(Entity(place, place + 1, tag[2:]))
         elif tag[0] == "I":
@@ -86,34 +88,51 @@ def entities_of(labels, types):
     return tuple(found)
 
 
-def test_entities_have_a_token_a_character(tokenizer):
+def test_entities_stand_in_the_tokens_of_their_characters(tokenizer):
     text = f"Hello 零度，Ａ{UNKNOWN}a B…20"
     example = Tagged(text, (Entity(0, 5, "name"), Entity(6, 8, "place"), Entity(8, 9, "name"), Entity(15, 17, "place")))
     (row,) = encode([example], task("entities"), ("name", "place"), tokenizer)
+    assert row.input_ids == tokenizer(text)["input_ids"], "what the model was pretrained on"
     labels = row.labels["labels"]
-    assert len(row.input_ids) == len(labels) == len(row.token_type_ids) == len(text) + 2
-    assert row.input_ids[0] == tokenizer.cls_token_id and row.input_ids[-1] == tokenizer.sep_token_id
-    assert labels[0] == labels[-1] == IGNORED and entities_of(labels[1:-1], ("name", "place")) == example.entities
-    for character, one in zip(text, row.input_ids[1:-1], strict=True):
-        if character == UNKNOWN:
-            assert one == tokenizer.unk_token_id
-        elif character != " ":
-            assert spelled(tokenizer, [one]) in (plain(tokenizer, character), plain(tokenizer, character)[:1])
+    assert len(row.input_ids) == len(labels) == len(row.token_type_ids) == len(row.offsets)
+    assert all((label == IGNORED) == (offset is None) for label, offset in zip(labels, row.offsets, strict=True))
+    assert entities_of(row, len(text), ("name", "place")) == example.entities
 
 
-def test_characters_that_normalising_takes_away_keep_their_place(tokenizer):
+def test_no_character_is_in_two_tokens_and_no_space_begins_one():
+    offsets = [(0, 0), (0, 1), (0, 2), (2, 5), (3, 5), (5, 6), (5, 8), (0, 0)]
+    expected = (None, None, (0, 2), (2, 3), (3, 5), None, (6, 8), None)
+    assert characters_of(offsets, "ABCDE FG") == expected
+    assert characters_of([], "") == ()
+
+
+def test_a_piece_over_the_edge_of_an_entity_has_the_tag_of_its_first_character():
+    """The price of pieces, here 水 and 结冰: the entity is stretched to the piece's end, or lost."""
+    for entity, found in ((Entity(1, 2, "name"), (Entity(1, 3, "name"),)), (Entity(2, 3, "name"), ())):
+        (row,) = encode([Tagged("水结冰", (entity,))], task("entities"), ("name",), build_unigram())
+        assert entities_of(row, 3, ("name",)) == found
+
+
+def test_spaces_belong_to_the_entity_around_them_alone(tokenizer):
+    text, types = "Hello World 水", ("name",)
+    for entity in (Entity(0, 11, "name"), Entity(0, 5, "name"), Entity(6, 11, "name")):
+        (row,) = encode([Tagged(text, (entity,))], task("entities"), types, tokenizer)
+        assert entities_of(row, len(text), types) == (entity,)
+    tags = ["O" if offset and offset[0] == 0 else "I-name" for offset in row.offsets]
+    assert spread_tags(tags, row, len(text))[5:7] == ["O", "I-name"], "no entity goes on here, so the space is outside"
+
+
+def test_characters_that_normalising_takes_away_change_nothing_else(tokenizer):
     text = "水\u0301\u200b冰"
     (row,) = encode([Tagged(text, (Entity(3, 4, "name"),))], task("entities"), ("name",), tokenizer)
-    assert len(row.input_ids) == 6 and row.labels["labels"][1:-1] == [0, 0, 0, 1]
-    assert spelled(tokenizer, row.input_ids[1:2]) == "水" and spelled(tokenizer, row.input_ids[4:5]) == "冰"
+    assert entities_of(row, len(text), ("name",)) == (Entity(3, 4, "name"),)
 
 
-def test_characters_before_the_end_of_the_row_keep_their_tags(tokenizer):
+def test_tokens_before_the_end_of_the_row_keep_their_tags(wordpiece):
     example = Tagged("水" * 12 + "冰" * 4, (Entity(12, 16, "name"),))
-    with pytest.warns(UserWarning, match=r"^t: 1 texts are longer than 14 characters and are cut$"):
-        (row,) = encode([example], task("entities", row_tokens=16), ("name",), tokenizer)
-    assert len(row.input_ids) == 16
-    assert entities_of(row.labels["labels"][1:-1], ("name",)) == (Entity(12, 14, "name"),)
+    with pytest.warns(UserWarning, match=r"^t: 1 texts are longer than 16 tokens and are cut$"):
+        (row,) = encode([example], task("entities", row_tokens=16), ("name",), wordpiece)
+    assert len(row.input_ids) == 16 and entities_of(row, 16, ("name",)) == (Entity(12, 14, "name"),)
 
 
 def check_windows(tokenizer, rows, question, row_tokens):
