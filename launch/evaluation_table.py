@@ -110,7 +110,8 @@ def render_table(results: Mapping[str, Any]) -> str:
     rows = [_row(model, tasks, model is results["models"][0]) for model in results["models"]]
     commonest = [results["commonest_label"][task] for task in tasks]
     shares = ["" if share is None else percent(share, None) for share in commonest]
-    rows.append(["always the commonest label", "", "", "", *shares, "", ""])
+    if any(shares):
+        rows.append(["always the commonest label", "", "", "", *shares, "", ""])
     lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
     return "\n".join([*lines, "", _method(results), ""])
 

@@ -86,6 +86,8 @@ def test_means_spreads_and_ratios(evaluation, tmp_path):
         "| small | 10.0M (5.0M) | 5.0 (4.0 x) | 400 (8.0 x) | 41.0 ± 1.0 | 61.0 ± 1.0 | 51.0 ± 1.0 | 71.8 % |" in table
     )
     assert "| always the commonest label |  |  |  | 35.0 |  |  |  |" in table
+    assert "commonest" not in write_results(evaluation, tmp_path, COSTS, {"one": None, "two": None})
+    table = write_results(evaluation, tmp_path, COSTS, {"one": 0.35, "two": None})
     assert table == (tmp_path / "results.md").read_text()
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
 
