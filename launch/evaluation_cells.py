@@ -8,6 +8,7 @@
 import fcntl
 import json
 import shutil
+import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -58,7 +59,7 @@ def read_cell(cell: Cell, output: Path) -> FineTuned | None:
 
 
 def choose_learning_rate(evaluation: Evaluation, model: str, task: str, output: Path) -> float | None:
-    """The best of the first seed on the held-out examples, the smallest of equals; None before all are made.
+    """The best mean of the first seeds on the held-out examples, the smallest of equals; None before all are made.
 
     One rate needs no choice. Without held-out examples the development examples choose.
     """
@@ -67,18 +68,19 @@ def choose_learning_rate(evaluation: Evaluation, model: str, task: str, output: 
     if len(rates) == 1:
         return rates[0]
     for rate in rates:
-        scores = read_cell(Cell(model, task, rate, evaluation.seeds[0]), output)
-        if scores is None:
+        made = [read_cell(Cell(model, task, rate, seed), output) for seed in evaluation.choosing_seeds]
+        if None in made:
             return None
-        found[rate] = (scores.held_out or scores.dev)[metric]
+        found[rate] = statistics.fmean((cell.held_out or cell.dev)[metric] for cell in made if cell)
     return max(rates, key=lambda rate: found[rate])
 
 
 def planned_cells(evaluation: Evaluation, model: str, task: str, output: Path) -> list[Cell]:
-    """Every learning rate with the first seed, then the best, once it is known, with all others."""
-    rate, rates = choose_learning_rate(evaluation, model, task, output), evaluation.config.fine_tuning.learning_rates
-    first = [Cell(model, task, one, evaluation.seeds[0]) for one in dict.fromkeys(rates)]
-    return first + [Cell(model, task, rate, seed) for seed in evaluation.seeds[1:] if rate]
+    """Every learning rate with the first seeds, then the best, once it is known, with all others."""
+    rates, choosing = evaluation.config.fine_tuning.learning_rates, evaluation.choosing_seeds
+    first = [Cell(model, task, rate, seed) for seed in choosing for rate in dict.fromkeys(rates)]
+    best = choose_learning_rate(evaluation, model, task, output)
+    return first + [Cell(model, task, best, seed) for seed in evaluation.seeds[len(choosing) :] if best]
 
 
 def next_cell(evaluation: Evaluation, model: str, task: str, output: Path) -> Cell | None:
@@ -95,7 +97,8 @@ def num_made(evaluation: Evaluation, output: Path) -> int:
 
 def num_cells(evaluation: Evaluation) -> int:
     """How many there will be in all."""
-    each = len(set(evaluation.config.fine_tuning.learning_rates)) + len(evaluation.seeds) - 1
+    num_choosing = len(evaluation.choosing_seeds)
+    each = len(set(evaluation.config.fine_tuning.learning_rates)) * num_choosing + len(evaluation.seeds) - num_choosing
     return len(evaluation.models) * len(evaluation.tasks) * each
 
 
@@ -135,6 +138,9 @@ def make_cells(evaluation: Evaluation, output: Path, device: torch.device, stop_
                         shutil.rmtree(folder / "run")
 
 
+_CHOICE = {"learning_rates", "num_choosing_seeds"}  # which cells there are, not what each is
+
+
 def identity(evaluation: Evaluation, model: str, task: str) -> dict[str, Any]:
     """What a cell is made from, apart from its learning rate and seed."""
     config, settings = evaluation.config, evaluation.tasks[task]
@@ -143,7 +149,7 @@ def identity(evaluation: Evaluation, model: str, task: str) -> dict[str, Any]:
         "task": settings.model_dump(mode="json"),
         "files": {name: sha256(data).hexdigest()[:16] for name, data in files.items()},
         "model": _fingerprint(evaluation.models[model]),
-        "fine_tuning": config.fine_tuning.model_dump(mode="json", exclude={"learning_rates"}),
+        "fine_tuning": config.fine_tuning.model_dump(mode="json", exclude=_CHOICE),
         "batch_rows": config.deepspeed.train_batch_size,
         "autocast": config.deepspeed.torch_autocast.enabled,
     }

@@ -49,6 +49,11 @@ class Evaluation:
     tasks: dict[str, TaskConfig]
     seeds: tuple[int, ...]
 
+    @property
+    def choosing_seeds(self) -> tuple[int, ...]:
+        """The first ones, with which every learning rate is tried."""
+        return self.seeds[: self.config.fine_tuning.num_choosing_seeds]
+
     def check(self) -> None:
         """ValueError listing the models that are not there or that a task is too long for."""
         problems = []

@@ -140,21 +140,21 @@ def _method(results: Mapping[str, Any]) -> str:
         f"Development sets, in hundredths: {metrics}. Mean of {seeds} seed(s), ± the standard deviation over them. "
         f"Every model is fine-tuned alike: {recipe['epochs']:g} epochs"
         + (f" of at most {most:,} training examples" if most else "")
-        + f", batches of {results['config']['deepspeed']['train_batch_size']}, {_choice(recipe)}. "
+        + f", batches of {results['config']['deepspeed']['train_batch_size']}, {_choice(recipe, seeds)}. "
         "Speed: the encoder and its tokenizer on the same "
         "texts, float32 on one CPU thread, one at a time and in batches of 32, medians, the models taking turns. "
         f"Ratios are to {results['models'][0]['name']}."
     )
 
 
-def _choice(recipe: Mapping[str, Any]) -> str:
-    rates = recipe["learning_rates"]
+def _choice(recipe: Mapping[str, Any], num_seeds: int) -> str:
+    rates, num_choosing = recipe["learning_rates"], min(num_seeds, recipe["num_choosing_seeds"])
     if len(rates) == 1:
         return f"learning rate {rates[0]:g}"
     examples = "training examples held out" if recipe["num_held_out"] else "the development examples themselves"
     return (
         f"the learning rate (of {', '.join(f'{rate:g}' for rate in rates)}) chosen for each model and task with the "
-        f"first seed, on {examples}"
+        f"first {f'{num_choosing} seeds' if num_choosing > 1 else 'seed'}, on {examples}"
     )
 
 

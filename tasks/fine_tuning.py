@@ -30,6 +30,7 @@ class FineTuningConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     learning_rates: Annotated[list[LearningRate], Field(min_length=1)] = [5e-5, 1e-4, 3e-4]
+    num_choosing_seeds: PositiveInt = 2  # try every rate; with one, a rate that fails now and then may be chosen
     epochs: Annotated[float, Field(gt=0)] = 3.0
     dropout_prob: Annotated[float, Field(ge=0, lt=1)] = 0.1
     weight_decay: Annotated[float, Field(ge=0)] = 0.01

@@ -25,7 +25,7 @@ def arguments(teacher_folder, tmp_path_factory):
             "row_tokens": 16}  # fmt: skip
     (folder / "t.json").write_text(json.dumps({"task": task}))
     config = {
-        "fine_tuning": {"learning_rates": [1e-3, 1e-2], "epochs": 2},
+        "fine_tuning": {"learning_rates": [1e-3, 1e-2], "num_choosing_seeds": 1, "epochs": 2},
         "training": {"log_every_steps": 1, "seed": 3},
         "deepspeed": {"train_batch_size": 4, "train_micro_batch_size_per_gpu": 4},
     }

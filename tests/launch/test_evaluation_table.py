@@ -20,10 +20,16 @@ COSTS = {
 @pytest.fixture
 def evaluation():
     deepspeed = {"train_batch_size": 32, "train_micro_batch_size_per_gpu": 32}
-    config = {"fine_tuning": {"learning_rates": [3e-4, 1e-4]}, "training": {"seed": 7}, "deepspeed": deepspeed}
+    recipe = {"learning_rates": [3e-4, 1e-4], "num_choosing_seeds": 1}
+    config = {"fine_tuning": recipe, "training": {"seed": 7}, "deepspeed": deepspeed}
     tasks = {name: TaskConfig(name=name, kind="sentence", train="", dev="") for name in ("one", "two")}
     models = {"large": "a", "small": "b"}
     return Evaluation(EvaluationConfig.model_validate(config), models, tasks, (7, 8, 9))
+
+
+def with_recipe(evaluation, **keys):
+    fine_tuning = evaluation.config.fine_tuning.model_copy(update=keys)
+    return replace(evaluation, config=evaluation.config.model_copy(update={"fine_tuning": fine_tuning}))
 
 
 def write(output, cell, held_out, dev):
@@ -50,6 +56,20 @@ def test_the_rate_is_chosen_on_held_out_examples_once_all_are_made(evaluation, t
     write(tmp_path, Cell("small", "one", 1e-4, 7), 0.5, 0.1)
     assert choose_learning_rate(evaluation, "small", "one", tmp_path) == 1e-4
     assert next_cell(evaluation, "small", "one", tmp_path) == Cell("small", "one", 1e-4, 8)
+
+
+def test_a_rate_that_fails_with_the_second_seed_is_not_chosen_by_two(evaluation, tmp_path):
+    both = with_recipe(evaluation, num_choosing_seeds=2)
+    for rate, scores in ((3e-4, (0.6, 0.0)), (1e-4, (0.5, 0.5))):
+        write(tmp_path, Cell("small", "one", rate, 7), scores[0], 0.5)
+        assert choose_learning_rate(both, "small", "one", tmp_path) is None
+        assert next_cell(both, "small", "one", tmp_path).seed == (7 if rate == 3e-4 else 8)
+        write(tmp_path, Cell("small", "one", rate, 8), scores[1], 0.5)
+    assert choose_learning_rate(evaluation, "small", "one", tmp_path) == 3e-4
+    assert choose_learning_rate(both, "small", "one", tmp_path) == 1e-4
+    assert next_cell(both, "small", "one", tmp_path) == Cell("small", "one", 1e-4, 9)
+    assert num_cells(both) == 2 * 2 * (2 * 2 + 1)
+    assert num_cells(replace(both, seeds=(7,))) == 2 * 2 * 2, "no more than there are"
 
 
 def test_of_equal_rates_the_smallest_is_chosen(evaluation, tmp_path):
@@ -107,12 +127,11 @@ def test_a_missing_or_damaged_cell_is_named(evaluation, tmp_path):
     ("recipe", "said"),
     [
         ({}, "chosen for each model and task with the first seed, on training examples held out."),
+        ({"num_choosing_seeds": 5, "learning_rates": [1e-4, 1e-4]}, "with the first 3 seeds, on training"),
         ({"num_held_out": 0}, "with the first seed, on the development examples themselves."),
         ({"learning_rates": [1e-4]}, "batches of 32, learning rate 0.0001."),
     ],
 )
 def test_the_table_says_how_the_rate_was_chosen(evaluation, tmp_path, recipe, said):
     write_all(tmp_path, evaluation)
-    fine_tuning = evaluation.config.fine_tuning.model_copy(update=recipe)
-    config = evaluation.config.model_copy(update={"fine_tuning": fine_tuning})
-    assert said in write_results(replace(evaluation, config=config), tmp_path, COSTS, {"one": None, "two": None})
+    assert said in write_results(with_recipe(evaluation, **recipe), tmp_path, COSTS, {"one": None, "two": None})
