@@ -83,13 +83,14 @@ def test_every_config_decodes():
 def test_every_config_of_an_experiment_decodes():
     students = sorted((ROOT / "bench/first_students").glob("*.json"))
     tasks = sorted((ROOT / "bench/first_students/tasks").glob("*.json"))
-    evaluation = [path for path in students if path.stem == "evaluation"]
+    evaluations = [path for path in students if path.stem.startswith("evaluation")]
     assert len(students) > 4 and len(tasks) == 6
-    for path in set(students) - set(evaluation):
+    for path in set(students) - set(evaluations):
         assert [one.name for one in read_run_config(path).students] == [path.stem]
     for path in (ROOT / "bench/first_students/stages").glob("*.json"):
         assert read_strictly(TaskRunConfig, path).about
-    read_evaluation(evaluation[0], [], ["teacher=data/teacher"], list(map(str, tasks)), 1)
+    for path in evaluations:
+        read_evaluation(path, [], ["teacher=data/teacher"], list(map(str, tasks)), 1)
 
 
 def test_the_readme_names_only_what_is_there():
