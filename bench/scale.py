@@ -210,7 +210,8 @@ def describe_saving(hardware: Hardware, gpus: Sequence[int], batch_tokens: int) 
 
 
 def describe_start(hardware: Hardware, gpus: Sequence[int]) -> Iterator[str]:
-    """What is read before the first step; a manifest of a million blocks and 2,084 shards (bench/ranks.py)."""
+    """What is read before the first step; a manifest of a million blocks and 2,084 shards (bench/ranks.py), which S3
+    lists a thousand at a time."""
     teacher_columns = "teacher 24x1024, GB by all ranks (by nodes)"
     asked = "listings on S3 | sizes asked over http"
     yield f"| GPUs | hours between failures | {teacher_columns} | manifest, GB by all | {asked} |"

@@ -27,6 +27,8 @@ from pretrain.teacher import fingerprint, load_teacher_model
 from tasks.fine_tuning import FineTuned, fine_tune, split_task
 from tasks.readers import read_task
 
+_CHOICE = {"learning_rates", "num_choosing_seeds"}  # which cells there are, not what each is
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -136,9 +138,6 @@ def make_cells(evaluation: Evaluation, output: Path, device: torch.device, stop_
                         )  # fmt: skip
                         write_durably(folder / "scores.json", json.dumps(asdict(scores), indent=2))
                         shutil.rmtree(folder / "run")
-
-
-_CHOICE = {"learning_rates", "num_choosing_seeds"}  # which cells there are, not what each is
 
 
 def identity(evaluation: Evaluation, model: str, task: str) -> dict[str, Any]:

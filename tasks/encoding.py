@@ -49,6 +49,8 @@ def character_tags(example: Tagged) -> list[str]:
 
 def encode(examples: Sequence[Example], config: TaskConfig, labels: Sequence[str], tokenizer: Tokenizer) -> list[Row]:
     """Rows of all examples in their order; warns of what `row_tokens` cuts off."""
+    if not examples:
+        return []  # a tokenizer fails on none
     if config.kind == "reading":
         return list(_encode_questions(examples, config, tokenizer))
     if config.kind == "entities":

@@ -31,16 +31,16 @@ def test_held_out_examples_are_not_among_the_rows_that_are_trained_on(first_char
     assert ids == [text_of(example)[0] for example in task.held_out]
 
 
-def run(folder, first_character, general, seed=3, stop_at=None):
+def run(folder, first_character, general, seed=3, stop_at=None, recipe=RECIPE):
     asked = []
 
     def stop_requested():
         asked.append(1)
         return 15 if stop_at and len(asked) > stop_at else 0
 
-    task = split_task(first_character, read_task(first_character), RECIPE, general)
+    task = split_task(first_character, read_task(first_character), recipe, general)
     loop, deepspeed = LoopConfig(log_every_steps=4, seed=seed), DeepSpeedConfig.model_validate(DEEPSPEED)
-    return fine_tune(folder, task, general, RECIPE, 3e-3, loop, deepspeed, start_distributed(), stop_requested)
+    return fine_tune(folder, task, general, recipe, 3e-3, loop, deepspeed, start_distributed(), stop_requested)
 
 
 def test_a_stopped_run_ends_as_one_that_was_not(first_character, general, tmp_path):
@@ -53,6 +53,12 @@ def test_a_stopped_run_ends_as_one_that_was_not(first_character, general, tmp_pa
     first, second = (sorted((tmp_path / name / "checkpoints").iterdir())[-1] for name in ("whole", "cut"))
     same = [path.relative_to(first) for path in first.rglob("*.safetensors")]
     assert same and all((first / path).read_bytes() == (second / path).read_bytes() for path in same)
+
+
+def test_with_nothing_held_out_the_development_examples_alone_are_scored(first_character, general, tmp_path):
+    recipe = RECIPE.model_copy(update={"num_held_out": 0, "epochs": 1})
+    found = run(tmp_path, first_character, general, recipe=recipe)
+    assert found.held_out == {} and "accuracy" in found.dev
 
 
 def test_another_seed_is_another_run(first_character, general, tmp_path):

@@ -51,6 +51,12 @@ def test_texts_decode_to_what_was_written(tokenizer):
         assert len(row.token_type_ids) == len(row.input_ids)
 
 
+@pytest.mark.parametrize("kind", ["sentence", "pair", "coreference", "entities", "reading"])
+def test_no_examples_are_no_rows(kind, tokenizer):
+    """As where an evaluation holds none out of training."""
+    assert encode((), task(kind, row_tokens=384), ("a", "b"), tokenizer) == []
+
+
 def test_pairs_decode_to_both_texts(tokenizer):
     (row,) = encode([Classified(TEXTS[0], TEXTS[1], 1)], task("pair"), "ab", tokenizer)
     for ids, text in zip(halves(tokenizer, row.input_ids), TEXTS[:2], strict=True):
