@@ -12,6 +12,7 @@ matplotlib.use("agg")
 
 import torch
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogFormatter
 from transformers import AutoModel, AutoTokenizer
 
 from launch.evaluation_cells import Cell, choose_learning_rate, read_cell
@@ -168,6 +169,8 @@ def draw_scores(results: Mapping[str, Any], path: Path) -> None:
             axes.errorbar(x, y, error, fmt="o", ms=6, capsize=3, color=COLOURS[index % len(COLOURS)])
             axes.annotate(model["name"], (x, y), xytext=(7, -3), textcoords="offset points", fontsize=8)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(LogFormatter())  # 20, not 2 x 10^1
+        axes.xaxis.set_minor_formatter(LogFormatter())
         axes.margins(x=0.25)
         axes.set_xlabel("milliseconds a text, one CPU thread")
         axes.set_ylabel(f"average score, {len(results['tasks'])} task(s)")
