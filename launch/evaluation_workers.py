@@ -16,7 +16,8 @@ from pretrain.durable import writing
 from pretrain.stopping import StopRequest
 
 FAILED = 1
-_LOOK_SECONDS = 2.0  # a look reads every cell that is made
+_WAIT_SECONDS = 0.1  # for a worker that ends, or a request to stop
+_LOOK_SECONDS = 2.0  # at the cells: a look reads every one that is made
 _LAST_LINES = 12
 
 
@@ -54,11 +55,13 @@ def _start(index: int, num_workers: int, log: Path) -> subprocess.Popen[bytes]:
 
 def _watch(workers: list[subprocess.Popen[bytes]], evaluation: Evaluation, output: Path, stop: StopRequest) -> int:
     """Show how many cells are made until all workers are gone; one that fails, or a request to stop, ends all."""
-    told = False
+    told, looked = False, time.monotonic()
     with tqdm(total=num_cells(evaluation), initial=num_made(evaluation, output), unit="cell", smoothing=0.1) as bar:
         while any(worker.poll() is None for worker in workers):
-            time.sleep(_LOOK_SECONDS)
-            bar.update(num_made(evaluation, output) - bar.n)
+            time.sleep(_WAIT_SECONDS)
+            if time.monotonic() - looked > _LOOK_SECONDS:
+                bar.update(num_made(evaluation, output) - bar.n)
+                looked = time.monotonic()
             if not told and (stop.number or any(worker.returncode for worker in workers)):
                 told = True
                 for worker in workers:
