@@ -3,7 +3,6 @@
 Every problem is a ValueError that names the file and the line (or the question); nothing is dropped in silence.
 """
 
-import csv
 import json
 import re
 from collections import Counter
@@ -26,6 +25,7 @@ class TaskData:
     num_ignored: int  # records whose label is one of `ignored_labels`
     num_moved: int  # questions with an answer that did not stand where the file said
     num_overlapping: int  # development examples whose text also stands in training
+    num_nested: int = 0  # entities that overlap a longer one
 
     @property
     def remarks(self) -> str:
@@ -33,6 +33,7 @@ class TaskData:
         counts = {
             "records without an agreed label left out": self.num_ignored,
             "answers moved to where their words stand": self.num_moved,
+            "entities left out that overlap longer ones": self.num_nested,
             "development texts that are also in training": self.num_overlapping,
         }
         return ", ".join(f"{number:,} {what}" for what, number in counts.items() if number) or "none in both"
@@ -62,7 +63,11 @@ def read_task(config: TaskConfig) -> TaskData:
             f"{config.train}: metric f1 wants two classes, here are {len(labels)}; macro_f1 takes any number"
         )
     num_ignored = sum(map(len, files)) - sum(map(len, kept))
-    return TaskData(labels, train, dev, num_ignored, 0, _overlap(train, dev))
+    num_nested = 0
+    if config.kind == "entities":
+        num_nested = sum(len(_spans(record)) for records in kept for record in records)
+        num_nested -= sum(len(example.entities) for example in train + dev if isinstance(example, Tagged))
+    return TaskData(labels, train, dev, num_ignored, 0, _overlap(train, dev), num_nested)
 
 
 def _overlap(train: tuple[Example, ...], dev: tuple[Example, ...]) -> int:
@@ -70,33 +75,54 @@ def _overlap(train: tuple[Example, ...], dev: tuple[Example, ...]) -> int:
     return sum(text_of(example) in seen for example in dev)
 
 
-def _read_records(path: Path, config: TaskConfig) -> Iterator[Record]:
+def _read_text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from error
+        raise ValueError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from None  # which holds the file
+
+
+def _read_records(path: Path, config: TaskConfig) -> Iterator[Record]:
+    # Not splitlines: U+2028 and others of its kind stand inside texts.
+    lines = [(f"{path}:{number}", line) for number, line in enumerate(_read_text(path).split("\n"), 1) if line.strip()]
     if config.format == "table":
-        yield from _read_table(path, text, config.has_header)
+        yield from _read_table(lines, config.has_header)
         return
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                yield f"{path}:{number}", json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{path}:{number}: not JSON: {error}") from error
+    for where, line in lines:
+        try:
+            yield where, json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{where}: not JSON: {error}") from error
 
 
-def _read_table(path: Path, text: str, has_header: bool) -> Iterator[Record]:
-    lines = text.splitlines()
-    rows = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-    header = next(rows, []) if has_header else None
-    for number, row in enumerate(rows, 2 if has_header else 1):
-        if header is not None and len(row) != len(header):
-            raise ValueError(f"{path}:{number}: {len(row)} columns, the header has {len(header)}")
-        if row:
-            yield f"{path}:{number}", dict(enumerate(row)) if header is None else dict(zip(header, row, strict=True))
+def _read_table(lines: list[tuple[str, str]], has_header: bool) -> Iterator[Record]:
+    rows = [(where, line.removesuffix("\r").split("\t")) for where, line in lines]
+    if not rows:
+        return
+    names = rows[0][1] if has_header else range(len(rows[0][1]))
+    first = "the header" if has_header else "the first row"
+    for where, row in rows[1:] if has_header else rows:
+        if len(row) != len(names):
+            raise ValueError(f"{where}: {len(row)} columns, {first} has {len(names)}")
+        yield where, dict(zip(names, row, strict=True))
+
+
+def _text(where: str, name: Column, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{where}: {name} must be text, got {json.dumps(value, ensure_ascii=False)[:60]}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{where}: {name} holds half of a character at {error.start}: a lone surrogate") from None
+    return value
+
+
+def _index(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is not a place in a text")
+    return value
 
 
 def _value(record: Record, column: Column) -> str:
@@ -107,10 +133,10 @@ def _value(record: Record, column: Column) -> str:
         there = ", ".join(map(str, values)) if isinstance(values, dict) else type(values).__name__
         raise ValueError(f"{where}: has no {column}; there is {there}") from None
     if isinstance(value, list) and all(isinstance(word, str) for word in value):
-        return " ".join(value)
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError(f"{where}: {column} must be text, got {json.dumps(value, ensure_ascii=False)[:60]}")
-    return str(value)
+        value = " ".join(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    return _text(where, column, value)
 
 
 def _is_ignored(record: Record, config: TaskConfig) -> bool:
@@ -137,18 +163,9 @@ def _example(record: Record, config: TaskConfig, labels: tuple[str, ...]) -> Exa
 
 
 def _tagged(record: Record) -> Tagged:
-    """CLUENER's {"text", "label": {type: {words: [[first, last], ..]}}}."""
+    """A character has one tag: of entities that overlap the longest is kept, of equals the first."""
     where, values = record
-    try:
-        text = values["text"]
-        spans = [
-            (Entity(first, last + 1, kind), words)
-            for kind, found in values["label"].items()
-            for words, places in found.items()
-            for first, last in places
-        ]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f'{where}: want {{"text", "label": {{type: {{words: [[first, last]]}}}}}}: {error}') from None
+    spans, text = _spans(record), _text(where, "text", values.get("text"))
     for entity, words in spans:
         if not 0 <= entity.start < entity.end <= len(text):
             raise ValueError(
@@ -157,7 +174,25 @@ def _tagged(record: Record) -> Tagged:
             )
         if text[entity.start : entity.end] != words:
             raise ValueError(f"{where}: {entity.type} {words!r} is not what stands at {entity.start}")
-    return Tagged(text, tuple(sorted((entity for entity, _ in spans), key=lambda entity: entity.start)))
+    kept: list[Entity] = []
+    for entity, _ in sorted(spans, key=lambda span: span[0].start - span[0].end):
+        if all(entity.end <= other.start or other.end <= entity.start for other in kept):
+            kept.append(entity)
+    return Tagged(text, tuple(sorted(kept, key=lambda entity: entity.start)))
+
+
+def _spans(record: Record) -> list[tuple[Entity, str]]:
+    """Entities and their words of CLUENER's {"text", "label": {type: {words: [[first, last], ..]}}}."""
+    where, values = record
+    try:
+        return [
+            (Entity(_index(first), _index(last) + 1, kind), words)
+            for kind, found in values["label"].items()
+            for words, places in found.items()
+            for first, last in places
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f'{where}: want {{"text", "label": {{type: {{words: [[first, last]]}}}}}}: {error}') from None
 
 
 def _marked(record: Record) -> str:
@@ -165,28 +200,30 @@ def _marked(record: Record) -> str:
     where, values = record
     try:
         text, target = values["text"], values["target"]
-        spans = [(target[f"span{n}_index"], target[f"span{n}_text"], marks) for n, marks in ((1, "__"), (2, "[]"))]
+        marks = (1, "__"), (2, "[]")
+        spans = [(_index(target[f"span{n}_index"]), str(target[f"span{n}_text"]), pair) for n, pair in marks]
     except (KeyError, TypeError) as error:
         raise ValueError(f'{where}: want {{"text", "target": {{"span1_index", "span1_text", ..}}}}: {error}') from None
-    for start, words, marks in sorted(spans, reverse=True):
-        if text[start : start + len(words)] != words:
+    text = _text(where, "text", text)
+    for start, words, pair in sorted(spans, reverse=True):
+        if start < 0 or text[start : start + len(words)] != words:
             raise ValueError(f"{where}: span {words!r} is not what stands at {start}")
-        text = f"{text[:start]}{marks[0]}{words}{marks[1]}{text[start + len(words) :]}"
-    return str(text)
+        text = f"{text[:start]}{pair[0]}{words}{pair[1]}{text[start + len(words) :]}"
+    return text
 
 
 def _read_questions(path: Path) -> Iterator[Question]:
     """CMRC2018's file, which is SQuAD's: data -> paragraphs -> context and qas."""
+    text = _read_text(path)
     try:
-        paragraphs = [part for article in json.loads(path.read_text("utf-8"))["data"] for part in article["paragraphs"]]
-        for part in paragraphs:
+        for part in (part for article in json.loads(text)["data"] for part in article["paragraphs"]):
             for qa in part["qas"]:
-                answers = tuple((int(one["answer_start"]), str(one["text"])) for one in qa["answers"])
-                yield Question(str(qa["id"]), str(qa["question"]), str(part["context"]), answers)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a file of CMRC2018's form: {error!r}") from error
+                where = f"{path}: question {qa['id']}"
+                answers = tuple((_index(one["answer_start"]), str(one["text"])) for one in qa["answers"])
+                question, context = (_text(where, name, of[name]) for name, of in (("question", qa), ("context", part)))
+                yield Question(str(qa["id"]), question, context, answers)
+    except (KeyError, TypeError, RecursionError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not a file of CMRC2018's form: {type(error).__name__}: {error}") from error
 
 
 def _read_reading(config: TaskConfig) -> TaskData:

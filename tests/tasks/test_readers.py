@@ -12,7 +12,7 @@ PAIR = {"text": "sentence1", "text_b": "sentence2"}
 
 
 def write(path, *records):
-    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     return str(path)
 
 
@@ -66,6 +66,21 @@ def test_tables_with_and_without_a_header(tmp_path):
         read_task(task)
 
 
+def table(tmp_path, text, **keys):
+    (tmp_path / "t.tsv").write_text(text, encoding="utf-8")
+    files = {"train": str(tmp_path / "t.tsv"), "dev": str(tmp_path / "t.tsv")}
+    return read_task(TaskConfig(name="t", kind="sentence", format="table", **files, **keys))
+
+
+def test_lines_of_a_table_end_where_they_end(tmp_path):
+    long = "长" * 200_000
+    data = table(tmp_path, f"label\tsentence\r\n1\ta\u2028\x85c\r\n\r\n0\t{long}\r\n\n")
+    assert [example.text for example in data.train] == ["a\u2028\x85c", long]
+    bare = {"has_header": False, "columns": {"label": 0, "text": 1}}
+    with pytest.raises(ValueError, match=r"t.tsv:2: 3 columns, the first row has 2"):
+        table(tmp_path, "0\t前\n1\t前半\t后半\n", **bare)
+
+
 def test_coreference_marks_both_spans(read):
     target = {"span1_index": 0, "span1_text": "小明", "span2_index": 4, "span2_text": "他"}
     record = {"text": "小明说，他饿了", "target": target, "label": "true"}
@@ -74,6 +89,16 @@ def test_coreference_marks_both_spans(read):
     with pytest.raises(ValueError, match=r"train.json:1: span '她' is not what stands at 4"):
         wrong = {**record, "target": {**target, "span2_text": "她"}}
         read("coreference", [wrong, {**record, "label": "false"}], [record])
+    with pytest.raises(ValueError, match=r"train.json:1: want .*: '0' is not a place in a text"):
+        wrong = {**record, "target": {**target, "span1_index": "0"}}
+        read("coreference", [wrong, {**record, "label": "false"}], [record])
+
+
+def test_of_entities_that_overlap_the_longest_is_kept(read):
+    label = {"company": {"招商": [[1, 2]], "好": [[4, 4]]}, "book": {"《招商》": [[0, 3]]}}
+    data = read("entities", [{"text": "《招商》好", "label": label}], [{"text": "招商", "label": {}}])
+    assert data.train[0].entities == (Entity(0, 4, "book"), Entity(4, 5, "company"))
+    assert data.remarks == "1 entities left out that overlap longer ones"
 
 
 def test_entities_end_after_their_last_character(read):
@@ -88,6 +113,7 @@ def test_entities_end_after_their_last_character(read):
     [
         ({"name": {"北京": [[1, 7]]}}, r"train.json:1: name '北京' at 1 to 7 is outside the text of 5 characters"),
         ({"name": {"北京": [[0, 1]]}}, r"train.json:1: name '北京' is not what stands at 0"),
+        ({"name": {"北京": [[1.0, 2.0]]}}, r"train.json:1: want .*: 1.0 is not a place in a text"),
         ({"name": ["北京"]}, r"train.json:1: want \{\"text\", \"label\": \{type"),
     ],
 )
@@ -122,13 +148,25 @@ def test_answers_a_character_off_go_where_their_words_stand(tmp_path):
         ([[{"text": "百度", "answer_start": 0}]], "question Q0: '百度' does not stand in its text"),
         ([[]], "question Q0 has no answer"),
         ([], "holds no questions"),
-        ([[{"text": "零度"}]], "not a file of CMRC2018's form"),
+        ([[{"text": "零度"}]], "not a file of CMRC2018's form: KeyError: 'answer_start'"),
     ],
 )
 def test_questions_that_cannot_be_used_are_named(tmp_path, answers, message):
     train = reading(tmp_path, "train", *answers)
     with pytest.raises(ValueError, match=message):
         read_task(TaskConfig(name="t", kind="reading", train=train, dev=train, window_stride=16))
+
+
+def test_a_file_to_read_may_begin_with_a_mark_and_must_be_utf_8(tmp_path):
+    train = reading(tmp_path, "train", [{"text": "零度", "answer_start": 2}])
+    whole = (tmp_path / "train").read_bytes()
+    task = TaskConfig(name="t", kind="reading", train=train, dev=train, window_stride=16)
+    before = read_task(task)
+    (tmp_path / "train").write_bytes(b"\xef\xbb\xbf" + whole)
+    assert read_task(task) == before
+    (tmp_path / "train").write_bytes(whole.decode().encode("gbk"))
+    with pytest.raises(ValueError, match=r"train: not UTF-8: invalid .* at byte \d+$"):
+        read_task(task)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +176,7 @@ def test_questions_that_cannot_be_used_are_named(tmp_path, answers, message):
         (sentences("a", "a"), sentences("a"), r"train.json: a task needs at least two classes, here all are a"),
         ([{"sentence": "文"}], [], r"train.json:1: has no label; there is sentence"),
         ([{"sentence": 1.5, "label": "a"}, *sentences("b")], [], r"train.json:1: sentence must be text, got 1.5"),
+        ([{"sentence": "a\ud83d", "label": "a"}], [], r"train.json:1: sentence holds half of a character at 1"),
         (sentences("a", "b"), [], r"dev.json: holds no labelled examples"),
         ([], sentences("a"), r"train.json: holds no labelled examples"),
     ],
