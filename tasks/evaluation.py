@@ -29,7 +29,8 @@ def predict(model: LogitsFunction, rows: Sequence[Row], pad_token_id: int, batch
         chosen = order[start : start + batch_rows]
         logits = model(collate([rows[index] for index in chosen], pad_token_id)).float().cpu()
         for index, row in zip(chosen, logits, strict=True):
-            answers[index] = row if row.dim() == 1 else row[: len(rows[index].input_ids)]
+            own = row if row.dim() == 1 else row[: len(rows[index].input_ids)]
+            answers[index] = own.clone()  # a view holds its whole batch, and goes to the other ranks with it
     return answers
 
 

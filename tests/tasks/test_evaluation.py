@@ -149,6 +149,7 @@ def test_batches_and_padding_change_no_answer(auto_class):
     for row, alone, together in zip(rows, one, three, strict=True):
         assert alone.shape == ((3,) if auto_class is AutoModelForSequenceClassification else (len(row.input_ids), 3))
         torch.testing.assert_close(alone, together)
+        assert together.untyped_storage().nbytes() == 4 * together.numel(), "sent to other ranks with its whole batch"
         inputs = {"input_ids": torch.tensor([row.input_ids]), "token_type_ids": torch.tensor([row.token_type_ids])}
         torch.testing.assert_close(alone, encoder(inputs).logits[0].detach())
 
