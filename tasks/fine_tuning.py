@@ -13,7 +13,7 @@ from pretrain.engine import DeepSpeedConfig
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
 from pretrain.trainer import LoopConfig
 from tasks.encoding import Row, encode
-from tasks.examples import Example
+from tasks.examples import Example, Question
 from tasks.objectives import LabelsConfig
 from tasks.readers import TaskData
 from tasks.settings import TaskConfig
@@ -77,12 +77,27 @@ def split_task(config: TaskConfig, data: TaskData, recipe: FineTuningConfig, tok
 
 def split(examples: Sequence[Example], recipe: FineTuningConfig) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     """(held out, trained on), each in the order of the file."""
+    drawn = _drawn(examples)
     num_held_out = min(recipe.num_held_out, len(examples) // 10)
-    drawn = np.random.default_rng(0).permutation(len(examples))
+    while num_held_out and _source(examples, drawn[num_held_out - 1]) == _source(examples, drawn[num_held_out]):
+        num_held_out -= 1
     end = num_held_out + recipe.max_train_examples if recipe.max_train_examples else None
     parts = (sorted(drawn[:num_held_out]), sorted(drawn[num_held_out:end]))
     first, second = (tuple(examples[index] for index in part) for part in parts)
     return first, second
+
+
+def _drawn(examples: Sequence[Example]) -> list[int]:
+    """Indices in an order drawn once; questions about one text are together, so that it is not on both sides."""
+    groups: dict[int | str, list[int]] = {}
+    for index in np.random.default_rng(0).permutation(len(examples)).tolist():
+        groups.setdefault(_source(examples, index), []).append(index)
+    return [index for group in groups.values() for index in group]
+
+
+def _source(examples: Sequence[Example], index: int) -> int | str:
+    example = examples[index]
+    return example.text if isinstance(example, Question) else index
 
 
 class Stopped(Exception):

@@ -4,7 +4,7 @@ import pytest
 
 from pretrain.engine import DeepSpeedConfig, start_distributed
 from pretrain.trainer import LoopConfig
-from tasks.examples import text_of
+from tasks.examples import Question, text_of
 from tasks.fine_tuning import FineTuningConfig, Stopped, fine_tune, split, split_task
 from tasks.readers import read_task
 
@@ -20,6 +20,14 @@ def test_examples_are_held_out_or_trained_on_and_stay_in_order(num_held_out, mos
     assert not set(held_out) & set(train) and list(held_out) == sorted(held_out) and list(train) == sorted(train)
     assert (held_out, train) == split(range(100), recipe)
     assert split(range(100), recipe.model_copy(update={"max_train_examples": 3}))[0] == held_out
+
+
+def test_questions_about_one_text_are_all_held_out_or_all_trained_on():
+    questions = [Question(str(index), "几", f"文{index % 31}", ((0, "文"),)) for index in range(310)]
+    held_out, train = split(questions, FineTuningConfig(num_held_out=25))
+    assert len(held_out) == 20 and len(train) == 290
+    assert not {one.text for one in held_out} & {one.text for one in train}
+    assert split(questions[::31], FineTuningConfig())[0] == (), "all about one text"
 
 
 def test_held_out_examples_are_not_among_the_rows_that_are_trained_on(first_character, general):
