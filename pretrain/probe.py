@@ -4,9 +4,11 @@ Shapes: N texts, D hidden, Q queries, B rows, L tokens.
 """
 
 import math
+import os
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -168,17 +170,28 @@ def compare_cost(
     batch = [texts[i % len(texts)] for i in range(32)]
     rounds = [[texts[i % len(texts)]] for i in range(4 * num_rounds)]
     seconds: dict[str, dict[int, list[float]]] = {name: {1: [], 32: []} for name in models}
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         for rows in [batch, rounds[0], *[batch] * num_rounds, *rounds]:
             for name, (model, tokenizer) in models.items():
                 start = time.perf_counter()
                 mean_pooled(model, tokenizer, rows, max_tokens=max_tokens, rows_per_batch=32, device=device)
                 seconds[name][len(rows)].append(time.perf_counter() - start)
+    return {name: model_size(models[name][0]) | median_speed(seconds[name]) for name in models}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for torch and for tokenizers, which would take every core for a batch."""
+    num_threads, parallel = torch.get_num_threads(), os.environ.get("TOKENIZERS_PARALLELISM")
+    torch.set_num_threads(1)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    try:
+        yield
     finally:
         torch.set_num_threads(num_threads)
-    return {name: model_size(models[name][0]) | median_speed(seconds[name]) for name in models}
+        del os.environ["TOKENIZERS_PARALLELISM"]
+        if parallel is not None:
+            os.environ["TOKENIZERS_PARALLELISM"] = parallel
 
 
 def median_speed(seconds: Mapping[int, Sequence[float]]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """The probe: vectors that depend on their text alone, votes equal to a slow count, costs taken in turns."""
 
 import math
+import os
 
 import pytest
 import torch
@@ -183,21 +184,22 @@ class Recorded(torch.nn.Module):
         self.name, self.inner, self.calls = name, inner, calls
 
     def forward(self, **batch):
-        self.calls.append((self.name, torch.get_num_threads()))
+        self.calls.append((self.name, torch.get_num_threads(), os.environ["TOKENIZERS_PARALLELISM"]))
         return self.inner(**batch)
 
 
-def test_models_take_turns_on_one_thread(model, tokenizer):
+def test_models_take_turns_on_one_thread(model, tokenizer, monkeypatch):
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
     calls: list = []
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         both = {name: (Recorded(name, model, calls), tokenizer) for name in ("a", "b")}
         costs = compare_cost(both, TEXTS, num_rounds=2)
-        assert torch.get_num_threads() == 2
+        assert torch.get_num_threads() == 2 and os.environ["TOKENIZERS_PARALLELISM"] == "true"
     finally:
         torch.set_num_threads(before)
-    assert len(calls) > 10 and calls == [("a", 1), ("b", 1)] * (len(calls) // 2)
+    assert len(calls) > 10 and calls == [("a", 1, "false"), ("b", 1, "false")] * (len(calls) // 2)
     for cost in costs.values():
         assert cost["milliseconds_per_text"] > 0 and cost["texts_per_second"] > 0
         # a text in a batch never costs ten times what it costs alone
