@@ -25,7 +25,7 @@ tokenizer, model = AutoTokenizer.from_pretrained("FOLDER"), AutoModel.from_pretr
 |---|---|
 | teacher | {teacher} |
 | objective | {objective} |
-| start | embeddings: {embeddings}; layers: {layers} |
+| start | {start} |
 | corpus | {corpus_tokens:,} tokens, {corpus_documents:,} documents, fingerprint {corpus_fingerprint} |
 | sources and licences | {sources} |
 | steps | {step:,} of {total_steps:,}, {rows_per_step} rows of {row_tokens} tokens each |
@@ -43,6 +43,7 @@ tokenizer, model = AutoTokenizer.from_pretrained("FOLDER"), AutoModel.from_pretr
 Positions beyond {row_tokens} tokens were never seen in training.
 """
 
+_NO_LOSSES = ("learning_rate", "grad_norm", "skipped_", "probe/")  # what else is logged of a student
 HEAD = """
 `AutoModelForMaskedLM` loads it with its masked-language head, which is tied to the word embeddings.
 """
@@ -74,10 +75,7 @@ def model_card(
         head=HEAD if {"mlm", "distilbert"} & set(types) else "",
         teacher=f"`{teacher['path']}`, weights {teacher['fingerprint']}" if teacher else "none",
         objective="; ".join(_objective(objective) for objective in student["objective"]),
-        embeddings="the teacher's, on principal components where widths differ"
-        if init["embeddings"] == "teacher"
-        else "random",
-        layers="random" if init["layers"] == "scratch" else f"the teacher's {', '.join(map(str, init['layers']))}",
+        start=_start(init),
         corpus_tokens=corpus["tokens"],
         corpus_documents=corpus["documents"],
         corpus_fingerprint=corpus["fingerprint"],
@@ -94,6 +92,18 @@ def model_card(
     )
 
 
+def _start(init: Mapping[str, Any]) -> str:
+    if init["student"]:
+        return f"all weights: those of `{init['student']}`"
+    embeddings, layers = "random", init["layers"]
+    if init["embeddings"] == "teacher":
+        embeddings = "the teacher's, on principal components where widths differ"
+    if isinstance(layers, list):
+        return f"embeddings: {embeddings}; layers: the teacher's {', '.join(map(str, layers))}"
+    names = {"scratch": "random", "uniform": "the teacher's, evenly spread", "last": "the teacher's last ones"}
+    return f"embeddings: {embeddings}; layers: {names[layers]}"
+
+
 def _objective(objective: Mapping[str, Any]) -> str:
     settings = ", ".join(f"{key} {value}" for key, value in objective.items() if key != "type" and value is not None)
     return f"`{objective['type']}` ({settings})"
@@ -104,7 +114,7 @@ def _losses(name: str, last: Mapping[str, float]) -> str:
     rows = [
         f"| {key.removeprefix(prefix)} | {value:.4f} |"
         for key, value in last.items()
-        if key.startswith(prefix) and not key.endswith(("learning_rate", "grad_norm"))
+        if key.startswith(prefix) and not key.removeprefix(prefix).startswith(_NO_LOSSES)
     ]
     return "\n".join(["| term | value |", "|---|---|", *rows])
 
@@ -112,9 +122,11 @@ def _losses(name: str, last: Mapping[str, float]) -> str:
 def _unreached(names: list[str], init: Mapping[str, Any]) -> str:
     if not names:
         return "Every parameter was trained."
-    start = (
-        "as initialised (random)" if init["layers"] == "scratch" else "as initialised (the teacher's; a pooler: random)"
-    )
+    start = "as initialised (the teacher's; a pooler: random)"
+    if init["student"]:
+        start = "as in the student that this one began as"
+    elif init["layers"] == "scratch":
+        start = "as initialised (random)"
     listed = "\n".join(f"- `{name}`" for name in names)
     head = f"No objective reads these; they are {start}, kept out of the optimizer, and fine-tuning trains them:"
     return f"{head}\n\n{listed}\n"

@@ -1,0 +1,34 @@
+"""The card says where weights come from, and takes nothing for a loss that is none."""
+
+import pytest
+
+from launch.model_card import model_card
+from launch.run_config import read_run_config
+from pretrain.checkpoint import TrainingState
+
+FACTS = {
+    "corpus": {"tokens": 10, "documents": 1, "fingerprint": "f", "sources": []},
+    "teacher": {"path": "large", "fingerprint": "e"},
+    "unreached_parameters": {"small": ["pooler.dense.weight"]},
+}
+METRICS = {"step": 6, "small/loss": 0.5, "small/learning_rate": 1e-3, "small/grad_norm": 1.0, "small/skipped_steps": 0}
+
+
+@pytest.mark.parametrize(
+    ("init", "start", "unreached"),
+    [
+        ({"layers": "uniform"}, "widths differ; layers: the teacher's, evenly spread |", "the teacher's; a pooler"),
+        ({"layers": "last"}, "layers: the teacher's last ones |", "the teacher's; a pooler"),
+        ({"layers": [1, 3]}, "layers: the teacher's 1, 3 |", "the teacher's; a pooler"),
+        ({"embeddings": "scratch"}, "| start | embeddings: random; layers: random |", "as initialised (random)"),
+        ({"student": "students/x"}, "| start | all weights: those of `students/x` |", "that this one began as"),
+    ],
+)
+def test_the_start_is_what_the_weights_began_as(config_file, init, start, unreached):
+    config = read_run_config(config_file).model_dump(mode="json")
+    config["students"][0]["init"] |= {"embeddings": "teacher", "layers": "scratch", "student": None} | init
+    state = TrainingState(step=6, rows=48, tokens=768, seconds=1.0)
+    card = model_card("small", config, FACTS, state, [METRICS | {"small/probe/neighbour_accuracy": 0.3}])
+    assert start in card and unreached in card
+    rows = card.split("| term | value |")[1].split("\n\n")[0].splitlines()
+    assert rows[2:] == ["| loss | 0.5000 |"]
