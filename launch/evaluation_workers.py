@@ -1,9 +1,11 @@
 """Processes that share the cells of an evaluation on this machine."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -30,43 +32,54 @@ def run_workers(evaluation: Evaluation, output: Path, num_workers: int | None, s
         return 0
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
-    logs = [output / f"worker-{index}.log" for index in range(num_workers)]
-    workers = [_start(index, num_workers, log) for index, log in enumerate(logs)]
-    code = _watch(workers, evaluation, output, stop)
-    for worker, log in zip(workers, logs, strict=True):
-        if worker.returncode not in (0, STOPPED) and code != STOPPED:
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-_LAST_LINES:])
-            say(f"{log}: the worker failed with exit code {worker.returncode}:\n{tail}")
-    if code == STOPPED:
+    host = socket.gethostname()  # others may share the folder
+    logs = [output / f"worker-{host}-{index}.log" for index in range(num_workers)]
+    workers = {log: _start(index, num_workers, log) for index, log in enumerate(logs)}
+    codes = _watch(workers, evaluation, output, stop)
+    if stop.number or STOPPED in codes:
         say("stopped; run again to go on")
-    return code
+        return STOPPED
+    return FAILED if any(codes) else 0
 
 
 def _start(index: int, num_workers: int, log: Path) -> subprocess.Popen[bytes]:
     """The command that this process is, as a worker, with its share of the machine."""
     environment = dict(os.environ)
     if num_gpus := torch.cuda.device_count():
-        environment["CUDA_VISIBLE_DEVICES"] = str(index % num_gpus)
+        allowed = environment.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(num_gpus)))
+        environment["CUDA_VISIBLE_DEVICES"] = allowed.split(",")[index % num_gpus]
     elif "OMP_NUM_THREADS" not in environment:
         environment["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // num_workers))
     with log.open("wb") as file:
         return subprocess.Popen([sys.executable, *sys.argv, "--worker"], stdout=file, stderr=file, env=environment)
 
 
-def _watch(workers: list[subprocess.Popen[bytes]], evaluation: Evaluation, output: Path, stop: StopRequest) -> int:
-    """Show how many cells are made until all workers are gone; one that fails, or a request to stop, ends all."""
-    told, looked = False, time.monotonic()
+def _watch(
+    workers: Mapping[Path, subprocess.Popen[bytes]], evaluation: Evaluation, output: Path, stop: StopRequest
+) -> list[int]:
+    """Show how many cells are made until all workers are gone, and at once which failed; gives their exit codes.
+
+    One that fails does not end the others: what it leaves is made when the command is run again.
+    """
+    running, told, looked = dict(workers), False, time.monotonic()
     with tqdm(total=num_cells(evaluation), initial=num_made(evaluation, output), unit="cell", smoothing=0.1) as bar:
-        while any(worker.poll() is None for worker in workers):
+        while running:
             time.sleep(_WAIT_SECONDS)
             if time.monotonic() - looked > _LOOK_SECONDS:
                 bar.update(num_made(evaluation, output) - bar.n)
                 looked = time.monotonic()
-            if not told and (stop.number or any(worker.returncode for worker in workers)):
+            for log in [log for log, worker in running.items() if worker.poll() is not None]:
+                code = running.pop(log).returncode
+                if code not in (0, STOPPED) and not told:
+                    bar.write(_failure(log, code), file=sys.stderr)
+            if stop.number and not told:
                 told = True
-                for worker in workers:
+                for worker in running.values():
                     worker.terminate()
         bar.update(num_made(evaluation, output) - bar.n)
-    if stop.number:
-        return STOPPED
-    return FAILED if any(worker.returncode for worker in workers) else 0
+    return [worker.returncode for worker in workers.values()]
+
+
+def _failure(log: Path, code: int) -> str:
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-_LAST_LINES:])
+    return f"{log}: the worker failed with exit code {code}:\n{tail}"

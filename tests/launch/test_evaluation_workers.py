@@ -1,0 +1,64 @@
+"""Workers: one that dies is seen while the others work, and each gets a GPU that the user allows."""
+
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from launch import evaluation_workers
+from launch.evaluation_workers import run_workers
+from launch.rank import STOPPED
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """Runs workers that are these programs; gives the exit code."""
+    monkeypatch.setattr(evaluation_workers, "num_cells", lambda *_: 2)
+    monkeypatch.setattr(evaluation_workers, "num_made", lambda *_: 0)
+
+    def run_programs(*programs, stop=0):
+        def start(index, num_workers, log):
+            with log.open("wb") as file:
+                return subprocess.Popen([sys.executable, "-c", programs[index]], stdout=file, stderr=file)
+
+        monkeypatch.setattr(evaluation_workers, "_start", start)
+        return run_workers(None, tmp_path, len(programs), SimpleNamespace(number=stop))
+
+    return run_programs
+
+
+def test_a_worker_that_dies_is_shown_at_once_and_the_others_end_their_work(run, monkeypatch, tmp_path):
+    shown, failure_of = [], evaluation_workers._failure
+
+    def failure(log, code):
+        shown.append((failure_of(log, code), time.monotonic()))
+        return shown[-1][0]
+
+    monkeypatch.setattr(evaluation_workers, "_failure", failure)
+    other = f"import time, pathlib; time.sleep(2); pathlib.Path({str(tmp_path / 'made')!r}).touch()"
+    begun = time.monotonic()
+    assert run(other, "print('no memory'); raise SystemExit(3)") == 1
+    ((said, when),) = shown
+    assert said.endswith("-1.log: the worker failed with exit code 3:\nno memory") and (tmp_path / "made").exists()
+    assert when - begun < 1.9 < time.monotonic() - begun
+
+
+def test_workers_that_stop_or_are_stopped_have_not_failed(run, capfd):
+    assert run("pass", f"raise SystemExit({STOPPED})") == STOPPED
+    assert run("import time; time.sleep(60)", stop=15) == STOPPED
+    said = capfd.readouterr().err
+    assert said.count("stopped; run again to go on") == 2 and "failed" not in said
+    assert run("pass", "pass") == 0
+
+
+@pytest.mark.parametrize(("allowed", "given"), [("4,5", ["4", "5", "4"]), ("", ["0", "1", "0"])])
+def test_each_worker_has_one_of_the_gpus_that_the_user_allows(monkeypatch, tmp_path, allowed, given):
+    seen = []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
+    monkeypatch.setattr(evaluation_workers.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(evaluation_workers.subprocess, "Popen", lambda *_, env, **__: seen.append(env))
+    for index in range(3):
+        evaluation_workers._start(index, 3, tmp_path / "log")
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in seen] == given
