@@ -22,6 +22,7 @@ from launch.run_config import CorpusConfig, RunConfig
 from launch.run_facts import ProbeFacts
 from launch.run_folder import (
     check_run_folder,
+    check_shared,
     check_teacher,
     hold_run_folder,
     save_start,
@@ -163,6 +164,7 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: StopRequest
             save_start(student, run)
 
     on_rank_zero(begin_run)
+    check_shared(run / "config.json")
     engines = [
         StudentEngine(student, settings, config.deepspeed, config.training.total_steps, world_size)
         for student, settings in zip(students, config.students, strict=True)

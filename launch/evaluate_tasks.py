@@ -8,7 +8,8 @@ Writes results.json, results.md and results.png. Stopped, it goes on: a cell tha
 models, tasks or seeds may be added. Workers are processes that share the cells: one a GPU unless told, each with its
 share of the cores on a CPU box; the same command on several machines with one --output shares them too.
 
-Exit codes: 0 done; 1 a worker failed (its log is named); 2 refused; 75 stopped, run again to go on.
+Exit codes: 0 done; 1 a worker failed (its log is named, and the rest is made); 2 refused; 75 stopped, or another
+machine is still at it: run again to go on.
 """
 
 import argparse
@@ -72,7 +73,7 @@ def work(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopReques
 
 def lead(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopRequest) -> int:
     """The process that was started: sees to the workers, then measures and writes."""
-    from launch.evaluation_cells import check_cells
+    from launch.evaluation_cells import check_cells, num_cells, num_made
     from launch.evaluation_table import measure_costs, write_results
     from tasks.evaluation import score_of_commonest_label
     from tasks.readers import read_task
@@ -84,6 +85,10 @@ def lead(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopReques
     check_cells(evaluation, arguments.output)
     if code := run_workers(evaluation, arguments.output, arguments.workers, stop):
         return code
+    check_cells(evaluation, arguments.output)  # other machines may have been at it
+    if num_made(evaluation, arguments.output) < num_cells(evaluation):
+        say("the other cells are made on another machine; run again when they are")
+        return STOPPED
     costs = measure_costs(evaluation.models, list(tasks.values()))
     commonest = {name: score_of_commonest_label(tasks[name], task) for name, task in evaluation.tasks.items()}
     print(write_results(evaluation, arguments.output, costs, commonest), flush=True)

@@ -9,11 +9,10 @@ import fcntl
 import json
 import shutil
 import statistics
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cache
-from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,10 @@ import torch
 
 from launch.evaluation_config import Evaluation
 from launch.run_config import changed_keys
+from launch.task_inputs import file_inputs, model_inputs
 from pretrain.durable import write_durably
-from pretrain.teacher import fingerprint, load_teacher_model
 from tasks.fine_tuning import FineTuned, fine_tune, split_task
-from tasks.readers import read_task
+from tasks.readers import TaskData, read_task
 
 _CHOICE = {"learning_rates", "num_choosing_seeds"}  # which cells there are, not what each is
 
@@ -113,50 +112,74 @@ def claimed(folder: Path) -> Iterator[bool]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
-        else:
-            yield True
+            return
+        except OSError as error:
+            reason = f"its file system has no locks ({error.strerror})"
+            warnings.warn(f"{folder}: {reason}; see to it that one worker is at it", stacklevel=3)
+        yield True
 
 
 def make_cells(evaluation: Evaluation, output: Path, device: torch.device, stop_requested: Callable[[], int]) -> None:
-    """Every cell that nobody has made or is making. Raises tasks.fine_tuning.Stopped where asked to."""
-    recipe = evaluation.config.fine_tuning
+    """Every cell that nobody has made or is making.
+
+    Raises tasks.fine_tuning.Stopped where asked to, at the end ValueError listing the models that failed on a task.
+    """
+    failures = []
     for name, task in evaluation.tasks.items():
         data = read_task(task)
-        for model, path in evaluation.models.items():
+        for model in evaluation.models:
             with claimed(group_folder(output, model, name)) as mine:
-                if mine and next_cell(evaluation, model, name, output):
-                    made_with = identity(evaluation, model, name)
-                    split = split_task(task, data, recipe, path)
-                    while cell := next_cell(evaluation, model, name, output):
-                        folder = cell.folder(output)
-                        folder.mkdir(exist_ok=True)
-                        write_durably(folder / "made_with.json", json.dumps(made_with, ensure_ascii=False, indent=2))
-                        loop = evaluation.config.training.model_copy(update={"seed": cell.seed})
-                        scores = fine_tune(
-                            folder / "run", split, path, recipe, cell.learning_rate, loop,
-                            evaluation.config.deepspeed, device, stop_requested,
-                        )  # fmt: skip
-                        write_durably(folder / "scores.json", json.dumps(asdict(scores), indent=2))
-                        shutil.rmtree(folder / "run")
+                try:
+                    if mine:
+                        _make_group(evaluation, model, name, data, output, device, stop_requested)
+                except ValueError as error:
+                    failures.append(f"{model} on {name}: {error}")
+    if failures:
+        raise ValueError("\n".join(failures))
+
+
+def _make_group(
+    evaluation: Evaluation,
+    model: str,
+    task: str,
+    data: TaskData,
+    output: Path,
+    device: torch.device,
+    stop_requested: Callable[[], int],
+) -> None:
+    """All cells of one model on one task, one after the other."""
+    for folder in group_folder(output, model, task).glob("*/scores.json"):
+        shutil.rmtree(folder.parent / "run", ignore_errors=True)  # of a process that was killed before it did so
+    if next_cell(evaluation, model, task, output) is None:
+        return
+    config, path = evaluation.config, evaluation.models[model]
+    made_with = identity(evaluation, model, task)
+    split = split_task(evaluation.tasks[task], data, config.fine_tuning, path)
+    while cell := next_cell(evaluation, model, task, output):
+        folder = cell.folder(output)
+        folder.mkdir(exist_ok=True)
+        write_durably(folder / "made_with.json", json.dumps(made_with, ensure_ascii=False, indent=2))
+        loop = config.training.model_copy(update={"seed": cell.seed})
+        scores = fine_tune(
+            folder / "run", split, path, config.fine_tuning, cell.learning_rate, loop, config.deepspeed, device,
+            stop_requested,
+        )  # fmt: skip
+        write_durably(folder / "scores.json", json.dumps(asdict(scores), indent=2))
+        shutil.rmtree(folder / "run")
 
 
 def identity(evaluation: Evaluation, model: str, task: str) -> dict[str, Any]:
     """What a cell is made from, apart from its learning rate and seed."""
     config, settings = evaluation.config, evaluation.tasks[task]
-    files = {name: Path(getattr(settings, name)).read_bytes() for name in ("train", "dev")}
     return {
         "task": settings.model_dump(mode="json"),
-        "files": {name: sha256(data).hexdigest()[:16] for name, data in files.items()},
-        "model": _fingerprint(evaluation.models[model]),
+        "files": file_inputs(settings),
+        "model": model_inputs(evaluation.models[model]),
         "fine_tuning": config.fine_tuning.model_dump(mode="json", exclude=_CHOICE),
         "batch_rows": config.deepspeed.train_batch_size,
+        "gradient_clipping": config.deepspeed.gradient_clipping,
         "autocast": config.deepspeed.torch_autocast.enabled,
     }
-
-
-@cache
-def _fingerprint(path: str) -> str:
-    return fingerprint(load_teacher_model(path))
 
 
 def check_cells(evaluation: Evaluation, output: Path) -> None:

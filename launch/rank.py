@@ -40,9 +40,9 @@ def leave_lost(world: World, error: Exception) -> int:
 
 
 def refuse(world: World, error: ValueError) -> int:
-    """Say once why nothing begins."""
-    if world.rank == 0:
-        say(f"refused: {error}")
+    """Say why nothing begins, once a host: a file may be missing on one of them."""
+    if world.local_rank == 0:
+        say(f"refused: {error}" if world.rank == 0 else f"[rank {world.rank}] refused: {error}")
     else:
         time.sleep(SPEAK_SECONDS)
     return REFUSED

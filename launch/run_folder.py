@@ -19,6 +19,7 @@ from launch.run_facts import ProbeFacts, read_facts
 from pretrain.checkpoint import TrainingState
 from pretrain.durable import write_durably, writing
 from pretrain.metrics import read_metrics
+from pretrain.outcome import raise_together
 from pretrain.student import Student
 
 _held: list[TextIO] = []  # locks, which go with the process
@@ -29,13 +30,13 @@ def tokenizer_name(config: RunConfig, manifest: Manifest) -> str:
     return config.teacher.path if config.teacher else manifest.tokenizer.name
 
 
-def check_run_folder(config: RunConfig, manifest: Manifest, run: Path) -> None:
-    """Refuse a run folder that another config or another corpus made."""
+def check_run_folder(config: RunConfig, manifest: Manifest | None, run: Path) -> None:
+    """Refuse a run folder that another config or, where it is given, another corpus made."""
     if not (run / "config.json").is_file():
         return
     before = read_run_config(run / "config.json").model_dump(mode="json")  # keys that came since have their defaults
     changed = changed_keys(before, config.model_dump(mode="json"))
-    if read_facts(run / "run.json").corpus.fingerprint != manifest.fingerprint:
+    if manifest and read_facts(run / "run.json").corpus.fingerprint != manifest.fingerprint:
         changed.append("corpus.manifest (the corpus itself has changed)")
     if changed:
         raise ValueError(
@@ -66,6 +67,15 @@ def hold_run_folder(run: Path, wait_seconds: float = 30.0) -> None:
             warnings.warn(f"{run}: {reason}; see to it that one job trains there", stacklevel=2)
             break
     _held.append(file)
+
+
+def check_shared(path: Path, wait_seconds: float = 60.0) -> None:
+    """ValueError on every rank where one does not see what rank 0 wrote; a network's file system may take its time."""
+    end = time.monotonic() + wait_seconds
+    while not path.is_file() and time.monotonic() < end:
+        time.sleep(0.2)
+    seen = path.is_file()
+    raise_together(None if seen else f"{path}: rank 0 wrote it, and it is not here; the run folder must be shared")
 
 
 def check_teacher(run: Path, teacher_fingerprint: str) -> None:

@@ -4,6 +4,7 @@ after the last one that is finished.
 <run>/ft, ged, td1, td2        run folders
 <run>/<stage>/model            what the stage gives, with its tokenizer: the next one's teacher or student
 <run>/<stage>/scores.json      of the development examples
+<run>/config.json, inputs.json what all of it is made from
 """
 
 import json
@@ -17,8 +18,9 @@ from transformers import AutoTokenizer
 
 from launch.distillation import build_trainer, check_input
 from launch.publish import publish
-from launch.run_config import RunConfig, changed_keys, read_run_config
-from launch.run_folder import hold_run_folder, read_done, write_done
+from launch.run_config import changed_keys, read_strictly
+from launch.run_folder import check_run_folder, check_shared, hold_run_folder, read_done, write_done
+from launch.task_inputs import file_inputs, model_inputs
 from launch.task_run_config import ORDER, GeneralStageConfig, StageName, TaskRunConfig
 from pretrain.durable import write_durably
 from pretrain.engine import start_distributed
@@ -29,25 +31,45 @@ from tasks.readers import TaskData
 from tasks.stage import EncodedTask, Stage, encode_task
 
 
-def check_chain_folder(config: TaskRunConfig, run: Path) -> None:
-    """Refuse a run folder that another config made."""
-    if not (run / "config.json").is_file():
-        return
-    changed = changed_keys(json.loads((run / "config.json").read_text()), config.model_dump(mode="json"))
-    if changed:
-        raise ValueError(
-            f"{run}: belongs to another config; different: {', '.join(changed)}. Give another --run folder"
-        )
+def check_chain(config: TaskRunConfig, run: Path, world_size: int) -> None:
+    """Refuse, before any process group, a run folder that another config made, and a GED that cannot work."""
+    if (run / "config.json").is_file():
+        before = read_strictly(TaskRunConfig, run / "config.json").model_dump(mode="json")
+        if changed := changed_keys(before, config.model_dump(mode="json")):
+            what = f"belongs to another config; different: {', '.join(changed)}"
+            raise ValueError(f"{run}: {what}. Give another --run folder")
+    _check_order([name for name in ORDER if getattr(config.stages, name)], run)
+    if config.general and read_done(run / "ged"):
+        check_run_folder(config.general, None, run / "ged")
+    elif config.general:
+        check_input(config.general, run / "ged", world_size)
 
 
-def general_config(stage: GeneralStageConfig, teacher: str, student: str) -> RunConfig:
-    """GED's config: its own file with the fine-tuned teacher and the student to go on with put in."""
-    init = json.dumps({"student": student})
-    overrides = [*stage.set, f"teacher.path={teacher}", f"students.0.init={init}"]
-    config = read_run_config(Path(stage.config), overrides)
-    if len(config.students) != 1:
-        raise ValueError(f"stages.ged.config: {stage.config} has {len(config.students)} students; one goes on")
-    return config
+def _check_order(names: list[StageName], run: Path) -> None:
+    """Refuse a finished stage after one that is to be made again."""
+    done = [read_done(run / name) is not None for name in names]
+    num_done = done.index(False) if False in done else len(done)
+    if later := [name for name, is_done in zip(names[num_done:], done[num_done:], strict=True) if is_done]:
+        folders = ", ".join(str(run / name) for name in later)
+        raise ValueError(f"{folders}: made from another {names[num_done]}, which is not done; remove them too")
+
+
+def check_inputs(config: TaskRunConfig, run: Path) -> None:
+    """Refuse to go on with other weights, tokenizers or examples at the same paths; note them where none are noted."""
+    now = {
+        "teacher": model_inputs(config.teacher.path) if config.teacher else None,
+        "student": model_inputs(config.student),
+        "files": file_inputs(config.task),
+    }
+    path = run / "inputs.json"
+    if path.is_file():
+        try:
+            changed = changed_keys(json.loads(path.read_text()), now)
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f"{path}: not what a chain writes; give another --run folder") from error
+        if changed:
+            raise ValueError(f"{run}: was begun with another {', '.join(changed)}. Give another --run folder")
+    write_durably(path, json.dumps(now, indent=2))
 
 
 class Chain:
@@ -73,6 +95,7 @@ class Chain:
         timeout_seconds = self.config.training.collective_timeout_seconds
         self.device = start_distributed(timeout_seconds)
         on_rank_zero(self._begin)
+        check_shared(self.run / "config.json")
         heartbeat = Heartbeat(timeout_seconds, self.on_lost)
         number = self._run_stages()
         if number and dist.get_rank() == 0:
@@ -87,7 +110,7 @@ class Chain:
             stage = getattr(self.config.stages, name)
             if stage is None:
                 continue
-            if not read_done(self.run / name):
+            if not self._is_done(name):
                 number = self._run_general(stage) if name == "ged" else self._run_stage(name)
                 if number:
                     return number
@@ -97,8 +120,12 @@ class Chain:
                 self.student = str(self.run / name / "model")
         return 0
 
+    def _is_done(self, name: StageName) -> bool:
+        return on_rank_zero(lambda: read_done(self.run / name) is not None)
+
     def _begin(self) -> None:
         hold_run_folder(self.run)
+        check_inputs(self.config, self.run)
         self.config.warn_of_other_losses()
         write_durably(self.run / "config.json", self.config.model_dump_json(indent=2))
 
@@ -134,7 +161,7 @@ class Chain:
 
     def _run_general(self, stage: GeneralStageConfig) -> int:
         assert self.teacher
-        config, folder = general_config(stage, self.teacher, self.student), self.run / "ged"
+        config, folder = stage.run_config(self.teacher, self.student), self.run / "ged"
         trainer = build_trainer(config, check_input(config, folder, dist.get_world_size()), folder, self.stop)
         if number := trainer.train():
             return number

@@ -2,18 +2,19 @@
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from transformers import AutoTokenizer
 
-from corpus.tokenizer import tokenizer_fingerprint
+from launch.run_config import RunConfig, read_run_config
+from launch.task_inputs import tokenizer_of
 from pretrain.encoder import EncoderShape
 from pretrain.engine import DeepSpeedConfig
 from pretrain.teacher import TeacherConfig, read_teacher_shape
 from pretrain.trainer import LoopConfig
+from tasks.models import check_head
 from tasks.settings import TaskConfig
 from tasks.stage import StageConfig
 
@@ -28,6 +29,14 @@ class GeneralStageConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     config: str  # of launch/gd.py, with one student
     set: list[str] = []
+
+    def run_config(self, teacher: str, student: str) -> RunConfig:
+        """Its own file with the fine-tuned teacher and the student to go on with put in."""
+        init = json.dumps({"student": student})
+        config = read_run_config(Path(self.config), [*self.set, f"teacher.path={teacher}", f"students.0.init={init}"])
+        if len(config.students) != 1:
+            raise ValueError(f"stages.ged.config: {self.config} has {len(config.students)} students; one goes on")
+        return config
 
 
 class StagesConfig(BaseModel):
@@ -65,12 +74,18 @@ class TaskRunConfig(BaseModel):
             raise ValueError('stages.ft.objective: fine-tuning has no teacher; give [{"type": "labels"}]')
         return self
 
+    @property
+    def general(self) -> RunConfig | None:
+        """What GED runs, with the teacher as it was before FT."""
+        ged, teacher = self.stages.ged, self.teacher
+        return ged.run_config(teacher.path, self.student) if ged and teacher else None
+
     def check(self) -> None:
         """ValueError listing everything that cannot work with these models."""
         student = read_teacher_shape(self.student)
         teacher = read_teacher_shape(self.teacher.path) if self.teacher else None
         problems = [*self._length_problems(student, teacher), *self._objective_problems(student, teacher)]
-        if self.teacher and _tokenizer_of(self.teacher.path) != _tokenizer_of(self.student):
+        if self.teacher and tokenizer_of(self.teacher.path) != tokenizer_of(self.student):
             problems.append(
                 f"student: {self.student} has another tokenizer than the teacher {self.teacher.path}; a student reads "
                 "its teacher's tokens, so distil one with this teacher"
@@ -92,28 +107,34 @@ class TaskRunConfig(BaseModel):
                 for key, message in objective.problems(teacher, student):
                     yield f"stages.{name}.objective.{index}.{key}: {message}"
 
+    def check_heads(self, labels: Sequence[str]) -> None:
+        """ValueError where a model has a head for something else, or TD2 would learn from a teacher without one."""
+        check_head(self.student, self.task.kind, labels)
+        if self.teacher:
+            td2 = self.stages.td2
+            needs_head = bool(td2 and td2.needs_teacher_head and not self.stages.ft)
+            check_head(self.teacher.path, self.task.kind, labels, needs_head)
+
     def warn_of_other_losses(self) -> None:
         """Say so where TD1 does not go on with the losses that the student was distilled by."""
         if self.stages.td1 is None:
             return
-        types = {one.type for one in self.stages.td1.objective}
-        path = Path(self.student) / PROVENANCE
-        if not path.is_file():
+        types, before = {one.type for one in self.stages.td1.objective}, self._losses_before()
+        source = "stages.ged" if self.stages.ged else self.student
+        if before is None:
+            warnings.warn(f"{source}: does not say what it was distilled by; td1 should use the same", stacklevel=2)
+        elif not types <= before:
             warnings.warn(
-                f"{self.student}: does not say what it was distilled by; td1 should use the same", stacklevel=2
-            )
-            return
-        before = {one["type"] for one in json.loads(path.read_text())["objective"]}
-        if not types <= before:
-            warnings.warn(
-                f"stages.td1 uses {', '.join(sorted(types))}, but {self.student} was distilled by "
+                f"stages.td1 uses {', '.join(sorted(types))}, but {source} distils by "
                 f"{', '.join(sorted(before))}: a change of losses is known to hurt",
                 stacklevel=2,
             )
 
-
-def _tokenizer_of(path: str) -> str:
-    try:
-        return tokenizer_fingerprint(AutoTokenizer.from_pretrained(path))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: no tokenizer could be loaded: {str(error).strip().splitlines()[0]}") from error
+    def _losses_before(self) -> set[str] | None:
+        """What the student that comes to TD1 was distilled by, where it is known."""
+        if self.general:
+            return {one.type for one in self.general.students[0].objective}
+        try:
+            return {one["type"] for one in json.loads((Path(self.student) / PROVENANCE).read_text())["objective"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None

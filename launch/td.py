@@ -2,7 +2,8 @@
 
     deepspeed launch/td.py --config configs/tasks/tnews.json [--run runs/mine] [--set student=students/4l312d ...]
 
-Continues a chain that was stopped, after its last finished stage. Signals and exit codes are those of launch/gd.py.
+Continues a chain that was stopped, after its last finished stage. The run folder must lie where all hosts see it.
+Signals and exit codes are those of launch/gd.py.
 """
 
 import argparse
@@ -23,7 +24,7 @@ def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> i
     from transformers.utils import logging as transformers_logging
 
     from launch.run_config import read_strictly
-    from launch.task_chain import Chain, check_chain_folder, summary
+    from launch.task_chain import Chain, check_chain, summary
     from launch.task_run_config import TaskRunConfig
     from pretrain.peers import PeerLost, peers_heeded
     from tasks.readers import read_task
@@ -35,8 +36,9 @@ def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> i
         config = read_strictly(TaskRunConfig, arguments.config, arguments.overrides)
         config.deepspeed.accumulation_steps(world.size)
         config.check()
-        check_chain_folder(config, run)
+        check_chain(config, run, world.size)
         data = read_task(config.task)
+        config.check_heads(data.labels)
     except ValueError as error:
         return refuse(world, error)
     if world.rank == 0:

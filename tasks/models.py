@@ -38,26 +38,45 @@ def load_task_model(path: str, kind: Kind, labels: Sequence[str], seed: int, nee
         labels: classes, or types of entities; a model that has a head must have it for the same ones.
         needs_head: refuse a model without one, which cannot teach the task.
     """
-    names = tags_of(labels) if kind == "entities" else list(labels)
-    config = _config(path)
-    options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True}
+    check_head(path, kind, labels)
+    names = _names(kind, labels)
+    options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True, "num_labels": 2}
     if names:
-        has_head = any(name.endswith(_HEADS[kind]) for name in config.architectures or [])
-        if has_head and [config.id2label[index] for index in sorted(config.id2label)] != names:
-            theirs = ", ".join(config.id2label.values())
-            raise ValueError(f"{path}: its head is for the labels {theirs}; this task has {', '.join(names)}")
         options |= {"num_labels": len(names), "id2label": dict(enumerate(names))}
         options |= {"label2id": {name: index for index, name in enumerate(names)}}
-    with torch.random.fork_rng():
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        model, found = AUTO_CLASSES[kind].from_pretrained(path, **options)
+        model, found = _load(AUTO_CLASSES[kind], path, **options)
     if needs_head and found["missing_keys"]:
-        raise ValueError(f"{path}: has no head for this task, so it cannot teach it; fine-tune it first (stages.ft)")
+        raise ValueError(_no_head(path))
     return model
 
 
-def _config(path: str) -> Any:
+def check_head(path: str, kind: Kind, labels: Sequence[str], needs_head: bool = False) -> None:
+    """ValueError where a model's config says that it has a head for something else, or none where one is needed."""
+    config, names = _load(AutoConfig, path), _names(kind, labels)
+    heads = [name for name in config.architectures or [] if name.endswith(tuple(_HEADS.values()))]
+    if other := [name for name in heads if not name.endswith(_HEADS[kind])]:
+        raise ValueError(f"{path}: is a {other[0]}, which a task of kind {kind} cannot go on with")
+    if heads and names and [config.id2label[index] for index in sorted(config.id2label)] != names:
+        theirs = ", ".join(config.id2label.values())
+        raise ValueError(f"{path}: its head is for the labels {theirs}; this task has {', '.join(names)}")
+    if needs_head and not heads:
+        raise ValueError(_no_head(path))
+
+
+def _no_head(path: str) -> str:
+    return f"{path}: has no head for this task, so it cannot teach it; fine-tune it first (stages.ft)"
+
+
+def _names(kind: Kind, labels: Sequence[str]) -> list[str]:
+    """Of a head's outputs; none for reading, whose two are the start and the end of an answer."""
+    return tags_of(labels) if kind == "entities" else list(labels)
+
+
+def _load(auto_class: Any, path: str, **options: Any) -> Any:
     try:
-        return AutoConfig.from_pretrained(path)
+        return auto_class.from_pretrained(path, **options)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: no model could be loaded: {str(error).strip().splitlines()[0]}") from error

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -74,6 +75,9 @@ def test_stopped_and_shared_and_the_same_scores_for_the_same_weights(arguments, 
     made = cells(output)
     code, _, stderr = evaluate(*arguments, "--seeds", "2", "--output", str(output), "--set", "fine_tuning.epochs=3")
     assert code == 2 and "was made with another fine_tuning.epochs; give another --output" in stderr
+    clipping = "deepspeed.gradient_clipping=0"
+    code, _, stderr = evaluate(*arguments, "--seeds", "2", "--output", str(output), "--set", clipping)
+    assert code == 2 and "was made with another gradient_clipping; give another --output" in stderr
     path = next(output.glob("cells/large/*/*/made_with.json"))
     whole = path.read_text()
     path.write_text(whole[:9])
@@ -84,16 +88,18 @@ def test_stopped_and_shared_and_the_same_scores_for_the_same_weights(arguments, 
     assert code == 0 and cells(output) == made
 
 
-def test_a_worker_that_fails_is_shown(arguments, teacher_folder, tmp_path):
-    model = tmp_path / "other"
+def test_a_model_that_fails_is_shown_and_the_others_are_made(arguments, teacher_folder, tmp_path):
+    model, output = tmp_path / "other", tmp_path / "out"
     AutoModelForSequenceClassification.from_pretrained(
         teacher_folder, num_labels=2, id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1}
     ).save_pretrained(model)
     AutoTokenizer.from_pretrained(teacher_folder).save_pretrained(model)
-    code, _, stderr = evaluate(*arguments, "--models", str(model), "--output", str(tmp_path / "out"))
+    models = ["--models", str(model), f"large={teacher_folder}"]
+    code, _, stderr = evaluate(*arguments, *models, "--output", str(output), "--seeds", "1")
     assert code == 1, stderr
-    assert "worker-0.log: the worker failed with exit code 2" in stderr
-    assert "other: its head is for the labels a, b; this task has 地, 天" in stderr
+    assert re.search(r"worker-.*-0.log: the worker failed with exit code 2:", stderr)
+    assert "refused: other on t: " in stderr and "its head is for the labels a, b; this task has 地, 天" in stderr
+    assert {path.parts[-4] for path in cells(output)} == {"large"} and len(cells(output)) == 2
 
 
 def test_what_cannot_be_meant_is_refused(arguments, tmp_path, teacher_folder):

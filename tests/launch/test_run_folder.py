@@ -9,8 +9,9 @@ from unittest.mock import Mock
 import pytest
 
 from launch import run_folder
-from launch.run_folder import read_done, save_start, write_done
+from launch.run_folder import check_shared, read_done, save_start, write_done
 from pretrain.checkpoint import TrainingState
+from pretrain.engine import start_distributed
 from pretrain.student import build_student
 from tests.pretrain.tiny import student_config, teacher_model
 
@@ -63,3 +64,11 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch):
     monkeypatch.setattr(run_folder.fcntl, "flock", Mock(side_effect=OSError(errno.ENOLCK, "No locks available")))
     with pytest.warns(UserWarning, match=r"its file system has no locks \(No locks available\)"):
         run_folder.hold_run_folder(tmp_path)
+
+
+def test_a_host_that_does_not_see_the_run_folder_is_an_error(tmp_path):
+    start_distributed()
+    (tmp_path / "config.json").touch()
+    check_shared(tmp_path / "config.json")
+    with pytest.raises(ValueError, match=r"none.json: rank 0 wrote it, and it is not here; the run folder must be sha"):
+        check_shared(tmp_path / "none.json", wait_seconds=0)

@@ -2,16 +2,22 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForSequenceClassification
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from launch.publish import publish
 from launch.run_config import read_strictly
+from launch.run_folder import write_done
+from launch.task_chain import check_chain, check_inputs
+from launch.task_inputs import model_inputs
 from launch.task_run_config import TaskRunConfig
+from pretrain.checkpoint import TrainingState
 
 ROOT = Path(__file__).parents[2]
 GENERIC = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -90,6 +96,63 @@ def check(chain_file, *overrides):
     config = read_strictly(TaskRunConfig, chain_file, overrides)
     config.check()
     config.warn_of_other_losses()
+    return config
+
+
+@pytest.fixture
+def copied_teacher(teacher_folder, tmp_path):
+    return Path(shutil.copytree(teacher_folder, tmp_path / "teacher"))
+
+
+def test_nothing_goes_on_with_other_models_or_examples_at_the_same_paths(chain_file, values, copied_teacher, tmp_path):
+    run, examples = tmp_path / "run", tmp_path / "data.json"
+    run.mkdir()
+    shutil.copy(values["task"]["dev"], examples)
+    config = check(chain_file, f"teacher.path={copied_teacher}", f"task.dev={examples}")
+    check_inputs(config, run)
+    check_inputs(config, run)
+    weights = load_file(copied_teacher / "model.safetensors")
+    first = next(iter(weights))
+    save_file(weights | {first: weights[first] + 1}, copied_teacher / "model.safetensors", {"format": "pt"})
+    examples.write_text(examples.read_text() + "\n")
+    model_inputs.cache_clear()
+    with pytest.raises(ValueError, match=r"run: was begun with another files.dev, teacher.weights. Give another --run"):
+        check_inputs(config, run)
+    (run / "inputs.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"inputs.json: not what a chain writes; give another --run folder"):
+        check_inputs(config, run)
+
+
+def test_a_stage_that_is_to_be_made_again_takes_those_after_it_with_it(chain_file, tmp_path):
+    config = check(chain_file)
+    for stage in ("ged", "td1"):
+        (tmp_path / stage).mkdir()
+        write_done(tmp_path / stage, TrainingState(step=1, rows=1, tokens=1, seconds=1.0))
+    with pytest.raises(ValueError, match=r"/ged, .*/td1: made from another ft, which is not done; remove them too"):
+        check_chain(config, tmp_path, 1)
+
+
+def test_a_general_stage_that_cannot_work_is_refused_before_the_teacher_trains(chain_file, config_file, tmp_path):
+    for override, message in (
+        ("stages.ged.config=none.json", "none.json: cannot be read"),
+        (f"stages.ged.config={config_file}", "has 2 students; one goes on"),
+        ('stages.ged.set=["students.0.num_layers=1"]', "students.0.init.student"),
+        ('stages.ged.set=["corpus.manifest=none"]', "there is no manifest"),
+        ('stages.ged.set=["deepspeed.train_batch_size=6"]', "train_batch_size: must be a multiple of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_chain(read_strictly(TaskRunConfig, chain_file, [override]), tmp_path, 1)
+
+
+def test_heads_are_looked_at_before_anything_trains(chain_file, teacher_folder, tmp_path):
+    check(chain_file).check_heads(["地", "天"])
+    with pytest.raises(ValueError, match=r"has no head for this task, so it cannot teach it; fine-tune it first"):
+        check(chain_file, "stages.ft=null").check_heads(["地", "天"])
+    model = AutoModelForSequenceClassification.from_pretrained(teacher_folder, num_labels=3)
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(teacher_folder).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"its head is for the labels LABEL_0, LABEL_1, LABEL_2; this task has 地, 天"):
+        check(chain_file, f"student={tmp_path}", "stages.td1=null").check_heads(["地", "天"])
 
 
 def test_what_cannot_work_is_refused(chain_file, tmp_path, student, teacher_folder):
@@ -119,7 +182,10 @@ def test_what_cannot_work_is_refused(chain_file, tmp_path, student, teacher_fold
 def test_a_change_of_losses_is_warned_of(chain_file, student, teacher_folder, recwarn):
     check(chain_file)
     assert not [one for one in recwarn if "losses" in str(one.message)]
-    with pytest.warns(UserWarning, match=r"stages.td1 uses minilm, but .* was distilled by hidden_states, minilm_v2"):
-        check(chain_file, 'stages.td1.objective=[{"type": "minilm"}]')
+    other = 'stages.td1.objective=[{"type": "minilm"}]'
+    with pytest.warns(UserWarning, match=r"stages.td1 uses minilm, but stages.ged distils by hidden_states, minilm_v2"):
+        check(chain_file, other)
+    with pytest.warns(UserWarning, match=r"stages.td1 uses minilm, but .*small distils by hidden_states, minilm_v2"):
+        check(chain_file, other, "stages.ged=null")
     with pytest.warns(UserWarning, match="does not say what it was distilled by"):
-        check(chain_file, f"student={teacher_folder}")
+        check(chain_file, f"student={teacher_folder}", "stages.ged=null")

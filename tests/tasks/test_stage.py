@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from pretrain.engine import DeepSpeedConfig, start_distributed
 from pretrain.trainer import LoopConfig
 from tasks.batches import collate
-from tasks.models import load_task_model
+from tasks.models import check_head, load_task_model
 from tasks.readers import read_task
 from tasks.stage import Stage, StageConfig, encode_task
 
@@ -125,6 +125,14 @@ def test_models_that_cannot_serve_are_refused(general, fine_tuned, tmp_path):
         load_task_model(fine_tuned[1], "sentence", ["a", "b"], 0)
     with pytest.raises(ValueError, match="none: no model could be loaded"):
         load_task_model(str(tmp_path / "none"), "sentence", ["a", "b"], 0)
+    with pytest.raises(ValueError, match=r"is a BertForSequenceClassification, which a task of kind entities"):
+        load_task_model(fine_tuned[1], "entities", ["a"], 0)
+    AutoConfig.from_pretrained(general).save_pretrained(tmp_path / "empty")
+    with pytest.raises(ValueError, match="empty: no model could be loaded: "):
+        load_task_model(str(tmp_path / "empty"), "sentence", ["a", "b"], 0)
+    check_head(fine_tuned[1], "sentence", ["地", "天"], needs_head=True)
+    with pytest.raises(ValueError, match=r"has no head for this task, so it cannot teach it; fine-tune it first"):
+        check_head(general, "sentence", ["地", "天"], needs_head=True)
 
 
 @pytest.mark.parametrize("kind", ["entities", "reading"])
@@ -132,3 +140,10 @@ def test_other_kinds_have_their_own_heads(general, kind):
     model = load_task_model(general, kind, ["name"] if kind == "entities" else [], 0)
     assert isinstance(model.base_model, AutoModel.from_pretrained(general).__class__)
     assert model.config.num_labels == (3 if kind == "entities" else 2)
+
+
+def test_reading_has_two_outputs_whatever_the_encoder_was_once_used_for(general, tmp_path):
+    model = AutoModel.from_pretrained(general)
+    model.config.id2label = {index: str(index) for index in range(15)}
+    model.save_pretrained(tmp_path)
+    assert load_task_model(str(tmp_path), "reading", [], 0).qa_outputs.out_features == 2
