@@ -79,7 +79,6 @@ def read_evaluation(
     if num_seeds < 1:
         raise ValueError(f"--seeds: want at least 1, got {num_seeds}")
     decoded = read_strictly(EvaluationConfig, config, overrides)
-    decoded.deepspeed.accumulation_steps(1)  # each worker is a world of its own
     return Evaluation(
         decoded,
         _once(map(_model, models), "--models"),

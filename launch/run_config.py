@@ -24,7 +24,8 @@ from pretrain.trainer import TrainingConfig
 MAY_CHANGE = ("about", "probe", "corpus.manifest", "corpus.cache_folder", "corpus.cache_gigabytes", "corpus.on_fault",
               "teacher.path", "training.log_every_steps", "training.save_every_steps", "training.keep_checkpoints",
               "training.collective_timeout_seconds", "training.data_timeout_seconds", "training.on_slow_step",
-              "deepspeed.train_micro_batch_size_per_gpu")  # fmt: skip
+              "training.max_skipped_in_a_row", "deepspeed.train_micro_batch_size_per_gpu",
+              "deepspeed.zero_optimization.stage")  # fmt: skip
 
 Config = TypeVar("Config", bound=BaseModel)
 

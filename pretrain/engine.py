@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import warnings
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Literal, Protocol
@@ -41,21 +42,38 @@ class DeepSpeedConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     train_batch_size: PositiveInt
-    train_micro_batch_size_per_gpu: PositiveInt
+    train_micro_batch_size_per_gpu: PositiveInt  # at most: see micro_rows
     gradient_clipping: Annotated[float, Field(ge=0)] = 1.0
     torch_autocast: AutocastConfig = AutocastConfig(enabled=True)
     zero_optimization: ZeroConfig = ZeroConfig()
     communication_data_type: Literal["fp32", "bf16"] | None = None
 
+    def micro_rows(self, world_size: int) -> int:
+        """Rows of a micro-batch: as many as the config allows and a rank's share of the global batch is cut evenly by.
+
+        ValueError when the ranks cannot share the global batch.
+        """
+        rows_per_rank, rest = divmod(self.train_batch_size, world_size)
+        if rest:
+            ranks = f"{world_size} ranks"
+            raise ValueError(f"deepspeed.train_batch_size: must be a multiple of {ranks}, got {self.train_batch_size}")
+        most = min(self.train_micro_batch_size_per_gpu, rows_per_rank)
+        return next(rows for rows in range(most, 0, -1) if rows_per_rank % rows == 0)
+
     def accumulation_steps(self, world_size: int) -> int:
-        """Micro-batches a rank adds up for one step; ValueError when the global batch cannot be cut that way."""
-        at_once = self.train_micro_batch_size_per_gpu * world_size
-        if self.train_batch_size % at_once:
-            raise ValueError(
-                f"deepspeed.train_batch_size: must be a multiple of train_micro_batch_size_per_gpu "
-                f"({self.train_micro_batch_size_per_gpu}) x {world_size} ranks, got {self.train_batch_size}"
+        """Micro-batches a rank adds up for one step; ValueError as micro_rows."""
+        return self.train_batch_size // (self.micro_rows(world_size) * world_size)
+
+    def warn_of_micro_rows(self, world_size: int) -> None:
+        """Say so where micro-batches are smaller than the config has them."""
+        rows, wanted = self.micro_rows(world_size), self.train_micro_batch_size_per_gpu
+        if rows != wanted:
+            share = self.train_batch_size // world_size
+            warnings.warn(
+                f"{rows} rows at once, not {wanted} (deepspeed.train_micro_batch_size_per_gpu): each of {world_size} "
+                f"ranks has {share} of the {self.train_batch_size} rows of a step",
+                stacklevel=2,
             )
-        return self.train_batch_size // at_once
 
 
 def start_distributed(timeout_seconds: float = 1800) -> torch.device:
@@ -121,6 +139,7 @@ class StudentEngine:
         self.sharded = deepspeed_config.zero_optimization.stage > 0
         # Stage 0 reports no gradient norm: there it is clipped here, where the norm is known.
         values = deepspeed_config.model_dump(exclude_none=True)
+        values |= {"train_micro_batch_size_per_gpu": deepspeed_config.micro_rows(world_size)}
         values |= {"gradient_clipping": self.max_grad_norm if self.sharded else 0.0, "steps_per_print": None}
         optimizer = build_optimizer(student, config.optimizer)
         self.engine, _, _, self.schedule = deepspeed.initialize(

@@ -103,7 +103,7 @@ class Stage:
             teacher_function, self._to_device(collate(task.train[:2], task.tokenizer.pad_token_id))
         )
         engine = StudentEngine(self.student, config, deepspeed, total_steps, world_size)
-        micro_rows = deepspeed.train_micro_batch_size_per_gpu
+        micro_rows = deepspeed.micro_rows(world_size)
         self.trainer = Trainer(
             run,
             TrainingConfig(total_steps=total_steps, **loop.model_dump()),

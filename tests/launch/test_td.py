@@ -138,10 +138,10 @@ def test_a_general_stage_that_cannot_work_is_refused_before_the_teacher_trains(c
         (f"stages.ged.config={config_file}", "has 2 students; one goes on"),
         ('stages.ged.set=["students.0.num_layers=1"]', "students.0.init.student"),
         ('stages.ged.set=["corpus.manifest=none"]', "there is no manifest"),
-        ('stages.ged.set=["deepspeed.train_batch_size=6"]', "train_batch_size: must be a multiple of"),
+        ('stages.ged.set=["deepspeed.train_batch_size=5"]', "train_batch_size: must be a multiple of 2 ranks, got 5"),
     ):
         with pytest.raises(ValueError, match=message):
-            check_chain(read_strictly(TaskRunConfig, chain_file, [override]), tmp_path, 1)
+            check_chain(read_strictly(TaskRunConfig, chain_file, [override]), tmp_path, 2)
 
 
 def test_heads_are_looked_at_before_anything_trains(chain_file, teacher_folder, tmp_path):

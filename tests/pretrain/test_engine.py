@@ -16,10 +16,20 @@ BATCH = {"train_batch_size": 48, "train_micro_batch_size_per_gpu": 4}
 def test_accumulation_keeps_the_global_batch():
     config = DeepSpeedConfig.model_validate(BATCH)
     assert [config.accumulation_steps(ranks) for ranks in (1, 2, 3, 4, 12)] == [12, 6, 4, 3, 1]
+    assert [config.micro_rows(ranks) for ranks in (8, 16, 24, 48)] == [3, 3, 2, 1], "a rank's share is cut evenly"
+    assert [config.accumulation_steps(ranks) for ranks in (8, 16, 24, 48)] == [2, 1, 1, 1]
+
+
+def test_smaller_micro_batches_than_were_asked_for_are_told(recwarn):
+    config = DeepSpeedConfig.model_validate(BATCH)
+    config.warn_of_micro_rows(12)
+    assert not recwarn
+    with pytest.warns(UserWarning, match=r"3 rows at once, not 4 .* each of 16 ranks has 3 of the 48 rows of a step"):
+        config.warn_of_micro_rows(16)
 
 
 def test_a_batch_that_cannot_be_cut_is_refused():
-    message = r"train_batch_size: must be a multiple of train_micro_batch_size_per_gpu \(4\) x 5 ranks, got 48"
+    message = r"train_batch_size: must be a multiple of 5 ranks, got 48"
     with pytest.raises(ValueError, match=message):
         DeepSpeedConfig.model_validate(BATCH).accumulation_steps(5)
 
