@@ -84,6 +84,8 @@ def _open_mpi(environment: Mapping[str, str]) -> World:
 
 def _slurm(environment: Mapping[str, str]) -> World:
     rank, local_rank, size = _numbers(environment, _SLURM)
+    # Of the step; in salloc's own shell, a step of one, SLURM_NTASKS is that of the whole allocation.
+    size = int(environment.get("SLURM_STEP_NUM_TASKS", size))
     address = environment.get("MASTER_ADDR") or first_host(
         environment.get("SLURM_STEP_NODELIST") or _text(environment, "SLURM_JOB_NODELIST")
     )

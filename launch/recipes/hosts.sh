@@ -5,8 +5,11 @@
 #
 # A line of the hostfile: node1 slots=8. This folder and its environment lie at the same path on every host; the run
 # folder and the corpus where all see them. INTERFACE joins the hosts; MORE_VARIABLES="A=1 B=2" go to
-# every rank as well. Stop it with SIGTERM, SIGINT or Ctrl-C.
+# every rank as well, LAUNCHER_FLAGS to deepspeed: "--master_addr node1" where a host's first address is another network's.
+# Stop it with SIGTERM, SIGINT or Ctrl-C.
 : "${HOSTFILE:?a file with a line a host}" "${INTERFACE:?the network interface that joins the hosts}"
+# deepspeed itself would only warn, and train on this host alone.
+[ -r "$HOSTFILE" ] || { echo "HOSTFILE=$HOSTFILE: cannot be read" >&2; exit 2; }
 exports=$(mktemp)
 printf '%s\n' "GLOO_SOCKET_IFNAME=$INTERFACE" "NCCL_SOCKET_IFNAME=$INTERFACE" $MORE_VARIABLES > "$exports"
 exec 9< "$exports"
@@ -14,4 +17,4 @@ rm "$exports"
 export DS_ENV_FILE=/dev/fd/9
 # Without this pdsh goes on waiting for a host that was cut off.
 export PDSH_SSH_ARGS_APPEND="-o ServerAliveInterval=5 -o ServerAliveCountMax=3"
-exec deepspeed --hostfile "$HOSTFILE" launch/gd.py "$@"
+exec deepspeed $LAUNCHER_FLAGS --hostfile "$HOSTFILE" launch/gd.py "$@"

@@ -3,12 +3,15 @@
 #
 #     NUM_HOSTS=2 FIRST_HOST=node1 launch/recipes/torchrun.sh --config configs/4l312d.json
 #
-# RANKS_PER_HOST is a number, or gpu for one rank a GPU.
+# RANKS_PER_HOST is a number, or gpu for one rank a GPU. One host needs neither NUM_HOSTS nor FIRST_HOST. To stop it, send
+# SIGTERM to torchrun: a rank that is stopped alone is started again, as is one that was refused, 20 times.
 # A store of its own for every start: in the agent's, ranks that are started again find addresses of those before them.
 # (Without the --, torchrun takes --run for an option of its own.)
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
-exec torchrun \
-    --nnodes "${NUM_HOSTS:-1}" --nproc-per-node "${RANKS_PER_HOST:-gpu}" \
-    --rdzv-backend c10d --rdzv-endpoint "${FIRST_HOST:-localhost}:${PORT:-29400}" --rdzv-id gd \
-    --max-restarts 20 \
-    -- launch/gd.py "$@"
+if [ "${NUM_HOSTS:-1}" -gt 1 ]; then
+    meeting=(--nnodes "$NUM_HOSTS" --rdzv-backend c10d --rdzv-id gd
+             --rdzv-endpoint "${FIRST_HOST:?the host where all meet}:${PORT:-29400}")
+else
+    meeting=(--standalone)  # a port of its own: two jobs of one host would meet, and one wait for the other to end
+fi
+exec torchrun "${meeting[@]}" --nproc-per-node "${RANKS_PER_HOST:-gpu}" --max-restarts 20 -- launch/gd.py "$@"

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.launch.jobs import ROOT, Job, free_port, logged_step, newest_step
+from tests.launch.jobs import ROOT, Job, logged_step, newest_step
 from tests.launch.slurm import PROGRAMS, Slurm
 
 
@@ -40,7 +41,21 @@ def undisturbed(config, tmp_path_factory) -> dict[str, torch.Tensor]:
 
 def torchrun() -> dict[str, str]:
     path = f"{ROOT / '.venv/bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {"RANKS_PER_HOST": "2", "PORT": str(free_port()), "PATH": path}
+    return {"RANKS_PER_HOST": "2", "PATH": path}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "environment", "message"),
+    [
+        ("hosts.sh", {"HOSTFILE": "none", "INTERFACE": "eth0"}, "HOSTFILE=none: cannot be read"),
+        ("hosts.sh", {"HOSTFILE": "none"}, "INTERFACE: the network interface that joins the hosts"),
+        ("torchrun.sh", {"NUM_HOSTS": "2"}, "FIRST_HOST: the host where all meet"),
+    ],
+)
+def test_a_recipe_that_lacks_something_starts_nothing(recipe, environment, message):
+    command = [ROOT / "launch/recipes" / recipe, "--config", "none"]
+    done = subprocess.run(command, env=environment | {"PATH": os.environ["PATH"]}, capture_output=True, text=True)
+    assert done.returncode != 0 and message in done.stderr
 
 
 def assert_same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:

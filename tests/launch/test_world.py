@@ -26,6 +26,8 @@ def test_each_launcher_is_understood():
     assert read_world(hosts) == World(1, 1, 2, "node1", 1234, 1)
     assert read_world(SLURM) == World(3, 1, 4, "node07", 20172, 1)
     assert read_world(SLURM | {"MASTER_ADDR": "10.0.0.1"}).address == "10.0.0.1"
+    shell = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_STEP_NUM_TASKS": "1"}
+    assert read_world(SLURM | shell).size == 1, "salloc's own shell"
 
 
 def test_the_innermost_launcher_counts():
