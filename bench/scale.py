@@ -16,6 +16,8 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from corpus.order import NUM_LANES
+from pretrain.encoder import EncoderShape
+from pretrain.relation_objectives import published_teacher_layer
 
 VOCABULARIES = (21_128, 250_002)  # Google's Chinese WordPiece, XLM-R's pieces
 NUM_POSITIONS, NUM_TYPES = 512, 2
@@ -46,10 +48,15 @@ class Model:
         whole = self.embedding_parameters(vocab_size) + (self.num_layers - 1) * self.layer_parameters
         return whole + 3 * (self.width**2 + self.width)
 
-    def operations(self, row_tokens: int) -> float:
-        """Of a token's forward pass to the last layer's query, key and value; as bench/gd_step.py counts them."""
+    def operations(self, row_tokens: int, layer: int | None = None) -> float:
+        """Of a token's forward pass to q, k and v of a layer, or of the last; as bench/gd_step.py counts them."""
         whole = 2 * (4 * self.width**2 + 2 * self.width * self.inner) + 4 * row_tokens * self.width
-        return (self.num_layers - 1) * whole + 2 * 3 * self.width**2
+        return ((layer or self.num_layers) - 1) * whole + 2 * 3 * self.width**2
+
+    @property
+    def teacher_layer(self) -> int:
+        """What MiniLMv2's objective reads of it as a teacher."""
+        return published_teacher_layer(EncoderShape("bert", self.num_layers, self.width, 1, self.inner, 1, 1))
 
 
 TEACHERS = (Model("12x768", 12, 768, 3072), Model("24x1024", 24, 1024, 4096))
@@ -118,7 +125,8 @@ def plan_step(
     tokens = accumulation * micro_rows * row_tokens
     launch = hardware.launch_seconds * hardware.kernels_per_layer * accumulation
     rate = hardware.tflops * 1e12
-    teacher_compute = teacher.operations(row_tokens) * tokens / (rate * hardware.teacher_share)
+    layer = teacher.teacher_layer
+    teacher_compute = teacher.operations(row_tokens, layer) * tokens / (rate * hardware.teacher_share)
     student_seconds = reduce_seconds = 0.0
     for student in students:
         operations = 3 * student.operations(row_tokens) + 6 * row_tokens * (teacher.width + 3 * student.width)
@@ -126,7 +134,7 @@ def plan_step(
         student_seconds += max(compute, 3 * student.num_layers * launch)
         num_bytes = 4 * student.trained_parameters(VOCABULARIES[0])
         reduce_seconds += hardware.all_reduce_seconds(num_bytes, gpus) if gpus > 1 else 0.0
-    teacher_seconds = max(teacher_compute, teacher.num_layers * launch)
+    teacher_seconds = max(teacher_compute, layer * launch)
     return Step(micro_rows, accumulation, teacher_seconds, student_seconds, reduce_seconds, tokens * gpus)
 
 
