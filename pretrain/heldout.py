@@ -20,11 +20,14 @@ def heldout_relation_losses(
 ) -> dict[str, float]:
     """Mean of QQ + KK + VV (MiniLMv2 equation 8) from the teacher to each model's last layer, by name.
 
+    The teacher itself, where it is among the models, is compared at the layer that is read of it: 0.
+
     Models run in eval mode and in bfloat16 where autocast does so; `batches` are [B, L], at least one.
     """
-    encoders = {name: _last_layer_reader(model) for name, model in models.items()}
     target = EncoderShape.of(teacher.config)
     layer = published_teacher_layer(target)
+    layers = {name: layer if model is teacher else model.config.num_hidden_layers for name, model in models.items()}
+    encoders = {name: _reader(model, layers[name]) for name, model in models.items()}
     source = Encoder(teacher.eval(), Reads(projections=frozenset({layer})))
     num_heads = shared_relation_heads([target.hidden_size, *(one.shape.hidden_size for one in encoders.values())])
     sums, count = dict.fromkeys(models, 0.0), 0
@@ -32,7 +35,7 @@ def heldout_relation_losses(
         batch, count = without_padding(batch), count + 1
         with torch.autocast(batch["input_ids"].device.type, torch.bfloat16):
             wanted = _projections(source(batch), layer)
-            found = {name: _projections(one(batch), one.shape.num_layers) for name, one in encoders.items()}
+            found = {name: _projections(one(batch), layers[name]) for name, one in encoders.items()}
         for name, projections in found.items():
             sums[name] += float(_relation_losses(wanted, projections, batch, num_heads))
     if not count:
@@ -40,8 +43,8 @@ def heldout_relation_losses(
     return {name: value / count for name, value in sums.items()}
 
 
-def _last_layer_reader(model: HuggingFaceModel) -> Encoder:
-    return Encoder(model.eval(), Reads(projections=frozenset({model.config.num_hidden_layers})))
+def _reader(model: HuggingFaceModel, layer: int) -> Encoder:
+    return Encoder(model.eval(), Reads(projections=frozenset({layer})))
 
 
 def shared_relation_heads(widths: Iterable[int]) -> int:

@@ -131,6 +131,14 @@ def test_a_held_out_corpus_of_another_tokenizer_is_refused(workplace, heldout, m
         measure_heldout(read_models([f"a={workplace / 'big'}"]), load_manifest(heldout))
 
 
+def test_a_model_with_another_tokenizer_has_no_held_out_loss(workplace, heldout, monkeypatch):
+    both = read_models([f"a={workplace / 'big'}", f"b={workplace / 'big'}"])
+    prints = iter([load_manifest(heldout).tokenizer.fingerprint] * 2 + ["another"])
+    monkeypatch.setattr("launch.report_models.tokenizer_fingerprint", lambda tokenizer: next(prints))
+    with pytest.warns(UserWarning, match="b: another tokenizer, so no held-out relation loss"):
+        assert set(measure_heldout(both, load_manifest(heldout))) == {"a"}
+
+
 @pytest.mark.parametrize(("text", "message"), [("[1]", "pairs.jsonl:1: want"), (None, "cannot be read: No such file")])
 def test_faulty_documents_are_named(tmp_path, text, message):
     if text:

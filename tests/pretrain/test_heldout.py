@@ -27,6 +27,11 @@ def test_it_equals_the_objective_and_is_zero_for_the_teacher():
     assert losses["student"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_teacher_that_is_read_below_its_top_is_still_zero_to_itself():
+    teacher = teacher_model(num_hidden_layers=24)
+    assert heldout_relation_losses(teacher, {"teacher": teacher}, [batch()]) == {"teacher": pytest.approx(0, abs=1e-6)}
+
+
 def test_no_rows_is_an_error():
     with pytest.raises(ValueError, match="no held-out rows to compare relations on"):
         heldout_relation_losses(teacher_model(), {}, [])
