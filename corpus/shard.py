@@ -15,6 +15,10 @@ _Read = TypeVar("_Read")
 MAX_SHARD_BYTES = 64 << 20
 
 
+class StoreLost(ValueError):
+    """A store that cannot be read now; another time it may be."""
+
+
 class DamagedBlock(ValueError):
     """The bytes of a block are lost or changed; the store that gave them is well."""
 
@@ -73,12 +77,12 @@ def read_block(manifest: Manifest, index: int) -> block.Block:
             frame, manifest.dtype, table.tokens[index], table.documents[index], manifest.has_word_planes
         )
     except FileNotFoundError as error:
-        kind = DamagedBlock if _is_there(manifest) else ValueError
+        kind = DamagedBlock if _is_there(manifest) else StoreLost
         raise kind(f"{shard_path(manifest, index)}: block {index}: the shard is missing") from error
     except ValueError as error:
         raise DamagedBlock(f"{shard_path(manifest, index)}: block {index}: {error}") from error
     except OSError as error:
-        raise ValueError(f"{shard_path(manifest, index)}: block {index}: {error}") from error
+        raise StoreLost(f"{shard_path(manifest, index)}: block {index}: {error}") from error
 
 
 def _is_there(manifest: Manifest) -> bool:

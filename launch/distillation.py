@@ -157,6 +157,7 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: StopRequest
     def begin_run() -> None:
         hold_run_folder(run)
         warn_of_lanes(config.corpus.num_lanes, world_size)
+        config.deepspeed.warn_of_micro_rows(world_size)
         for remark in job.probe.remarks if job.probe else []:
             warnings.warn(remark, stacklevel=2)
         write_run_folder(config, manifest, teacher_fingerprint, unreached, run, probe_facts)
@@ -169,7 +170,7 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: StopRequest
         StudentEngine(student, settings, config.deepspeed, config.training.total_steps, world_size)
         for student, settings in zip(students, config.students, strict=True)
     ]
-    rows = config.deepspeed.train_micro_batch_size_per_gpu
+    rows = config.deepspeed.micro_rows(world_size)
     return Trainer(
         run,
         config.training,

@@ -11,7 +11,7 @@ Exit codes of every rank:
     1   anything that is not foreseen
     2   the input was refused, or the run cannot go on as it is (the message says why)
     75  stopped before the end with a checkpoint: run again to go on
-    76  another rank or host was lost: run again to go on from the newest checkpoint
+    76  another rank or host was lost, or the corpus is out of reach: run again to go on from the newest checkpoint
 """
 
 import argparse
@@ -31,10 +31,12 @@ def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> i
     """Refuse in the first second, or train; gives the exit code."""
     from transformers.utils import logging as transformers_logging
 
+    from corpus.shard import StoreLost
     from launch.distillation import check_input, distil
     from launch.run_config import read_run_config
     from launch.run_folder import read_done, summary
     from pretrain.peers import PeerLost
+    from pretrain.trainer import DataLate
 
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()  # the teacher comes without its head: that is meant
@@ -54,11 +56,11 @@ def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> i
         return 0
     try:
         number = distil(config, job, run, stop, lambda error: os._exit(leave_lost(world, error)))
+    except (PeerLost, StoreLost, DataLate) as error:
+        return leave_lost(world, error)
     except ValueError as error:
         say(f"[rank {world.rank}] stopped: {error}")
         return REFUSED
-    except PeerLost as error:
-        return leave_lost(world, error)
     return STOPPED if number else 0
 
 

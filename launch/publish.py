@@ -20,9 +20,9 @@ from transformers import AutoTokenizer
 from launch.model_card import model_card
 from launch.run_config import read_run_config
 from launch.run_facts import read_facts
+from launch.run_folder import read_losses
 from pretrain.checkpoint import Checkpoints, read_state
 from pretrain.durable import damage
-from pretrain.metrics import read_metrics
 from pretrain.vocabulary_head import auto_class_of
 
 TOLERANCE = 1e-3  # the live student may have answered on a GPU; hidden states are of the order of 1
@@ -69,12 +69,12 @@ def publish(run: Path, student: str, output: Path, step: int | None = None) -> f
 def read_card(run: Path, student: str, checkpoint: Path) -> str:
     """The model card; ValueError naming the file of the run that is damaged, or does not know the student."""
     config, facts = read_run_config(run / "config.json"), read_facts(run / "run.json")
-    state, metrics = read_state(checkpoint), read_metrics(run)
+    state, metrics = read_state(checkpoint), read_losses(run, student)
     if student not in {one.name for one in config.students}:
         raise ValueError(f"{run / 'config.json'}: knows no student {student}")
     if student not in facts.unreached_parameters:
         raise ValueError(f"{run / 'run.json'}: unreached_parameters: knows no student {student}")
-    if metrics[0]["step"] > state.step:
+    if not metrics or metrics[0]["step"] > state.step:
         raise ValueError(
             f"{run / 'metrics.jsonl'}: no step was logged up to {state.step}, that of {checkpoint / 'state.json'}"
         )

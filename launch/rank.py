@@ -33,7 +33,7 @@ def parse_arguments(about: str) -> argparse.Namespace:
 
 
 def leave_lost(world: World, error: Exception) -> int:
-    """Say that another rank is gone, and give all who can say so the time to."""
+    """Say that another rank or the corpus is gone, and give all who can say so the time to."""
     say(f"[rank {world.rank}] stopped: {error}; run again to go on from the newest checkpoint")
     time.sleep(SPEAK_SECONDS)
     return PEER_LOST

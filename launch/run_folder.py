@@ -158,13 +158,24 @@ def read_done(run: Path) -> Done | None:
         raise ValueError(f"{path}: not what a complete run writes; remove it to go on with the run") from error
 
 
+def read_losses(run: Path, student: str) -> list[dict[str, float]]:
+    """The logged steps with losses of this student, not the probe's of step 0; ValueError as read_metrics."""
+    return [line for line in read_metrics(run) if f"{student}/loss" in line]
+
+
 def summary(run: Path, config: RunConfig, done: Done) -> str:
     """The table at the end: each student's first and last logged loss, then what it took and where it is."""
     names = [student.name for student in config.students]
-    lines = [line for line in read_metrics(run) if f"{names[0]}/loss" in line]  # not the probe's of step 0
-    first, last = lines[0], lines[-1]
-    rows = [f"{'student':<12}{'loss at step ' + str(first['step']):>20}{'loss at step ' + str(last['step']):>20}"]
-    rows += [f"{name:<12}{first[name + '/loss']:>20.4f}{last[name + '/loss']:>20.4f}" for name in names]
     rate = done.tokens / max(done.seconds, 1e-9)
     took = f"{done.step:,} steps, {done.tokens:,} tokens, {done.seconds:,.0f} s, {rate:,.0f} tokens/s"
-    return "\n".join([*rows, took, f"newest checkpoint: {run / 'checkpoints' / f'step_{done.step}'}"])
+    where = f"newest checkpoint: {run / 'checkpoints' / f'step_{done.step}'}"
+    try:
+        lines = read_losses(run, names[0])
+    except ValueError as error:
+        return "\n".join([f"no losses to show: {error}", took, where])
+    rows = []
+    if lines:
+        first, last = lines[0], lines[-1]
+        rows = [f"{'student':<12}{'loss at step ' + str(first['step']):>20}{'loss at step ' + str(last['step']):>20}"]
+        rows += [f"{name:<12}{first[name + '/loss']:>20.4f}{last[name + '/loss']:>20.4f}" for name in names]
+    return "\n".join([*rows, took, where])

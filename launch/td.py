@@ -23,10 +23,12 @@ def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> i
     """Refuse before anything trains, or run the stages; gives the exit code."""
     from transformers.utils import logging as transformers_logging
 
+    from corpus.shard import StoreLost
     from launch.run_config import read_strictly
     from launch.task_chain import Chain, check_chain, summary
     from launch.task_run_config import TaskRunConfig
     from pretrain.peers import PeerLost, peers_heeded
+    from pretrain.trainer import DataLate
     from tasks.readers import read_task
 
     transformers_logging.disable_progress_bar()
@@ -47,11 +49,11 @@ def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> i
         with peers_heeded(config.training.collective_timeout_seconds):
             chain = Chain(config, data, run, stop, lambda error: os._exit(leave_lost(world, error)))
             number = chain.train()
+    except (PeerLost, StoreLost, DataLate) as error:
+        return leave_lost(world, error)
     except ValueError as error:
         say(f"[rank {world.rank}] stopped: {error}")
         return REFUSED
-    except PeerLost as error:
-        return leave_lost(world, error)
     if world.rank == 0 and not number:
         print(summary(config, run), flush=True)
     return STOPPED if number else 0

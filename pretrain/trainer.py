@@ -29,6 +29,10 @@ from pretrain.teacher import TeacherFunction
 Batch = Mapping[str, Tensor]
 
 
+class DataLate(ValueError):
+    """No batch came in time: what reads it hangs, and may not another time."""
+
+
 class LoopConfig(BaseModel):
     """How often, when to give up, and the seed of everything that is drawn."""
 
@@ -144,7 +148,7 @@ class Trainer:
             return next(batches)
         except TimeoutError as error:
             message = f"row position {self.state.rows}: no batch came within {self.config.data_timeout_seconds} s "
-            raise ValueError(f"{message}(training.data_timeout_seconds); its source hangs") from error
+            raise DataLate(f"{message}(training.data_timeout_seconds); its source hangs") from error
         finally:
             self._data_seconds += time.perf_counter() - started
 

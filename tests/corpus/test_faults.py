@@ -13,6 +13,7 @@ import torch
 from corpus import store as store_module
 from corpus.manifest import Manifest, load_manifest
 from corpus.masking import MaskingSettings
+from corpus.shard import StoreLost
 from corpus.stream import RowStream
 from tests.corpus.servers import range_server
 
@@ -154,7 +155,7 @@ def test_where_nothing_is_there_nothing_is_skipped(folder):
     with pytest.raises(ValueError, match=r"shard-00000\.bin: the shard is missing"):
         load_manifest(folder, on_fault="skip")
     (folder / "manifest.json").unlink()  # the disk was unmounted
-    with pytest.raises(ValueError, match=r"shard-\d+\.bin: block \d+: the shard is missing"):
+    with pytest.raises(StoreLost, match=r"shard-\d+\.bin: block \d+: the shard is missing"):
         stream.rows(np.arange(8))
 
 
@@ -165,7 +166,7 @@ def test_a_block_that_cannot_be_read_stops_though_others_would_be_skipped(folder
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(store_module.LocalStore, "read_block", fail)
-    with pytest.raises(ValueError, match=r"shard-\d+\.bin: block \d+: .*Input/output error"):
+    with pytest.raises(StoreLost, match=r"shard-\d+\.bin: block \d+: .*Input/output error"):
         take(stream, 1, 0, 0, 1)
 
 
@@ -210,5 +211,5 @@ def test_damage_behind_a_url_is_skipped(server, fault, message):
 def test_a_store_that_is_down_stops_whatever_the_policy(server, fault, message):
     stream = RowStream(load_manifest(server.url), ROW_TOKENS, 17, on_fault="skip")
     server.fault = lambda path, number: fault
-    with pytest.raises(ValueError, match=rf"block \d+: gave up after 3 attempts; {message}"):
+    with pytest.raises(StoreLost, match=rf"block \d+: gave up after 3 attempts; {message}"):
         take(stream, 1, 0, 0, 1)

@@ -72,6 +72,13 @@ def test_what_cannot_be_published_is_said(finished_run, published, tmp_path):
         publish(finished_run, "small", published)
 
 
+def test_a_checkpoint_before_the_first_logged_losses_is_refused(finished_run, tmp_path):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    (run / "metrics.jsonl").write_text('{"step": 0, "small/probe/neighbour_accuracy": 0.5}\n')
+    with pytest.raises(ValueError, match=r"metrics.jsonl: no step was logged up to 3, that of .*step_3/state.json"):
+        publish(run, "small", tmp_path / "x", step=3)
+
+
 def test_a_damaged_checkpoint_is_not_published(finished_run, tmp_path):
     run = shutil.copytree(finished_run, tmp_path / "run")
     weights = run / "checkpoints/step_6/small/model/model.safetensors"

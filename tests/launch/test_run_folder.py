@@ -1,6 +1,7 @@
 """done.json, and files that are whole whenever the process is killed."""
 
 import errno
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ from unittest.mock import Mock
 import pytest
 
 from launch import run_folder
-from launch.run_folder import check_shared, read_done, save_start, write_done
+from launch.run_config import read_run_config
+from launch.run_folder import check_shared, read_done, save_start, summary, write_done
 from pretrain.checkpoint import TrainingState
 from pretrain.engine import start_distributed
 from pretrain.student import build_student
@@ -26,6 +28,16 @@ def test_a_run_is_done_when_it_says_so(tmp_path):
     (tmp_path / "done.json").write_text("{")
     with pytest.raises(ValueError, match=r"done.json: not what a complete run writes; remove it to go on"):
         read_done(tmp_path)
+
+
+def test_a_finished_run_is_summed_up_without_its_losses_too(tmp_path, config_file):
+    config, done = (
+        read_run_config(config_file),
+        write_done(tmp_path, TrainingState(step=6, rows=48, tokens=768, seconds=1.5)),
+    )
+    assert re.match("no losses to show: .*metrics.jsonl: no such file", summary(tmp_path, config, done))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "small/probe/neighbour_accuracy": 0.5}\n')
+    assert summary(tmp_path, config, done).startswith("6 steps, 768 tokens, ")
 
 
 def test_a_start_that_a_kill_left_half_is_written_again(tmp_path, teacher_folder, monkeypatch):

@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from pretrain.engine import StudentEngine
 from pretrain.metrics import read_metrics
+from pretrain.trainer import DataLate
 from tests.pretrain.tiny import rows_from, spawn, student_config, train
 
 EVERY_KIND = {"objective": [{"type": "minilm_v2", "num_relation_heads": 4}, {"type": "hidden_states"}, {"type": "mlm"}]}
@@ -79,7 +80,7 @@ def test_data_that_is_late_is_told_and_acted_on_as_the_config_says(tmp_path, mon
 def test_data_that_never_comes_stops_the_run_with_the_position(tmp_path, monkeypatch):
     monkeypatch.setattr("tests.pretrain.tiny.rows_from", slow_rows(24, 4))
     message = r"row position 24: no batch came within 1 s \(training.data_timeout_seconds\); its source hangs"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(DataLate, match=message):
         train(tmp_path, 8, micro_rows=8, data_timeout_seconds=1)
 
 
