@@ -87,7 +87,8 @@ def drop_empty_brackets(text: str) -> str:
     return _LEADING.sub("（", text)
 
 
-_URL_LINE = re.compile(r"^(?:[^\n:：]{0,10}[:：] ?)?[^\w\n]*(?:(?:(?:https?|ftp)://|www\.)[!-~]+[ 、，]*)+$", re.M)
+# Possessive: an address may hold what begins one, so a line of many could be cut into addresses in 2^n ways.
+_URL_LINE = re.compile(r"^(?:[^\n:：]{0,10}[:：] ?)?[^\w\n]*(?:(?:(?:https?|ftp)://|www\.)[!-~]++[ 、，]*+)++$", re.M)
 
 
 def drop_url_lines(text: str) -> str:
