@@ -76,14 +76,17 @@ def _character(match: re.Match[str]) -> str:
 # ASCII brackets are empty in programs too, and `(;)` names a character: theirs go after Chinese text only.
 # Every alternative begins with its bracket (hence the odd place to look behind): five times as fast.
 _EMPTY = re.compile(r"（[ ，、；：]*）|\((?<=[\u4e00-\u9fff，。、；”》]\() ?\)|《 ?》|「 ?」|『 ?』|【 ?】|〔 ?〕")
+# A level costs a pass over the text. People nest three deep; thousands only by damage or malice.
+_MAX_NESTED = 20
 _LEADING = re.compile(r"（[，、；][ ，、；]*(?=[\w“《「])")
 
 
 def drop_empty_brackets(text: str) -> str:
     """Without brackets that lost what stood in them, as foreign names in `（）` and titles in `《》`."""
-    num_dropped = 1
-    while num_dropped:  # a bracket around an empty bracket is empty then
+    for _ in range(_MAX_NESTED):  # a bracket around an empty bracket is empty then
         text, num_dropped = _EMPTY.subn("", text)
+        if not num_dropped:
+            break
     return _LEADING.sub("（", text)
 
 

@@ -94,6 +94,12 @@ def test_simplified_is_by_phrase():
     assert simplify("简体中文，ABC。") == "简体中文，ABC。"
 
 
+def test_brackets_nested_without_measure_take_no_time_to_speak_of():
+    start = time.perf_counter()
+    drop_empty_brackets("（" * 20_000 + "）" * 20_000)
+    assert time.perf_counter() - start < 1
+
+
 @pytest.mark.parametrize("piece", ["<a ", "<!--", "<script>", "（", "-{", "www.", "&#", "《 ", "http://a:", " \n"])
 def test_hostile_text_takes_no_time_to_speak_of(piece):
     for rule in (choose_simplified, strip_html, drop_empty_brackets, drop_url_lines):
