@@ -32,7 +32,7 @@ def _variant(match: re.Match[str]) -> str:
 
 _BLOCK_TAGS = "br|p|div|li|ul|ol|dl|dt|dd|tr|table|tbody|thead|h[1-6]|hr|blockquote|pre|section|article"
 _INLINE_TAGS = "a|b|i|u|s|em|strong|font|span|img|small|big|center|sub|sup|td|th|code|ref|nowiki|label|iframe"
-# Attributes are spelled out: `a<b 且 c>d` is no tag. A tag after a space is one that the text talks about.
+# Attributes are spelled out: `a<b 且 c>d` is no tag.
 _ATTRIBUTES = r"(?:\s+[A-Za-z][\w:-]*(?:\s*=[^<>\n]{0,2000})?)?\s*/?>"
 _UNSEEN = tuple(
     (re.compile(start, re.I), re.compile(end, re.I))
@@ -42,8 +42,10 @@ _UNSEEN = tuple(
         (r"<style\b[^<>]*>", r"</style\s*>"),
     )
 )
-_BLOCK = re.compile(rf"(?<! )</?(?:{_BLOCK_TAGS}){_ATTRIBUTES}", re.I)
-_INLINE = re.compile(rf"(?<! )</?(?:{_INLINE_TAGS}){_ATTRIBUTES}", re.I)
+# A bare tag between two spaces is one that the text talks about.
+_START = r"<(?!(?<= <)/?[A-Za-z0-9]+> )/?"
+_BLOCK = re.compile(rf"{_START}(?:{_BLOCK_TAGS}){_ATTRIBUTES}", re.I)
+_INLINE = re.compile(rf"{_START}(?:{_INLINE_TAGS}){_ATTRIBUTES}", re.I)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 
 

@@ -34,6 +34,9 @@ def test_language_variants(text, expected):
         ("前<script>var a = '<b>';</script><!-- 注\n释 -->后", "前后"),
         ("5&nbsp;&lt;&#26041;&#x6cd5;&hellip;", "5\xa0<方法…"),
         ("AT&T 和 &notanentity; 与 a&copy=1", "AT&T 和 &notanentity; 与 a&copy=1"),
+        ("见 <b>黑体</b> 字", "见 黑体 字"),
+        ("<div> <p>首行", "\n \n首行"),
+        ("</p> <p>第二段 <br /> 第三段 <a href='http://a.cn'>链接</a>完", "\n \n第二段 \n 第三段 链接完"),
         # What only looks like markup, and markup that the text is about
         ("List<string> 与 a<b 且 c>d，Map<K, V>", "List<string> 与 a<b 且 c>d，Map<K, V>"),
         ("使用 <div> 换行，两侧加 <pre> 和 </pre> 标记", "使用 <div> 换行，两侧加 <pre> 和 </pre> 标记"),
