@@ -13,6 +13,8 @@ from corpus.settings import CleaningSettings
 
 # ChineseWebText's shortest text: its limit on repeated n-grams was never meant for shorter ones.
 _MIN_NGRAM_TEXT_CHARACTERS = 200
+# No host has more (RFC 1035). Trying every end of a longer field would take its length squared.
+_MAX_HOST_CHARACTERS = 253
 
 
 class Cleaner:
@@ -98,6 +100,8 @@ class Cleaner:
         if not origin or not self._blocked_origins:
             return False
         name = host(origin)
+        if len(name) > _MAX_HOST_CHARACTERS:
+            return name in self._blocked_origins
         # news.example.com is part of example.com
         return any(name[at:] in self._blocked_origins for at in (0, *_after_dots(name)))
 
