@@ -36,7 +36,7 @@ def build_manifest(plan: Plan, work: Path, folder: Path) -> Manifest:
     totals = total_counts(sources)
     if not totals.documents:
         raise ValueError(_no_document(totals, sources))
-    shards, blocks = _join_blocks(work, units, folder)
+    shards, blocks = _join_blocks(plan, work, units, folder)
     return Manifest(
         format_version=FORMAT_VERSION,
         fingerprint=corpus_fingerprint(plan.tokenizer, blocks),
@@ -51,13 +51,18 @@ def build_manifest(plan: Plan, work: Path, folder: Path) -> Manifest:
     )
 
 
-def _join_blocks(work: Path, units: list[EncodedUnit], folder: Path) -> tuple[list[ShardRecord], BlockTable]:
+def _join_blocks(
+    plan: Plan, work: Path, units: list[EncodedUnit], folder: Path
+) -> tuple[list[ShardRecord], BlockTable]:
     shards: list[ShardRecord] = []
     columns: dict[str, list] = {name: [] for name in BlockTable.model_fields}
     for index, unit in enumerate(units):
+        numbered = {
+            "source": [plan.units[index].source] * len(unit.blocks),
+            "shard": [len(shards) + shard for shard in unit.blocks.shard],
+        }
         for name, column in columns.items():
-            values = getattr(unit.blocks, name)
-            column += [len(shards) + value for value in values] if name == "shard" else values
+            column += numbered.get(name) or getattr(unit.blocks, name)
         for shard in unit.shards:
             name = f"shard-{len(shards):05d}.bin"
             _link(encoded_folder(work, index) / shard.name, folder / name)

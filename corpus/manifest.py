@@ -273,3 +273,10 @@ def _check_contents(manifest: Manifest, file: str) -> None:
             raise ValueError(f"{file}: block {index} names a shard or source that is not there, or is empty")
         if not 0 <= blocks.offset[index] <= manifest.shards[shard].num_bytes - blocks.length[index]:
             raise ValueError(f"{file}: block {index} lies outside {manifest.shards[shard].name}")
+    of_sources = [[0, 0] for _ in manifest.sources]
+    for source, documents, tokens in zip(blocks.source, blocks.documents, blocks.tokens, strict=True):
+        of_sources[source][0] += documents
+        of_sources[source][1] += tokens
+    for record, of_blocks in zip(manifest.sources, of_sources, strict=True):
+        if [record.documents, record.tokens] != of_blocks:
+            raise ValueError(f"{file}: {record.name}: its documents and tokens are not the sums over its blocks")

@@ -28,7 +28,11 @@ Encoded = tuple[np.ndarray, np.ndarray | None]  # ids of a document, and its wor
 
 
 class EncodedUnit(Result):
-    """What encoding a unit gave. The blocks' `shard` counts from the unit's own first."""
+    """What encoding a unit gave.
+
+    The blocks' `shard` counts from the unit's own first. Their `source` says nothing: sources may be numbered anew
+    by the time the units are put together.
+    """
 
     tally: Tally
     shards: list[ShardRecord]
@@ -38,9 +42,8 @@ class EncodedUnit(Result):
 class BlockWriter:
     """Collects documents' ids into blocks of shards in a folder, and the table of them."""
 
-    def __init__(self, folder: Path, source: int) -> None:
+    def __init__(self, folder: Path) -> None:
         self._shards = ShardWriter(folder)
-        self._source = source
         self._columns: dict[str, list] = {name: [] for name in BlockTable.model_fields}
         self._pending: list[np.ndarray] = []
         self._planes: list[np.ndarray] = []
@@ -59,9 +62,7 @@ class BlockWriter:
         frame = block.pack(self._pending, self._planes or None)
         shard, offset = self._shards.write(frame)
         num_tokens = sum(map(len, self._pending))
-        row = (
-            self._source, shard, offset, len(frame), num_tokens, len(self._pending), block.checksum(frame)
-        )  # fmt: skip
+        row = (0, shard, offset, len(frame), num_tokens, len(self._pending), block.checksum(frame))
         for column, value in zip(self._columns.values(), row, strict=True):
             column.append(value)
         self._pending, self._planes, self._num_bytes = [], [], 0
@@ -106,7 +107,7 @@ def _encode(plan: Plan, work: Path, index: int, key: str, folder: Path, on_bytes
     unit = plan.units[index]
     spool = Spool(read_folder(work, index), load_read_unit(plan, work, index).frames)
     ledger = Ledger()
-    writer = BlockWriter(folder, unit.source)
+    writer = BlockWriter(folder)
     for documents in _kept(spool, load_drops(work, index), ledger):
         for ids, continues_word in _encode_batch(documents, plan, ledger):
             writer.write(ids, continues_word)

@@ -173,6 +173,21 @@ def test_a_crash_leaves_no_corpus_and_the_next_build_goes_on(tmp_path, wordpiece
     assert [item.name for item in out.parent.iterdir()] == ["out"] and not steps
 
 
+def test_what_a_stopped_build_encoded_goes_to_its_source_whatever_number_that_has_now(tmp_path, wordpiece, monkeypatch):
+    a, b, c = (
+        write(tmp_path / name, text) for name, text in {"a": "天地", "b": "玄黄\n宇", "c": "洪荒\n日\n月"}.items()
+    )
+    together = {"name": "ab", "format": "lines", "inputs": [str(a), str(b)]}
+    with monkeypatch.context() as patch:
+        patch.setattr(builder, "save_manifest", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            build_corpus(config(wordpiece, tmp_path / "out", together, source(c, name="c")))
+    sources = [source(path, name=path.name) for path in (a, b, c)]
+    manifest, _ = build_corpus(config(wordpiece, tmp_path / "out", *sources))
+    assert manifest.blocks.source == [0, 1, 2] and manifest.blocks.documents == [1, 2, 3]
+    assert [record.documents for record in manifest.sources] == [1, 2, 3]
+
+
 def test_foreign_files_are_not_removed(tmp_path, wordpiece):
     path = write(tmp_path / "a", "天地")
     (tmp_path / "out.partial").mkdir()

@@ -132,6 +132,12 @@ def leave_the_shard(state):
     state["blocks"]["offset"][1] = 10**9
 
 
+def give_blocks_to_another_source(state):
+    empty = {"documents_in": 0, "documents": 0, "characters": 0, "tokens": 0, "rejected": {}, "examples": {}}
+    state["sources"].append({**state["sources"][0], **empty, "name": "other"})
+    state["blocks"]["source"][0] = 1
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
@@ -143,6 +149,7 @@ def leave_the_shard(state):
         (hold_less_than_nothing, "block 1 names a shard or source that is not there, or is empty"),
         (mark_with_no_id, "a special token's id lies outside the vocabulary, or uint16"),
         (leave_the_shard, r"block 1 lies outside shard-0000\d\.bin"),
+        (give_blocks_to_another_source, "tiny: its documents and tokens are not the sums over its blocks"),
         (lambda state: state.update(extra=1), r"is not a manifest:\n  extra: Extra inputs are not permitted"),
         (lambda state: state["totals"].update(tokens="7"), "totals.tokens: Input should be a valid integer"),
     ],
