@@ -10,7 +10,7 @@ import functools
 import re
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -191,11 +191,10 @@ def _existing(plan: Plan, output: Path) -> Manifest:
     refusal = f"{output}: holds another corpus ({{}}); remove it or choose another output folder"
     if manifest.tokenizer.fingerprint != plan.tokenizer.fingerprint:
         raise ValueError(refusal.format("its tokenizer differs"))
-    settings = set(SourceSettings.model_fields)
-    wanted = [source.model_dump(include=settings) for source in (*plan.config.sources, *plan.config.decontamination)]
-    there = [source.model_dump(include=settings) for source in (*manifest.sources, *manifest.decontamination)]
-    of_corpus = (plan.config.near_duplicates, plan.config.whole_words)
-    if wanted != there or of_corpus != (manifest.near_duplicates, manifest.has_word_planes):
+    wanted, there = (
+        (_settings(of.sources), _settings(of.decontamination), of.near_duplicates) for of in (plan.config, manifest)
+    )
+    if wanted != there or plan.config.whole_words != manifest.has_word_planes:
         raise ValueError(refusal.format("its sources or their settings differ"))
     inputs = [
         [segment for unit in plan.units if unit.source == index for segment in unit.segments]
@@ -207,3 +206,8 @@ def _existing(plan: Plan, output: Path) -> Manifest:
             if read_inputs(segments, bar.update) != record.inputs:
                 raise ValueError(refusal.format(f"the inputs of {record.name} have changed"))
     return manifest
+
+
+def _settings(sources: Iterable[SourceSettings]) -> list[SourceSettings]:
+    """What a configuration and a manifest both say of sources."""
+    return [SourceSettings(**source.model_dump(include=set(SourceSettings.model_fields))) for source in sources]

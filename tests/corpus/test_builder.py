@@ -23,8 +23,8 @@ SHARED = Path(__file__).parents[2] / "../shared/data"
 FORMATS = {"wiki2019zh": "wiki_00.zst", "clue": "CLUECorpusSmall_bert_sampled.txt.zst"}
 
 
-def config(tokenizer, output, *sources) -> CorpusConfig:
-    state = {"sources": sources, "tokenizer": str(tokenizer), "output": str(output)}
+def config(tokenizer, output, *sources, **more) -> CorpusConfig:
+    state = {"sources": sources, "tokenizer": str(tokenizer), "output": str(output), **more}
     return CorpusConfig.model_validate_json(json.dumps(state))
 
 
@@ -155,6 +155,13 @@ def test_another_build_is_never_overwritten(tmp_path, wordpiece, unigram):
     (out / "manifest.json").unlink()
     with pytest.raises(ValueError, match="is not empty and holds no corpus"):
         build_corpus(config(wordpiece, out, source(path)))
+
+
+def test_a_source_that_is_to_be_kept_out_makes_another_corpus(tmp_path, wordpiece):
+    sources = [source(write(tmp_path / name, text), name=name) for name, text in {"a": "天地", "b": "玄黄"}.items()]
+    build_corpus(config(wordpiece, tmp_path / "out", *sources))
+    with pytest.raises(ValueError, match=r"holds another corpus \(its sources or their settings differ\)"):
+        build_corpus(config(wordpiece, tmp_path / "out", sources[0], decontamination=[sources[1]]))
 
 
 def test_a_crash_leaves_no_corpus_and_the_next_build_goes_on(tmp_path, wordpiece, monkeypatch):
