@@ -11,7 +11,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -59,12 +59,13 @@ def build_corpus(
     the build was killed before. Nothing stands in the output folder until all of it does. Raises ValueError for
     inputs, tokenizers and outputs that cannot be used; an output folder that holds another build is never touched.
     """
-    plan, manifest = plan_corpus(config)
+    plan, manifest = _plan(config)
     if manifest:
         return manifest, False
     work = work_folder(config)
-    run = functools.partial(_run, plan=plan, work=work, num_workers=num_workers, engine=engine)
-    with _locked(work), _disk_watched(work):
+    with _disk_watched(work), _locked(work):
+        plan = _keep(plan, work)
+        run = functools.partial(_run, plan=plan, work=work, num_workers=num_workers, engine=engine)
         for leftover in work.glob("*.partial"):  # of a build that was killed: nobody else works here now
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         run("reading", read_unit)
@@ -96,25 +97,43 @@ def _progress(sizes: Sequence[int], what: str) -> tqdm:
 
 def plan_corpus(config: CorpusConfig) -> tuple[Plan, Manifest | None]:
     """Plans a build in its work folder; the manifest too if the output holds this corpus already."""
+    plan, manifest = _plan(config)
+    work = work_folder(config)
+    if manifest is None:
+        with _disk_watched(work), _locked(work):
+            plan = _keep(plan, work)
+    return plan, manifest
+
+
+def _plan(config: CorpusConfig) -> tuple[Plan, Manifest | None]:
+    """The plan, written nowhere yet; the manifest too if the output holds this corpus already."""
     tokenizer = load_tokenizer(config.tokenizer)
     if config.whole_words:
         check_segmenter()
     plan = build_plan(config, build_tokenizer_record(config.tokenizer, tokenizer))
     output, work = Path(config.output), work_folder(config)
+    foreign = [path.name for path in work.iterdir() if not _OURS.fullmatch(path.name)] if work.exists() else []
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         return plan, _existing(plan, output)
-    foreign = [path.name for path in work.iterdir() if not _OURS.fullmatch(path.name)] if work.exists() else []
     if foreign:
         raise ValueError(f"{work}: is needed for building, but holds other files: {', '.join(foreign[:3])}")
-    with _disk_watched(work):
-        work.mkdir(parents=True, exist_ok=True)
-        save_plan(plan, work)
     return plan, None
+
+
+def _keep(plan: Plan, work: Path) -> Plan:
+    """Saves a plan. One that is there and has only given up the fast path besides is kept: units were done by it."""
+    with suppress(ValueError):
+        there = load_plan(work)
+        if there.model_copy(update={"fast_tokenizing": True}) == plan:
+            return there
+    save_plan(plan, work)
+    return plan
 
 
 @contextmanager
 def _locked(work: Path) -> Iterator[None]:
     """One build at a time; the lock goes with the process, however that ends."""
+    work.mkdir(parents=True, exist_ok=True)
     with (work / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

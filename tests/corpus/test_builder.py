@@ -9,7 +9,7 @@ import pytest
 import zstandard
 
 from corpus import block, builder, packing, unit
-from corpus.builder import build_corpus
+from corpus.builder import build_corpus, plan_corpus, run_unit
 from corpus.cleaning import Cleaner
 from corpus.document import Change, Document, Reason
 from corpus.formats import read_documents
@@ -17,7 +17,7 @@ from corpus.manifest import load_manifest
 from corpus.settings import CleaningSettings, CorpusConfig
 from corpus.shard import read_block, verify
 from corpus.sources import find_parts, read_lines
-from corpus.tokenizer import load_tokenizer
+from corpus.tokenizer import UnequalIds, load_tokenizer
 
 SHARED = Path(__file__).parents[2] / "../shared/data"
 FORMATS = {"wiki2019zh": "wiki_00.zst", "clue": "CLUECorpusSmall_bert_sampled.txt.zst"}
@@ -295,10 +295,27 @@ def test_a_full_disk_is_told_and_a_rerun_goes_on(tmp_path, wordpiece, monkeypatc
 
 
 def test_one_build_at_a_time(tmp_path, wordpiece):
-    asked = config(wordpiece, tmp_path / "out", source(write(tmp_path / "a", "天地")))
-    (tmp_path / "out.partial").mkdir()
-    with (tmp_path / "out.partial" / "lock").open("w") as file:
+    path, plan = write(tmp_path / "a", "天地"), tmp_path / "out.partial" / "plan.json"
+    asked = config(wordpiece, tmp_path / "out", source(path))
+    plan_corpus(asked)
+    before = plan.read_bytes()
+    with plan.with_name("lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match=r"out\.partial: another process is building here"):
-            build_corpus(asked)
-    assert build_corpus(asked)[1]
+        for step in (build_corpus, plan_corpus):
+            with pytest.raises(ValueError, match=r"out\.partial: another process is building here"):
+                step(config(wordpiece, tmp_path / "out", source(path, licence="MIT")))
+    assert plan.read_bytes() == before and build_corpus(asked)[1]
+
+
+def test_a_build_that_gave_up_the_fast_path_goes_on_without_it(tmp_path, wordpiece):
+    path = write(tmp_path / "a", "天地")
+    asked = config(wordpiece, tmp_path / "out", source(path))
+
+    def disagree(*_):
+        raise UnequalIds("other ids")
+
+    assert plan_corpus(asked)[0].fast_tokenizing
+    with pytest.warns(UserWarning, match="other ids"), pytest.raises(ValueError, match="run --encode-unit again"):
+        run_unit(asked, disagree, 0)
+    assert not plan_corpus(asked)[0].fast_tokenizing
+    assert plan_corpus(config(wordpiece, tmp_path / "out", source(path, licence="MIT")))[0].fast_tokenizing
