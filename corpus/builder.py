@@ -107,6 +107,7 @@ def plan_corpus(config: CorpusConfig) -> tuple[Plan, Manifest | None]:
 
 def _plan(config: CorpusConfig) -> tuple[Plan, Manifest | None]:
     """The plan, written nowhere yet; the manifest too if the output holds this corpus already."""
+    _check_outside_inputs(config)
     tokenizer = load_tokenizer(config.tokenizer)
     if config.whole_words:
         check_segmenter()
@@ -118,6 +119,15 @@ def _plan(config: CorpusConfig) -> tuple[Plan, Manifest | None]:
     if foreign:
         raise ValueError(f"{work}: is needed for building, but holds other files: {', '.join(foreign[:3])}")
     return plan, None
+
+
+def _check_outside_inputs(config: CorpusConfig) -> None:
+    """ValueError where a build would find its own files among its inputs when it goes on."""
+    folders = [Path(item) for source in (*config.sources, *config.decontamination) for item in source.inputs]
+    for folder in filter(Path.is_dir, folders):
+        for ours in (Path(config.output), work_folder(config)):
+            if ours.resolve().is_relative_to(folder.resolve()):
+                raise ValueError(f"{ours}: lies inside the input {folder}; choose another output folder")
 
 
 def _keep(plan: Plan, work: Path) -> Plan:

@@ -195,6 +195,18 @@ def test_what_a_stopped_build_encoded_goes_to_its_source_whatever_number_that_ha
     assert [record.documents for record in manifest.sources] == [1, 2, 3]
 
 
+def test_an_output_inside_an_input_is_refused_at_once(tmp_path, wordpiece):
+    (tmp_path / "data").mkdir()
+    path = write(tmp_path / "data" / "a", "天地")
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    for output in (tmp_path / "data" / "out", tmp_path / "link" / "deep" / "out"):
+        with pytest.raises(ValueError, match=r"out: lies inside the input .*data; choose another output folder"):
+            build_corpus(config(wordpiece, output, source(tmp_path / "data")))
+    assert list((tmp_path / "data").iterdir()) == [path]
+    # A file is one input, whatever lies beside it
+    plan_corpus(config(wordpiece, tmp_path / "data" / "out", source(path)))
+
+
 def test_foreign_files_are_not_removed(tmp_path, wordpiece):
     path = write(tmp_path / "a", "天地")
     (tmp_path / "out.partial").mkdir()
