@@ -115,7 +115,12 @@ def _plan(config: CorpusConfig) -> tuple[Plan, Manifest | None]:
     output, work = Path(config.output), work_folder(config)
     foreign = [path.name for path in work.iterdir() if not _OURS.fullmatch(path.name)] if work.exists() else []
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        return plan, _existing(plan, output)
+        manifest = _existing(plan, output)
+        if work.exists() and not foreign:
+            # Of a build that was killed after its last step; one that still runs removes its own.
+            with suppress(ValueError), _locked(work):
+                shutil.rmtree(work)
+        return plan, manifest
     if foreign:
         raise ValueError(f"{work}: is needed for building, but holds other files: {', '.join(foreign[:3])}")
     return plan, None

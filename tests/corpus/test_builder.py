@@ -195,6 +195,22 @@ def test_what_a_stopped_build_encoded_goes_to_its_source_whatever_number_that_ha
     assert [record.documents for record in manifest.sources] == [1, 2, 3]
 
 
+def test_what_a_kill_after_the_last_step_leaves_is_removed(tmp_path, wordpiece, monkeypatch):
+    asked = config(wordpiece, tmp_path / "out", source(write(tmp_path / "a", "天地")))
+    with monkeypatch.context() as patch:
+        patch.setattr(builder.shutil, "rmtree", lambda path, **_: path.name == "out.partial" and 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            build_corpus(asked)
+    work = tmp_path / "out.partial"
+    with (work / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert not build_corpus(asked)[1] and work.exists()
+    foreign = write(work / "thesis.tex", "x")
+    assert not build_corpus(asked)[1] and foreign.exists()
+    foreign.unlink()
+    assert not build_corpus(asked)[1] and not work.exists()
+
+
 def test_an_output_inside_an_input_is_refused_at_once(tmp_path, wordpiece):
     (tmp_path / "data").mkdir()
     path = write(tmp_path / "data" / "a", "天地")
