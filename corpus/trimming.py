@@ -17,12 +17,21 @@ from corpus.texts import text_batches
 
 def count_pieces(backend: Tokenizer, texts: Iterable[str]) -> np.ndarray:
     """How often each piece [V] occurs in texts."""
+    backend = _uncut(backend)
     counts = np.zeros(backend.get_vocab_size(), dtype=np.int64)
     for batch in text_batches(texts):
         encodings = backend.encode_batch_fast(batch, add_special_tokens=False)
         ids = np.concatenate([np.asarray(encoding.ids, dtype=np.int64) for encoding in encodings])
         counts += np.bincount(ids, minlength=len(counts))
     return counts
+
+
+def _uncut(backend: Tokenizer) -> Tokenizer:
+    """A copy that takes whole texts: sentence encoders' tokenizers cut theirs, at 128 tokens for instance."""
+    backend = Tokenizer.from_str(backend.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
 
 
 def count_corpus_pieces(manifest: Manifest) -> np.ndarray:
@@ -89,6 +98,7 @@ def _renumber_ends(processor: dict[str, Any], new_ids: dict[int, int]) -> None:
 
 def check_same_pieces(full: Tokenizer, small: Tokenizer, texts: Iterable[str]) -> None:
     """ValueError where the smaller vocabulary splits one of `texts` otherwise than the full one."""
+    full, small = _uncut(full), _uncut(small)
     for batch in text_batches(texts):
         pairs = zip(full.encode_batch_fast(batch), small.encode_batch_fast(batch), strict=True)
         for text, (before, after) in zip(batch, pairs, strict=True):

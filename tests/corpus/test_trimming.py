@@ -85,6 +85,18 @@ def test_no_single_character_becomes_unknown():
         assert not {"<unk>", "[UNK]"} & set(small.encode("天 地 人 a b").tokens)
 
 
+def test_a_tokenizer_that_cuts_and_pads_is_asked_for_whole_texts():
+    full = unigram()
+    full.enable_truncation(2)
+    full.enable_padding(length=4, pad_id=1, pad_token="<pad>")
+    counts = count_pieces(full, ["天地人人人ab"])
+    assert counts[UNIGRAM.index("人")] == 3 and counts[UNIGRAM.index("<pad>")] == 0
+    small = trim_tokenizer(full, kept_ids(full, count_pieces(full, ["天地人"])))
+    assert small.truncation == full.truncation and small.padding == full.padding
+    with pytest.raises(ValueError, match="the smaller vocabulary splits otherwise: '天地人人人ab'"):
+        check_same_pieces(full, small, ["天地人人人ab"])
+
+
 def test_a_corpus_is_counted_as_its_texts_are(corpus_folder, documents, wordpiece):
     backend = load_tokenizer(str(wordpiece)).backend_tokenizer
     assert np.array_equal(count_corpus_pieces(load_manifest(corpus_folder)), count_pieces(backend, documents))
