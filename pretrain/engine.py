@@ -225,8 +225,9 @@ class StudentEngine:
         # Fused AdamW leaves everything as it is where this is 1, its step count included.
         self._optimizer.found_inf = self._step_is_bad  # type: ignore[attr-defined]
         self.engine.step()
-        if self.sharded:
-            norm = torch.as_tensor(self.engine.get_global_grad_norm())
+        if self.sharded:  # a float, infinite, where DeepSpeed found the gradients not finite and made no step
+            norm = torch.as_tensor(self.engine.get_global_grad_norm(), device=self.engine.device)
+            self._step_is_bad = torch.maximum(self._step_is_bad, 1 - norm.isfinite().float())
         self._add("grad_norm", norm * self.accumulation_steps, 1 - self._step_is_bad)  # a mean over micro-batches later
         self._num_skipped = self._num_skipped + self._step_is_bad
         self._bad_in_a_row = (self._bad_in_a_row + 1) * self._step_is_bad

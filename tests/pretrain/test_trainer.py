@@ -142,6 +142,25 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(tmp_path, monk
     assert all(math.isfinite(value) for line in lines for value in line.values())
 
 
+@pytest.mark.parametrize("zero_stage", [0, 1, 2])
+def test_gradients_that_are_not_finite_under_a_finite_loss_are_counted_too(tmp_path, monkeypatch, zero_stage):
+    original = StudentEngine.train_micro_batch
+
+    def poisoned(engine, batch, teacher, seed):
+        bias = engine.student.encoder.model.embeddings.LayerNorm.bias
+        hook = bias.register_hook(lambda grad: grad * math.inf) if engine.steps >= 2 else None
+        original(engine, batch, teacher, seed)
+        if hook:
+            hook.remove()
+
+    monkeypatch.setattr(StudentEngine, "train_micro_batch", poisoned)
+    stopped = "step 6: small: 4 steps in a row had a loss or gradient that is not finite; stopped"
+    with pytest.warns(UserWarning, match="changed nothing"), pytest.raises(ValueError, match=stopped):
+        train(tmp_path, 8, micro_rows=8, zero_stage=zero_stage, save_every_steps=8, max_skipped_in_a_row=4)
+    lines = read_metrics(tmp_path)
+    assert [line["small/skipped_steps"] for line in lines] == [0, 2]
+
+
 def run_rank(rank: int, folder: Path, world_size: int) -> None:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size))
     torch.set_num_threads(1)
