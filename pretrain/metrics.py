@@ -23,7 +23,8 @@ class Metrics:
     def __init__(self, run: Path, total_steps: int, tokens_per_step: int, step: int = 0) -> None:
         run.mkdir(parents=True, exist_ok=True)
         self.path = run / "metrics.jsonl"
-        kept = [line for line in read_metrics(run) if line["step"] <= step] if self.path.is_file() and step else []
+        # Nothing was logged yet where a run was killed between its first checkpoint and its first line.
+        kept = [line for line in _read_records(self.path) if line["step"] <= step] if self.path.is_file() and step else []
         write_durably(self.path, b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in kept))
         self._file = self.path.open("ab", buffering=0)
         self._waiting: list[bytes] = []  # lines that the disk has refused so far
@@ -103,6 +104,13 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
     path = run / "metrics.jsonl"
     if not path.is_file():
         raise ValueError(f"{path}: no such file; has the run begun?")
+    records = _read_records(path)
+    if not records:
+        raise ValueError(f"{path}: no steps were logged")
+    return records
+
+
+def _read_records(path: Path) -> list[dict[str, float]]:
     lines = path.read_bytes().split(b"\n")
     records: dict[float, dict[str, float]] = {}
     for number, line in enumerate(lines, 1):
@@ -115,9 +123,7 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
             records[record["step"]] = record
         except (ValueError, TypeError, KeyError, AttributeError):
             if number == len(lines):
-                warnings.warn(f"{path}:{number}: the last line is cut short; left out", stacklevel=2)
+                warnings.warn(f"{path}:{number}: the last line is cut short; left out", stacklevel=3)
                 continue
             raise ValueError(f"{path}:{number}: want a JSON object of numbers with a step") from None
-    if not records:
-        raise ValueError(f"{path}: no steps were logged")
     return [records[step] for step in sorted(records)]

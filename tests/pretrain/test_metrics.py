@@ -46,6 +46,12 @@ def test_no_metrics_is_an_error_with_the_file(tmp_path):
         read_metrics(tmp_path)
 
 
+def test_a_run_killed_before_its_first_line_goes_on(tmp_path):
+    write(tmp_path, [])
+    write(tmp_path, [6], resumed=4)
+    assert [line["step"] for line in read_metrics(tmp_path)] == [6]
+
+
 def kill(*_):
     raise KeyboardInterrupt
 
