@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Annotated, Literal, Protocol
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from pretrain.encoder import Features
@@ -47,6 +47,14 @@ class DeepSpeedConfig(BaseModel):
     torch_autocast: AutocastConfig = AutocastConfig(enabled=True)
     zero_optimization: ZeroConfig = ZeroConfig()
     communication_data_type: Literal["fp32", "bf16"] | None = None
+
+    @field_validator("communication_data_type")
+    @classmethod
+    def _check_heeded(cls, value: str | None, info: ValidationInfo) -> str | None:
+        zero, autocast = info.data.get("zero_optimization"), info.data.get("torch_autocast")
+        if value == "bf16" and zero and zero.stage and autocast and autocast.enabled:
+            raise ValueError("DeepSpeed heeds bf16 under torch_autocast at zero_optimization.stage 0 alone")
+        return value
 
     def micro_rows(self, world_size: int) -> int:
         """Rows of a micro-batch: as many as the config allows and a rank's share of the global batch is cut evenly by.
@@ -141,6 +149,8 @@ class StudentEngine:
         values = deepspeed_config.model_dump(exclude_none=True)
         values |= {"train_micro_batch_size_per_gpu": deepspeed_config.micro_rows(world_size)}
         values |= {"gradient_clipping": self.max_grad_norm if self.sharded else 0.0, "steps_per_print": None}
+        # ZeRO would add up the gradients of linear layers in autocast's bfloat16. The forward pass does not ask this list.
+        values["torch_autocast"] |= {"lower_precision_safe_modules": []}
         optimizer = build_optimizer(student, config.optimizer)
         self.engine, _, _, self.schedule = deepspeed.initialize(
             model=student,

@@ -43,6 +43,31 @@ def test_what_deepspeed_would_silently_accept_or_cannot_do_is_refused(more):
         DeepSpeedConfig.model_validate(BATCH | more)
 
 
+def test_a_type_of_sums_that_deepspeed_would_not_heed_is_refused():
+    values = BATCH | {"communication_data_type": "bf16"}
+    DeepSpeedConfig.model_validate(values)
+    for stage in (1, 2):
+        with pytest.raises(ValidationError, match=r"communication_data_type\n.* at zero_optimization.stage 0 alone"):
+            DeepSpeedConfig.model_validate(values | {"zero_optimization": {"stage": stage}})
+
+
+@pytest.mark.parametrize("zero_stage", [1, 2])
+def test_autocast_computes_in_bfloat16_and_zero_adds_gradients_up_in_float32(zero_stage):
+    start_distributed()
+    model, config = teacher_model(), student_config()
+    student = build_student(config, model, seed=1)
+    teacher = Teacher(model, [student.teacher_reads], "float32", "cpu")
+    student.freeze_unreached(teacher)
+    settings = {"train_batch_size": 3, "train_micro_batch_size_per_gpu": 3, "zero_optimization": {"stage": zero_stage}}
+    engine = StudentEngine(student, config, DeepSpeedConfig.model_validate(settings), total_steps=9, world_size=1)
+    computed = []
+    query = student.encoder.model.encoder.layer[0].attention.self.query
+    query.register_forward_hook(lambda module, given, made: computed.append(made.dtype))
+    engine.train_micro_batch(batch(), teacher(batch()), seed=0)
+    assert computed == [torch.bfloat16]
+    assert set(engine.engine.optimizer.ipg_buckets) == {torch.float32}  # DeepSpeed sums each type in its own bucket
+
+
 @pytest.mark.parametrize("max_norm", [0.0, 1e-3, 1e3])
 def test_a_step_clips_as_torch_does(max_norm):
     """The optimizer divides by what the clipping would have multiplied by; the weights are those of the plain way."""
