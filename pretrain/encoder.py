@@ -31,6 +31,7 @@ class EncoderShape:
     vocab_size: int
     max_row_tokens: int
     num_token_types: int = 2
+    embedding_size: int | None = None  # of families with factorised embeddings
 
     @classmethod
     def of(cls, config: Any) -> "EncoderShape":
@@ -46,6 +47,7 @@ class EncoderShape:
             config.vocab_size,
             config.max_position_embeddings - row_offset(config),
             config.type_vocab_size,
+            getattr(config, "embedding_size", None),
         )
 
 

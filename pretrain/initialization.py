@@ -18,6 +18,9 @@ from pretrain.objective import LayerMap, Problems, mapped_layers
 from pretrain.projection import project_layers
 
 _SIZES = ("hidden_size", "num_attention_heads", "intermediate_size")
+_OF_THE_TEACHER = ("vocab_size", "max_row_tokens", "num_token_types", "embedding_size")
+# Where ELECTRA and ALBERT keep the linear layer between their factorised embeddings and the first layer.
+_FACTORS = ("embeddings_project", "encoder.embedding_hidden_mapping_in")
 
 
 class InitConfig(BaseModel):
@@ -47,7 +50,8 @@ class InitConfig(BaseModel):
         wanted, most = student.num_layers, teacher.num_layers
         if teacher.model_type == "albert":
             yield "init.layers", "an ALBERT teacher shares its layers: there is none to choose"
-        elif isinstance(layers, list) and len(layers) != wanted:
+            return
+        if isinstance(layers, list) and len(layers) != wanted:
             yield "init.layers", f"wants {wanted} teacher layers, got {len(layers)}"
         elif isinstance(layers, list) and max(layers) > most:
             yield "init.layers", f"the teacher has {most} layers, got {max(layers)}"
@@ -59,6 +63,13 @@ class InitConfig(BaseModel):
     def _projection_problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
         if self.embeddings != "teacher":
             yield "init.layers", "projected layers need projected embeddings: init.embeddings must be teacher"
+        if teacher.embedding_size and not teacher.embedding_size == teacher.hidden_size == student.hidden_size:
+            yield (
+                "init.layers",
+                f"{teacher.model_type}'s embeddings are {teacher.embedding_size} wide whatever the layers are, so they "
+                "give no map to project layers by; take layers of the teacher's own sizes, or scratch",
+            )
+            return
         for key in _SIZES:
             if getattr(student, key) > getattr(teacher, key):
                 most, got = getattr(teacher, key), getattr(student, key)
@@ -85,21 +96,24 @@ def _published_problems(folder: str, student: EncoderShape) -> Problems:
     except (OSError, ValueError) as error:
         yield "init.student", f"{folder!r} is no student: {str(error).strip().splitlines()[0]}"
         return
-    for key in ("model_type", "num_layers", *_SIZES, "vocab_size"):
+    for key in ("model_type", "num_layers", *_SIZES):
         if getattr(found, key) != getattr(student, key):
             yield "init.student", f"{folder!r} has {key} {getattr(found, key)}, got {getattr(student, key)}"
+    for key in _OF_THE_TEACHER:
+        if getattr(found, key) != getattr(student, key):
+            yield "init.student", f"{folder!r} has {key} {getattr(found, key)}, the teacher {getattr(student, key)}"
 
 
 def initialize(
     model: HuggingFaceModel, teacher: HuggingFaceModel, config: InitConfig, sample: Mapping[str, Tensor] | None
 ) -> Tensor | None:
-    """Sets the weights of a student model; gives the map [D, d] between the embeddings where there is one.
+    """Sets the weights of a student model; gives the map [D, d] between the hidden widths where embeddings tell one.
 
     `sample` is a batch of text [B, L], needed where layers are projected.
     """
     if config.student:
         model.load_state_dict(AutoModel.from_pretrained(config.student, dtype=torch.float32).state_dict(), strict=False)
-        return None
+        return _map_back(teacher, model)
     basis = _take_embeddings(model, teacher) if config.embeddings == "teacher" else None
     shapes = EncoderShape.of(teacher.config), EncoderShape.of(model.config)
     layers = config.teacher_layers(*shapes)
@@ -110,8 +124,24 @@ def initialize(
     else:
         for layer, number in zip(model.encoder.layer if layers else (), layers, strict=True):
             layer.load_state_dict(teacher.encoder.layer[number - 1].state_dict())
+    widths = tuple(shape.hidden_size for shape in shapes)
+    if basis is None or basis.shape == widths:
+        return basis
     # Where embeddings are factorised their map is not one between hidden widths.
-    return basis if basis is not None and basis.shape == tuple(shape.hidden_size for shape in shapes) else None
+    return torch.eye(widths[0]) if widths[0] == widths[1] else None
+
+
+@torch.no_grad()
+def _map_back(teacher: HuggingFaceModel, model: HuggingFaceModel) -> Tensor | None:
+    """Map [D, d] of a student that has weights of its own: the identity, or what best gives the teacher's word
+    embeddings back from the student's. None where they are factorised, and so in no hidden width."""
+    widths = teacher.config.hidden_size, model.config.hidden_size
+    if widths[0] == widths[1]:
+        return torch.eye(widths[0])
+    target, given = (one.embeddings.word_embeddings.weight for one in (teacher, model))
+    if (target.shape[1], given.shape[1]) != widths:
+        return None
+    return torch.linalg.lstsq(given, target).solution.T
 
 
 @torch.no_grad()
@@ -119,8 +149,9 @@ def _take_embeddings(model: HuggingFaceModel, teacher: HuggingFaceModel) -> Tens
     """Word, position and type embeddings of the teacher, in the student's width; returns the map [D, width].
 
     A narrower student takes their coordinates on the principal components of the word embeddings, a wider one the
-    same vectors rotated into its space. With equal widths they are copied, normalisation included; otherwise that
-    starts at the identity, since a rotation and an elementwise gain do not commute.
+    same vectors rotated into its space. With equal widths they are copied, normalisation included, and with what
+    brings factorised ones to the hidden width; otherwise the norm starts at the identity, since a rotation and an
+    elementwise gain do not commute.
     """
     source, target = teacher.embeddings, model.embeddings
     basis = embedding_basis(source.word_embeddings.weight, target.word_embeddings.embedding_dim)
@@ -131,6 +162,10 @@ def _take_embeddings(model: HuggingFaceModel, teacher: HuggingFaceModel) -> Tens
             table.weight.copy_(weight if same else weight @ basis)
         elif same and isinstance(table, nn.LayerNorm):
             table.load_state_dict(getattr(source, name).state_dict())
+    ours, theirs = dict(model.named_modules()), dict(teacher.named_modules())
+    for name in _FACTORS:
+        if name in ours and name in theirs and ours[name].weight.shape == theirs[name].weight.shape:
+            ours[name].load_state_dict(theirs[name].state_dict())
     return basis
 
 

@@ -24,7 +24,9 @@ class Metrics:
         run.mkdir(parents=True, exist_ok=True)
         self.path = run / "metrics.jsonl"
         # Nothing was logged yet where a run was killed between its first checkpoint and its first line.
-        kept = [line for line in _read_records(self.path) if line["step"] <= step] if self.path.is_file() and step else []
+        kept = (
+            [line for line in _read_records(self.path) if line["step"] <= step] if self.path.is_file() and step else []
+        )
         write_durably(self.path, b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in kept))
         self._file = self.path.open("ab", buffering=0)
         self._waiting: list[bytes] = []  # lines that the disk has refused so far

@@ -52,6 +52,7 @@ class StudentConfig(BaseModel):
             teacher.vocab_size,
             teacher.max_row_tokens,
             teacher.num_token_types,
+            teacher.embedding_size,
         )
 
     @property

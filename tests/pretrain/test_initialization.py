@@ -89,6 +89,47 @@ def test_a_published_student_gives_all_its_weights(tmp_path):
     assert found == [f"{str(tmp_path / 'student')!r} has hidden_size 12, got 24"]
 
 
+@pytest.mark.parametrize("width", [12, 24, 32])
+def test_projections_of_a_published_student_give_the_teachers_embeddings_back(tmp_path, width):
+    build_student(student_config(hidden_size=width), teacher_model(), seed=3).encoder.model.save_pretrained(tmp_path)
+    config = student_config(hidden_size=width, init={"student": str(tmp_path)})
+    student, words = build_student(config, teacher_model(), seed=4), teacher_model().embeddings.word_embeddings.weight
+    small = student.encoder.model.embeddings.word_embeddings.weight
+    for projection in student.objectives[1].projections:
+        error = projection(small) - words
+        torch.testing.assert_close(small.T @ error, torch.zeros(width, 24), atol=1e-5, rtol=0)  # no map is nearer
+        assert not projection.bias.any()
+        if width == 24:
+            assert torch.equal(projection.weight, torch.eye(24))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "change", "found", "wanted"),
+    [
+        ("bert", {"max_position_embeddings": 64}, "max_row_tokens 64", "40"),
+        ("bert", {"type_vocab_size": 1}, "num_token_types 1", "2"),
+        ("bert", {"vocab_size": 60}, "vocab_size 60", "50"),
+        ("electra", {"embedding_size": 8}, "embedding_size 8", "16"),
+    ],
+)
+def test_a_published_student_of_another_teachers_sizes_is_refused(tmp_path, model_type, change, found, wanted):
+    build_student(student_config(), teacher_model(model_type, **change), seed=0).encoder.model.save_pretrained(tmp_path)
+    config = student_config(init={"student": str(tmp_path)})
+    problems = list(config.problems(Encoder(teacher_model(model_type), Reads()).shape))
+    assert problems == [("init.student", f"{str(tmp_path)!r} has {found}, the teacher {wanted}")]
+
+
+@pytest.mark.parametrize("model_type", ["electra", "albert"])
+def test_factorised_embeddings_are_taken_with_what_brings_them_to_the_hidden_width(model_type):
+    model, every = teacher_model(model_type), Reads(hidden_states=frozenset({0}))
+    student = build_student(student_config(hidden_size=24), model, seed=3)
+    made = [Encoder(one, every)(batch()).hidden_states[0] for one in (model, student.encoder.model.eval())]
+    assert torch.equal(*made)
+    assert torch.equal(student.objectives[1].projections[0].weight, torch.eye(24))
+    narrower = build_student(student_config(), model, seed=3)
+    assert narrower.objectives[1].projections[0].bias.any()  # at random: its hidden width has no map
+
+
 def low_rank_teacher():
     """A teacher of width 24 whose vectors lie in 12 directions, which its norms keep: 12 columns lose nothing."""
     model = teacher_model()

@@ -111,6 +111,12 @@ def test_dropout_is_the_configs_while_distilling_and_the_familys_when_published(
         ),
         ({"init": {"student": "tests"}}, "bert", "init.student: 'tests' is no student: "),
         ({"init": {"layers": [1, 2]}, "hidden_size": 24}, "albert", "init.layers: an ALBERT teacher shares its layers"),
+        ({"init": {"layers": [1, 2]}}, "albert", "^init.layers: an ALBERT teacher shares its .* to choose$"),
+        (
+            {"init": {"layers": [1, 2]}},
+            "electra",
+            "^init.layers: electra's embeddings are 16 wide whatever the layers are, so they give no map .* or scratch$",
+        ),
         (
             {"intermediate_size": 99, "hidden_size": 24, "init": {"layers": [1, 2]}},
             "bert",
