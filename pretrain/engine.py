@@ -149,7 +149,7 @@ class StudentEngine:
         values = deepspeed_config.model_dump(exclude_none=True)
         values |= {"train_micro_batch_size_per_gpu": deepspeed_config.micro_rows(world_size)}
         values |= {"gradient_clipping": self.max_grad_norm if self.sharded else 0.0, "steps_per_print": None}
-        # ZeRO would add up the gradients of linear layers in autocast's bfloat16. The forward pass does not ask this list.
+        # ZeRO would add up the gradients of linear layers in autocast's bfloat16; no forward pass asks this list.
         values["torch_autocast"] |= {"lower_precision_safe_modules": []}
         optimizer = build_optimizer(student, config.optimizer)
         self.engine, _, _, self.schedule = deepspeed.initialize(
@@ -176,9 +176,12 @@ class StudentEngine:
 
     @property
     def counters(self) -> Counters:
-        """What the engine counts, as a checkpoint keeps it."""
+        """What the engine counts, as a checkpoint keeps it; waits for the device."""
         return Counters(
-            steps=self.steps, skipped_steps=self.engine.skipped_steps, schedule_steps=self.schedule.last_epoch
+            steps=self.steps,
+            skipped_steps=self.engine.skipped_steps,
+            schedule_steps=self.schedule.last_epoch,
+            bad_in_a_row=int(self._bad_in_a_row),
         )
 
     def gather_tensors(self) -> dict[str, Tensor]:
@@ -197,6 +200,8 @@ class StudentEngine:
         engine.global_samples = counters.steps * engine.train_batch_size()
         engine.micro_steps = counters.steps * self.accumulation_steps
         schedule.last_epoch = counters.schedule_steps
+        self._bad_in_a_row = torch.full_like(self._bad_in_a_row, counters.bad_in_a_row)
+        self._most_bad_in_a_row = self._bad_in_a_row
         rates = zip(self._optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True)
         for group, base, factor in rates:
             group["lr"] = base * factor(counters.schedule_steps)

@@ -23,10 +23,9 @@ class Metrics:
     def __init__(self, run: Path, total_steps: int, tokens_per_step: int, step: int = 0) -> None:
         run.mkdir(parents=True, exist_ok=True)
         self.path = run / "metrics.jsonl"
-        # Nothing was logged yet where a run was killed between its first checkpoint and its first line.
-        kept = (
-            [line for line in _read_records(self.path) if line["step"] <= step] if self.path.is_file() and step else []
-        )
+        # None where a run was killed between its first checkpoint and its first line
+        logged = _read_records(self.path) if self.path.is_file() and step else []
+        kept = [line for line in logged if line["step"] <= step]
         write_durably(self.path, b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in kept))
         self._file = self.path.open("ab", buffering=0)
         self._waiting: list[bytes] = []  # lines that the disk has refused so far

@@ -29,12 +29,14 @@ _TRAINING, _COUNTERS = "training.safetensors", "training.json"
 
 
 class Counters(BaseModel):
-    """Steps made, those of them that DeepSpeed skipped, and the schedule's place."""
+    """Steps made, those of them that DeepSpeed skipped, the schedule's place, and how many steps up to this one had a
+    loss or gradient that was not finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     steps: NonNegativeInt
     skipped_steps: NonNegativeInt
     schedule_steps: NonNegativeInt
+    bad_in_a_row: NonNegativeInt = 0
 
 
 def save_student(student: Student, tensors: Mapping[str, Tensor], counters: Counters, folder: Path) -> None:

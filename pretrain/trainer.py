@@ -108,7 +108,7 @@ class Trainer:
                 if probed and not stop:
                     stop = self._asked_meanwhile()
                 if last or stop or step % config.save_every_steps == 0:
-                    self._save()
+                    self._save(in_passing=not (last or stop))
         if metrics:
             metrics.close()
         return stop if self.state.step < config.total_steps else 0
@@ -227,11 +227,13 @@ class Trainer:
                 what = f"step {self.state.step}: {engine.name}: {skipped} of the last {since} steps"
                 warnings.warn(f"{what} had a loss or gradient that is not finite and changed nothing", stacklevel=2)
 
-    def _save(self) -> None:
-        """Saves, unless a student may be beyond help: where its last step was skipped, the checkpoint before stands."""
-        bad = [engine.name for engine in self.engines if engine.is_bad]
-        if bad and self.state.step == self.config.total_steps:
-            raise ValueError(f"step {self.state.step}: the loss of {', '.join(bad)} is not finite; not saved")
+    def _save(self, in_passing: bool) -> None:
+        """Saves; in passing not where a student's last step was skipped.
+
+        It may be beyond help, and older checkpoints, which would make room, are not. A step that was skipped changed
+        nothing, so where the run is left the student is saved as it was before, with the row of skipped steps so far.
+        """
+        bad = [engine.name for engine in self.engines if engine.is_bad] if in_passing else []
         if not bad:
             self.checkpoints.save(self.engines, self.state)
         elif dist.get_rank() == 0:

@@ -115,7 +115,7 @@ def test_dropout_is_the_configs_while_distilling_and_the_familys_when_published(
         (
             {"init": {"layers": [1, 2]}},
             "electra",
-            "^init.layers: electra's embeddings are 16 wide whatever the layers are, so they give no map .* or scratch$",
+            "^init.layers: electra's embeddings are 16 wide whatever the layers are, so they give .* or scratch$",
         ),
         (
             {"intermediate_size": 99, "hidden_size": 24, "init": {"layers": [1, 2]}},

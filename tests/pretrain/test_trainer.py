@@ -115,8 +115,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tmp_path):
     not_saved = "step 4: the loss of small is not finite; not saved"
     with pytest.warns(UserWarning, match=not_saved), pytest.raises(ValueError, match=stopped):
         train(tmp_path, 8, broken, save_every_steps=4, max_skipped_in_a_row=5)
-    with pytest.warns(UserWarning, match="changed nothing"), pytest.raises(ValueError, match=not_saved):
-        train(tmp_path, 4, broken)
     assert not list((tmp_path / "checkpoints").glob("step_*"))
 
 
@@ -142,23 +140,47 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(tmp_path, monk
     assert all(math.isfinite(value) for line in lines for value in line.values())
 
 
-@pytest.mark.parametrize("zero_stage", [0, 1, 2])
-def test_gradients_that_are_not_finite_under_a_finite_loss_are_counted_too(tmp_path, monkeypatch, zero_stage):
+def poison_gradients(monkeypatch, steps):
+    """Make gradients of these steps infinite, under a loss that is not."""
     original = StudentEngine.train_micro_batch
 
     def poisoned(engine, batch, teacher, seed):
         bias = engine.student.encoder.model.embeddings.LayerNorm.bias
-        hook = bias.register_hook(lambda grad: grad * math.inf) if engine.steps >= 2 else None
+        hook = bias.register_hook(lambda grad: grad * math.inf) if engine.steps + 1 in steps else None
         original(engine, batch, teacher, seed)
         if hook:
             hook.remove()
 
     monkeypatch.setattr(StudentEngine, "train_micro_batch", poisoned)
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 2])
+def test_gradients_that_are_not_finite_under_a_finite_loss_are_counted_too(tmp_path, monkeypatch, zero_stage):
+    poison_gradients(monkeypatch, range(3, 9))
     stopped = "step 6: small: 4 steps in a row had a loss or gradient that is not finite; stopped"
     with pytest.warns(UserWarning, match="changed nothing"), pytest.raises(ValueError, match=stopped):
         train(tmp_path, 8, micro_rows=8, zero_stage=zero_stage, save_every_steps=8, max_skipped_in_a_row=4)
     lines = read_metrics(tmp_path)
     assert [line["small/skipped_steps"] for line in lines] == [0, 2]
+
+
+def test_a_last_step_that_is_not_finite_completes_the_run_with_the_student_before_it(tmp_path, monkeypatch):
+    before = train(tmp_path / "before", 3, micro_rows=8)
+    poison_gradients(monkeypatch, [4])
+    with pytest.warns(UserWarning, match="step 4: small: 1 of the last 2 steps .* changed nothing"):
+        train(tmp_path / "run", 4, micro_rows=8)
+    assert_same(before["small"], train(tmp_path / "run", 4, micro_rows=8)["small"])  # as it was saved
+
+
+def test_a_row_of_steps_that_are_not_finite_goes_on_after_a_stop(tmp_path, monkeypatch):
+    poison_gradients(monkeypatch, range(3, 9))
+    asked = iter([0, 0, 0, *[15] * 9])
+    settings = {"micro_rows": 8, "save_every_steps": 8, "max_skipped_in_a_row": 5}
+    with pytest.warns(UserWarning, match="changed nothing"):
+        train(tmp_path, 8, stop_requested=lambda: next(asked), **settings)
+    assert [path.name for path in (tmp_path / "checkpoints").glob("step_*")] == ["step_4"]
+    with pytest.warns(UserWarning, match="changed nothing"), pytest.raises(ValueError, match="step 8: small: 6 steps"):
+        train(tmp_path, 8, **settings)
 
 
 def run_rank(rank: int, folder: Path, world_size: int) -> None:
