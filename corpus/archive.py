@@ -5,6 +5,7 @@ somewhere, to inflate without measure, or to end early is refused whole.
 """
 
 import io
+import os
 import tarfile
 import warnings
 import zipfile
@@ -16,7 +17,8 @@ from corpus.compression import MAX_RATIO, is_bomb
 
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.zst")
 _FULL_SUFFIX = {".tgz": ".gz", ".txz": ".xz", ".tbz2": ".bz2"}
-ARCHIVE_ERRORS = (zipfile.BadZipFile, tarfile.TarError, NotImplementedError, RuntimeError)
+# UnicodeDecodeError: a zip that says of a member's name that it is UTF-8, and it is not.
+ARCHIVE_ERRORS = (zipfile.BadZipFile, tarfile.TarError, NotImplementedError, RuntimeError, UnicodeDecodeError)
 
 
 class _Header(tarfile.TarInfo):
@@ -30,6 +32,11 @@ class _Header(tarfile.TarInfo):
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"damaged or cut short: {error}") from error
+
+
+def encodable(name: str) -> str:
+    """A name of any bytes (GBK ones, say) as UTF-8 can hold it: a manifest and a label must."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def is_zip(name: str) -> bool:
@@ -110,6 +117,7 @@ def _check_end(rest: Iterator[bytes], path: str) -> None:
 def _each_kept(archive: tarfile.TarFile, path: str) -> Iterator[tarfile.TarInfo]:
     num_hidden = num_links = 0
     for info in archive:
+        info.name = encodable(info.name)
         if info.isdir():
             continue
         if not info.isreg() or info.issparse():

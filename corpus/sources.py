@@ -119,8 +119,7 @@ def _parts_of_file(path: str, name: str) -> Iterator[Part]:
     num_bytes, version = _stat(path)
     if num_bytes == 0:
         raise ValueError(f"{path}: the file is empty")
-    # A file name need not be UTF-8, but the manifest is.
-    name = os.fsencode(name).decode(errors="backslashreplace")
+    name = archive.encodable(name)
     is_plain_tar = name.endswith(".tar")
     if not (archive.is_zip(name) or is_plain_tar):
         yield Part(name, path, num_bytes, version)

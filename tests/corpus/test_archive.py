@@ -94,6 +94,24 @@ def test_members_that_lead_somewhere_are_refused(tmp_path, suffix, name, message
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+def test_member_names_need_not_be_utf8(tmp_path, suffix):
+    gbk = "维基".encode("gbk").decode(errors="surrogateescape")
+    path = write_tar(tmp_path / f"a{suffix}", {gbk: b"x", f"{gbk}/{gbk}.gz": gzip.compress(b"y")})
+    streams = read(path)
+    assert list(streams.values()) == [[b"x"], [b"y"]]
+    assert all(rb"\xbb\xf9" in name.encode() for name in streams)
+
+
+def test_a_zip_whose_names_are_not_what_it_says_is_named(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("维", b"x")
+    path.write_bytes(path.read_bytes().replace("维".encode(), b"\xff\xff\xff"))
+    with pytest.raises(ValueError, match=r"a\.zip: cannot be read as zip, .*can't decode byte 0xff"):
+        read(path)
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
 def test_links_are_skipped_with_a_warning(tmp_path, suffix):
     def change(info):
         if info.name == "link":

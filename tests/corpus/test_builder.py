@@ -1,7 +1,10 @@
 import errno
 import fcntl
 import gzip
+import io
 import json
+import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +124,23 @@ def test_compressed_inputs_give_the_same_corpus(tmp_path, wordpiece, documents):
         path = write(tmp_path / name, data)
         prints.add(build_corpus(config(wordpiece, tmp_path / f"out-{name}", source(path)))[0].fingerprint)
     assert len(prints) == 1
+
+
+@pytest.mark.filterwarnings("ignore:s. 2 of 3 documents rejected")
+def test_names_in_gbk_take_part_in_a_whole_build(tmp_path, wordpiece):
+    gbk, folder = os.fsdecode("维基".encode("gbk")), tmp_path / "data"
+    folder.mkdir()
+    for mode, name in (("w", "a.tar"), ("w:gz", "b.tar.gz")):
+        with tarfile.open(folder / name, mode) as archive:
+            info = tarfile.TarInfo(gbk)
+            info.size = len("天地".encode())
+            archive.addfile(info, io.BytesIO("天地".encode()))
+    write(folder / "c.txt", "天地")
+    manifest, _ = build_corpus(config(wordpiece, tmp_path / "out", source(folder)))
+    assert manifest.totals.documents == 1 and manifest.totals.rejected == {Reason.DUPLICATE: 2}
+    write(folder / gbk, "天地")
+    with pytest.raises(ValueError, match=r"xbb.xf9: a plan can hold only paths that are UTF-8; rename the file"):
+        build_corpus(config(wordpiece, tmp_path / "again", source(folder)))
 
 
 def test_batches_and_blocks_do_not_change_documents(tmp_path, wordpiece, documents, monkeypatch):
