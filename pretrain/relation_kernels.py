@@ -25,13 +25,20 @@ def _tile(x, y, rows, columns, length, width, depth: tl.constexpr):
 
 
 @triton.jit
+def _place(length, block: tl.constexpr):
+    """This program's row-and-head and its queries: one dimension of programs, for CUDA allows 65,535 in the others."""
+    tiles = tl.cdiv(length, block)
+    return tl.program_id(0) // tiles, tl.program_id(0) % tiles * block + tl.arange(0, block)
+
+
+@triton.jit
 def _normalizers_kernel(
     ta, tb, sa, sb, mask, log_z_teacher, log_z_student, divergence,
     length, teacher_width, student_width, teacher_scale, student_scale, num_heads,
     TEACHER_DEPTH: tl.constexpr, STUDENT_DEPTH: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """log Z of both models [N, L], and KL = sum p (z_teacher - z_student) - log Z_teacher + log Z_student, online."""
-    head, rows = tl.program_id(1), tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    head, rows = _place(length, BLOCK)
     max_t = tl.full([BLOCK], float("-inf"), tl.float32)
     max_s = tl.full([BLOCK], float("-inf"), tl.float32)
     sum_t, sum_s, cross = (tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32))
@@ -68,7 +75,7 @@ def _gradient_kernel(
     ROWS_ARE_QUERIES: tl.constexpr, COLUMNS_ARE_QUERIES: tl.constexpr,
 ):  # fmt: skip
     """Gradient by x [N, L, d] of logits x y^T whose rows, or columns, or in turn both are queries."""
-    head, rows = tl.program_id(1), tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    head, rows = _place(length, BLOCK)
     of_teacher, of_student, of_row = head * length * teacher_width, head * length * student_width, head * length
     row_inside, inner = rows < length, tl.arange(0, STUDENT_DEPTH)
     row_real = tl.load(mask + (head // num_heads) * length + rows, row_inside, 0) != 0
@@ -120,7 +127,7 @@ def relation_loss_and_gradient(
     block = 64 if length >= 64 else 16
     depths = [max(16, triton.next_power_of_2(tensor.shape[-1])) for tensor in (ta, sa)]
     sizes = (length, ta.shape[-1], width, ta.shape[-1] ** -0.5, width**-0.5, num_heads, *depths, block)
-    grid, is_real = (triton.cdiv(length, block), num), mask.to(torch.int8).contiguous()
+    grid, is_real = (num * triton.cdiv(length, block),), mask.to(torch.int8).contiguous()
     log_z_teacher, log_z_student, divergence = (torch.empty_like(weight) for _ in range(3))
     _normalizers_kernel[grid](ta, tb, sa, sb, is_real, log_z_teacher, log_z_student, divergence, *sizes)
     kept = (is_real, weight, log_z_teacher, log_z_student)

@@ -15,6 +15,7 @@ from pretrain.objective import Objective, Problems, Weight
 from pretrain.relations import Kernel, relation_loss
 
 Pairs = tuple[tuple[str, str], ...]
+MAX_TRITON_WIDTH = 256  # of a relation head: tiles of wider ones do not fit a GPU's shared memory
 
 
 class MiniLMv2Config(BaseModel):
@@ -31,7 +32,7 @@ class MiniLMv2Config(BaseModel):
         """(key, message) of everything that cannot work for this pair of models."""
         yield from _head_problems(self.num_relation_heads, teacher, student)
         yield from _layer_problems(self.teacher_layer, teacher)
-        yield from _kernel_problems(self.kernel)
+        yield from _kernel_problems(self.kernel, self.num_relation_heads, teacher, student)
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "Relations":
         """The objective for this pair of models, MiniLMv2 equations 5 to 8 with the pairs weighted 1 each."""
@@ -66,7 +67,7 @@ class MiniLMConfig(BaseModel):
                 f"legal values: {_legal_heads(teacher, student)}",
             )
         yield from _layer_problems(self.teacher_layer, teacher)
-        yield from _kernel_problems(self.kernel)
+        yield from _kernel_problems(self.kernel, self.num_relation_heads or heads, teacher, student)
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "Relations":
         """The objective for this pair of models."""
@@ -96,7 +97,17 @@ def _layer_problems(layer: int | None, teacher: EncoderShape) -> Problems:
         yield "teacher_layer", f"the teacher has {teacher.num_layers} layers, got {layer}"
 
 
-def _kernel_problems(kernel: Kernel) -> Problems:
+def _kernel_problems(kernel: Kernel, heads: int, teacher: EncoderShape, student: EncoderShape) -> Problems:
+    width = max(teacher.hidden_size, student.hidden_size)
+    if kernel == "triton" and width > MAX_TRITON_WIDTH * heads:
+        both = math.gcd(teacher.hidden_size, student.hidden_size)
+        works = [more for more in range(heads, both + 1) if both % more == 0 and width <= MAX_TRITON_WIDTH * more]
+        other = f"num_relation_heads {works[0]} or the portable kernel" if works else "the portable kernel"
+        yield (
+            "kernel",
+            f"triton takes relation heads of up to {MAX_TRITON_WIDTH} dimensions, {heads} of them are "
+            f"{width // heads} wide; use {other}",
+        )
     if kernel == "triton" and importlib.util.find_spec("triton") is None:
         yield "kernel", "triton is not installed (it comes with the CUDA builds of torch); use portable"
     elif kernel == "triton" and not (torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"):
@@ -104,7 +115,10 @@ def _kernel_problems(kernel: Kernel) -> Problems:
 
 
 class Relations(Objective):
-    """KL of the relations of pairs of projections, one term a pair."""
+    """KL of the relations of pairs of projections, one term a pair.
+
+    Every two real tokens of a row are related, those of different documents too, whatever the models attend to.
+    """
 
     def __init__(
         self, pairs: Pairs, teacher_layer: int, student_layer: int, heads: int, kernel: Kernel, weight: Weight
