@@ -33,9 +33,11 @@ from launch.run_folder import (
 )
 from pretrain.encoder import EncoderShape, HuggingFaceModel
 from pretrain.engine import StudentEngine, start_distributed
+from pretrain.layer_objectives import TinyBERTConfig
 from pretrain.live_probe import LiveProbe
 from pretrain.outcome import on_rank_zero
 from pretrain.peers import Heartbeat, PeerLost, peers_heeded
+from pretrain.relation_objectives import MiniLMConfig, MiniLMv2Config
 from pretrain.stopping import StopRequest, explain_stop, ignore_stop_requests
 from pretrain.student import Student, build_student
 from pretrain.teacher import (
@@ -78,6 +80,20 @@ def warn_of_lanes(num_lanes: int, world_size: int) -> None:
         warnings.warn(
             f"{world_size} ranks read each byte {factor} times: corpus.num_lanes ({num_lanes}) is no multiple of them; "
             "the key belongs to the run, so it is chosen before its first step",
+            stacklevel=2,
+        )
+
+
+def warn_of_documents(config: RunConfig) -> None:
+    """Say so where losses compare tokens of documents that do not attend to each other."""
+    comparing = (MiniLMv2Config, MiniLMConfig, TinyBERTConfig)
+    objectives = [one for student in config.students for one in student.objective]
+    names: list[str] = sorted({one.type for one in objectives if isinstance(one, comparing)})
+    names += ["probe.heldout"] if config.probe and config.probe.heldout else []
+    if config.corpus.attend_within_documents and names:
+        warnings.warn(
+            f"corpus.attend_within_documents: {', '.join(names)} compare every two tokens of a row, those of different "
+            "documents too, to which neither model attends; leave the key out, or match hidden_states or pkd alone",
             stacklevel=2,
         )
 
@@ -158,6 +174,7 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: StopRequest
         hold_run_folder(run)
         warn_of_lanes(config.corpus.num_lanes, world_size)
         config.deepspeed.warn_of_micro_rows(world_size)
+        warn_of_documents(config)
         for remark in job.probe.remarks if job.probe else []:
             warnings.warn(remark, stacklevel=2)
         write_run_folder(config, manifest, teacher_fingerprint, unreached, run, probe_facts)

@@ -22,7 +22,8 @@ def heldout_relation_losses(
 
     The teacher itself, where it is among the models, is compared at the layer that is read of it: 0.
 
-    Models run in eval mode and in bfloat16 where autocast does so; `batches` are [B, L], at least one.
+    Models run in eval mode and in bfloat16 where autocast does so; `batches` are [B, L], at least one. Tokens of
+    different documents in a row are compared too, whatever the models attend to.
     """
     target = EncoderShape.of(teacher.config)
     layer = published_teacher_layer(target)
@@ -67,7 +68,8 @@ def _relation_losses(teacher: Projections, student: Projections, batch: Mapping[
 class HeldoutRows:
     """Held-out rows with the q, k, v that a whole teacher gives, read once: afterwards it may be cut below that layer.
 
-    All of it waits on the CPU. R is the same for all students whose widths are given, as above.
+    All of it waits on the CPU. R is the same for all students whose widths are given, and tokens of different documents
+    are compared too, as above.
 
     Args:
         batches: [B, L], at least one, the same on every rank; rank r of W keeps every W-th.

@@ -103,7 +103,10 @@ class HiddenStates(Objective):
 
 
 class TinyBERT(HiddenStates):
-    """Hidden states, and the attention scores of the same layers."""
+    """Hidden states, and the attention scores of the same layers.
+
+    Scores are of every two real tokens of a row, those of different documents too, whatever the models attend to.
+    """
 
     def __init__(self, config: TinyBERTConfig, teacher: EncoderShape, student: EncoderShape) -> None:
         super().__init__(config, teacher, student)
