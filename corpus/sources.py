@@ -4,6 +4,7 @@ Plain, .gz, .xz, .bz2, .zst, and members of .zip and .tar. A file that is empty,
 not what its name says raises ValueError with its name: a corpus that silently ends early is worse than none.
 """
 
+import functools
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -181,13 +182,19 @@ def _guarded(part: Part, items: Iterator[_Item]) -> Iterator[_Item]:
 
 
 def _read_stored(part: Part, chunk_bytes: int, start: int, end: int | None) -> Iterator[bytes]:
-    with open_file(part.path) as file:
-        if part.member is None:
-            file.seek(part.offset + start)
-            yield from _read_exactly(file, chunk_bytes, (part.num_bytes if end is None else end) - start)
-            return
-        with ZipFile(file) as zipped, zipped.open(part.member) as member:
+    if part.member is not None:
+        with _open_zip(part.path, part.version).open(part.member) as member:
             yield from _read_exactly(member, chunk_bytes, part.num_bytes)
+        return
+    with open_file(part.path) as file:
+        file.seek(part.offset + start)
+        yield from _read_exactly(file, chunk_bytes, (part.num_bytes if end is None else end) - start)
+
+
+@functools.lru_cache(maxsize=1)
+def _open_zip(path: str, version: str) -> ZipFile:
+    """The zip read from last stays open: to open it is to read the names of all its members, for each of them."""
+    return ZipFile(open_remote(path) if "://" in path else path)
 
 
 def _read_exactly(file: IO[bytes], chunk_bytes: int, num_bytes: int) -> Iterator[bytes]:

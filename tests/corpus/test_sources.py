@@ -87,6 +87,21 @@ def test_a_damaged_zip_member_is_named(tmp_path):
         lines_of(path)
 
 
+def test_a_zip_is_opened_once_until_it_changes(tmp_path, monkeypatch):
+    opened = []
+
+    class Counted(zipfile.ZipFile):
+        def __init__(self, file):
+            opened.append(file)
+            super().__init__(file)
+
+    monkeypatch.setattr(sources, "ZipFile", Counted)
+    path = write_zip(tmp_path / "a.zip", {f"m{index}": b"x" for index in range(100)})
+    assert lines_of(path) == [b"x"] * 100 and len(opened) == 1
+    write_zip(path, {f"m{index}": b"yy" for index in range(100)})
+    assert lines_of(path) == [b"yy"] * 100 and len(opened) == 2
+
+
 def test_encrypted_empty_and_nested_members_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"member b is empty"):
         find_parts([write_zip(tmp_path / "empty.zip", {"b": b""})])
