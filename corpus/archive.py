@@ -11,7 +11,9 @@ import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import PurePath, PurePosixPath
-from typing import IO
+from typing import IO, NamedTuple
+
+import xxhash
 
 from corpus.compression import MAX_RATIO, is_bomb
 
@@ -19,6 +21,14 @@ _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz
 _FULL_SUFFIX = {".tgz": ".gz", ".txz": ".xz", ".tbz2": ".bz2"}
 # UnicodeDecodeError: a zip that says of a member's name that it is UTF-8, and it is not.
 ARCHIVE_ERRORS = (zipfile.BadZipFile, tarfile.TarError, NotImplementedError, RuntimeError, UnicodeDecodeError)
+
+
+class TarMember(NamedTuple):
+    """`num_bytes` from `offset` on in the file."""
+
+    name: str
+    num_bytes: int
+    offset: int
 
 
 class _Header(tarfile.TarInfo):
@@ -78,10 +88,10 @@ def list_zip(file: IO[bytes], path: str) -> list[zipfile.ZipInfo]:
     return kept
 
 
-def list_tar(file: IO[bytes], path: str) -> list[tarfile.TarInfo]:
-    """Members of an uncompressed tar that hold text; `offset_data` says where. ValueError as for a zip."""
+def list_tar(file: IO[bytes], path: str) -> list[TarMember]:
+    """Members of an uncompressed tar that hold text. ValueError as for a zip."""
     with tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as archive:
-        members = list(_each_kept(archive, path))
+        members = [TarMember(info.name, info.size, info.offset_data) for info in _each_kept(archive, path)]
         file.seek(archive.offset)
         _check_end(iter(lambda: file.read(1 << 16), b""), path)
     _check_names([info.name for info in members], path, "tar")
@@ -97,7 +107,7 @@ def read_tar(chunks: Iterator[bytes], path: str) -> Iterator[tuple[str, Iterator
     with tarfile.open(fileobj=reader, mode="r|", tarinfo=_Header) as archive:
         names = []
         for info in _each_kept(archive, path):
-            names.append(info.name)
+            names.append(xxhash.xxh3_64_intdigest(info.name.encode()))  # of millions, so not the names themselves
             member = archive.extractfile(info)
             assert member is not None  # _each_kept gives regular files only
             yield info.name, iter(lambda member=member: member.read(1 << 16), b"")  # type: ignore[misc]
@@ -117,6 +127,7 @@ def _check_end(rest: Iterator[bytes], path: str) -> None:
 def _each_kept(archive: tarfile.TarFile, path: str) -> Iterator[tarfile.TarInfo]:
     num_hidden = num_links = 0
     for info in archive:
+        archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps them all, a kilobyte each
         info.name = encodable(info.name)
         if info.isdir():
             continue
@@ -141,7 +152,7 @@ def _check_member(name: str, num_bytes: int, path: str) -> None:
         raise ValueError(f"{path}: member {name} is an archive itself; unpack the outer one first")
 
 
-def _check_names(names: Iterable[str], path: str, kind: str) -> None:
+def _check_names(names: Iterable[str | int], path: str, kind: str) -> None:
     names = list(names)
     if not names:
         raise ValueError(f"{path}: the {kind} holds no files")

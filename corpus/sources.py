@@ -128,8 +128,8 @@ def _parts_of_file(path: str, name: str) -> Iterator[Part]:
     try:
         with open_file(path) as file:
             if is_plain_tar:
-                for info in archive.list_tar(file, path):
-                    yield Part(f"{name}/{info.name}", path, info.size, version, offset=info.offset_data)
+                for held in archive.list_tar(file, path):
+                    yield Part(f"{name}/{held.name}", path, held.num_bytes, version, offset=held.offset)
             else:
                 for member in archive.list_zip(file, path):
                     yield Part(f"{name}/{member.filename}", path, member.file_size, version, member.filename)

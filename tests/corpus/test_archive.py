@@ -148,3 +148,12 @@ def test_nothing_is_written_beside_an_archive(tmp_path):
     (part,) = find_parts([path])
     assert [line for _, line in read_lines(part, len)] == [b"a", b"b"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+def test_a_tar_s_members_are_not_kept_in_memory(tmp_path, suffix, monkeypatch):
+    kept = []
+    take = tarfile.TarFile.next
+    monkeypatch.setattr(tarfile.TarFile, "next", lambda self: (kept.append(len(self.members)), take(self))[1])
+    assert len(read(write_tar(tmp_path / f"a{suffix}", {f"m{index}": b"x" for index in range(50)}))) == 50
+    assert len(kept) > 50 and max(kept) <= 1
