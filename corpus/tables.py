@@ -3,6 +3,7 @@
 A row is a line of all its columns, so a table is read by the format jsonl; its text_fields name the columns.
 """
 
+import io
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -14,6 +15,8 @@ SCHEME = "datasets://"
 _ROWS_PER_BATCH = 1024
 _TABLES = (".parquet", ".arrow")
 _LINES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".json.zst")
+# The format lets a stream just end too, but no writer in use does that, and a cut between two batches would not show.
+_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 # Not UTF-8, so the reader rejects and counts it.
 _UNREADABLE = b"\xff"
 
@@ -49,6 +52,9 @@ def _read_batches(file: IO[bytes], name: str) -> Iterator[Any]:
         for batch in stream:
             for start in range(0, len(batch), _ROWS_PER_BATCH):
                 yield batch.slice(start, _ROWS_PER_BATCH)
+        file.seek(-len(_END_OF_STREAM), io.SEEK_CUR)
+        if file.read(len(_END_OF_STREAM) + 1) != _END_OF_STREAM:
+            raise ValueError("the stream does not end where the file does; cut short perhaps")
 
 
 def _read_rows(batch: Any) -> Iterator[bytes]:

@@ -69,6 +69,20 @@ def test_a_truncated_arrow_file_is_named(tmp_path):
         read(path)
 
 
+def test_an_arrow_stream_is_read_to_its_end_and_the_file_s(tmp_path):
+    path, table = tmp_path / "a.arrow", pa.Table.from_pylist(ROWS)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+        for batch in table.to_batches(max_chunksize=1000):
+            stream.write_batch(batch)
+    whole = path.read_bytes()
+    assert len(read(path)) == 3000
+    # Cut between two batches, where pyarrow takes the end of the file for that of the stream; another one behind it
+    for data in (whole[:-8], whole + whole):
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=r"a\.arrow: cannot be read after row 3000: .*does not end where the file"):
+            read(path)
+
+
 def test_a_saved_dataset_reads_as_its_rows(tmp_path):
     datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved", num_shards=3)
     items = read(f"datasets://{tmp_path / 'saved'}")
