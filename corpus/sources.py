@@ -250,12 +250,6 @@ def _seen(chunks: Iterator[bytes], on_bytes: Callable[[bytes], Any]) -> Iterator
         yield chunk
 
 
-def read_lines(part: Part, on_bytes: Callable[[bytes], Any]) -> Iterator[tuple[int, bytes]]:
-    """The lines of all streams of a part, as `read_streams` gives them."""
-    for _, lines in read_streams(part, on_bytes):
-        yield from lines
-
-
 def _split_lines(chunks: Iterable[bytes], name: str, is_first: bool) -> Iterator[tuple[int, bytes]]:
     number, pending, pending_bytes = 0, [], 0
     mark = _BYTE_ORDER_MARK if is_first else b""

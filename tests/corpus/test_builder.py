@@ -19,7 +19,7 @@ from corpus.formats import read_documents
 from corpus.manifest import load_manifest
 from corpus.settings import CleaningSettings, CorpusConfig
 from corpus.shard import read_block, verify
-from corpus.sources import find_parts, read_lines
+from corpus.sources import find_parts, read_streams
 from corpus.tokenizer import UnequalIds, load_tokenizer
 
 SHARED = Path(__file__).parents[2] / "../shared/data"
@@ -297,7 +297,8 @@ def test_real_files_decode_to_their_normalised_text(tmp_path, teacher, format):
     manifest, _ = build_corpus(config(teacher, tmp_path / "out", source(path, format)))
     assert verify(manifest) == []
     (part,) = find_parts([path])
-    items = list(read_documents(format, read_lines(part, len), part.name))
+    ((_, lines),) = read_streams(part, len)
+    items = list(read_documents(format, lines, part.name))
     assert (
         len(items) == manifest.totals.documents_in == manifest.totals.documents + sum(manifest.totals.rejected.values())
     )

@@ -10,7 +10,7 @@ from corpus.formats import read_documents
 from corpus.manifest import build_tokenizer_record
 from corpus.plan import build_plan, load_plan, save_plan
 from corpus.settings import CorpusConfig
-from corpus.sources import find_parts, read_lines, read_streams
+from corpus.sources import find_parts, read_streams
 from corpus.tokenizer import load_tokenizer
 
 
@@ -42,7 +42,8 @@ def read_units(plan, format):
 def test_units_hold_every_document_once_and_whole(tmp_path_factory, tokenizer, pieces, unit_bytes, format):
     path = tmp_path_factory.mktemp("plan") / "a"
     path.write_bytes("\n".join(["天", "", *pieces, "", "地", ""]).encode())
-    whole = [item.text for item in read_documents(format, read_lines(find_parts([path])[0], len), "a")]
+    ((_, lines),) = read_streams(find_parts([path])[0], len)
+    whole = [item.text for item in read_documents(format, lines, "a")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plans, "UNIT_BYTES", unit_bytes)
         plan = build_plan(config(path, format=format), tokenizer)

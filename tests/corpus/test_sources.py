@@ -10,12 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus import sources
-from corpus.sources import check_unchanged, find_parts, read_lines, read_stored
+from corpus.sources import check_unchanged, find_parts, read_stored, read_streams
 
 TEXT = "".join(f"第{index}行 {index * index}\n" for index in range(5000)).encode()
 LINES = TEXT.split(b"\n")[:-1]
 # Incompressible enough that a cut anywhere removes data.
 STORED = {".txt": TEXT, ".gz": gzip.compress(TEXT), ".zst": zstandard.compress(TEXT)}
+
+
+def read_lines(part, on_bytes) -> list[tuple[int, bytes]]:
+    return [line for _, lines in read_streams(part, on_bytes) for line in lines]
 
 
 def lines_of(path: Path) -> list[bytes]:
@@ -195,7 +199,7 @@ def test_lines_do_not_depend_on_chunks(tmp_path_factory, data, size):
     path.write_bytes(data)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "_FILE_CHUNK_BYTES", size)
-        numbered = list(read_lines(find_parts([path])[0], len))
+        numbered = read_lines(find_parts([path])[0], len)
     expected = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     assert [line for _, line in numbered] == (expected if expected[-1] else expected[:-1])
     assert [number for number, _ in numbered] == list(range(1, len(numbered) + 1))
@@ -220,7 +224,7 @@ def test_stored_bytes_are_seen_whole(tmp_path):
     path.write_bytes(STORED[".zst"])
     part = find_parts([path])[0]
     seen: list[bytes] = []
-    list(read_lines(part, seen.append))
+    read_lines(part, seen.append)
     assert b"".join(seen) == b"".join(read_stored(part)) == STORED[".zst"]
 
 
@@ -251,4 +255,4 @@ def test_a_file_that_changes_is_told(tmp_path):
     with pytest.raises(ValueError, match="a: has changed since the build began; run it again"):
         check_unchanged(part)
     with pytest.raises(ValueError, match="a: cannot be read to its end: 4 bytes are missing"):
-        list(read_lines(part, len))
+        read_lines(part, len)
