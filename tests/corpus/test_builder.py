@@ -1,5 +1,3 @@
-import errno
-import fcntl
 import gzip
 import io
 import json
@@ -11,8 +9,8 @@ import numpy as np
 import pytest
 import zstandard
 
-from corpus import block, builder, packing, unit
-from corpus.builder import build_corpus, plan_corpus, run_unit
+from corpus import block, unit
+from corpus.builder import build_corpus
 from corpus.cleaning import Cleaner
 from corpus.document import Change, Document, Reason
 from corpus.formats import read_documents
@@ -20,7 +18,7 @@ from corpus.manifest import load_manifest
 from corpus.settings import CleaningSettings, CorpusConfig
 from corpus.shard import read_block, verify
 from corpus.sources import find_parts, read_streams
-from corpus.tokenizer import UnequalIds, load_tokenizer
+from corpus.tokenizer import load_tokenizer
 
 SHARED = Path(__file__).parents[2] / "../shared/data"
 FORMATS = {"wiki2019zh": "wiki_00.zst", "clue": "CLUECorpusSmall_bert_sampled.txt.zst"}
@@ -153,105 +151,6 @@ def test_batches_and_blocks_do_not_change_documents(tmp_path, wordpiece, documen
     assert len(manifest.blocks) > 50 and tokens_of(manifest) == whole
 
 
-def test_an_identical_build_is_found_and_left_alone(tmp_path, wordpiece):
-    path = write(tmp_path / "a", "天地\n玄黄")
-    (tmp_path / "out").mkdir()  # empty, so free to use
-    first, _ = build_corpus(config(wordpiece, tmp_path / "out", source(path)))
-    before = (tmp_path / "out" / "manifest.json").stat()
-    again, is_new = build_corpus(config(wordpiece, tmp_path / "out", source(path)))
-    assert not is_new and again == first and (tmp_path / "out" / "manifest.json").stat() == before
-
-
-def test_another_build_is_never_overwritten(tmp_path, wordpiece, unigram):
-    path, out = write(tmp_path / "a", "天地\n玄黄"), tmp_path / "out"
-    build_corpus(config(wordpiece, out, source(path)))
-    with pytest.raises(ValueError, match=r"out: holds another corpus \(its tokenizer differs\)"):
-        build_corpus(config(unigram, out, source(path)))
-    with pytest.raises(ValueError, match=r"holds another corpus \(its sources or their settings differ\)"):
-        build_corpus(config(wordpiece, out, source(path, licence="MIT")))
-    write(path, "天地\n玄荒")
-    with pytest.raises(ValueError, match=r"holds another corpus \(the inputs of s have changed\)"):
-        build_corpus(config(wordpiece, out, source(path)))
-    (out / "manifest.json").unlink()
-    with pytest.raises(ValueError, match="is not empty and holds no corpus"):
-        build_corpus(config(wordpiece, out, source(path)))
-
-
-def test_a_source_that_is_to_be_kept_out_makes_another_corpus(tmp_path, wordpiece):
-    sources = [source(write(tmp_path / name, text), name=name) for name, text in {"a": "天地", "b": "玄黄"}.items()]
-    build_corpus(config(wordpiece, tmp_path / "out", *sources))
-    with pytest.raises(ValueError, match=r"holds another corpus \(its sources or their settings differ\)"):
-        build_corpus(config(wordpiece, tmp_path / "out", sources[0], decontamination=[sources[1]]))
-
-
-def test_a_crash_leaves_no_corpus_and_the_next_build_goes_on(tmp_path, wordpiece, monkeypatch):
-    path, out = write(tmp_path / "a", "天地\n玄黄"), tmp_path / "deep" / "out"
-    with monkeypatch.context() as patch:
-        patch.setattr(builder, "save_manifest", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            build_corpus(config(wordpiece, out, source(path)))
-    assert not out.exists()
-    (tmp_path / "deep" / "out.partial" / "read-00000.0a.partial").mkdir()  # as a kill leaves it
-    steps = []
-    with monkeypatch.context() as patch:
-        patch.setattr(unit, "_read", lambda *_: steps.append("read"))
-        patch.setattr(packing, "_encode", lambda *_: steps.append("encode"))
-        assert build_corpus(config(wordpiece, out, source(path)))[1]
-    assert [item.name for item in out.parent.iterdir()] == ["out"] and not steps
-
-
-def test_what_a_stopped_build_encoded_goes_to_its_source_whatever_number_that_has_now(tmp_path, wordpiece, monkeypatch):
-    a, b, c = (
-        write(tmp_path / name, text) for name, text in {"a": "天地", "b": "玄黄\n宇", "c": "洪荒\n日\n月"}.items()
-    )
-    together = {"name": "ab", "format": "lines", "inputs": [str(a), str(b)]}
-    with monkeypatch.context() as patch:
-        patch.setattr(builder, "save_manifest", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            build_corpus(config(wordpiece, tmp_path / "out", together, source(c, name="c")))
-    sources = [source(path, name=path.name) for path in (a, b, c)]
-    manifest, _ = build_corpus(config(wordpiece, tmp_path / "out", *sources))
-    assert manifest.blocks.source == [0, 1, 2] and manifest.blocks.documents == [1, 2, 3]
-    assert [record.documents for record in manifest.sources] == [1, 2, 3]
-
-
-def test_what_a_kill_after_the_last_step_leaves_is_removed(tmp_path, wordpiece, monkeypatch):
-    asked = config(wordpiece, tmp_path / "out", source(write(tmp_path / "a", "天地")))
-    with monkeypatch.context() as patch:
-        patch.setattr(builder.shutil, "rmtree", lambda path, **_: path.name == "out.partial" and 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            build_corpus(asked)
-    work = tmp_path / "out.partial"
-    with (work / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        assert not build_corpus(asked)[1] and work.exists()
-    foreign = write(work / "thesis.tex", "x")
-    assert not build_corpus(asked)[1] and foreign.exists()
-    foreign.unlink()
-    assert not build_corpus(asked)[1] and not work.exists()
-
-
-def test_an_output_inside_an_input_is_refused_at_once(tmp_path, wordpiece):
-    (tmp_path / "data").mkdir()
-    path = write(tmp_path / "data" / "a", "天地")
-    (tmp_path / "link").symlink_to(tmp_path / "data")
-    for output in (tmp_path / "data" / "out", tmp_path / "link" / "deep" / "out"):
-        with pytest.raises(ValueError, match=r"out: lies inside the input .*data; choose another output folder"):
-            build_corpus(config(wordpiece, output, source(tmp_path / "data")))
-    assert list((tmp_path / "data").iterdir()) == [path]
-    # A file is one input, whatever lies beside it
-    plan_corpus(config(wordpiece, tmp_path / "data" / "out", source(path)))
-
-
-def test_foreign_files_are_not_removed(tmp_path, wordpiece):
-    path = write(tmp_path / "a", "天地")
-    (tmp_path / "out.partial").mkdir()
-    write(tmp_path / "out.partial" / "thesis.tex", "x")
-    with pytest.raises(ValueError, match=r"out\.partial: is needed .* but holds other files: thesis\.tex"):
-        build_corpus(config(wordpiece, tmp_path / "out", source(path)))
-    assert (tmp_path / "out.partial" / "thesis.tex").exists()
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -326,45 +225,3 @@ def assert_spells(text: str, pieces: list[str]) -> None:
         assert found >= 0 and text.startswith(piece, found), f"{piece!r} is not at {text[at : at + 20]!r}"
         at, unknown = found + len(piece), False
     assert at == len(text) or unknown
-
-
-@pytest.mark.parametrize("step", ["_read", "_encode"])
-def test_a_full_disk_is_told_and_a_rerun_goes_on(tmp_path, wordpiece, monkeypatch, step):
-    path, out = write(tmp_path / "a", "天地\n玄黄"), tmp_path / "out"
-
-    def fill(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(unit if step == "_read" else packing, step, fill)
-        with pytest.raises(ValueError, match=r"out\.partial: the disk is full \(\d+ MB free now\); the output is not"):
-            build_corpus(config(wordpiece, out, source(path)))
-    assert not out.exists() and not list((tmp_path / "out.partial").glob("*.partial"))
-    assert build_corpus(config(wordpiece, out, source(path)))[0].totals.documents == 2
-
-
-def test_one_build_at_a_time(tmp_path, wordpiece):
-    path, plan = write(tmp_path / "a", "天地"), tmp_path / "out.partial" / "plan.json"
-    asked = config(wordpiece, tmp_path / "out", source(path))
-    plan_corpus(asked)
-    before = plan.read_bytes()
-    with plan.with_name("lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        for step in (build_corpus, plan_corpus):
-            with pytest.raises(ValueError, match=r"out\.partial: another process is building here"):
-                step(config(wordpiece, tmp_path / "out", source(path, licence="MIT")))
-    assert plan.read_bytes() == before and build_corpus(asked)[1]
-
-
-def test_a_build_that_gave_up_the_fast_path_goes_on_without_it(tmp_path, wordpiece):
-    path = write(tmp_path / "a", "天地")
-    asked = config(wordpiece, tmp_path / "out", source(path))
-
-    def disagree(*_):
-        raise UnequalIds("other ids")
-
-    assert plan_corpus(asked)[0].fast_tokenizing
-    with pytest.warns(UserWarning, match="other ids"), pytest.raises(ValueError, match="run --encode-unit again"):
-        run_unit(asked, disagree, 0)
-    assert not plan_corpus(asked)[0].fast_tokenizing
-    assert plan_corpus(config(wordpiece, tmp_path / "out", source(path, licence="MIT")))[0].fast_tokenizing
