@@ -7,7 +7,7 @@ import pytest
 
 from launch.evaluation_cells import Cell, choose_learning_rate, next_cell, num_cells, num_made
 from launch.evaluation_config import Evaluation, EvaluationConfig
-from launch.evaluation_table import write_results
+from launch.evaluation_table import label_heights, write_results
 from tasks.fine_tuning import FineTuned
 from tasks.settings import TaskConfig
 
@@ -110,6 +110,12 @@ def test_means_spreads_and_ratios(evaluation, tmp_path):
     table = write_results(evaluation, tmp_path, COSTS, {"one": 0.35, "two": None})
     assert table == (tmp_path / "results.md").read_text()
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_labels_of_like_latency_do_not_lie_on_each_other():
+    places = [(20.0, 50.0), (7.0, 49.6), (7.1, 49.7), (7.2, 48.0)]
+    assert label_heights(places, 1.0) == pytest.approx([50.0, 48.7, 49.7, 47.7])
+    assert label_heights(places, 0.0) == [50.0, 49.6, 49.7, 48.0]
 
 
 def test_a_missing_or_damaged_cell_is_named(evaluation, tmp_path):
