@@ -7,10 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from launch import evaluate_tasks, evaluation_cells
+from launch.evaluation_config import read_evaluation
 
 ROOT = Path(__file__).parents[2]
 GENERIC = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -102,6 +106,24 @@ def test_a_model_that_fails_is_shown_and_the_others_are_made(arguments, teacher_
     assert {path.parts[-4] for path in cells(output)} == {"large"} and len(cells(output)) == 2
 
 
+def test_cells_that_another_machine_makes_are_waited_for(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate_tasks, "run_workers", lambda *_: 0)
+    models, tasks, config = arguments[1:3], arguments[4:5], Path(arguments[6])
+    evaluation = read_evaluation(config, (), models, tasks, 1)
+    assert evaluate_tasks.lead(evaluation, Namespace(output=tmp_path, workers=1), None) == 75
+    assert "the other cells are made on another machine; run again when they are" in capsys.readouterr().err
+
+
+def test_a_folder_without_locks_is_used_with_a_warning(tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(evaluation_cells.fcntl, "flock", fail)
+    said = pytest.warns(UserWarning, match=r"its file system has no locks \(Operation not supported\); see to it")
+    with said, evaluation_cells.claimed(tmp_path / "group") as mine:
+        assert mine
+
+
 def test_what_cannot_be_meant_is_refused(arguments, tmp_path, teacher_folder):
     def refused(*more: str) -> str:
         code, _, stderr = evaluate(*arguments, "--output", str(tmp_path / "none"), *more)
@@ -111,7 +133,9 @@ def test_what_cannot_be_meant_is_refused(arguments, tmp_path, teacher_folder):
     folder = str(teacher_folder)
     assert "--models small: given twice; name models NAME=PATH" in refused("--models", f"small={folder}", "small=x")
     assert "--models a/b=c: want NAME=PATH or a path" in refused("--models", "a/b=c")
-    assert "--models none: there is no folder" in refused("--models", str(tmp_path / "none"))
+    three = ("--set", "deepspeed.train_micro_batch_size_per_gpu=3")
+    said = refused("--models", str(tmp_path / "none"), *three)
+    assert "--models none: there is no folder" in said and "2 rows at once, not 3" in said
     assert "--tasks nothing: no such file; want a path or one of afqmc, " in refused("--tasks", "nothing")
     assert "--seeds: want at least 1, got 0" in refused("--seeds", "0")
     assert "--workers: want at least 1, got 0" in refused("--workers", "0")
