@@ -13,20 +13,20 @@ n rows, L tokens a row, V vocabulary.
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from corpus.manifest import Manifest
 from corpus.permutation import key_base, mix
+from corpus.settings import Record
 
 IGNORED = -100  # the label that PyTorch's losses leave out
 _MASKS, _FATES = 3, 4
 _TOKENS_PER_CHUNK = 1 << 15  # what stays in a core's cache
 
 
-class MaskingSettings(BaseModel):
+class MaskingSettings(Record):
     """Share of the tokens of a row that are to be predicted, and whether they are chosen by words."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     prob: Annotated[float, Field(gt=0, lt=1)] = 0.15
     whole_words: bool = False
 

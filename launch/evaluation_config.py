@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from launch.run_config import read_strictly
 from pretrain.engine import DeepSpeedConfig
+from pretrain.settings import Settings
 from pretrain.teacher import read_teacher_shape
 from pretrain.trainer import LoopConfig
 from tasks.fine_tuning import FineTuningConfig
@@ -17,20 +16,18 @@ from tasks.settings import TaskConfig
 TASK_FOLDER = Path(__file__).resolve().parents[1] / "configs/tasks"
 
 
-class EvaluationConfig(BaseModel):
+class EvaluationConfig(Settings):
     """The recipe, the same for every model, task and seed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     about: str = ""
     fine_tuning: FineTuningConfig = FineTuningConfig()
     training: LoopConfig = LoopConfig(save_every_steps=1000, keep_checkpoints=1)
     deepspeed: DeepSpeedConfig
 
 
-class _TaskFile(BaseModel):
+class _TaskFile(Settings):
     """The file of a task's stages, of which only the task is wanted here."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     task: TaskConfig
     about: Any = None
     teacher: Any = None

@@ -2,13 +2,14 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from pretrain.live_probe import NUM_NEIGHBOURS
+from pretrain.settings import Settings
 from tasks.settings import TaskConfig
 
 
-class ProbeConfig(BaseModel):
+class ProbeConfig(Settings):
     """Nearest neighbours on a task, relation losses on a held-out corpus, or both; at step 0, every n steps, the last.
 
     It changes nothing of the training, and may change between a run and its resumption. The same examples are drawn
@@ -16,7 +17,6 @@ class ProbeConfig(BaseModel):
     12 x 384, titles of TNEWS, one CPU thread), and what is read of the teacher, once, that of 12.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     every_steps: PositiveInt = 500
     task: TaskConfig | None = None  # of single sentences; texts are cut at its row_tokens
     heldout: Annotated[str, Field(min_length=1)] | None = None  # manifest, of the run's tokenizer; wants a teacher

@@ -2,12 +2,11 @@
 
 import difflib
 import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from corpus.manifest import OnFault
 from corpus.masking import MaskingSettings
@@ -16,6 +15,7 @@ from corpus.rows import RowKind
 from launch.probe_config import ProbeConfig
 from pretrain.encoder import EncoderShape
 from pretrain.engine import DeepSpeedConfig
+from pretrain.settings import Settings
 from pretrain.student import StudentConfig
 from pretrain.teacher import TeacherConfig
 from pretrain.trainer import TrainingConfig
@@ -30,14 +30,13 @@ MAY_CHANGE = ("about", "probe", "corpus.manifest", "corpus.cache_folder", "corpu
 Config = TypeVar("Config", bound=BaseModel)
 
 
-class CorpusConfig(BaseModel):
+class CorpusConfig(Settings):
     """Which shards, cut into rows of how many tokens, in the order of which seed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     manifest: str
     row_tokens: Annotated[int, Field(ge=8)]
     seed: NonNegativeInt = 17
-    weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}  # of sources; 1 for the others
+    weights: dict[str, NonNegativeFloat] = Field(default_factory=dict)  # of sources; 1 for the others
     rows: RowKind = "packed"  # or TinyBERT's pairs of consecutive text, CLS A SEP B SEP
     attend_within_documents: bool = False  # documents packed in one row do not see each other
     masking: MaskingSettings | None = None  # for objectives that predict masked tokens
@@ -47,10 +46,9 @@ class CorpusConfig(BaseModel):
     cache_gigabytes: Annotated[float, Field(gt=0)] = 50.0
 
 
-class RunConfig(BaseModel):
+class RunConfig(Settings):
     """One run: a corpus, a frozen teacher or none, one or several students."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     about: str = ""
     corpus: CorpusConfig
     teacher: TeacherConfig | None  # null: students learn from the text alone
@@ -129,22 +127,10 @@ def read_strictly(model: type[Config], path: Path, overrides: Sequence[str] = ()
     for override in overrides:
         _override(values, override)
     try:
-        config = model.model_validate(values)
+        return model.model_validate_json(json.dumps(values))
     except ValidationError as error:
         lines = [f"{path}: {error.error_count()} problem(s)", *_explain(error, values, model)]
         raise ValueError("\n".join(lines)) from error
-    if infinite := [f"{key}: must be a finite number" for key in _infinite(config.model_dump())]:
-        raise ValueError("\n".join([f"{path}: {len(infinite)} problem(s)", *infinite]))
-    return config
-
-
-def _infinite(value: Any, path: str = "") -> Iterator[str]:
-    """Dotted keys of numbers that are none, or have no end; "inf" and 1e999 become such."""
-    if isinstance(value, float) and not math.isfinite(value):
-        yield path
-    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
-    for key, member in members:
-        yield from _infinite(member, f"{path}.{key}".removeprefix("."))
 
 
 def _override(values: Any, text: str) -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import PositiveInt, ValidationError
 from transformers import AutoTokenizer
 
 from corpus.manifest import Manifest
@@ -20,6 +20,7 @@ from pretrain.checkpoint import TrainingState
 from pretrain.durable import write_durably, writing
 from pretrain.metrics import read_metrics
 from pretrain.outcome import raise_together
+from pretrain.settings import Settings
 from pretrain.student import Student
 
 _held: list[TextIO] = []  # locks, which go with the process
@@ -123,10 +124,9 @@ def save_start(student: Student, run: Path) -> None:
         partial.rename(folder)
 
 
-class Done(BaseModel):
+class Done(Settings):
     """done.json: written last, the only sign that a run is complete."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     step: PositiveInt
     tokens: PositiveInt
     seconds: float

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from launch.run_config import RunConfig, read_run_config
 from launch.task_inputs import tokenizer_of
 from pretrain.encoder import EncoderShape
 from pretrain.engine import DeepSpeedConfig
+from pretrain.settings import Settings
 from pretrain.teacher import TeacherConfig, read_teacher_shape
 from pretrain.trainer import LoopConfig
 from tasks.models import check_head
@@ -23,36 +24,35 @@ ORDER: tuple[StageName, ...] = ("ft", "ged", "td1", "td2")
 PROVENANCE = "distillation.json"  # beside a published student: its part of the run's config
 
 
-class GeneralStageConfig(BaseModel):
+class GeneralStageConfig(Settings):
     """GED: a general distillation run whose teacher is the fine-tuned one and whose student goes on."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     config: str  # of launch/gd.py, with one student
-    set: list[str] = []
+    set: tuple[str, ...] = ()
 
     def run_config(self, teacher: str, student: str) -> RunConfig:
         """Its own file with the fine-tuned teacher and the student to go on with put in."""
         init = json.dumps({"student": student})
-        config = read_run_config(Path(self.config), [*self.set, f"teacher.path={teacher}", f"students.0.init={init}"])
+        config = read_run_config(
+            Path(self.config), [*self.set, f"teacher.path={json.dumps(teacher)}", f"students.0.init={init}"]
+        )
         if len(config.students) != 1:
             raise ValueError(f"stages.ged.config: {self.config} has {len(config.students)} students; one goes on")
         return config
 
 
-class StagesConfig(BaseModel):
+class StagesConfig(Settings):
     """The stages of ERNIE-Tiny; one that is left out is not run."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     ft: StageConfig | None = None  # the teacher learns the task; else it must know it already
     ged: GeneralStageConfig | None = None
     td1: StageConfig | None = None
     td2: StageConfig | None = None
 
 
-class TaskRunConfig(BaseModel):
+class TaskRunConfig(Settings):
     """A task, a large model, a published student, and what is done with them."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     about: str = ""
     task: TaskConfig
     teacher: TeacherConfig | None = None

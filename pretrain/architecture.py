@@ -2,16 +2,16 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import PositiveInt
 from transformers import AutoConfig
 
 from pretrain.encoder import row_offset
+from pretrain.settings import Settings
 
 
-class ArchitectureConfig(BaseModel):
+class ArchitectureConfig(Settings):
     """A family of encoders and the longest row it takes; whatever else a family has is transformers' default."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
     model_type: Literal["bert", "roberta", "xlm-roberta", "ernie", "electra", "albert"]
     max_row_tokens: PositiveInt = 512
 

@@ -16,21 +16,21 @@ from pathlib import Path
 from typing import Annotated
 
 import torch.distributed as dist
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import Field, FiniteFloat
 from torch import Tensor
 
 from pretrain.durable import damage, seal, sync, write_durably, writing
 from pretrain.engine import StudentEngine
 from pretrain.outcome import on_rank_zero, raise_together
+from pretrain.settings import Settings
 from pretrain.student_files import Counters, read_counters, read_tensors, save_student
 
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
-class TrainingState(BaseModel):
+class TrainingState(Settings):
     """Where a run stands. One integer, `rows`, is the whole state of the data."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     step: Count
     rows: Count
     tokens: Count

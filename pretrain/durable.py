@@ -9,15 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import xxhash
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, RootModel, ValidationError
+from pydantic import NonNegativeInt, RootModel, ValidationError
 from safetensors import SafetensorError
+
+from pretrain.settings import Settings
 
 _SEAL = "files.json"
 _CHUNK_BYTES = 1 << 22
 
 
-class _FileRecord(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class _FileRecord(Settings):
     num_bytes: NonNegativeInt
     xxh3_128: str
 

@@ -9,38 +9,36 @@ from datetime import timedelta
 from typing import Annotated, Literal, Protocol
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationInfo, field_validator
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from pretrain.encoder import Features
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig, build_optimizer, build_schedule
 from pretrain.optimizer_state import gather_optimizer_state, put_optimizer_state
+from pretrain.settings import Settings
 from pretrain.student import Student
 from pretrain.student_files import Counters
 
 
-class AutocastConfig(BaseModel):
+class AutocastConfig(Settings):
     """DeepSpeed's `torch_autocast` section: weights and gradients stay float32."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     enabled: bool
     dtype: Literal["bfloat16"] = "bfloat16"
 
 
-class ZeroConfig(BaseModel):
+class ZeroConfig(Settings):
     """DeepSpeed's `zero_optimization` section. Stage 3 would shard students of a few megabytes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     stage: Literal[0, 1, 2] = 0
     overlap_comm: bool = False
     reduce_bucket_size: PositiveInt = 500_000_000
     allgather_bucket_size: PositiveInt = 500_000_000
 
 
-class DeepSpeedConfig(BaseModel):
+class DeepSpeedConfig(Settings):
     """The part of DeepSpeed's config that means something here; DeepSpeed itself accepts unknown keys silently."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     train_batch_size: PositiveInt
     train_micro_batch_size_per_gpu: PositiveInt  # at most: see micro_rows
     gradient_clipping: Annotated[float, Field(ge=0)] = 1.0

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from pretrain.encoder import EncoderShape, HuggingFaceModel
 from pretrain.objective import LayerMap, Problems, mapped_layers
 from pretrain.projection import project_layers
+from pretrain.settings import Settings
 
 _SIZES = ("hidden_size", "num_attention_heads", "intermediate_size")
 _OF_THE_TEACHER = ("vocab_size", "max_row_tokens", "num_token_types", "embedding_size")
@@ -23,7 +23,7 @@ _OF_THE_TEACHER = ("vocab_size", "max_row_tokens", "num_token_types", "embedding
 _FACTORS = ("embeddings_project", "encoder.embedding_hidden_mapping_in")
 
 
-class InitConfig(BaseModel):
+class InitConfig(Settings):
     """Where the student's weights start.
 
     embeddings: "teacher" takes the teacher's, projected on their principal components where the widths differ.
@@ -32,7 +32,6 @@ class InitConfig(BaseModel):
     student: the folder of a published student; all weights are its own then, and the other keys say nothing.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     embeddings: Literal["teacher", "scratch"] = "teacher"
     layers: Literal["scratch"] | LayerMap = "scratch"
     student: str | None = None

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from pretrain.attention_scores import attention_score_loss
@@ -18,9 +18,10 @@ from pretrain.objective import (
     mapped_layers,
     token_weights,
 )
+from pretrain.settings import Settings
 
 
-class HiddenStatesConfig(BaseModel):
+class HiddenStatesConfig(Settings):
     """Hidden states of mapped layers through a projection, TinyBERT equations 8 and 9 (arXiv:1909.10351).
 
     Deviations: with `normalize_targets` the teacher's states are layer-normalised first (no gain, no bias), so that the
@@ -29,7 +30,6 @@ class HiddenStatesConfig(BaseModel):
     from the one that its embeddings live in, and short runs then end with worse vectors than they began with.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     type: Literal["hidden_states"]
     layer_map: LayerMap = "uniform"
     embeddings: bool = True
@@ -129,7 +129,7 @@ class TinyBERT(HiddenStates):
         return terms
 
 
-class PatientKDConfig(BaseModel):
+class PatientKDConfig(Settings):
     """Patient knowledge distillation (arXiv:1908.09355), equation 7: normalised [CLS] states of mapped layers.
 
     `skip` is every k-th teacher layer, `last` the last ones; both leave out the last layer of either model, which the
@@ -137,7 +137,6 @@ class PatientKDConfig(BaseModel):
     a projection is trained, which the paper, with equal widths, has no need of.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     type: Literal["pkd"]
     layer_map: Literal["skip", "last"] | list[PositiveInt] = "skip"
     weight: Weight = 1.0

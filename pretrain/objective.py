@@ -8,20 +8,20 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from pretrain.encoder import EncoderShape, Features, Reads
+from pretrain.settings import Settings
 
 LayerMap = Literal["uniform", "last"] | list[PositiveInt]
 Problems = Iterator[tuple[str, str]]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class WeightSchedule(BaseModel):
+class WeightSchedule(Settings):
     """A weight that goes in a straight line from `start` to `end` between two shares of the run's steps."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     start: Annotated[float, Field(ge=0)]
     end: Annotated[float, Field(ge=0)]
     begin: Share = 0.0

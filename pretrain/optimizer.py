@@ -4,27 +4,27 @@ import math
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
+
+from pretrain.settings import Settings
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class OptimizerConfig(BaseModel):
+class OptimizerConfig(Settings):
     """AdamW; the defaults are MiniLMv2's."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     lr: Annotated[float, Field(gt=0)]
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: Annotated[float, Field(gt=0)] = 1e-6
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
 
 
-class ScheduleConfig(BaseModel):
+class ScheduleConfig(Settings):
     """Linear warm-up over a share of the run, then decay to `final_lr_ratio` of the peak."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     type: Literal["linear", "cosine", "constant"] = "linear"
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.01
     final_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0

@@ -7,21 +7,21 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor
 
 from pretrain.encoder import EncoderShape, Features, Reads, real_tokens
 from pretrain.objective import Objective, Problems, Weight
 from pretrain.relations import Kernel, relation_loss
+from pretrain.settings import Settings
 
 Pairs = tuple[tuple[str, str], ...]
 MAX_TRITON_WIDTH = 256  # of a relation head: tiles of wider ones do not fit a GPU's shared memory
 
 
-class MiniLMv2Config(BaseModel):
+class MiniLMv2Config(Settings):
     """MiniLMv2 (arXiv:2012.15828): relations QQ, KK and VV of one teacher layer into the student's last layer."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     type: Literal["minilm_v2"]
     num_relation_heads: PositiveInt
     teacher_layer: PositiveInt | None = None  # None: the paper's choice for a teacher of this size
@@ -41,14 +41,13 @@ class MiniLMv2Config(BaseModel):
         return Relations(pairs, layer, student.num_layers, self.num_relation_heads, self.kernel, self.weight)
 
 
-class MiniLMConfig(BaseModel):
+class MiniLMConfig(Settings):
     """MiniLM (arXiv:2002.10957): attention (QK) and value relations (VV) of the last layers, equations 4 to 8.
 
     ERNIE-Tiny's KQ and VV losses are the same. The paper's R is the models' own number of heads, so both must have as
     many; another R that divides both widths may be given instead.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     type: Literal["minilm", "ernie_tiny"]
     num_relation_heads: PositiveInt | None = None
     teacher_layer: PositiveInt | None = None  # None: the last

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
@@ -15,6 +15,7 @@ from pretrain.initialization import InitConfig, initialize
 from pretrain.objective import Objective, Problems
 from pretrain.objectives import ObjectiveConfig
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
+from pretrain.settings import Settings
 from pretrain.teacher import TeacherFunction
 from pretrain.vocabulary_head import VocabularyHead, auto_class_of
 from pretrain.vocabulary_objectives import VocabularyConfig
@@ -22,13 +23,12 @@ from pretrain.vocabulary_objectives import VocabularyConfig
 StudentName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
-class StudentConfig(BaseModel):
+class StudentConfig(Settings):
     """One student: its sizes (the family, vocabulary and positions are the teacher's) and how it is trained.
 
     `architecture` stands in for a teacher in a run that has none.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     name: StudentName
     num_layers: PositiveInt
     hidden_size: PositiveInt

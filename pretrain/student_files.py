@@ -14,13 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, NonNegativeInt
+from pydantic import NonNegativeInt
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from pretrain.durable import writing
 from pretrain.encoder import HuggingFaceModel
+from pretrain.settings import Settings
 from pretrain.student import Student
 from pretrain.vocabulary_head import VocabularyHead
 
@@ -28,11 +29,10 @@ _WEIGHTS = "model/model.safetensors"
 _TRAINING, _COUNTERS = "training.safetensors", "training.json"
 
 
-class Counters(BaseModel):
+class Counters(Settings):
     """Steps made, those of them that DeepSpeed skipped, the schedule's place, and how many steps up to this one had a
     loss or gradient that was not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     steps: NonNegativeInt
     skipped_steps: NonNegativeInt
     schedule_steps: NonNegativeInt

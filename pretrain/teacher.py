@@ -6,22 +6,21 @@ from typing import Any, Literal
 
 import torch
 import xxhash
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
 from pretrain.encoder import Encoder, EncoderShape, Features, HuggingFaceModel, Reads, cut_layers, union
 from pretrain.packed_linear import can_pack, pack_linears
+from pretrain.settings import Settings
 from pretrain.vocabulary_head import VocabularyHead
 
 TeacherFunction = Callable[[Mapping[str, Tensor]], Features]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
-class TeacherConfig(BaseModel):
+class TeacherConfig(Settings):
     """A hub id or a folder, and the precision the teacher computes in."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     path: str
     dtype: Dtype = "bfloat16"
 

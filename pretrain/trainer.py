@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 import torch.distributed as dist
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from pretrain.checkpoint import Checkpoints, TrainingState
@@ -22,6 +22,7 @@ from pretrain.metrics import Metrics
 from pretrain.outcome import on_rank_zero
 from pretrain.peers import Agreement, limit_collectives
 from pretrain.prefetch import prefetch
+from pretrain.settings import Settings
 from pretrain.slow_steps import SlowSteps
 from pretrain.stopping import SLOW_STEP
 from pretrain.teacher import TeacherFunction
@@ -33,10 +34,9 @@ class DataLate(ValueError):
     """No batch came in time: what reads it hangs, and may not another time."""
 
 
-class LoopConfig(BaseModel):
+class LoopConfig(Settings):
     """How often, when to give up, and the seed of everything that is drawn."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     log_every_steps: PositiveInt = 50
     save_every_steps: PositiveInt = 5000
     keep_checkpoints: PositiveInt = 3

@@ -3,22 +3,22 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from pretrain.encoder import EncoderShape, Features, Reads, real_tokens
 from pretrain.layer_objectives import start_projection
 from pretrain.objective import Objective, Problems, Weight, token_weights
+from pretrain.settings import Settings
 from pretrain.vocabulary_head import VocabularyHead
 from pretrain.vocabulary_losses import distillation_loss, masked_language_loss
 
 IGNORED = -100  # the label of what is not predicted
 
 
-class VocabularyConfig(BaseModel):
+class VocabularyConfig(Settings):
     """What is true of every objective that gives its student a masked-language head."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     weight: Weight = 1.0
 
     @property

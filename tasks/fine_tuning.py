@@ -7,10 +7,11 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from pretrain.engine import DeepSpeedConfig
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
+from pretrain.settings import Settings
 from pretrain.trainer import LoopConfig
 from tasks.encoding import Row, encode
 from tasks.examples import Example, Question
@@ -22,14 +23,13 @@ from tasks.stage import EncodedTask, Stage, StageConfig, encode_task
 LearningRate = Annotated[float, Field(gt=0)]
 
 
-class FineTuningConfig(BaseModel):
+class FineTuningConfig(Settings):
     """How every model is fine-tuned on every task. Only the learning rate is chosen for each model and task.
 
     It is chosen on training examples that no model is trained on, so that the development examples are not asked twice.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    learning_rates: Annotated[list[LearningRate], Field(min_length=1)] = [5e-5, 1e-4, 3e-4]
+    learning_rates: Annotated[tuple[LearningRate, ...], Field(min_length=1)] = (5e-5, 1e-4, 3e-4)
     num_choosing_seeds: PositiveInt = 2  # try every rate; with one, a rate that fails now and then may be chosen
     epochs: Annotated[float, Field(gt=0)] = 3.0
     dropout_prob: Annotated[float, Field(ge=0, lt=1)] = 0.1

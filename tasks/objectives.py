@@ -8,22 +8,22 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from pretrain.encoder import EncoderShape, Features, Reads, real_tokens
 from pretrain.layer_objectives import HiddenStatesConfig, PatientKDConfig, TinyBERTConfig
 from pretrain.objective import Objective, Problems, Weight
 from pretrain.relation_objectives import MiniLMConfig, MiniLMv2Config
+from pretrain.settings import Settings
 from tasks.encoding import IGNORED
 
 MASKED = -1e9  # float32 always
 
 
-class LabelsConfig(BaseModel):
+class LabelsConfig(Settings):
     """Cross-entropy against the labels: fine-tuning, and the hard half of TD2."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     type: Literal["labels"]
     weight: Weight = 1.0
 

@@ -2,7 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from pretrain.settings import Settings
 
 Kind = Literal["sentence", "pair", "coreference", "entities", "reading"]
 Metric = Literal["accuracy", "f1", "macro_f1", "entity_macro_f1", "entity_f1", "reading_f1", "exact_match"]
@@ -16,16 +18,15 @@ METRICS: dict[Kind, tuple[Metric, ...]] = {  # the first is the default
 Column = str | int  # a key of JSON lines, a name in the header of a table, or a place in a table without one
 
 
-class Columns(BaseModel):
+class Columns(Settings):
     """Where the parts of an example stand; a list of words found there is joined by spaces."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     text: Column = "sentence"
     text_b: Column | None = None  # the second text of a pair
     label: Column = "label"
 
 
-class TaskConfig(BaseModel):
+class TaskConfig(Settings):
     """One task. The kinds are those of the NLPCC-2020 small-model task, and CLUEWSC's coreference.
 
     sentence, pair: one or two texts and a class. coreference: CLUEWSC's records; the two spans are marked in the text
@@ -33,7 +34,6 @@ class TaskConfig(BaseModel):
     last]]}}}, last included. reading: CMRC2018's file, which is SQuAD's.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     kind: Kind
     train: str
@@ -42,7 +42,7 @@ class TaskConfig(BaseModel):
     has_header: bool = True  # of a table
     columns: Columns = Columns()
     labels: list[str] | None = None  # those of the training file, sorted, unless given
-    ignored_labels: list[str] = []  # records without an agreed label, OCNLI's "-", are left out and counted
+    ignored_labels: tuple[str, ...] = ()  # records without an agreed label, OCNLI's "-", are left out and counted
     metric: Metric | None = None
     row_tokens: Annotated[int, Field(ge=16)] = 128
     window_stride: Annotated[int, Field(ge=1)] = 128  # tokens that windows of a long text to read share

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import torch
 import torch.distributed as dist
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 from transformers import AutoTokenizer
 
 from pretrain.encoder import EncoderShape, without_padding
 from pretrain.engine import DeepSpeedConfig, StudentEngine
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
+from pretrain.settings import Settings
 from pretrain.student import Student
 from pretrain.teacher import Dtype, Teacher, TeacherFunction, no_teacher
 from pretrain.trainer import LoopConfig, Trainer, TrainingConfig
@@ -27,10 +28,9 @@ from tasks.readers import TaskData
 from tasks.settings import TaskConfig
 
 
-class StageConfig(BaseModel):
+class StageConfig(Settings):
     """How one stage trains its student."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     epochs: Annotated[float, Field(gt=0)] = 3.0
     dropout_prob: Annotated[float, Field(ge=0, lt=1)] = 0.1
     optimizer: OptimizerConfig

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -89,8 +90,25 @@ def test_a_member_that_a_list_lacks_is_told(config_file):
 
 def test_numbers_have_an_end(config_file):
     overrides = ["students.0.optimizer.betas=[0.9, 0.99]", "deepspeed.gradient_clipping=1e999"]
-    with pytest.raises(ValueError, match=r"1 problem\(s\)\ndeepspeed\.gradient_clipping: must be a finite number$"):
+    wanted = r"1 problem\(s\)\ndeepspeed\.gradient_clipping: Input should be a finite number, got Infinity$"
+    with pytest.raises(ValueError, match=wanted):
         read_run_config(config_file, overrides)
+
+
+@pytest.mark.parametrize(
+    ("override", "wanted"),
+    [
+        ("students.0.num_layers=true", "integer, got true"),
+        ('training.total_steps="7"', 'integer, got "7"'),
+        ("training.total_steps=7.0", "integer, got 7.0"),
+        ('deepspeed.torch_autocast.enabled="no"', 'boolean, got "no"'),
+        ("teacher.path=7", "string, got 7"),
+    ],
+)
+def test_no_type_is_taken_for_another(config_file, override, wanted):
+    key = override.partition("=")[0]
+    with pytest.raises(ValueError, match=rf"1 problem\(s\)\n{re.escape(key)}: Input should be a valid {wanted}$"):
+        read_run_config(config_file, [override])
 
 
 def test_an_override_that_nests_too_deep_is_a_word(config_file):

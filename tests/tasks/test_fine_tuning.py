@@ -8,7 +8,7 @@ from tasks.examples import Question, text_of
 from tasks.fine_tuning import FineTuningConfig, Stopped, fine_tune, split, split_task
 from tasks.readers import read_task
 
-RECIPE = FineTuningConfig(epochs=12, learning_rates=[3e-3], num_held_out=3)
+RECIPE = FineTuningConfig(epochs=12, learning_rates=(3e-3,), num_held_out=3)
 DEEPSPEED = {"train_batch_size": 8, "train_micro_batch_size_per_gpu": 8, "torch_autocast": {"enabled": False}}
 
 

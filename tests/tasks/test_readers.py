@@ -40,7 +40,7 @@ def test_classes_are_sorted_unless_given_and_copies_are_counted(read):
 
 def test_pairs_words_in_a_list_and_labels_nobody_agreed_on(read):
     records = [{"sentence1": ["水", "泵"], "sentence2": "乙", "label": label} for label in (1, 0, "-")]
-    data = read("pair", records, records[:1], columns=PAIR, ignored_labels=["-"])
+    data = read("pair", records, records[:1], columns=PAIR, ignored_labels=("-",))
     assert data.train[0] == Classified("水 泵", "乙", 1)
     assert len(data.train) == 2 and data.num_ignored == 1
     assert data.remarks == "1 records without an agreed label left out, 1 development texts that are also in training"
