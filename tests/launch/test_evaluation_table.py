@@ -133,9 +133,9 @@ def test_a_missing_or_damaged_cell_is_named(evaluation, tmp_path):
     ("recipe", "said"),
     [
         ({}, "chosen for each model and task with the first seed, on training examples held out."),
-        ({"num_choosing_seeds": 5, "learning_rates": [1e-4, 1e-4]}, "with the first 3 seeds, on training"),
+        ({"num_choosing_seeds": 5, "learning_rates": (1e-4, 1e-4)}, "with the first 3 seeds, on training"),
         ({"num_held_out": 0}, "with the first seed, on the development examples themselves."),
-        ({"learning_rates": [1e-4]}, "batches of 32, learning rate 0.0001."),
+        ({"learning_rates": (1e-4,)}, "batches of 32, learning rate 0.0001."),
     ],
 )
 def test_the_table_says_how_the_rate_was_chosen(evaluation, tmp_path, recipe, said):
