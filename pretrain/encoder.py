@@ -157,7 +157,7 @@ class Encoder(nn.Module):
             mask = batch["attention_mask"][:, None, None, :].bool()
         else:
             return None
-        if FASTEST_ATTENTION == "sdpa":
+        if FASTEST_ATTENTION == "fused":
             return mask
         dtype = next(self.model.parameters()).dtype
         return torch.where(mask, 0.0, torch.finfo(dtype).min).to(dtype)
