@@ -8,6 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from pretrain.precision import float32_inside
+
 Pair = tuple[Tensor, Tensor]
 Kernel = Literal["portable", "triton"]
 # Relation matrices alive at once. A few heads at a time stay in a core's cache; a GPU wants launches that fill it.
@@ -61,7 +63,7 @@ class _RelationLoss(torch.autograd.Function):
         chunk: int,
     ) -> Tensor:  # fmt: skip
         mask = torch.ones(sa.shape[:2], dtype=torch.bool, device=sa.device) if real is None else real
-        with torch.autocast(mask.device.type, enabled=False):
+        with float32_inside(mask.device.type):
             teacher, student = _split_pair(ta, tb, heads), _split_pair(sa, sb, heads)
             if kernel == "triton":
                 from pretrain.relation_kernels import relation_loss_and_gradient

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pretrain.precision import float32_inside
+
 # Logits alive at once, of each model. A GPU wants launches that fill it.
 CHUNK_BYTES = {"cpu": 16 << 20, "cuda": 256 << 20}
 # Chunk of logits [C, V] and its place -> its loss and the loss's gradient [C, V]; may overwrite the logits.
@@ -83,7 +85,7 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor, criterion: _Criterion, chunk: int) -> Tensor:
-        with torch.autocast(states.device.type, enabled=False):
+        with float32_inside(states.device.type):
             loss, gradients = _loss_and_gradients(states.float(), weight.float(), bias.float(), criterion, chunk)
         pairs = zip(gradients, (states, weight, bias), strict=True)
         ctx.save_for_backward(*(gradient.to(tensor.dtype) for gradient, tensor in pairs))
