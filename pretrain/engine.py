@@ -86,10 +86,9 @@ def start_distributed(timeout_seconds: float = 1800) -> torch.device:
     """Join the process group that the environment describes (a bare `python` is a world of one)."""
     import deepspeed
     from deepspeed.accelerator import get_accelerator
-    from deepspeed.ops import __compatible_ops__
 
-    # An inference-only op that init_distributed would compile for two minutes on a CPU.
-    __compatible_ops__["deepspeed_shm_comm"] = False
+    # No op is looked for: init_distributed would compile one for inference, two minutes on a CPU.
+    deepspeed.ops.__compatible_ops__ = {}
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
     if "RANK" not in os.environ:
@@ -147,6 +146,8 @@ class StudentEngine:
         values = deepspeed_config.model_dump(exclude_none=True)
         values |= {"train_micro_batch_size_per_gpu": deepspeed_config.micro_rows(world_size)}
         values |= {"gradient_clipping": self.max_grad_norm if self.sharded else 0.0, "steps_per_print": None}
+        # Its timers would wait for the device twice a micro-batch.
+        values |= {"timers": {"throughput": {"enabled": False}}}
         # ZeRO would add up the gradients of linear layers in autocast's bfloat16; no forward pass asks this list.
         values["torch_autocast"] |= {"lower_precision_safe_modules": []}
         optimizer = build_optimizer(student, config.optimizer)
@@ -238,6 +239,8 @@ class StudentEngine:
         # Fused AdamW leaves everything as it is where this is 1, its step count included.
         self._optimizer.found_inf = self._step_is_bad  # type: ignore[attr-defined]
         self.engine.step()
+        if self.sharded and self.engine.optimizer.overflow:
+            self.schedule.step()  # skipped steps count in every other way, and at stage 0 in this one too
         if self.sharded:  # a float, infinite, where DeepSpeed found the gradients not finite and made no step
             norm = torch.as_tensor(self.engine.get_global_grad_norm(), device=self.engine.device)
             self._step_is_bad = torch.maximum(self._step_is_bad, 1 - norm.isfinite().float())

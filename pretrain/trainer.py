@@ -53,6 +53,15 @@ class TrainingConfig(LoopConfig):
     total_steps: PositiveInt
 
 
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch where models are; the host does not wait for it to get there."""
+    if device.type == "cpu":
+        return batch
+    # Contiguous first: one zero that stands for all token types cannot be pinned.
+    pinned = {name: tensor.contiguous().pin_memory() for name, tensor in batch.items()}
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in pinned.items()}
+
+
 class Trainer:
     """The run: reads batches from a row position on, teaches, logs, saves; resumes from the newest checkpoint.
 
@@ -136,7 +145,7 @@ class Trainer:
             batch = self._next(batches)
             # Rows that the corpus could not give come empty: CLS SEP and padding.
             self._skipped_rows += int((batch["attention_mask"].sum(1) <= 2).sum())
-            batch = self._to_device(batch)
+            batch = to_device(without_padding(batch), self.device)
             features = self.teacher(batch)
             for engine in self.engines:
                 engine.train_micro_batch(batch, features, self._dropout_seed(engine.name, step, index))
@@ -151,12 +160,6 @@ class Trainer:
             raise DataLate(f"{message}(training.data_timeout_seconds); its source hangs") from error
         finally:
             self._data_seconds += time.perf_counter() - started
-
-    def _to_device(self, batch: Batch) -> Batch:
-        batch = without_padding(batch)
-        if self.device.type == "cpu":
-            return batch
-        return {name: tensor.pin_memory().to(self.device, non_blocking=True) for name, tensor in batch.items()}
 
     def _dropout_seed(self, name: str, step: int, index: int) -> int:
         # Keyed, not drawn: the same after a resume, and for a student alone or beside others.

@@ -64,6 +64,7 @@ def test_autocast_computes_in_bfloat16_and_zero_adds_gradients_up_in_float32(zer
     query = student.encoder.model.encoder.layer[0].attention.self.query
     query.register_forward_hook(lambda module, given, made: computed.append(made.dtype))
     engine.train_micro_batch(batch(), teacher(batch()), seed=0)
+    assert not engine.engine.tput_timer.config.enabled  # it would wait for the device, twice a micro-batch
     assert computed == [torch.bfloat16]
     assert set(engine.engine.optimizer.ipg_buckets) == {torch.float32}  # DeepSpeed sums each type in its own bucket
 

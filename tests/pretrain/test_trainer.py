@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from pretrain.engine import StudentEngine
 from pretrain.metrics import read_metrics
-from pretrain.trainer import DataLate
+from pretrain.trainer import DataLate, to_device
 from tests.pretrain.tiny import rows_from, spawn, student_config, train
 
 EVERY_KIND = {"objective": [{"type": "minilm_v2", "num_relation_heads": 4}, {"type": "hidden_states"}, {"type": "mlm"}]}
@@ -164,6 +164,16 @@ def test_gradients_that_are_not_finite_under_a_finite_loss_are_counted_too(tmp_p
     assert [line["small/skipped_steps"] for line in lines] == [0, 2]
 
 
+@pytest.mark.parametrize("zero_stage", [0, 1, 2])
+def test_the_schedule_counts_steps_that_are_not_finite_too(tmp_path, monkeypatch, zero_stage):
+    train(tmp_path / "good", 6)
+    poison_gradients(monkeypatch, [2, 3])
+    with pytest.warns(UserWarning, match="changed nothing"):
+        train(tmp_path / "run", 6, micro_rows=8, zero_stage=zero_stage)
+    rates = [[line["small/learning_rate"] for line in read_metrics(tmp_path / run)] for run in ("good", "run")]
+    assert rates[0] == rates[1] and len(set(rates[0])) == 3
+
+
 def test_a_last_step_that_is_not_finite_completes_the_run_with_the_student_before_it(tmp_path, monkeypatch):
     before = train(tmp_path / "before", 3, micro_rows=8)
     poison_gradients(monkeypatch, [4])
@@ -215,3 +225,15 @@ def test_a_run_of_two_ranks_goes_on_with_one(tmp_path):
     torch.testing.assert_close(moved["one"], alone["one"], rtol=1e-3, atol=5e-5)
     state = json.loads((tmp_path / "two/checkpoints/step_8/state.json").read_text())
     assert state["rows"] == 64
+
+
+def test_every_tensor_of_a_batch_can_be_pinned(monkeypatch):
+    """As PyTorch pins: memory of the same strides, then a copy, which several places in one cannot take."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda one: torch.empty_strided(one.shape, one.stride()).copy_(one))
+    ids = torch.arange(12).view(3, 4)
+    types = torch.zeros(1, dtype=torch.int64).expand(6, 4).split(3)[1]  # as corpus/stream.py gives them
+    moved = to_device({"input_ids": ids, "token_type_ids": types}, torch.device("meta"))
+    assert {name: (one.shape, one.device.type) for name, one in moved.items()} == {
+        "input_ids": ((3, 4), "meta"),
+        "token_type_ids": ((3, 4), "meta"),
+    }
