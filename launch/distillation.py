@@ -144,8 +144,9 @@ def distil(config: RunConfig, job: JobInput, run: Path, stop: StopRequest, on_lo
     """
     timeout_seconds = config.training.collective_timeout_seconds
     with peers_heeded(timeout_seconds):
-        trainer = build_trainer(config, job, run, stop)
-        heartbeat = Heartbeat(timeout_seconds, on_lost)
+        device = start_distributed(timeout_seconds)
+        heartbeat = Heartbeat(timeout_seconds, on_lost)  # before anything that one rank alone may fail at
+        trainer = build_trainer(config, job, run, stop, device)
         number = trainer.train()
         if number and dist.get_rank() == 0:
             said = f"[rank 0] stopped at step {trainer.state.step}: {explain_stop(number)}; run again to go on"
@@ -161,9 +162,8 @@ def distil(config: RunConfig, job: JobInput, run: Path, stop: StopRequest, on_lo
     return number
 
 
-def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: StopRequest) -> Trainer:
+def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: StopRequest, device: torch.device) -> Trainer:
     """Everything on this rank, the run folder begun by rank 0."""
-    device = start_distributed(config.training.collective_timeout_seconds)
     rank, world_size = dist.get_rank(), dist.get_world_size()
     manifest = job.manifest
     stream = build_stream(manifest, config.corpus)

@@ -94,9 +94,9 @@ class Chain:
         """
         timeout_seconds = self.config.training.collective_timeout_seconds
         self.device = start_distributed(timeout_seconds)
+        heartbeat = Heartbeat(timeout_seconds, self.on_lost)
         on_rank_zero(self._begin)
         check_shared(self.run / "config.json")
-        heartbeat = Heartbeat(timeout_seconds, self.on_lost)
         number = self._run_stages()
         if number and dist.get_rank() == 0:
             print(f"[rank 0] stopped: {explain_stop(number)}; run again to go on", file=sys.stderr, flush=True)
@@ -163,7 +163,8 @@ class Chain:
     def _run_general(self, stage: GeneralStageConfig) -> int:
         assert self.teacher
         config, folder = stage.run_config(self.teacher, self.student), self.run / "ged"
-        trainer = build_trainer(config, check_input(config, folder, dist.get_world_size()), folder, self.stop)
+        job = check_input(config, folder, dist.get_world_size())
+        trainer = build_trainer(config, job, folder, self.stop, self.device)
         if number := trainer.train():
             return number
 
