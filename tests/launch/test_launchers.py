@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.launch.jobs import ROOT, Job, logged_step, newest_step
+from tests.launch.jobs import ROOT, Job, free_port, logged_step, newest_step
 from tests.launch.slurm import PROGRAMS, Slurm
 
 
@@ -49,6 +49,7 @@ def torchrun() -> dict[str, str]:
     [
         ("hosts.sh", {"HOSTFILE": "none", "INTERFACE": "eth0"}, "HOSTFILE=none: cannot be read"),
         ("hosts.sh", {"HOSTFILE": "none"}, "INTERFACE: the network interface that joins the hosts"),
+        ("host.sh", {"HOST_INDEX": "0", "NUM_HOSTS": "2"}, "RANKS_PER_HOST: one a GPU"),
         ("torchrun.sh", {"NUM_HOSTS": "2"}, "FIRST_HOST: the host where all meet"),
     ],
 )
@@ -69,6 +70,51 @@ def test_torchruns_agent_brings_back_a_rank_that_was_killed(config, undisturbed,
         os.kill(job.ranks()[1], signal.SIGKILL)
         assert job.wait() == 0, job.said
         assert "the connection to another rank broke" in job.said
+    assert_same(weights(tmp_path / "run"), undisturbed)
+
+
+def host(folder: Path, python: str) -> subprocess.Popen[str]:
+    """host.sh for three ranks, with a `python` of these lines of bash."""
+    (folder / "python").write_text(f"#!/bin/bash\n{python}\n")
+    (folder / "python").chmod(0o755)
+    environment = {"HOST_INDEX": "1", "NUM_HOSTS": "2", "RANKS_PER_HOST": "3", "PATH": f"{folder}:{os.environ['PATH']}"}
+    command = [ROOT / "launch/recipes/host.sh", "--config", "a b"]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_hosts_ranks_know_their_places(tmp_path):
+    process = host(tmp_path, 'echo "$RANK $LOCAL_RANK $WORLD_SIZE $1 $2 $3"')
+    said, _ = process.communicate(timeout=60)
+    assert sorted(said.splitlines()) == [f"{3 + i} {i} 6 launch/gd.py --config a b" for i in range(3)]
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("codes", "code"),
+    [("0 0 0", 0), ("75 75 75", 75), ("75 76 75", 76), ("76 134 76", 76), ("76 1 76", 1), ("76 76 2", 2)],
+)
+def test_a_host_leaves_with_the_code_that_says_most(tmp_path, codes, code):
+    process = host(tmp_path, f"codes=({codes}); exit ${{codes[$LOCAL_RANK]}}")
+    assert process.wait(timeout=60) == code
+
+
+def test_a_host_hands_a_signal_on_and_waits_for_its_ranks(tmp_path):
+    wait = "while :; do sleep 0.05; done"
+    process = host(tmp_path, f"trap 'sleep 0.3; echo saved; exit 75' TERM; echo ready; {wait}")
+    assert process.stdout and [process.stdout.readline() for _ in range(3)] == ["ready\n"] * 3
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert (process.returncode, said) == (75, "saved\n" * 3)
+
+
+def test_a_host_stops_and_goes_on_to_the_same_weights(config, undisturbed, tmp_path):
+    places = {"HOST_INDEX": "0", "NUM_HOSTS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    for step, code in ((120, 75), (None, 0)):
+        with Job(["launch/recipes/host.sh"], config, tmp_path / "run", environment=torchrun() | places) as job:
+            if step:
+                job.until_step(step)
+                job.process.send_signal(signal.SIGTERM)
+            assert job.wait() == code, job.said
     assert_same(weights(tmp_path / "run"), undisturbed)
 
 
@@ -106,7 +152,8 @@ def test_slurm_stops_and_requeues_to_the_same_weights(slurm, config, undisturbed
     path = f"{Path(sys.executable).parent}:{slurm.environment['PATH']}"
     slurm.environment |= {"PATH": path, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
     recipe = ["launch/recipes/slurm.sbatch", "--config", str(config), "--run", str(run)]
-    job = slurm.ask("sbatch", "--parsable", "--chdir", str(ROOT), "--output", str(log), *recipe)
+    smaller = ["--gpus-per-node=0", "--cpus-per-task=1"]  # than what the recipe asks for
+    job = slurm.ask("sbatch", "--parsable", "--chdir", str(ROOT), "--output", str(log), *smaller, *recipe)
 
     def until(condition, seconds: float = 90) -> None:
         end = time.monotonic() + seconds
