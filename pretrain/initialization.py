@@ -4,7 +4,8 @@ Shapes: D and d hidden widths of teacher and student, N vectors. A map between t
 orthonormal columns (rows where d > D); vectors are rows and go over by `x @ basis`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -112,7 +113,7 @@ def initialize(
     """
     if config.student:
         model.load_state_dict(AutoModel.from_pretrained(config.student, dtype=torch.float32).state_dict(), strict=False)
-        return _map_back(teacher, model)
+        return map_back(teacher, model)
     basis = _take_embeddings(model, teacher) if config.embeddings == "teacher" else None
     shapes = EncoderShape.of(teacher.config), EncoderShape.of(model.config)
     layers = config.teacher_layers(*shapes)
@@ -130,17 +131,27 @@ def initialize(
     return torch.eye(widths[0]) if widths[0] == widths[1] else None
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """What is drawn inside is a function of the seed alone, and nothing outside notices."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
 @torch.no_grad()
-def _map_back(teacher: HuggingFaceModel, model: HuggingFaceModel) -> Tensor | None:
-    """Map [D, d] of a student that has weights of its own: the identity, or what best gives the teacher's word
-    embeddings back from the student's. None where they are factorised, and so in no hidden width."""
+def map_back(teacher: HuggingFaceModel, model: HuggingFaceModel) -> Tensor | None:
+    """Map [D, d] to a teacher from a student with weights of its own: the identity, or what best gives the teacher's
+    word embeddings back from the student's. None where they are factorised, and so in no hidden width."""
     widths = teacher.config.hidden_size, model.config.hidden_size
     if widths[0] == widths[1]:
         return torch.eye(widths[0])
     target, given = (one.embeddings.word_embeddings.weight for one in (teacher, model))
     if (target.shape[1], given.shape[1]) != widths:
         return None
-    return torch.linalg.lstsq(given, target).solution.T
+    num_words = min(len(target), len(given))  # tables may be longer than the vocabulary
+    return torch.linalg.lstsq(given[:num_words], target[:num_words]).solution.T
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
 from pretrain.architecture import ArchitectureConfig
 from pretrain.encoder import Encoder, EncoderShape, Features, HuggingFaceModel, union
-from pretrain.initialization import InitConfig, initialize
+from pretrain.initialization import InitConfig, initialize, seeded
 from pretrain.objective import Objective, Problems
 from pretrain.objectives import ObjectiveConfig
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
@@ -113,6 +113,7 @@ class Student(nn.Module):
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = dropout_prob
+        self.train()  # models that come from a folder are not to be trained, and would never drop anything
 
     @property
     def published(self) -> HuggingFaceModel:
@@ -131,6 +132,13 @@ class Student(nn.Module):
             for name, value in parts.items():
                 terms[f"{name}/{index}" if name in terms else name] = value.detach()
         return total, {"loss": total.detach(), **terms}
+
+    def start_from(self, basis: Tensor | None) -> None:
+        """Projections to the teacher's width start at a map [D_teacher, D_student] where there is one."""
+        if basis is not None:
+            for objective in self.objectives:
+                assert isinstance(objective, Objective)
+                objective.start_from(basis)
 
     def freeze_unreached(self, teacher: TeacherFunction, batch: Mapping[str, Tensor] | None = None) -> list[str]:
         """Freeze the parameters that no objective reaches and return their names within the published model.
@@ -167,9 +175,7 @@ def build_student(
         teacher_head: the teacher's masked-language head where it was loaded.
         base: without a teacher the Hugging Face config that says all but the student's sizes.
     """
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+    with seeded(seed):
         base = base if teacher is None else teacher.config
         model, head = _build_model(config, base)
         shape = EncoderShape.of(base)
@@ -177,11 +183,7 @@ def build_student(
         student = Student(config.name, model, objectives, config.dropout_prob, head)
         if teacher is None:
             return student
-        basis = initialize(model, teacher, config.init, sample)
-        if basis is not None:
-            for objective in student.objectives:
-                assert isinstance(objective, Objective)
-                objective.start_from(basis)
+        student.start_from(initialize(model, teacher, config.init, sample))
         if head:
             _start_head(head, config, teacher_head)
         return student

@@ -11,6 +11,7 @@ from transformers import (
     AutoModelForTokenClassification,
 )
 
+from pretrain.initialization import seeded
 from tasks.encoding import tags_of
 from tasks.settings import Kind
 
@@ -44,9 +45,7 @@ def load_task_model(path: str, kind: Kind, labels: Sequence[str], seed: int, nee
     if names:
         options |= {"num_labels": len(names), "id2label": dict(enumerate(names))}
         options |= {"label2id": {name: index for index, name in enumerate(names)}}
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+    with seeded(seed):
         model, found = _load(AUTO_CLASSES[kind], path, **options)
     if needs_head and found["missing_keys"]:
         raise ValueError(_no_head(path))

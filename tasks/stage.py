@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 
 from pretrain.encoder import EncoderShape, without_padding
 from pretrain.engine import DeepSpeedConfig, StudentEngine
+from pretrain.initialization import map_back, seeded
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
 from pretrain.settings import Settings
 from pretrain.student import Student
@@ -95,7 +96,8 @@ class Stage:
         self.run, self.task, self.config, self.device = run, task, config, device
         self.autocast = deepspeed.torch_autocast.enabled
         model = load_task_model(student, task.config.kind, task.data.labels, loop.seed)
-        self.student, teacher_function = self._build(name, model, teacher, teacher_dtype)
+        with seeded(loop.seed):
+            self.student, teacher_function = self._build(name, model, teacher, teacher_dtype)
         rank, world_size = dist.get_rank(), dist.get_world_size()
         batches = TaskBatches(task.train, task.tokenizer.pad_token_id, deepspeed.train_batch_size, loop.seed)
         total_steps = max(1, round(config.epochs * batches.steps_per_epoch))
@@ -125,8 +127,9 @@ class Stage:
         task = self.task
         large = load_task_model(teacher, task.config.kind, task.data.labels, 0, config.needs_teacher_head)
         objectives = [objective.build(EncoderShape.of(large.config), own) for objective in config.objective]
-        student = Student(name, model, objectives, config.dropout_prob).to(self.device)
-        return student, Teacher(large, [student.teacher_reads], dtype, self.device)
+        student = Student(name, model, objectives, config.dropout_prob)
+        student.start_from(map_back(large.base_model, model.base_model))
+        return student.to(self.device), Teacher(large, [student.teacher_reads], dtype, self.device)
 
     def _to_device(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: tensor.to(self.device) for name, tensor in without_padding(batch).items()}

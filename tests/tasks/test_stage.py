@@ -6,7 +6,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
+from pretrain.encoder import Features
 from pretrain.engine import DeepSpeedConfig, start_distributed
+from pretrain.initialization import map_back
 from pretrain.trainer import LoopConfig
 from tasks.batches import collate
 from tasks.models import check_head, load_task_model
@@ -22,7 +24,7 @@ def task(first_character, general):
     return encode_task(first_character, read_task(first_character), general)
 
 
-def stage(run, task, student, teacher=None, objective=LABELS, epochs=12, seed=3, stop_at=None):
+def stage(run, task, student, teacher=None, objective=LABELS, epochs=12, seed=3, stop_at=None, dropout_prob=0.1):
     """On one rank; asks to stop after so many steps."""
     device, asked = start_distributed(), []
 
@@ -30,7 +32,7 @@ def stage(run, task, student, teacher=None, objective=LABELS, epochs=12, seed=3,
         asked.append(1)
         return 15 if stop_at and len(asked) > stop_at else 0
 
-    config = StageConfig(epochs=epochs, optimizer={"lr": 3e-3}, objective=objective)
+    config = StageConfig(epochs=epochs, dropout_prob=dropout_prob, optimizer={"lr": 3e-3}, objective=objective)
     loop = LoopConfig(log_every_steps=4, save_every_steps=100, seed=seed)
     deepspeed = DeepSpeedConfig.model_validate(DEEPSPEED)
     return Stage(run, "s", task, config, student, teacher, "float32", loop, deepspeed, device, stop_requested)
@@ -80,6 +82,30 @@ def test_stopped_and_resumed_equals_uninterrupted(fine_tuned, tmp_path, task, ge
     assert resumed.trainer.train() == 0
     ours, theirs = weights(resumed), weights(fine_tuned[0])
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_dropout_is_that_of_the_config_and_on(tmp_path, task, general):
+    batch = collate(task.train, task.tokenizer.pad_token_id)
+
+    def losses(dropout_prob):
+        one = stage(tmp_path, task, general, dropout_prob=dropout_prob)
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            yield one.student(batch, Features())[0].item()
+
+    assert len(set(losses(0.1))) == 2 and len(set(losses(0.0))) == 1
+
+
+def test_projections_to_the_teachers_width_start_where_the_embeddings_are(fine_tuned, tmp_path, task, general):
+    values = AutoConfig.from_pretrained(general)
+    values.hidden_size //= 2
+    AutoModel.from_config(values).save_pretrained(tmp_path / "narrow")
+    folder, objective = str(tmp_path / "narrow"), [{"type": "hidden_states"}]
+    one = stage(tmp_path / "td1", task, folder, fine_tuned[1], objective)
+    teacher, student = (AutoModel.from_pretrained(path) for path in (fine_tuned[1], folder))
+    starts = [module.weight for module in one.student.objectives.modules() if isinstance(module, torch.nn.Linear)]
+    assert starts
+    torch.testing.assert_close(starts, [map_back(teacher, student)] * len(starts))
 
 
 def test_only_the_student_moves_and_it_comes_near_its_teacher(fine_tuned, tmp_path, task, general):
