@@ -18,7 +18,7 @@ from corpus.mixture import source_weights
 from corpus.stream import RowStream
 from corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
 from launch.probe_input import ProbeData, build_probe, read_probe_data
-from launch.run_config import CorpusConfig, RunConfig
+from launch.run_config import CorpusConfig, RunConfig, said_of
 from launch.run_facts import ProbeFacts
 from launch.run_folder import (
     check_run_folder,
@@ -37,6 +37,7 @@ from pretrain.layer_objectives import TinyBERTConfig
 from pretrain.live_probe import LiveProbe
 from pretrain.outcome import on_rank_zero
 from pretrain.peers import Heartbeat, PeerLost, peers_heeded
+from pretrain.pretrained import load_encoder, read_shape
 from pretrain.relation_objectives import MiniLMConfig, MiniLMv2Config
 from pretrain.stopping import StopRequest, explain_stop, ignore_stop_requests
 from pretrain.student import Student, build_student
@@ -45,9 +46,7 @@ from pretrain.teacher import (
     TeacherFunction,
     fingerprint,
     load_teacher_head,
-    load_teacher_model,
     no_teacher,
-    read_teacher_shape,
 )
 from pretrain.trainer import Trainer
 from pretrain.vocabulary_head import VocabularyHead
@@ -67,7 +66,9 @@ def check_input(config: RunConfig, run: Path, world_size: int) -> JobInput:
     """Refuse, before any process group, whatever can be refused now."""
     config.deepspeed.accumulation_steps(world_size)
     manifest = load_corpus(config.corpus)
-    config.check(read_teacher_shape(config.teacher.path) if config.teacher else None)
+    with said_of("teacher.path"):
+        shape = read_shape(config.teacher.path) if config.teacher else None
+    config.check(shape)
     check_tokenizer(config, manifest)
     check_run_folder(config, manifest, run)
     return JobInput(manifest, read_probe_data(config, manifest))
@@ -213,8 +214,9 @@ def build_models(
         bases = [(one, one.architecture.build(*vocabulary)) for one in config.students if one.architecture]  # all have
         students = [build_student(one, None, seed, base=base) for one, base in bases]
         return no_teacher, None, students, _build_probe(config, job, None, run, device)
-    head = load_teacher_head(config.teacher.path) if config.needs_teacher_head else None
-    model = head.model.base_model if head else load_teacher_model(config.teacher.path)
+    with said_of("teacher.path"):
+        head = load_teacher_head(config.teacher.path) if config.needs_teacher_head else None
+        model = head.model.base_model if head else load_encoder(config.teacher.path)
     teacher_fingerprint = fingerprint(head.model if head else model)
     check_teacher(run, teacher_fingerprint)
     students = build_students(config, model, head, stream)

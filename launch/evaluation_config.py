@@ -7,8 +7,8 @@ from typing import Any
 
 from launch.run_config import read_strictly
 from pretrain.engine import DeepSpeedConfig
+from pretrain.pretrained import read_shape
 from pretrain.settings import Settings
-from pretrain.teacher import read_teacher_shape
 from pretrain.trainer import LoopConfig
 from tasks.fine_tuning import FineTuningConfig
 from tasks.settings import TaskConfig
@@ -57,9 +57,9 @@ class Evaluation:
         problems = []
         for name, path in self.models.items():
             try:
-                shape = read_teacher_shape(path)
+                shape = read_shape(path)
             except ValueError as error:
-                problems.append(f"--models {name}: {str(error).removeprefix('teacher.path: ')}")
+                problems.append(f"--models {name}: {error}")
                 continue
             problems += [
                 f"--models {name}: has {shape.max_row_tokens} positions, {task.name} wants {task.row_tokens}"

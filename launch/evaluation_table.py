@@ -10,15 +10,15 @@ import matplotlib
 
 matplotlib.use("agg")
 
-import torch
 from matplotlib import pyplot as plt
 from matplotlib.ticker import LogFormatter
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoTokenizer
 
 from launch.evaluation_cells import Cell, choose_learning_rate, read_cell
 from launch.evaluation_config import Evaluation
 from launch.report_charts import COLOURS, STYLE
 from pretrain.durable import write_durably
+from pretrain.pretrained import load_encoder
 from pretrain.probe import compare_cost
 from tasks.examples import text_of
 from tasks.readers import TaskData
@@ -73,10 +73,7 @@ def measure_costs(models: Mapping[str, str], tasks: Sequence[TaskData]) -> dict[
     texts = ["".join(text_of(task.dev[index % len(task.dev)])) for index in range(_NUM_TEXTS) for task in tasks]
     loaded = {}
     for name, path in models.items():
-        model = AutoModel.from_pretrained(path, dtype=torch.float32).eval()
-        if hasattr(model, "pooler"):
-            model.pooler = None  # not there in all of them, and not read
-        loaded[name] = model, AutoTokenizer.from_pretrained(path)
+        loaded[name] = load_encoder(path).eval(), AutoTokenizer.from_pretrained(path)
     return compare_cost(loaded, texts, max_tokens=_MAX_TOKENS, num_rounds=_NUM_TEXTS)
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoTokenizer
 
 from corpus.manifest import Manifest
 from corpus.stream import RowStream
 from corpus.tokenizer import tokenizer_fingerprint
 from pretrain.heldout import heldout_relation_losses
+from pretrain.pretrained import load_encoder
 from pretrain.probe import compare_cost, mean_pooled, nearest_neighbour_accuracy, retrieval_accuracy
 
 MAX_TOKENS = 64
@@ -88,15 +89,10 @@ def read_model(folder: Path) -> tuple[Any, Any]:
     """(model, tokenizer) of a Hugging Face folder. ValueError where part of either is not there."""
     if not (folder / "config.json").is_file():
         raise ValueError(f"no model in {folder} (it has no config.json)")
-    model, loaded = AutoModel.from_pretrained(folder, dtype="float32", output_loading_info=True)
-    missing = sorted(key for key in loaded["missing_keys"] if not key.startswith("pooler."))
-    if missing:  # transformers would go on with random numbers in their place
-        raise ValueError(f"{len(missing)} weights are not in {folder}, such as {missing[0]}")
+    model = load_encoder(str(folder))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if len(tokenizer) > model.config.vocab_size:
         raise ValueError(f"{len(tokenizer)} tokens for {model.config.vocab_size} embeddings in {folder}")
-    if hasattr(model, "pooler"):
-        model.pooler = None
     return model.eval(), tokenizer
 
 

@@ -3,6 +3,7 @@
 import difflib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -106,6 +107,15 @@ class RunConfig(Settings):
                     f"corpus.masking: students.{index} has no objective that predicts masked tokens, and would only "
                     "see text with holes; give it one (mlm, distilbert), a run of its own, or leave masking out"
                 )
+
+
+@contextmanager
+def said_of(key: str) -> Iterator[None]:
+    """What is refused inside is said to be of this key of the configuration."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
 
 
 def read_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -4,25 +4,21 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-from transformers import AutoTokenizer
-
-from corpus.tokenizer import tokenizer_fingerprint
-from pretrain.teacher import fingerprint, load_teacher_model
+from corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
+from pretrain.pretrained import load_encoder
+from pretrain.teacher import fingerprint
 from tasks.settings import TaskConfig
 
 
 @cache
 def model_inputs(path: str) -> dict[str, str]:
     """Fingerprints of an encoder's weights and of its tokenizer; ValueError where either cannot be loaded."""
-    return {"weights": fingerprint(load_teacher_model(path)), "tokenizer": tokenizer_of(path)}
+    return {"weights": fingerprint(load_encoder(path)), "tokenizer": tokenizer_of(path)}
 
 
 def tokenizer_of(path: str) -> str:
     """The fingerprint of a model's tokenizer; ValueError where it cannot be loaded."""
-    try:
-        return tokenizer_fingerprint(AutoTokenizer.from_pretrained(path))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: no tokenizer could be loaded: {str(error).strip().splitlines()[0]}") from error
+    return tokenizer_fingerprint(load_tokenizer(path))
 
 
 def file_inputs(task: TaskConfig) -> dict[str, str]:

@@ -8,12 +8,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from launch.run_config import RunConfig, read_run_config
+from launch.run_config import RunConfig, read_run_config, said_of
 from launch.task_inputs import tokenizer_of
 from pretrain.encoder import EncoderShape
 from pretrain.engine import DeepSpeedConfig
+from pretrain.pretrained import read_shape
 from pretrain.settings import Settings
-from pretrain.teacher import TeacherConfig, read_teacher_shape
+from pretrain.teacher import TeacherConfig
 from pretrain.trainer import LoopConfig
 from tasks.models import check_head
 from tasks.settings import TaskConfig
@@ -82,8 +83,10 @@ class TaskRunConfig(Settings):
 
     def check(self) -> None:
         """ValueError listing everything that cannot work with these models."""
-        student = read_teacher_shape(self.student)
-        teacher = read_teacher_shape(self.teacher.path) if self.teacher else None
+        with said_of("student"):
+            student = read_shape(self.student)
+        with said_of("teacher.path"):
+            teacher = read_shape(self.teacher.path) if self.teacher else None
         problems = [*self._length_problems(student, teacher), *self._objective_problems(student, teacher)]
         if self.teacher and tokenizer_of(self.teacher.path) != tokenizer_of(self.student):
             problems.append(

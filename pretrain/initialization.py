@@ -11,10 +11,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
 
 from pretrain.encoder import EncoderShape, HuggingFaceModel
 from pretrain.objective import LayerMap, Problems, mapped_layers
+from pretrain.pretrained import load_encoder, read_shape
 from pretrain.projection import project_layers
 from pretrain.settings import Settings
 
@@ -92,9 +92,9 @@ def _published_problems(folder: str, student: EncoderShape) -> Problems:
         yield "init.student", f"there is no folder {folder!r}"
         return
     try:
-        found = EncoderShape.of(AutoConfig.from_pretrained(folder))
-    except (OSError, ValueError) as error:
-        yield "init.student", f"{folder!r} is no student: {str(error).strip().splitlines()[0]}"
+        found = read_shape(folder)
+    except ValueError as error:
+        yield "init.student", str(error)
         return
     for key in ("model_type", "num_layers", *_SIZES):
         if getattr(found, key) != getattr(student, key):
@@ -112,7 +112,7 @@ def initialize(
     `sample` is a batch of text [B, L], needed where layers are projected.
     """
     if config.student:
-        model.load_state_dict(AutoModel.from_pretrained(config.student, dtype=torch.float32).state_dict(), strict=False)
+        model.load_state_dict(load_encoder(config.student).state_dict(), strict=False)  # but for a pooler
         return map_back(teacher, model)
     basis = _take_embeddings(model, teacher) if config.embeddings == "teacher" else None
     shapes = EncoderShape.of(teacher.config), EncoderShape.of(model.config)

@@ -1,16 +1,16 @@
 """The frozen teacher: loaded once, cut above the highest layer read, never trained, never in a checkpoint."""
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import xxhash
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
+from transformers import AutoModelForMaskedLM
 
-from pretrain.encoder import Encoder, EncoderShape, Features, HuggingFaceModel, Reads, cut_layers, union
+from pretrain.encoder import Encoder, Features, HuggingFaceModel, Reads, cut_layers, union
 from pretrain.packed_linear import can_pack, pack_linears
+from pretrain.pretrained import load_pretrained, read_shape
 from pretrain.settings import Settings
 from pretrain.vocabulary_head import VocabularyHead
 
@@ -25,43 +25,19 @@ class TeacherConfig(Settings):
     dtype: Dtype = "bfloat16"
 
 
-def read_teacher_shape(path: str) -> EncoderShape:
-    """Sizes of the teacher from its config alone; ValueError when there is none, or of a family not supported."""
-    return EncoderShape.of(_from_pretrained(AutoConfig, path))
-
-
-def load_teacher_model(path: str) -> HuggingFaceModel:
-    """The whole teacher in float32 on the CPU; a head or a pooler it came with is left out."""
-    model = _from_pretrained(AutoModel, path, dtype=torch.float32)
-    if hasattr(model, "pooler"):
-        model.pooler = None
-    return model
-
-
 def load_teacher_head(path: str) -> VocabularyHead:
     """The teacher's masked-language head, and in its `model.base_model` the encoder, in float32 on the CPU.
 
     ValueError where the weights of a head are not among the teacher's: transformers would make random ones.
     """
-    read_teacher_shape(path)
-    model, found = _from_pretrained(AutoModelForMaskedLM, path, dtype=torch.float32, output_loading_info=True)
+    read_shape(path)
+    model, found = load_pretrained(AutoModelForMaskedLM, path, dtype=torch.float32, output_loading_info=True)
     if missing := sorted(found["missing_keys"]):
         raise ValueError(
-            f"teacher.path: {path!r} has no masked-language head, which distilbert needs (missing: {missing[0]} and "
+            f"{path!r} has no masked-language head, which distilbert needs (missing: {missing[0]} and "
             f"{len(missing) - 1} more); take a teacher saved with its head, or an objective without one"
         )
     return VocabularyHead(model)
-
-
-def _from_pretrained(auto_class: Any, path: str, **options: Any) -> Any:
-    if not Path(path).exists() and (path.startswith((".", "/", "~")) or path.count("/") > 1):
-        raise ValueError(f"teacher.path: there is no folder {path!r}")  # and no hub id looks like that: do not ask
-    try:
-        return auto_class.from_pretrained(path, **options)
-    except (OSError, ValueError) as error:
-        kind = "folder" if Path(path).is_dir() else "folder or hub id"
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"teacher.path: no teacher could be loaded from {kind} {path!r}: {reason}") from error
 
 
 class Teacher(nn.Module):

@@ -12,6 +12,7 @@ from transformers import (
 )
 
 from pretrain.initialization import seeded
+from pretrain.pretrained import check_weights, load_pretrained
 from tasks.encoding import tags_of
 from tasks.settings import Kind
 
@@ -46,7 +47,8 @@ def load_task_model(path: str, kind: Kind, labels: Sequence[str], seed: int, nee
         options |= {"num_labels": len(names), "id2label": dict(enumerate(names))}
         options |= {"label2id": {name: index for index, name in enumerate(names)}}
     with seeded(seed):
-        model, found = _load(AUTO_CLASSES[kind], path, **options)
+        model, found = load_pretrained(AUTO_CLASSES[kind], path, **options)
+    check_weights(path, found["missing_keys"], f"{model.base_model_prefix}.")
     if needs_head and found["missing_keys"]:
         raise ValueError(_no_head(path))
     return model
@@ -54,7 +56,7 @@ def load_task_model(path: str, kind: Kind, labels: Sequence[str], seed: int, nee
 
 def check_head(path: str, kind: Kind, labels: Sequence[str], needs_head: bool = False) -> None:
     """ValueError where a model's config says that it has a head for something else, or none where one is needed."""
-    config, names = _load(AutoConfig, path), _names(kind, labels)
+    config, names = load_pretrained(AutoConfig, path), _names(kind, labels)
     heads = [name for name in config.architectures or [] if name.endswith(tuple(_HEADS.values()))]
     if other := [name for name in heads if not name.endswith(_HEADS[kind])]:
         raise ValueError(f"{path}: is a {other[0]}, which a task of kind {kind} cannot go on with")
@@ -72,10 +74,3 @@ def _no_head(path: str) -> str:
 def _names(kind: Kind, labels: Sequence[str]) -> list[str]:
     """Of a head's outputs; none for reading, whose two are the start and the end of an answer."""
     return tags_of(labels) if kind == "entities" else list(labels)
-
-
-def _load(auto_class: Any, path: str, **options: Any) -> Any:
-    try:
-        return auto_class.from_pretrained(path, **options)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: no model could be loaded: {str(error).strip().splitlines()[0]}") from error

@@ -95,7 +95,7 @@ def check(config_file, run, *overrides, world_size=1):
 
 
 def test_input_that_cannot_work_is_refused_before_anything_starts(config_file, tmp_path):
-    with pytest.raises(ValueError, match=r"teacher.path: no teacher could be loaded from .*'no/teacher'"):
+    with pytest.raises(ValueError, match=r"teacher.path: no model could be loaded from .*'no/teacher'"):
         check(config_file, tmp_path, "teacher.path=no/teacher")
     with pytest.raises(ValueError, match=r"there is no manifest; build the corpus with launch/build_corpus.py"):
         check(config_file, tmp_path, f"corpus.manifest={tmp_path}")

@@ -162,8 +162,8 @@ def test_models_are_read_in_float32_without_pooler(workplace):
         ("=x", "--models =x: want NAME=FOLDER"),
         ("a={root}/small a={root}/small", "want NAME=FOLDER, each name once"),
         ("a=nowhere", "--models a=nowhere: no model in nowhere (it has no config.json)"),
-        ("a={root}/empty", "empty: Error no file named"),
-        ("a={root}/partial", "2 weights are not in"),
+        ("a={root}/empty", "empty': Error no file named"),
+        ("a={root}/partial", "2 weights are not in it"),
         ("a={root}/foreign", "16 tokens for 9 embeddings in"),
     ],
 )

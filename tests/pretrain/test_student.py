@@ -109,7 +109,7 @@ def test_dropout_is_the_configs_while_distilling_and_the_familys_when_published(
             "bert",
             "init.student: gives all weights, so embeddings and layers must not be given beside it",
         ),
-        ({"init": {"student": "tests"}}, "bert", "init.student: 'tests' is no student: "),
+        ({"init": {"student": "tests"}}, "bert", "init.student: no model could be loaded from folder 'tests': "),
         ({"init": {"layers": [1, 2]}, "hidden_size": 24}, "albert", "init.layers: an ALBERT teacher shares its layers"),
         ({"init": {"layers": [1, 2]}}, "albert", "^init.layers: an ALBERT teacher shares its .* to choose$"),
         (

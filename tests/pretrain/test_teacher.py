@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pretrain.encoder import Reads
-from pretrain.teacher import Teacher, fingerprint, load_teacher_model, read_teacher_shape
+from pretrain.teacher import Teacher, fingerprint
 from tests.pretrain.tiny import batch, teacher_model
 
 READS = [Reads(hidden_states=frozenset({1})), Reads(projections=frozenset({3}))]
@@ -29,21 +29,3 @@ def test_fingerprint_sees_one_bit_and_not_the_file():
     with torch.no_grad():
         same.encoder.layer[0].output.dense.bias[0] += 1e-7
     assert fingerprint(model) != fingerprint(same)
-
-
-def test_a_teacher_is_read_from_its_folder(tmp_path):
-    model = teacher_model()
-    model.save_pretrained(tmp_path)
-    assert read_teacher_shape(str(tmp_path)).num_layers == 4
-    loaded = load_teacher_model(str(tmp_path))
-    assert loaded.pooler is None
-    torch.testing.assert_close(loaded(**batch()).last_hidden_state, model(**batch()).last_hidden_state)
-
-
-def test_a_teacher_that_is_not_there(tmp_path):
-    with pytest.raises(ValueError, match=r"teacher.path: there is no folder '\./nowhere'"):
-        read_teacher_shape("./nowhere")
-    with pytest.raises(ValueError, match=r"teacher.path: no teacher could be loaded from folder '.*': "):
-        read_teacher_shape(str(tmp_path))
-    with pytest.raises(ValueError, match=r"teacher.path: no teacher could be loaded from folder or hub id 'no/such': "):
-        load_teacher_model("no/such")
