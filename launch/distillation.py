@@ -174,7 +174,7 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: StopRequest
     def begin_run() -> None:
         hold_run_folder(run)
         warn_of_lanes(config.corpus.num_lanes, world_size)
-        config.deepspeed.warn_of_micro_rows(world_size)
+        config.deepspeed.warn(world_size)
         warn_of_documents(config)
         for remark in job.probe.remarks if job.probe else []:
             warnings.warn(remark, stacklevel=2)

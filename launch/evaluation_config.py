@@ -53,7 +53,7 @@ class Evaluation:
 
     def check(self) -> None:
         """ValueError listing the models that are not there or that a task is too long for."""
-        self.config.deepspeed.warn_of_micro_rows(1)  # each worker is a world of its own
+        self.config.deepspeed.warn(1)  # each worker is a world of its own
         problems = []
         for name, path in self.models.items():
             try:

@@ -127,7 +127,7 @@ class Chain:
         hold_run_folder(self.run)
         check_inputs(self.config, self.run)
         self.config.warn_of_other_losses()
-        self.config.deepspeed.warn_of_micro_rows(dist.get_world_size())
+        self.config.deepspeed.warn(dist.get_world_size())
         write_durably(self.run / "config.json", self.config.model_dump_json(indent=2))
 
     def _run_stage(self, name: StageName) -> int:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Annotated, Literal, Protocol
 
 import torch
-from pydantic import Field, PositiveInt, ValidationInfo, field_validator
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from pretrain.encoder import Features
@@ -46,14 +46,6 @@ class DeepSpeedConfig(Settings):
     zero_optimization: ZeroConfig = ZeroConfig()
     communication_data_type: Literal["fp32", "bf16"] | None = None
 
-    @field_validator("communication_data_type")
-    @classmethod
-    def _check_heeded(cls, value: str | None, info: ValidationInfo) -> str | None:
-        zero, autocast = info.data.get("zero_optimization"), info.data.get("torch_autocast")
-        if value == "bf16" and zero and zero.stage and autocast and autocast.enabled:
-            raise ValueError("DeepSpeed heeds bf16 under torch_autocast at zero_optimization.stage 0 alone")
-        return value
-
     def micro_rows(self, world_size: int) -> int:
         """Rows of a micro-batch: as many as the config allows and a rank's share of the global batch is cut evenly by.
 
@@ -70,8 +62,8 @@ class DeepSpeedConfig(Settings):
         """Micro-batches a rank adds up for one step; ValueError as micro_rows."""
         return self.train_batch_size // (self.micro_rows(world_size) * world_size)
 
-    def warn_of_micro_rows(self, world_size: int) -> None:
-        """Say so where micro-batches are smaller than the config has them."""
+    def warn(self, world_size: int) -> None:
+        """Say what is not done as the config has it."""
         rows, wanted = self.micro_rows(world_size), self.train_micro_batch_size_per_gpu
         if rows != wanted:
             share = self.train_batch_size // world_size
@@ -80,6 +72,9 @@ class DeepSpeedConfig(Settings):
                 f"ranks has {share} of the {self.train_batch_size} rows of a step",
                 stacklevel=2,
             )
+        if self.communication_data_type == "bf16" and self.torch_autocast.enabled and self.zero_optimization.stage:
+            message = "gradients are summed in float32: under torch_autocast ZeRO 1 and 2 do not heed bf16"
+            warnings.warn(f"deepspeed.communication_data_type: {message}", stacklevel=2)
 
 
 def start_distributed(timeout_seconds: float = 1800) -> torch.device:
@@ -146,6 +141,10 @@ class StudentEngine:
         values = deepspeed_config.model_dump(exclude_none=True)
         values |= {"train_micro_batch_size_per_gpu": deepspeed_config.micro_rows(world_size)}
         values |= {"gradient_clipping": self.max_grad_norm if self.sharded else 0.0, "steps_per_print": None}
+        if self.sharded:  # whose buckets are made whole, 2 GB each by default, for students of a tenth of that
+            most = sum(parameter.numel() for parameter in student.parameters())
+            for key in ("reduce_bucket_size", "allgather_bucket_size"):
+                values["zero_optimization"][key] = min(values["zero_optimization"][key], most)
         # Its timers would wait for the device twice a micro-batch.
         values |= {"timers": {"throughput": {"enabled": False}}}
         # ZeRO would add up the gradients of linear layers in autocast's bfloat16; no forward pass asks this list.

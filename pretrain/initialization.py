@@ -1,7 +1,7 @@
 """Where a student's weights start: embeddings and layers of the teacher, copied or projected, or a published student.
 
-Shapes: D and d hidden widths of teacher and student, N vectors. A map between the two widths is one matrix [D, d] with
-orthonormal columns (rows where d > D); vectors are rows and go over by `x @ basis`.
+Shapes: D and d hidden widths of teacher and student, N vectors. A map between the two widths is one matrix [D, d] and
+vectors are rows, which go over by `x @ basis`. That of projected embeddings has orthonormal columns (rows where d > D).
 """
 
 from collections.abc import Iterator, Mapping

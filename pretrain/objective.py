@@ -56,7 +56,7 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def start_from(self, basis: Tensor) -> None:
-        """Start where the student does: `basis` [D_teacher, D_student] made its embeddings of the teacher's."""
+        """Start at `basis` [D_teacher, D_student], the map from the student's width to the teacher's."""
 
     def total(self, terms: dict[str, Tensor], progress: float = 0.0) -> Tensor:
         """The weighted sum that is trained on, at that share of the run's steps."""

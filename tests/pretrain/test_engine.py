@@ -22,10 +22,10 @@ def test_accumulation_keeps_the_global_batch():
 
 def test_smaller_micro_batches_than_were_asked_for_are_told(recwarn):
     config = DeepSpeedConfig.model_validate(BATCH)
-    config.warn_of_micro_rows(12)
+    config.warn(12)
     assert not recwarn
     with pytest.warns(UserWarning, match=r"3 rows at once, not 4 .* each of 16 ranks has 3 of the 48 rows of a step"):
-        config.warn_of_micro_rows(16)
+        config.warn(16)
 
 
 def test_a_batch_that_cannot_be_cut_is_refused():
@@ -43,12 +43,12 @@ def test_what_deepspeed_would_silently_accept_or_cannot_do_is_refused(more):
         DeepSpeedConfig.model_validate(BATCH | more)
 
 
-def test_a_type_of_sums_that_deepspeed_would_not_heed_is_refused():
-    values = BATCH | {"communication_data_type": "bf16"}
-    DeepSpeedConfig.model_validate(values)
-    for stage in (1, 2):
-        with pytest.raises(ValidationError, match=r"communication_data_type\n.* at zero_optimization.stage 0 alone"):
-            DeepSpeedConfig.model_validate(values | {"zero_optimization": {"stage": stage}})
+@pytest.mark.parametrize(("stage", "autocast", "heeded"), [(0, True, True), (1, True, False), (2, False, True)])
+def test_a_type_of_sums_that_deepspeed_does_not_heed_is_told(recwarn, stage, autocast, heeded):
+    more = {"zero_optimization": {"stage": stage}, "torch_autocast": {"enabled": autocast}}
+    DeepSpeedConfig.model_validate(BATCH | more | {"communication_data_type": "bf16"}).warn(1)
+    said = ["communication_data_type: gradients are summed in float32" in str(one.message) for one in recwarn]
+    assert said == [] if heeded else said == [True]
 
 
 @pytest.mark.parametrize("zero_stage", [1, 2])
@@ -64,6 +64,7 @@ def test_autocast_computes_in_bfloat16_and_zero_adds_gradients_up_in_float32(zer
     query = student.encoder.model.encoder.layer[0].attention.self.query
     query.register_forward_hook(lambda module, given, made: computed.append(made.dtype))
     engine.train_micro_batch(batch(), teacher(batch()), seed=0)
+    assert engine.engine.optimizer.reduce_bucket_size == sum(one.numel() for one in student.parameters())
     assert not engine.engine.tput_timer.config.enabled  # it would wait for the device, twice a micro-batch
     assert computed == [torch.bfloat16]
     assert set(engine.engine.optimizer.ipg_buckets) == {torch.float32}  # DeepSpeed sums each type in its own bucket
