@@ -15,7 +15,7 @@ from pydantic import Field, PrivateAttr, ValidationError
 from corpus.block_cache import BlockCache
 from corpus.document import Change, Reason
 from corpus.settings import NearDuplicates, Record, SourceSettings, describe
-from corpus.store import Store, open_store
+from corpus.store import Store, StoreLost, open_store
 from corpus.tokenizer import TextEncoder, special_token_ids, tokenizer_fingerprint
 
 FILE_NAME = "manifest.json"
@@ -191,9 +191,11 @@ def sync_folder(folder: Path) -> None:
 def load_manifest(path: str | Path, cache: BlockCache | None = None, on_fault: OnFault = "stop") -> Manifest:
     """The manifest of a corpus (its folder, its URL, or the file itself there), checked whole.
 
-    Raises ValueError when it is not there, not JSON, of another version, contradicts itself, or when a shard
-    is missing or has another size: found here, before anything is read, and with `on_fault` "skip" only warned of,
-    unless no shard is sound. `cache` keeps blocks of a remote corpus.
+    Raises ValueError when it is not JSON, of another version, contradicts itself, or when a shard is missing or has
+    another size: found here, before anything is read, and with `on_fault` "skip" only warned of, unless no shard is
+    sound. Raises StoreLost, a ValueError too, when it or a shard cannot be read or it is not there: a mistyped path,
+    or a disk that is not mounted, which only who knows that it was there can tell. `cache` keeps blocks of a remote
+    corpus.
     """
     is_file = str(path).rstrip("/").endswith(FILE_NAME)
     store = open_store(str(path).rstrip("/").removesuffix(FILE_NAME) or "." if is_file else path, cache)
@@ -201,8 +203,10 @@ def load_manifest(path: str | Path, cache: BlockCache | None = None, on_fault: O
     try:
         state = json.loads(store.read_file(FILE_NAME))
     except FileNotFoundError as error:
-        raise ValueError(f"{file}: there is no manifest; build the corpus with launch/build_corpus.py") from error
-    except (OSError, ValueError, RecursionError) as error:
+        raise StoreLost(f"{file}: there is no manifest; build the corpus with launch/build_corpus.py") from error
+    except OSError as error:
+        raise StoreLost(f"{file}: cannot be read: {error}") from error
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file}: is not a readable JSON file: {error}") from error
     version = state.get("format_version") if isinstance(state, dict) else None
     if version != FORMAT_VERSION:
@@ -240,7 +244,7 @@ def _shard_problem(store: Store, shard: ShardRecord) -> str | None:
     try:
         size = store.size(shard.name)
     except OSError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise StoreLost(f"{path}: {error}") from error
     if size is None:
         return f"{path}: the shard is missing"
     if size != shard.num_bytes:

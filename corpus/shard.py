@@ -10,13 +10,10 @@ from tqdm import tqdm
 
 from corpus import block
 from corpus.manifest import FILE_NAME, Manifest, ShardRecord
+from corpus.store import StoreLost
 
 _Read = TypeVar("_Read")
 MAX_SHARD_BYTES = 64 << 20
-
-
-class StoreLost(ValueError):
-    """A store that cannot be read now; another time it may be."""
 
 
 class DamagedBlock(ValueError):
@@ -67,7 +64,7 @@ def read_block(manifest: Manifest, index: int) -> block.Block:
     """One block, its checksum verified.
 
     Raises DamagedBlock naming the shard and the block for a missing or short shard and for one changed bit, and
-    ValueError where the store cannot be read: after several attempts where it is remote, and where nothing is there.
+    StoreLost where the store cannot be read: after several attempts where it is remote, and where nothing is there.
     """
     table = manifest.blocks
     name = manifest.shards[table.shard[index]].name

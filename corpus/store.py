@@ -16,6 +16,10 @@ _WAITS_SECONDS = (0.5, 1.0, 2.0, 4.0)
 _TIMEOUT_SECONDS = 30.0
 
 
+class StoreLost(ValueError):
+    """A store that cannot be read now; another time it may be."""
+
+
 class ChangedBytes(ValueError):
     """What came is not what was written."""
 

@@ -11,7 +11,8 @@ Exit codes of every rank:
     1   anything that is not foreseen
     2   the input was refused, or the run cannot go on as it is (the message says why)
     75  stopped before the end with a checkpoint: run again to go on
-    76  another rank or host was lost, or the corpus is out of reach: run again to go on from the newest checkpoint
+    76  another rank or host was lost, or the corpus of a run that was begun is out of reach: run again to go on from
+        the newest checkpoint
 """
 
 import argparse
@@ -31,10 +32,10 @@ def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> i
     """Refuse in the first second, or train; gives the exit code."""
     from transformers.utils import logging as transformers_logging
 
-    from corpus.shard import StoreLost
+    from corpus.store import StoreLost
     from launch.distillation import check_input, distil
     from launch.run_config import read_run_config
-    from launch.run_folder import read_done, summary
+    from launch.run_folder import is_under_way, read_done, summary
     from pretrain.peers import PeerLost
     from pretrain.trainer import DataLate
 
@@ -45,6 +46,8 @@ def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> i
         config = read_run_config(arguments.config, arguments.overrides)
         job = check_input(config, run, world.size)
         done = read_done(run)
+    except StoreLost as error:  # what a run was begun with was there, and may come back
+        return leave_lost(world, error) if is_under_way(run) else refuse(world, error)
     except ValueError as error:
         return refuse(world, error)
     if done:

@@ -18,6 +18,7 @@ import xxhash
 from torch import Tensor
 
 from corpus.manifest import Manifest, load_manifest
+from corpus.store import StoreLost
 from corpus.stream import RowStream
 from corpus.tokenizer import load_tokenizer
 from launch.probe_config import ProbeConfig
@@ -48,11 +49,12 @@ class ProbeData:
 
 
 def read_probe_data(config: RunConfig, manifest: Manifest) -> ProbeData | None:
-    """Everything that the probe will ever read; ValueError with every problem of it."""
+    """Everything that the probe will ever read; ValueError with every problem of it, StoreLost where the only one is
+    that the held-out corpus is out of reach."""
     probe, problems, remarks = config.probe, [], list[str]()
     if probe is None:
         return None
-    texts, heldout, facts = None, list[dict[str, Tensor]](), ProbeFacts()
+    texts, heldout, facts, kind = None, list[dict[str, Tensor]](), ProbeFacts(), ValueError
     try:
         texts = read_texts(probe, remarks)
         facts = facts.model_copy(update=_describe_texts(probe, texts))
@@ -62,9 +64,10 @@ def read_probe_data(config: RunConfig, manifest: Manifest) -> ProbeData | None:
         heldout, fingerprint = read_heldout(probe, config.corpus, manifest, remarks)
         facts = facts.model_copy(update={"heldout": fingerprint, "num_heldout_rows": _num_rows(heldout)})
     except ValueError as error:
+        kind = StoreLost if isinstance(error, StoreLost) and not problems else ValueError
         problems.append(f"probe.heldout: {error}")
     if problems:
-        raise ValueError("\n".join(problems))
+        raise kind("\n".join(problems))
     return ProbeData(texts, heldout, facts, remarks)
 
 

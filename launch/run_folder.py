@@ -46,6 +46,11 @@ def check_run_folder(config: RunConfig, manifest: Manifest | None, run: Path) ->
         )
 
 
+def is_under_way(run: Path) -> bool:
+    """Whether a run was begun here and is not done."""
+    return (run / "config.json").is_file() and not (run / "done.json").is_file()
+
+
 def hold_run_folder(run: Path, wait_seconds: float = 30.0) -> None:
     """Keep other jobs out of it as long as this process lives; one that is leaving just now is waited for.
 

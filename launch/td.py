@@ -23,8 +23,9 @@ def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> i
     """Refuse before anything trains, or run the stages; gives the exit code."""
     from transformers.utils import logging as transformers_logging
 
-    from corpus.shard import StoreLost
+    from corpus.store import StoreLost
     from launch.run_config import read_strictly
+    from launch.run_folder import is_under_way
     from launch.task_chain import Chain, check_chain, summary
     from launch.task_run_config import TaskRunConfig
     from pretrain.peers import PeerLost, peers_heeded
@@ -41,6 +42,8 @@ def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> i
         check_chain(config, run, world.size)
         data = read_task(config.task)
         config.check_heads(data.labels)
+    except StoreLost as error:  # what a run was begun with was there, and may come back
+        return leave_lost(world, error) if is_under_way(run) else refuse(world, error)
     except ValueError as error:
         return refuse(world, error)
     if world.rank == 0:

@@ -13,7 +13,7 @@ import torch
 from corpus import store as store_module
 from corpus.manifest import Manifest, load_manifest
 from corpus.masking import MaskingSettings
-from corpus.shard import StoreLost
+from corpus.store import StoreLost
 from corpus.stream import RowStream
 from tests.corpus.servers import range_server
 

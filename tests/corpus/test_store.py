@@ -10,7 +10,7 @@ from corpus import store as store_module
 from corpus.block_cache import BlockCache
 from corpus.manifest import load_manifest
 from corpus.shard import read_block, verify
-from corpus.store import open_store
+from corpus.store import StoreLost, open_store
 from corpus.stream import RowStream
 from tests.corpus.servers import moto_program, nginx, nginx_program, range_server, s3
 
@@ -53,7 +53,7 @@ def test_memory(corpus_folder):
     files.rm("/corpora/tiny/shard-00001.bin")
     with pytest.raises(ValueError, match=r"memory://corpora/tiny/shard-00001\.bin: the shard is missing"):
         load_manifest("memory://corpora/tiny")
-    with pytest.raises(ValueError, match=r"memory://nowhere/manifest\.json: there is no manifest"):
+    with pytest.raises(StoreLost, match=r"memory://nowhere/manifest\.json: there is no manifest"):
         load_manifest("memory://nowhere")
 
 
@@ -168,7 +168,7 @@ def test_a_manifest_is_asked_for_again_too(server):
     server.fault = lambda path, number: "503" if number == 0 else None
     load_manifest(server.url)
     server.fault = lambda path, number: "503"
-    with pytest.raises(ValueError, match=r"manifest\.json: is not a readable JSON file: gave up after 5 attempts"):
+    with pytest.raises(StoreLost, match=r"manifest\.json: cannot be read: gave up after 5 attempts"):
         load_manifest(server.url)
 
 
@@ -177,7 +177,7 @@ def test_a_size_that_cannot_be_told_now_is_not_a_missing_shard(server):
     server.fault = lambda path, number: "503" if path != "/manifest.json" and number < 2 else None
     load_manifest(server.url)
     server.fault = lambda path, number: "503" if path != "/manifest.json" else None
-    with pytest.raises(ValueError, match=r"http://.*/shard-00000\.bin: gave up after 5 attempts"):
+    with pytest.raises(StoreLost, match=r"http://.*/shard-00000\.bin: gave up after 5 attempts"):
         load_manifest(server.url)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from corpus.shard import StoreLost
+from corpus.store import StoreLost
 from launch import distillation, rank
 from launch.distillation import check_input, warn_of_documents, warn_of_lanes
 from launch.gd import run_job
@@ -88,6 +88,20 @@ def test_data_out_of_reach_is_no_reason_to_end_a_run_for_good(config_file, tmp_p
     arguments = Namespace(config=config_file, overrides=[], run=tmp_path)
     assert run_job(arguments, World(), SimpleNamespace(number=0)) == (76 if error else 2)
     assert ("run again to go on from the newest checkpoint" in capsys.readouterr().err) == bool(error)
+
+
+def test_a_corpus_that_is_gone_ends_no_run_that_was_begun_with_it(config_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(rank, "SPEAK_SECONDS", 0)
+    arguments = Namespace(config=config_file, overrides=["corpus.manifest=/not/mounted"], run=tmp_path)
+    start = lambda: run_job(arguments, World(), SimpleNamespace(number=0))  # noqa: E731
+    assert start() == 2
+    (tmp_path / "config.json").touch()
+    assert start() == 76
+    (tmp_path / "done.json").touch()
+    assert start() == 2, "nothing is left to come again for"
+    said = capsys.readouterr().err.splitlines()
+    words = ["refused", "[rank 0] stopped", "refused"]
+    assert [line.partition(": /not/mounted/manifest.json: there is no manifest; ")[0] for line in said] == words
 
 
 def check(config_file, run, *overrides, world_size=1):

@@ -11,6 +11,7 @@ from transformers import AutoModel
 from corpus.builder import build_corpus
 from corpus.manifest import load_manifest
 from corpus.settings import CorpusConfig
+from corpus.store import StoreLost
 from corpus.stream import RowStream
 from launch.probe_input import ProbeData, build_probe, read_probe_data
 from launch.report_charts import draw_run
@@ -103,9 +104,15 @@ def test_every_problem_is_told_at_once(config_file, corpus_folder, task):
     gone = {"task": task | {"train": "no/such.json"}, "heldout": "no/corpus"}
     with pytest.raises(ValueError) as caught:
         read(config_file, corpus_folder, **gone)
+    assert not isinstance(caught.value, StoreLost), "the other problem stays"
     first, second = str(caught.value).splitlines()
     assert first == "probe.task: no/such.json: cannot be read: No such file or directory"
     assert second.startswith("probe.heldout: no/corpus") and "there is no manifest" in second
+
+
+def test_a_held_out_corpus_that_is_gone_may_come_back(config_file, corpus_folder, task):
+    with pytest.raises(StoreLost, match=r"^probe.heldout: no/corpus/manifest.json: there is no manifest"):
+        read(config_file, corpus_folder, task=task, heldout="no/corpus")
 
 
 def test_too_few_examples_and_a_single_label_are_refused(config_file, corpus_folder, task, tmp_path):

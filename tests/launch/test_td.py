@@ -5,18 +5,22 @@ import os
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from launch import rank, td
 from launch.publish import publish
 from launch.run_config import read_strictly
 from launch.run_folder import write_done
 from launch.task_chain import check_chain, check_inputs
 from launch.task_inputs import model_inputs
 from launch.task_run_config import TaskRunConfig
+from launch.world import World
 from pretrain.checkpoint import TrainingState
 
 ROOT = Path(__file__).parents[2]
@@ -142,6 +146,19 @@ def test_a_general_stage_that_cannot_work_is_refused_before_the_teacher_trains(c
     ):
         with pytest.raises(ValueError, match=message):
             check_chain(read_strictly(TaskRunConfig, chain_file, [override]), tmp_path, 2)
+
+
+def test_a_corpus_that_is_gone_ends_no_chain_that_was_begun_with_it(chain_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(rank, "SPEAK_SECONDS", 0)
+    arguments = Namespace(
+        config=chain_file, overrides=['stages.ged.set=["corpus.manifest=/not/mounted"]'], run=tmp_path
+    )
+    config = check(chain_file, *arguments.overrides)
+    assert td.run_job(arguments, World(), SimpleNamespace(number=0)) == 2
+    assert "refused: /not/mounted/manifest.json: there is no manifest" in capsys.readouterr().err
+    (tmp_path / "config.json").write_text(config.model_dump_json())
+    assert td.run_job(arguments, World(), SimpleNamespace(number=0)) == 76
+    assert "stopped: /not/mounted/manifest.json: there is no manifest" in capsys.readouterr().err
 
 
 def test_heads_are_looked_at_before_anything_trains(chain_file, teacher_folder, tmp_path):
