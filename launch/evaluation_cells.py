@@ -5,7 +5,6 @@
 <output>/cells/<model>/<task>/lock                           held by the process that makes these cells
 """
 
-import fcntl
 import json
 import shutil
 import statistics
@@ -22,7 +21,7 @@ import torch
 from launch.evaluation_config import Evaluation
 from launch.run_config import changed_keys
 from launch.task_inputs import file_inputs, model_inputs
-from pretrain.durable import write_durably
+from pretrain.durable import try_lock, write_durably
 from tasks.fine_tuning import FineTuned, fine_tune, split_task
 from tasks.readers import TaskData, read_task
 
@@ -109,14 +108,11 @@ def claimed(folder: Path) -> Iterator[bool]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
+            mine = try_lock(file)
         except OSError as error:
-            reason = f"its file system has no locks ({error.strerror})"
+            mine, reason = True, f"its file system has no locks ({error.strerror})"
             warnings.warn(f"{folder}: {reason}; see to it that one worker is at it", stacklevel=3)
-        yield True
+        yield mine
 
 
 def make_cells(evaluation: Evaluation, output: Path, device: torch.device, stop_requested: Callable[[], int]) -> None:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from launch.evaluation_cells import num_cells, num_made
 from launch.evaluation_config import Evaluation
 from launch.rank import STOPPED, say
-from pretrain.durable import writing
+from pretrain.durable import try_lock, writing
 from pretrain.stopping import StopRequest
 
 FAILED = 1
@@ -24,7 +24,10 @@ _LAST_LINES = 12
 
 
 def run_workers(evaluation: Evaluation, output: Path, num_workers: int | None, stop: StopRequest) -> int:
-    """Have every cell made; 0, or the exit code of what ended it early. ValueError for no workers."""
+    """Have every cell made; 0, or the exit code of what ended it early.
+
+    ValueError for no workers, and for several where they cannot tell which cells are whose.
+    """
     num_workers = max(1, torch.cuda.device_count()) if num_workers is None else num_workers
     if num_workers < 1:
         raise ValueError(f"--workers: want at least 1, got {num_workers}")
@@ -32,6 +35,8 @@ def run_workers(evaluation: Evaluation, output: Path, num_workers: int | None, s
         return 0
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
+    if num_workers > 1:
+        _check_locks(output, num_workers)
     host = socket.gethostname()  # others may share the folder
     logs = [output / f"worker-{host}-{index}.log" for index in range(num_workers)]
     workers = {log: _start(index, num_workers, log) for index, log in enumerate(logs)}
@@ -40,6 +45,15 @@ def run_workers(evaluation: Evaluation, output: Path, num_workers: int | None, s
         say("stopped; run again to go on")
         return STOPPED
     return FAILED if any(codes) else 0
+
+
+def _check_locks(output: Path, num_workers: int) -> None:
+    with (output / "lock").open("a") as file:
+        try:
+            try_lock(file)
+        except OSError as error:
+            reason = f"has no locks ({error.strerror}), so that each of {num_workers} workers would make every cell"
+            raise ValueError(f"{output}: its file system {reason}; give --workers 1, or another --output") from error
 
 
 def _start(index: int, num_workers: int, log: Path) -> subprocess.Popen[bytes]:

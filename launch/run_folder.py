@@ -1,6 +1,5 @@
 """The folder of a run: what is refused there, what later readers need, and what says that it is done."""
 
-import fcntl
 import json
 import shutil
 import time
@@ -17,7 +16,7 @@ from corpus.tokenizer import load_tokenizer
 from launch.run_config import RunConfig, changed_keys, read_run_config
 from launch.run_facts import ProbeFacts, read_facts
 from pretrain.checkpoint import TrainingState
-from pretrain.durable import write_durably, writing
+from pretrain.durable import try_lock, write_durably, writing
 from pretrain.metrics import read_metrics
 from pretrain.outcome import raise_together
 from pretrain.settings import Settings
@@ -59,19 +58,15 @@ def hold_run_folder(run: Path, wait_seconds: float = 30.0) -> None:
     run.mkdir(parents=True, exist_ok=True)
     file = (run / "lock").open("a")
     end = time.monotonic() + wait_seconds
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
+    try:
+        while not try_lock(file):
             if time.monotonic() > end:
                 file.close()
-                raise ValueError(f"{run}: another job trains there; stop it, or give another --run folder") from None
+                raise ValueError(f"{run}: another job trains there; stop it, or give another --run folder")
             time.sleep(0.2)
-        except OSError as error:
-            reason = f"its file system has no locks ({error.strerror})"
-            warnings.warn(f"{run}: {reason}; see to it that one job trains there", stacklevel=2)
-            break
+    except OSError as error:
+        reason = f"its file system has no locks ({error.strerror})"
+        warnings.warn(f"{run}: {reason}; see to it that one job trains there", stacklevel=2)
     _held.append(file)
 
 

@@ -1,12 +1,14 @@
-"""Files and folders that a kill, a full disk or a power cut leaves whole or not at all.
+"""Files and folders that a kill, a full disk or a power cut leaves whole or not at all, and one process's alone.
 
 A sealed folder holds files.json, written last, with the size and XXH3-128 of every other file below it.
 """
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import xxhash
 from pydantic import NonNegativeInt, RootModel, ValidationError
@@ -58,6 +60,15 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def try_lock(file: TextIO) -> bool:
+    """Whether a file is this process's from now on, until it is closed; OSError where its file system has no locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def seal(folder: Path) -> None:

@@ -9,12 +9,15 @@ import sys
 import time
 from argparse import Namespace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from launch import evaluate_tasks, evaluation_cells
+from launch import evaluate_tasks, evaluation_cells, evaluation_workers
 from launch.evaluation_config import read_evaluation
+from launch.evaluation_workers import run_workers
+from pretrain import durable
 
 ROOT = Path(__file__).parents[2]
 GENERIC = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -114,11 +117,15 @@ def test_cells_that_another_machine_makes_are_waited_for(arguments, tmp_path, mo
     assert "the other cells are made on another machine; run again when they are" in capsys.readouterr().err
 
 
-def test_a_folder_without_locks_is_used_with_a_warning(tmp_path, monkeypatch):
-    def fail(*_: object) -> None:
-        raise OSError(95, "Operation not supported")
-
-    monkeypatch.setattr(evaluation_cells.fcntl, "flock", fail)
+def test_a_folder_without_locks_is_used_by_one_worker_with_a_warning(arguments, tmp_path, monkeypatch):
+    monkeypatch.setattr(durable.fcntl, "flock", Mock(side_effect=OSError(95, "Operation not supported")))
+    monkeypatch.setattr(evaluation_workers, "_start", lambda *_: pytest.fail("a worker was started"))
+    evaluation = read_evaluation(Path(arguments[6]), (), arguments[1:3], arguments[4:5], 1)
+    message = (
+        r"its file system has no locks \(Operation not supported\), so that each of 2 workers .*; give --workers 1, or"
+    )
+    with pytest.raises(ValueError, match=message):
+        run_workers(evaluation, tmp_path, 2, None)
     said = pytest.warns(UserWarning, match=r"its file system has no locks \(Operation not supported\); see to it")
     with said, evaluation_cells.claimed(tmp_path / "group") as mine:
         assert mine

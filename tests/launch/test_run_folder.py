@@ -12,6 +12,7 @@ import pytest
 from launch import run_folder
 from launch.run_config import read_run_config
 from launch.run_folder import check_shared, read_done, save_start, summary, write_done
+from pretrain import durable
 from pretrain.checkpoint import TrainingState
 from pretrain.student import build_student
 from tests.pretrain.tiny import student_config, teacher_model
@@ -72,7 +73,7 @@ def test_a_folder_where_another_job_trains_is_refused_until_that_ends(tmp_path):
 
 
 def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_folder.fcntl, "flock", Mock(side_effect=OSError(errno.ENOLCK, "No locks available")))
+    monkeypatch.setattr(durable.fcntl, "flock", Mock(side_effect=OSError(errno.ENOLCK, "No locks available")))
     with pytest.warns(UserWarning, match=r"its file system has no locks \(No locks available\)"):
         run_folder.hold_run_folder(tmp_path)
 
