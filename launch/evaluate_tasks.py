@@ -8,20 +8,21 @@ Writes results.json, results.md and results.png. Stopped, it goes on: a cell tha
 models, tasks or seeds may be added. Workers are processes that share the cells: one a GPU unless told, each with its
 share of the cores on a CPU box; the same command on several machines with one --output shares them too.
 
-Exit codes: 0 done; 1 a worker failed (its log is named, and the rest is made); 2 refused; 75 stopped, or another
-machine is still at it: run again to go on.
+Exit codes: 0 done; 1 a worker failed (its log is named, the rest is made, and the results are of the models that are
+complete); 2 refused; 75 stopped, or another machine is still at it: run again to go on.
 """
 
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from launch.evaluation_config import Evaluation, read_evaluation
-from launch.evaluation_workers import run_workers
+from launch.evaluation_workers import FAILED, run_workers
 from launch.rank import REFUSED, STOPPED, say
 from pretrain.stopping import StopRequest
 
@@ -73,7 +74,7 @@ def work(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopReques
 
 def lead(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopRequest) -> int:
     """The process that was started: sees to the workers, then measures and writes."""
-    from launch.evaluation_cells import check_cells, num_cells, num_made
+    from launch.evaluation_cells import check_cells, complete_models
     from launch.evaluation_table import measure_costs, write_results
     from tasks.evaluation import score_of_commonest_label
     from tasks.readers import read_task
@@ -83,16 +84,25 @@ def lead(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopReques
     for name, data in tasks.items():
         say(f"{name}: {len(data.train):,} examples to train on, {len(data.dev):,} to score; {data.remarks}")
     check_cells(evaluation, arguments.output)
-    if code := run_workers(evaluation, arguments.output, arguments.workers, stop):
+    code = run_workers(evaluation, arguments.output, arguments.workers, stop)
+    if code not in (0, FAILED):
         return code
     check_cells(evaluation, arguments.output)  # other machines may have been at it
-    if num_made(evaluation, arguments.output) < num_cells(evaluation):
+    complete = complete_models(evaluation, arguments.output)
+    missing = ", ".join(name for name in evaluation.models if name not in complete)
+    if missing and not code:
         say("the other cells are made on another machine; run again when they are")
         return STOPPED
-    costs = measure_costs(evaluation.models, list(tasks.values()))
+    if (reference := next(iter(evaluation.models))) not in complete:
+        say(f"no results: {reference}, which the others are compared with, does not have all of its cells")
+        return FAILED
+    if missing:
+        say(f"left out of the results: {missing}; not all of their cells are made")
+    evaluation = replace(evaluation, models=complete)
+    costs = measure_costs(complete, list(tasks.values()))
     commonest = {name: score_of_commonest_label(tasks[name], task) for name, task in evaluation.tasks.items()}
     print(write_results(evaluation, arguments.output, costs, commonest), flush=True)
-    return 0
+    return code
 
 
 if __name__ == "__main__":

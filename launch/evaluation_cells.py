@@ -8,6 +8,7 @@
 import json
 import shutil
 import statistics
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from launch.task_inputs import file_inputs, model_inputs
 from pretrain.durable import try_lock, write_durably
 from tasks.fine_tuning import FineTuned, fine_tune, split_task
 from tasks.readers import TaskData, read_task
+from tasks.stage import release_memory
 
 _CHOICE = {"learning_rates", "num_choosing_seeds"}  # which cells there are, not what each is
 
@@ -89,6 +91,15 @@ def next_cell(evaluation: Evaluation, model: str, task: str, output: Path) -> Ce
     return next((cell for cell in cells if read_cell(cell, output) is None), None)
 
 
+def complete_models(evaluation: Evaluation, output: Path) -> dict[str, str]:
+    """Those whose cells are all made, by whomever."""
+    return {
+        name: path
+        for name, path in evaluation.models.items()
+        if not any(next_cell(evaluation, name, task, output) for task in evaluation.tasks)
+    }
+
+
 def num_made(evaluation: Evaluation, output: Path) -> int:
     """How many cells are made, by whomever."""
     groups = [planned_cells(evaluation, *pair, output) for pair in product(evaluation.models, evaluation.tasks)]
@@ -128,7 +139,9 @@ def make_cells(evaluation: Evaluation, output: Path, device: torch.device, stop_
                 try:
                     if mine:
                         _make_group(evaluation, model, name, data, output, device, stop_requested)
-                except ValueError as error:
+                except (ValueError, RuntimeError) as error:  # a device without memory is a RuntimeError
+                    if isinstance(error, RuntimeError):
+                        traceback.print_exc()
                     failures.append(f"{model} on {name}: {error}")
     if failures:
         raise ValueError("\n".join(failures))
@@ -152,6 +165,7 @@ def _make_group(
     made_with = identity(evaluation, model, task)
     split = split_task(evaluation.tasks[task], data, config.fine_tuning, path)
     while cell := next_cell(evaluation, model, task, output):
+        release_memory()
         folder = cell.folder(output)
         folder.mkdir(exist_ok=True)
         write_durably(folder / "made_with.json", json.dumps(made_with, ensure_ascii=False, indent=2))

@@ -28,7 +28,7 @@ from pretrain.outcome import on_rank_zero
 from pretrain.peers import Heartbeat, PeerLost
 from pretrain.stopping import StopRequest, explain_stop, ignore_stop_requests
 from tasks.readers import TaskData
-from tasks.stage import EncodedTask, Stage, encode_task
+from tasks.stage import EncodedTask, Stage, encode_task, release_memory
 
 
 def check_chain(config: TaskRunConfig, run: Path, world_size: int) -> None:
@@ -111,6 +111,7 @@ class Chain:
             if stage is None:
                 continue
             if not self._is_done(name):
+                release_memory()
                 number = self._run_general(stage) if name == "ged" else self._run_stage(name)
                 if number:
                     return number

@@ -1,5 +1,6 @@
 """A stage of a task: fine-tuning (FT), TD1 or TD2, by the trainer of general distillation with a task's rows."""
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,12 @@ from tasks.models import TaskModel, load_task_model
 from tasks.objectives import TaskObjectiveConfig
 from tasks.readers import TaskData
 from tasks.settings import TaskConfig
+
+
+def release_memory() -> None:
+    """Give back what finished stages held: engines are reference cycles, and a full device starts no collector."""
+    gc.collect()
+    torch.cuda.empty_cache()  # nothing where there is no CUDA
 
 
 class StageConfig(Settings):

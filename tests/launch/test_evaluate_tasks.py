@@ -1,5 +1,6 @@
 """The real command on tiny models: cells made once, shared by workers, picked up after a stop; refusals."""
 
+import gc
 import json
 import os
 import re
@@ -7,17 +8,21 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from argparse import Namespace
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from launch import evaluate_tasks, evaluation_cells, evaluation_workers
+from launch.evaluation_cells import complete_models, make_cells
 from launch.evaluation_config import read_evaluation
 from launch.evaluation_workers import run_workers
 from pretrain import durable
+from tasks.fine_tuning import FineTuned
 
 ROOT = Path(__file__).parents[2]
 GENERIC = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -106,7 +111,48 @@ def test_a_model_that_fails_is_shown_and_the_others_are_made(arguments, teacher_
     assert code == 1, stderr
     assert re.search(r"worker-.*-0.log: the worker failed with exit code 2:", stderr)
     assert "refused: other on t: " in stderr and "its head is for the labels a, b; this task has 地, 天" in stderr
+    assert "no results: other, which the others are compared with, does not have all of its cells" in stderr
     assert {path.parts[-4] for path in cells(output)} == {"large"} and len(cells(output)) == 2
+    assert not (output / "results.json").exists()
+    code, stdout, stderr = evaluate(
+        *arguments, "--models", *reversed(models[1:]), "--output", str(output), "--seeds", "1"
+    )
+    assert code == 1 and "left out of the results: other; not all of their cells are made" in stderr, stderr
+    assert [one["name"] for one in json.loads((output / "results.json").read_text())["models"]] == ["large"]
+    assert "| large |" in stdout and "other" not in stdout
+
+
+class Engine:
+    """A reference cycle, as DeepSpeed's engines are."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_a_model_for_which_memory_does_not_suffice_keeps_nothing_of_it_from_the_next(
+    arguments, tmp_path, monkeypatch, capsys
+):
+    engines: list[weakref.ref[Engine]] = []
+
+    def fine_tune(folder: Path, *_: object) -> FineTuned:
+        assert all(engine() is None for engine in engines), "the one before still has its memory"
+        engine = Engine()
+        engines.append(weakref.ref(engine))
+        folder.mkdir()
+        if "large" in folder.parts:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return FineTuned({"accuracy": 0.5}, {"accuracy": 0.5}, 1, 1.0)
+
+    monkeypatch.setattr(evaluation_cells, "fine_tune", fine_tune)
+    evaluation = read_evaluation(Path(arguments[6]), (), arguments[1:3], arguments[4:5], 1)
+    gc.disable()
+    try:
+        with pytest.raises(ValueError, match=r"^large on t: CUDA out of memory$"):
+            make_cells(evaluation, tmp_path, torch.device("cpu"), lambda: 0)
+    finally:
+        gc.enable()
+    assert len(engines) == 3 and complete_models(evaluation, tmp_path).keys() == {"small"}
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_cells_that_another_machine_makes_are_waited_for(arguments, tmp_path, monkeypatch, capsys):

@@ -1,10 +1,12 @@
 """A task's stages by the real command, stopped and picked up; and what is refused before anything trains."""
 
+import gc
 import json
 import os
 import shutil
 import subprocess
 import sys
+import weakref
 from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,11 +19,12 @@ from launch import rank, td
 from launch.publish import publish
 from launch.run_config import read_strictly
 from launch.run_folder import write_done
-from launch.task_chain import check_chain, check_inputs
+from launch.task_chain import Chain, check_chain, check_inputs
 from launch.task_inputs import model_inputs
 from launch.task_run_config import TaskRunConfig
 from launch.world import World
 from pretrain.checkpoint import TrainingState
+from tests.launch.test_evaluate_tasks import Engine
 
 ROOT = Path(__file__).parents[2]
 GENERIC = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -106,6 +109,24 @@ def check(chain_file, *overrides):
 @pytest.fixture
 def copied_teacher(teacher_folder, tmp_path):
     return Path(shutil.copytree(teacher_folder, tmp_path / "teacher"))
+
+
+def test_a_stage_has_the_memory_of_the_one_before(chain_file, tmp_path):
+    engines: list[weakref.ref[Engine]] = []
+
+    def run_stage(_: str) -> int:
+        assert all(engine() is None for engine in engines)
+        engine = Engine()
+        engines.append(weakref.ref(engine))
+        return 0
+
+    config = read_strictly(TaskRunConfig, chain_file, ["stages.ged=null"])
+    chain = SimpleNamespace(config=config, run=tmp_path, _is_done=lambda _: False, _run_stage=run_stage)
+    gc.disable()
+    try:
+        assert Chain._run_stages(chain) == 0 and len(engines) == 3
+    finally:
+        gc.enable()
 
 
 def test_nothing_goes_on_with_other_models_or_examples_at_the_same_paths(chain_file, values, copied_teacher, tmp_path):
