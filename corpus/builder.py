@@ -64,6 +64,8 @@ def build_corpus(
         return manifest, False
     work = work_folder(config)
     with _disk_watched(work), _locked(work):
+        if manifest := _built_meanwhile(plan, work):
+            return manifest, False
         plan = _keep(plan, work)
         run = functools.partial(_run, plan=plan, work=work, num_workers=num_workers, engine=engine)
         for leftover in work.glob("*.partial"):  # of a build that was killed: nobody else works here now
@@ -101,7 +103,8 @@ def plan_corpus(config: CorpusConfig) -> tuple[Plan, Manifest | None]:
     work = work_folder(config)
     if manifest is None:
         with _disk_watched(work), _locked(work):
-            plan = _keep(plan, work)
+            manifest = _built_meanwhile(plan, work)
+            plan = plan if manifest else _keep(plan, work)
     return plan, manifest
 
 
@@ -114,7 +117,7 @@ def _plan(config: CorpusConfig) -> tuple[Plan, Manifest | None]:
     plan = build_plan(config, build_tokenizer_record(config.tokenizer, tokenizer))
     output, work = Path(config.output), work_folder(config)
     foreign = [path.name for path in work.iterdir() if not _OURS.fullmatch(path.name)] if work.exists() else []
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if _is_used(output):
         manifest = _existing(plan, output)
         if work.exists() and not foreign:
             # Of a build that was killed after its last step; one that still runs removes its own.
@@ -124,6 +127,19 @@ def _plan(config: CorpusConfig) -> tuple[Plan, Manifest | None]:
     if foreign:
         raise ValueError(f"{work}: is needed for building, but holds other files: {', '.join(foreign[:3])}")
     return plan, None
+
+
+def _is_used(output: Path) -> bool:
+    return output.exists() and (not output.is_dir() or any(output.iterdir()))
+
+
+def _built_meanwhile(plan: Plan, work: Path) -> Manifest | None:
+    """What another process finished after the output was looked at and before the lock was ours."""
+    if not _is_used(Path(plan.config.output)):
+        return None
+    manifest = _existing(plan, Path(plan.config.output))
+    shutil.rmtree(work)
+    return manifest
 
 
 def _check_outside_inputs(config: CorpusConfig) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from corpus import builder, packing, unit
 from corpus.builder import build_corpus, plan_corpus, run_unit
+from corpus.manifest import load_manifest
 from corpus.tokenizer import UnequalIds
 from tests.corpus.test_builder import config, source, write
 
@@ -136,6 +137,23 @@ def test_one_build_at_a_time(tmp_path, wordpiece):
             with pytest.raises(ValueError, match=r"out\.partial: another process is building here"):
                 step(config(wordpiece, tmp_path / "out", source(path, licence="MIT")))
     assert plan.read_bytes() == before and build_corpus(asked)[1]
+
+
+@pytest.mark.parametrize("step", [build_corpus, plan_corpus])
+def test_what_another_process_finished_before_the_lock_was_ours_is_found(tmp_path, wordpiece, monkeypatch, step):
+    asked = config(wordpiece, tmp_path / "out", source(write(tmp_path / "a", "天地")))
+    plan = builder._plan
+
+    def plan_while_another_builds(config):
+        planned = plan(config)
+        monkeypatch.setattr(builder, "_plan", plan)
+        assert build_corpus(config)[1]
+        return planned
+
+    monkeypatch.setattr(builder, "_plan", plan_while_another_builds)
+    found = step(asked)
+    assert found == ((load_manifest(tmp_path / "out"), False) if step is build_corpus else plan(asked))
+    assert not (tmp_path / "out.partial").exists()
 
 
 def test_a_build_that_gave_up_the_fast_path_goes_on_without_it(tmp_path, wordpiece):
