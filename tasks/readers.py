@@ -77,7 +77,7 @@ def _overlap(train: tuple[Example, ...], dev: tuple[Example, ...]) -> int:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")  # read_text would end lines at a lone carriage return too
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
