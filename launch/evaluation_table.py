@@ -42,7 +42,10 @@ def _scores_of(model: str, evaluation: Evaluation, output: Path) -> dict[str, An
         if any(cell is None for cell in cells):
             raise ValueError(f"{model} on {name}: not all cells are made; another job may be at it: run again later")
         scores = [cell.dev[task.scored_by] for cell in cells if cell]
-        tasks[name] = {"learning_rate": rate, "metric": task.scored_by, "scores": scores, **_spread(scores)}
+        held_out = all(cell.held_out for cell in cells if cell)
+        tasks[name] = {
+            "learning_rate": rate, "metric": task.scored_by, "held_out": held_out, "scores": scores, **_spread(scores)
+        }  # fmt: skip
     by_seed = list(zip(*(one["scores"] for one in tasks.values()), strict=True))
     averages = [statistics.fmean(scores) for scores in by_seed]
     return {"tasks": tasks, "average": {"scores": averages, **_spread(averages)}}
@@ -132,24 +135,28 @@ def percent(mean: float, std: float | None) -> str:
 
 def _method(results: Mapping[str, Any]) -> str:
     recipe, seeds = results["config"]["fine_tuning"], len(results["seeds"])
-    metrics = ", ".join(f"{name} {one['metric']}" for name, one in results["models"][0]["tasks"].items())
+    tasks = results["models"][0]["tasks"]
+    metrics = ", ".join(f"{name} {one['metric']}" for name, one in tasks.items())
     most = recipe["max_train_examples"]
     return (
         f"Development sets, in hundredths: {metrics}. Mean of {seeds} seed(s), ± the standard deviation over them. "
         f"Every model is fine-tuned alike: {recipe['epochs']:g} epochs"
         + (f" of at most {most:,} training examples" if most else "")
-        + f", batches of {results['config']['deepspeed']['train_batch_size']}, {_choice(recipe, seeds)}. "
+        + f", batches of {results['config']['deepspeed']['train_batch_size']}, {_choice(recipe, seeds, tasks)}. "
         "Speed: the encoder and its tokenizer on the same "
         "texts, float32 on one CPU thread, one at a time and in batches of 32, medians, the models taking turns. "
         f"Ratios are to {results['models'][0]['name']}."
     )
 
 
-def _choice(recipe: Mapping[str, Any], num_seeds: int) -> str:
+def _choice(recipe: Mapping[str, Any], num_seeds: int, tasks: Mapping[str, Mapping[str, Any]]) -> str:
     rates, num_choosing = recipe["learning_rates"], min(num_seeds, recipe["num_choosing_seeds"])
     if len(rates) == 1:
         return f"learning rate {rates[0]:g}"
-    examples = "training examples held out" if recipe["num_held_out"] else "the development examples themselves"
+    without = [name for name, one in tasks.items() if not one["held_out"]]
+    examples = "training examples held out" if len(without) < len(tasks) else "the development examples themselves"
+    if 0 < len(without) < len(tasks):
+        examples += f" (for {', '.join(without)}, of too few texts, the development examples themselves)"
     return (
         f"the learning rate (of {', '.join(f'{rate:g}' for rate in rates)}) chosen for each model and task with the "
         f"first {f'{num_choosing} seeds' if num_choosing > 1 else 'seed'}, on {examples}"

@@ -76,11 +76,16 @@ def split_task(config: TaskConfig, data: TaskData, recipe: FineTuningConfig, tok
 
 
 def split(examples: Sequence[Example], recipe: FineTuningConfig) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """(held out, trained on), each in the order of the file."""
+    """(held out, trained on), each in the order of the file.
+
+    Questions about one text stay together: more than wanted are held out where the first text has more, up to half of
+    all, and none where it has more than that.
+    """
     drawn = _drawn(examples)
-    num_held_out = min(recipe.num_held_out, len(examples) // 10)
-    while num_held_out and _source(examples, drawn[num_held_out - 1]) == _source(examples, drawn[num_held_out]):
-        num_held_out -= 1
+    wanted = min(recipe.num_held_out, len(examples) // 10)
+    sources = [_source(examples, index) for index in drawn[: len(examples) // 2 + 1]]
+    ends = [end for end in range(1, len(sources)) if sources[end - 1] != sources[end]]
+    num_held_out = max((end for end in ends if end <= wanted), default=min(ends, default=0)) if wanted else 0
     end = num_held_out + recipe.max_train_examples if recipe.max_train_examples else None
     parts = (sorted(drawn[:num_held_out]), sorted(drawn[num_held_out:end]))
     first, second = (tuple(examples[index] for index in part) for part in parts)

@@ -27,7 +27,11 @@ def test_questions_about_one_text_are_all_held_out_or_all_trained_on():
     held_out, train = split(questions, FineTuningConfig(num_held_out=25))
     assert len(held_out) == 20 and len(train) == 290
     assert not {one.text for one in held_out} & {one.text for one in train}
+    held_out, train = split([one for one in questions if int(one.id) % 31 < 3], FineTuningConfig())
+    assert (len(held_out), len(train)) == (10, 20), "a tenth of all is less than a text has"
+    assert not {one.text for one in held_out} & {one.text for one in train}
     assert split(questions[::31], FineTuningConfig())[0] == (), "all about one text"
+    assert split(questions[:9], FineTuningConfig())[0] == (), "a tenth of nine is none"
 
 
 def test_held_out_examples_are_not_among_the_rows_that_are_trained_on(first_character, general):
