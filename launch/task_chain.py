@@ -62,14 +62,15 @@ def check_inputs(config: TaskRunConfig, run: Path) -> None:
         "files": file_inputs(config.task),
     }
     path = run / "inputs.json"
-    if path.is_file():
-        try:
-            changed = changed_keys(json.loads(path.read_text()), now)
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"{path}: not what a chain writes; give another --run folder") from error
-        if changed:
-            raise ValueError(f"{run}: was begun with another {', '.join(changed)}. Give another --run folder")
-    write_durably(path, json.dumps(now, indent=2))
+    if not path.is_file():
+        write_durably(path, json.dumps(now, indent=2))
+        return
+    try:
+        changed = changed_keys(json.loads(path.read_text()), now)
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: not what a chain writes; give another --run folder") from error
+    if changed:
+        raise ValueError(f"{run}: was begun with another {', '.join(changed)}. Give another --run folder")
 
 
 class Chain:

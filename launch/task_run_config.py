@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -75,9 +76,9 @@ class TaskRunConfig(Settings):
             raise ValueError('stages.ft.objective: fine-tuning has no teacher; give [{"type": "labels"}]')
         return self
 
-    @property
+    @cached_property
     def general(self) -> RunConfig | None:
-        """What GED runs, with the teacher as it was before FT."""
+        """What GED runs, with the teacher as it was before FT; its file is read once."""
         ged, teacher = self.stages.ged, self.teacher
         return ged.run_config(teacher.path, self.student) if ged and teacher else None
 

@@ -10,12 +10,13 @@ import weakref
 from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from launch import rank, td
+from launch import rank, task_run_config, td
 from launch.publish import publish
 from launch.run_config import read_strictly
 from launch.run_folder import write_done
@@ -135,7 +136,9 @@ def test_nothing_goes_on_with_other_models_or_examples_at_the_same_paths(chain_f
     shutil.copy(values["task"]["dev"], examples)
     config = check(chain_file, f"teacher.path={copied_teacher}", f"task.dev={examples}")
     check_inputs(config, run)
+    written = (run / "inputs.json").stat().st_mtime_ns
     check_inputs(config, run)
+    assert (run / "inputs.json").stat().st_mtime_ns == written
     weights = load_file(copied_teacher / "model.safetensors")
     first = next(iter(weights))
     save_file(weights | {first: weights[first] + 1}, copied_teacher / "model.safetensors", {"format": "pt"})
@@ -180,6 +183,14 @@ def test_a_corpus_that_is_gone_ends_no_chain_that_was_begun_with_it(chain_file, 
     (tmp_path / "config.json").write_text(config.model_dump_json())
     assert td.run_job(arguments, World(), SimpleNamespace(number=0)) == 76
     assert "stopped: /not/mounted/manifest.json: there is no manifest" in capsys.readouterr().err
+
+
+def test_the_file_of_the_general_stage_is_read_once(chain_file, tmp_path, monkeypatch):
+    reads = Mock(side_effect=task_run_config.read_run_config)
+    monkeypatch.setattr(task_run_config, "read_run_config", reads)
+    config = check(chain_file)
+    check_chain(config, tmp_path, 1)
+    assert reads.call_count == 1 and config == read_strictly(TaskRunConfig, chain_file)
 
 
 def test_heads_are_looked_at_before_anything_trains(chain_file, teacher_folder, tmp_path):
