@@ -42,17 +42,28 @@ class TaskData:
 Record = tuple[str, Any]  # where it stands, for messages, and its values
 
 
+@dataclass(frozen=True)
+class _Parsed:
+    """A record by itself: its labels by name, as all of the task's are not known yet."""
+
+    where: str
+    labels: tuple[str, ...]
+    example: Classified | Tagged  # of a class without its number
+    num_nested: int = 0
+
+
 def read_task(config: TaskConfig) -> TaskData:
     """Read both files; ValueError for records, labels or spans that cannot be used."""
     if config.kind == "reading":
         return _read_reading(config)
     files = [list(_read_records(Path(path), config)) for path in (config.train, config.dev)]
     kept = [[record for record in records if not _is_ignored(record, config)] for records in files]
-    labels = tuple(config.labels or sorted({label for record in kept[0] for label in _labels(record, config)}))
+    parsed = [[_parse(record, config) for record in records] for records in kept]
+    labels = tuple(config.labels or sorted({label for one in parsed[0] for label in one.labels}))
     if not labels:
         missing = "entities" if config.kind == "entities" else "labelled examples"
         raise ValueError(f"{config.train}: holds no {missing}")
-    train, dev = (tuple(_example(record, config, labels) for record in records) for records in kept)
+    train, dev = (tuple(_example(one, labels) for one in records) for records in parsed)
     for path, examples in ((config.train, train), (config.dev, dev)):
         if not examples:
             raise ValueError(f"{path}: holds no labelled examples")
@@ -63,10 +74,7 @@ def read_task(config: TaskConfig) -> TaskData:
             f"{config.train}: metric f1 wants two classes, here are {len(labels)}; macro_f1 takes any number"
         )
     num_ignored = sum(map(len, files)) - sum(map(len, kept))
-    num_nested = 0
-    if config.kind == "entities":
-        num_nested = sum(len(_spans(record)) for records in kept for record in records)
-        num_nested -= sum(len(example.entities) for example in train + dev if isinstance(example, Tagged))
+    num_nested = sum(one.num_nested for records in parsed for one in records)
     return TaskData(labels, train, dev, num_ignored, 0, _overlap(train, dev), num_nested)
 
 
@@ -143,29 +151,32 @@ def _is_ignored(record: Record, config: TaskConfig) -> bool:
     return bool(config.ignored_labels) and _value(record, config.columns.label) in config.ignored_labels
 
 
-def _labels(record: Record, config: TaskConfig) -> list[str]:
+def _parse(record: Record, config: TaskConfig) -> _Parsed:
+    where, columns = record[0], config.columns
     if config.kind == "entities":
-        return [entity.type for entity in _tagged(record).entities]
-    return [_value(record, config.columns.label)]
-
-
-def _example(record: Record, config: TaskConfig, labels: tuple[str, ...]) -> Example:
-    where = record[0]
-    if unknown := [label for label in _labels(record, config) if label not in labels]:
-        raise ValueError(f"{where}: unknown label {unknown[0]!r}; the task has {', '.join(labels)}")
-    if config.kind == "entities":
-        return _tagged(record)
-    label = labels.index(_value(record, config.columns.label))
+        spans = _spans(record)
+        tagged = _tagged(record, spans)
+        types = tuple(entity.type for entity in tagged.entities)
+        return _Parsed(where, types, tagged, len(spans) - len(types))
+    label = (_value(record, columns.label),)
     if config.kind == "coreference":
-        return Classified(_marked(record), None, label)
-    text_b = None if config.columns.text_b is None else _value(record, config.columns.text_b)
-    return Classified(_value(record, config.columns.text), text_b, label)
+        return _Parsed(where, label, Classified(_marked(record), None, -1))
+    text_b = None if columns.text_b is None else _value(record, columns.text_b)
+    return _Parsed(where, label, Classified(_value(record, columns.text), text_b, -1))
 
 
-def _tagged(record: Record) -> Tagged:
+def _example(parsed: _Parsed, labels: tuple[str, ...]) -> Example:
+    if unknown := [label for label in parsed.labels if label not in labels]:
+        raise ValueError(f"{parsed.where}: unknown label {unknown[0]!r}; the task has {', '.join(labels)}")
+    if isinstance(parsed.example, Tagged):
+        return parsed.example
+    return replace(parsed.example, label=labels.index(parsed.labels[0]))
+
+
+def _tagged(record: Record, spans: list[tuple[Entity, str]]) -> Tagged:
     """A character has one tag: of entities that overlap the longest is kept, of equals the first."""
     where, values = record
-    spans, text = _spans(record), _text(where, "text", values.get("text"))
+    text = _text(where, "text", values.get("text"))
     for entity, words in spans:
         if not 0 <= entity.start < entity.end <= len(text):
             raise ValueError(
