@@ -129,17 +129,16 @@ def retrieve_documents(models: Models, pairs: Pairs) -> dict[str, dict[str, floa
 
 def measure_heldout(models: Models, manifest: Manifest) -> dict[str, float]:
     """Relation loss from the first model to each other one on the first rows of a held-out corpus."""
-    teacher, tokenizer = next(iter(models.values()))
     built_with = manifest.tokenizer.fingerprint
-    if built_with != tokenizer_fingerprint(tokenizer):
+    same = {name: model for name, (model, one) in models.items() if tokenizer_fingerprint(one) == built_with}
+    if (first := next(iter(models))) not in same:
         raise ValueError(f"{manifest.folder}: was built with another tokenizer than the first model's")
-    same = {name: one for name, one in models.items() if tokenizer_fingerprint(one[1]) == built_with}
     if others := [name for name in models if name not in same]:
         what = "another tokenizer, so no held-out relation loss"
         warnings.warn(f"{', '.join(others)}: {what}", stacklevel=2)
     with closing(RowStream(manifest, HELDOUT_ROW_TOKENS, seed=0).batches(0, HELDOUT_ROWS)) as batches:
         rows = tqdm(islice(batches, HELDOUT_BATCHES), "held-out rows", HELDOUT_BATCHES, leave=False)
-        return heldout_relation_losses(teacher, {name: model for name, (model, _) in same.items()}, rows)
+        return heldout_relation_losses(same[first], same, rows)
 
 
 def measure_models(

@@ -133,7 +133,7 @@ def test_a_held_out_corpus_of_another_tokenizer_is_refused(workplace, heldout, m
 
 def test_a_model_with_another_tokenizer_has_no_held_out_loss(workplace, heldout, monkeypatch):
     both = read_models([f"a={workplace / 'big'}", f"b={workplace / 'big'}"])
-    prints = iter([load_manifest(heldout).tokenizer.fingerprint] * 2 + ["another"])
+    prints = iter([load_manifest(heldout).tokenizer.fingerprint, "another"])
     monkeypatch.setattr("launch.report_models.tokenizer_fingerprint", lambda tokenizer: next(prints))
     with pytest.warns(UserWarning, match="b: another tokenizer, so no held-out relation loss"):
         assert set(measure_heldout(both, load_manifest(heldout))) == {"a"}
