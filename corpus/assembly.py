@@ -61,8 +61,9 @@ def _join_blocks(
             "source": [plan.units[index].source] * len(unit.blocks),
             "shard": [len(shards) + shard for shard in unit.blocks.shard],
         }
+        blocks = unit.blocks.model_copy(update=numbered)
         for name, column in columns.items():
-            column += numbered.get(name) or getattr(unit.blocks, name)
+            column += getattr(blocks, name)
         for shard in unit.shards:
             name = f"shard-{len(shards):05d}.bin"
             _link(encoded_folder(work, index) / shard.name, folder / name)
