@@ -13,7 +13,6 @@ from pathlib import Path
 
 import xxhash
 
-from corpus.archive import encodable
 from corpus.manifest import TokenizerRecord, sync_folder
 from corpus.settings import CorpusConfig, Record, SourceConfig
 from corpus.sources import Part, find_parts, read_stored
@@ -81,8 +80,6 @@ def build_plan(config: CorpusConfig, tokenizer: TokenizerRecord) -> Plan:
 def _segments(source: SourceConfig) -> Iterator[Segment]:
     boundary = _BLANK_LINE if source.format == "clue" else _NEWLINE
     for part in find_parts(source.inputs):
-        if encodable(part.path) != part.path:
-            raise ValueError(f"{part.name}: a plan can hold only paths that are UTF-8; rename the file or its folder")
         cuts = [0, *(_cuts(part, boundary) if part.is_splittable else ()), part.num_bytes]
         for start, end in pairwise(cuts):
             yield Segment(part=part, start=start, end=end)

@@ -117,10 +117,12 @@ def _parts_of_url(url: str) -> Iterator[Part]:
 
 
 def _parts_of_file(path: str, name: str) -> Iterator[Part]:
+    for text in (path, name):  # the name is of the folder that a link leads to
+        if (shown := archive.encodable(text)) != text:
+            raise ValueError(f"{shown}: only paths that are UTF-8 can be noted; rename the file or its folder")
     num_bytes, version = _stat(path)
     if num_bytes == 0:
         raise ValueError(f"{path}: the file is empty")
-    name = archive.encodable(name)
     is_plain_tar = name.endswith(".tar")
     if not (archive.is_zip(name) or is_plain_tar):
         yield Part(name, path, num_bytes, version)

@@ -154,12 +154,14 @@ def test_folders_that_cannot_be_listed_are_named(tmp_path, monkeypatch):
         find_parts([tmp_path])
 
 
-def test_file_names_need_not_be_utf8(tmp_path):
-    path = Path(os.fsdecode(os.fsencode(tmp_path) + "/维基".encode("gbk")))
-    path.write_bytes(b"x")
-    (part,) = find_parts([path])
-    assert part.name.encode().endswith(rb"\xbb\xf9")
-    assert [line for _, line in read_lines(part, len)] == [b"x"]
+def test_paths_that_are_not_utf8_are_refused_also_behind_a_link(tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + "/维基".encode("gbk")))
+    folder.mkdir()
+    (folder / "a").write_bytes(b"x")
+    (tmp_path / "link").symlink_to(folder)
+    for path in (folder, folder / "a", tmp_path / "link"):
+        with pytest.raises(ValueError, match=r"xbb\\xf9(/a)?: only paths that are UTF-8 can be noted; rename the file"):
+            find_parts([path])
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
