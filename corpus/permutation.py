@@ -20,7 +20,7 @@ def key_base(*key: int) -> np.uint64:
 
 
 def mix(values: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64: uint64 to uint64, one to one, wrapping around."""
+    """The finaliser of SplitMix64 (Steele et al. 2014): uint64 to uint64, one to one, wrapping around."""
     values = values ^ (values >> np.uint64(30))
     values = values * np.uint64(0xBF58476D1CE4E5B9)
     values = values ^ (values >> np.uint64(27))

@@ -8,6 +8,8 @@ edits of 2 % of the characters, and 0.05 at J = 0.5. Shapes: N documents, S shin
 import numpy as np
 from rensa import RMinHash
 
+from corpus.permutation import mix
+
 NUM_BANDS = 14
 _ROWS_PER_BAND = 8
 _SEED = 42
@@ -34,14 +36,7 @@ def hash_shingles(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     # Windows that reach into the padding belong to nobody, but for the first of a short text.
     starts = np.concatenate([[0], np.cumsum(lengths + len(padding))[:-1]])
     windows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)
-    return _mix(hashes[windows]), offsets
-
-
-def _mix(hashes: np.ndarray) -> np.ndarray:
-    """The finalizer of splitmix64 (Steele et al. 2014): every bit of the sum reaches every bit of the hash."""
-    hashes = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    hashes = (hashes ^ (hashes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return hashes ^ (hashes >> np.uint64(31))
+    return mix(hashes[windows]), offsets  # every bit of the sum reaches every bit of the hash
 
 
 def build_bands(hashes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -49,4 +44,4 @@ def build_bands(hashes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     num_hashes = NUM_BANDS * _ROWS_PER_BAND
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets.astype(np.uint64), num_hashes, _SEED)
     digests = np.array(matrix.to_rows(), dtype=np.uint64).reshape(-1, NUM_BANDS, _ROWS_PER_BAND)
-    return _mix((digests * _BAND_FACTORS).sum(axis=2, dtype=np.uint64))
+    return mix((digests * _BAND_FACTORS).sum(axis=2, dtype=np.uint64))
