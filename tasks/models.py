@@ -24,13 +24,7 @@ AUTO_CLASSES: dict[Kind, Any] = {
     "entities": AutoModelForTokenClassification,
     "reading": AutoModelForQuestionAnswering,
 }
-_HEADS: dict[Kind, str] = {
-    "sentence": "ForSequenceClassification",
-    "pair": "ForSequenceClassification",
-    "coreference": "ForSequenceClassification",
-    "entities": "ForTokenClassification",
-    "reading": "ForQuestionAnswering",
-}
+_HEADS = {kind: one.__name__.removeprefix("AutoModel") for kind, one in AUTO_CLASSES.items()}  # ends of their names
 
 
 def load_task_model(path: str, kind: Kind, labels: Sequence[str], seed: int, needs_head: bool = False) -> TaskModel:
