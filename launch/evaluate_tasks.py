@@ -82,7 +82,7 @@ def lead(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopReques
     evaluation.check()
     tasks = {name: read_task(task) for name, task in evaluation.tasks.items()}
     for name, data in tasks.items():
-        say(f"{name}: {len(data.train):,} examples to train on, {len(data.dev):,} to score; {data.remarks}")
+        say(f"{name}: {data.summary}")
     check_cells(evaluation, arguments.output)
     code = run_workers(evaluation, arguments.output, arguments.workers, stop)
     if code not in (0, FAILED):

@@ -47,7 +47,7 @@ def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> i
     except ValueError as error:
         return refuse(world, error)
     if world.rank == 0:
-        say(f"{config.task.name}: {len(data.train):,} examples to train on, {len(data.dev):,} to score; {data.remarks}")
+        say(f"{config.task.name}: {data.summary}")
     try:
         with peers_heeded(config.training.collective_timeout_seconds):
             chain = Chain(config, data, run, stop, lambda error: os._exit(leave_lost(world, error)))

@@ -1,4 +1,4 @@
-"""CLUE's own files, and a user's labelled JSON lines or tables, as examples.
+"""CLUE's own files, and a user's labelled JSON lines, tables or CSV, as examples.
 
 Every problem is a ValueError that names the file and the line (or the question); nothing is dropped in silence.
 """
@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from tasks.examples import Classified, Entity, Example, Question, Tagged, text_of
+from tasks.records import Record, read_records, read_text
 from tasks.settings import Column, TaskConfig
+
+_NUM_SHOWN = 20  # labels, where they are told
 
 
 @dataclass(frozen=True)
@@ -28,18 +31,19 @@ class TaskData:
     num_nested: int = 0  # entities that overlap a longer one
 
     @property
-    def remarks(self) -> str:
-        """What a reader of the scores should know, in words."""
+    def summary(self) -> str:
+        """How many examples of what, and what a reader of the scores should know."""
         counts = {
             "records without an agreed label left out": self.num_ignored,
             "answers moved to where their words stand": self.num_moved,
             "entities left out that overlap longer ones": self.num_nested,
             "development texts that are also in training": self.num_overlapping,
         }
-        return ", ".join(f"{number:,} {what}" for what, number in counts.items() if number) or "none in both"
-
-
-Record = tuple[str, Any]  # where it stands, for messages, and its values
+        parts = [f"{len(self.train):,} examples to train on, {len(self.dev):,} to score"]
+        if self.labels:
+            more = ", ..." if len(self.labels) > _NUM_SHOWN else ""
+            parts.append(f"{len(self.labels)} labels ({', '.join(self.labels[:_NUM_SHOWN])}{more})")
+        return "; ".join([*parts, *(f"{number:,} {what}" for what, number in counts.items() if number)])
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,11 @@ def read_task(config: TaskConfig) -> TaskData:
     """Read both files; ValueError for records, labels or spans that cannot be used."""
     if config.kind == "reading":
         return _read_reading(config)
-    files = [list(_read_records(Path(path), config)) for path in (config.train, config.dev)]
+    files = [list(read_records(Path(path), config)) for path in (config.train, config.dev)]
     kept = [[record for record in records if not _is_ignored(record, config)] for records in files]
     parsed = [[_parse(record, config) for record in records] for records in kept]
     labels = tuple(config.labels or sorted({label for one in parsed[0] for label in one.labels}))
+    _check_blanks(labels, config.train)
     if not labels:
         missing = "entities" if config.kind == "entities" else "labelled examples"
         raise ValueError(f"{config.train}: holds no {missing}")
@@ -78,43 +83,17 @@ def read_task(config: TaskConfig) -> TaskData:
     return TaskData(labels, train, dev, num_ignored, 0, _overlap(train, dev), num_nested)
 
 
+def _check_blanks(labels: tuple[str, ...], path: str) -> None:
+    bare: dict[str, str] = {}
+    for label in labels:
+        if label.strip() in bare:
+            raise ValueError(f"{path}: labels {bare[label.strip()]!r} and {label!r} differ by blanks alone")
+        bare[label.strip()] = label
+
+
 def _overlap(train: tuple[Example, ...], dev: tuple[Example, ...]) -> int:
     seen = {text_of(example) for example in train}
     return sum(text_of(example) in seen for example in dev)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")  # read_text would end lines at a lone carriage return too
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from None  # which holds the file
-
-
-def _read_records(path: Path, config: TaskConfig) -> Iterator[Record]:
-    # Not splitlines: U+2028 and others of its kind stand inside texts.
-    lines = [(f"{path}:{number}", line) for number, line in enumerate(_read_text(path).split("\n"), 1) if line.strip()]
-    if config.format == "table":
-        yield from _read_table(lines, config.has_header)
-        return
-    for where, line in lines:
-        try:
-            yield where, json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{where}: not JSON: {error}") from error
-
-
-def _read_table(lines: list[tuple[str, str]], has_header: bool) -> Iterator[Record]:
-    rows = [(where, line.removesuffix("\r").split("\t")) for where, line in lines]
-    if not rows:
-        return
-    names = rows[0][1] if has_header else range(len(rows[0][1]))
-    first = "the header" if has_header else "the first row"
-    for where, row in rows[1:] if has_header else rows:
-        if len(row) != len(names):
-            raise ValueError(f"{where}: {len(row)} columns, {first} has {len(names)}")
-        yield where, dict(zip(names, row, strict=True))
 
 
 def _text(where: str, name: Column, value: Any) -> str:
@@ -225,7 +204,7 @@ def _marked(record: Record) -> str:
 
 def _read_questions(path: Path) -> Iterator[Question]:
     """CMRC2018's file, which is SQuAD's: data -> paragraphs -> context and qas."""
-    text = _read_text(path)
+    text = read_text(path)
     try:
         for part in (part for article in json.loads(text)["data"] for part in article["paragraphs"]):
             for qa in part["qas"]:

@@ -15,7 +15,7 @@ METRICS: dict[Kind, tuple[Metric, ...]] = {  # the first is the default
     "entities": ("entity_macro_f1", "entity_f1"),
     "reading": ("reading_f1", "exact_match"),
 }
-Column = str | int  # a key of JSON lines, a name in the header of a table, or a place in a table without one
+Column = str | int  # a key of JSON lines, a name in a header, or a place in rows without one
 
 
 class Columns(Settings):
@@ -38,8 +38,8 @@ class TaskConfig(Settings):
     kind: Kind
     train: str
     dev: str
-    format: Literal["json_lines", "table"] = "json_lines"  # a table is separated by tabs
-    has_header: bool = True  # of a table
+    format: Literal["json_lines", "table", "csv"] = "json_lines"  # columns of a table are separated by tabs
+    has_header: bool = True  # of a table or CSV
     columns: Columns = Columns()
     labels: list[str] | None = None  # those of the training file, sorted, unless given
     ignored_labels: tuple[str, ...] = ()  # records without an agreed label, OCNLI's "-", are left out and counted
@@ -58,7 +58,7 @@ class TaskConfig(Settings):
             raise ValueError(f"metric: a task of kind {self.kind} has {', '.join(METRICS[self.kind])}")
         if (self.kind == "pair") != (self.columns.text_b is not None):
             raise ValueError("columns.text_b: a pair has two texts, the other kinds one")
-        if self.format == "table" and self.kind not in ("sentence", "pair"):
+        if self.format != "json_lines" and self.kind not in ("sentence", "pair"):
             raise ValueError(f"format: {self.kind} is read from JSON")
         if self.labels is not None:
             self._check_labels(self.labels)

@@ -43,8 +43,18 @@ def test_pairs_words_in_a_list_and_labels_nobody_agreed_on(read):
     data = read("pair", records, records[:1], columns=PAIR, ignored_labels=("-",))
     assert data.train[0] == Classified("水 泵", "乙", 1)
     assert len(data.train) == 2 and data.num_ignored == 1
-    assert data.remarks == "1 records without an agreed label left out, 1 development texts that are also in training"
-    assert read("sentence", sentences("b", "a"), [{"label": "a", "sentence": "新"}]).remarks == "none in both"
+    assert data.summary == (
+        "2 examples to train on, 1 to score; 2 labels (0, 1); 1 records without an agreed label left out; "
+        "1 development texts that are also in training"
+    )
+    clean = read("sentence", sentences("b", "a"), [{"label": "a", "sentence": "新"}])
+    assert clean.summary == "2 examples to train on, 1 to score; 2 labels (a, b)"
+    assert read("sentence", sentences(*map(str, range(99))), sentences("0")).summary.count("...") == 1
+
+
+def test_labels_that_differ_by_blanks_are_no_two_classes(read):
+    with pytest.raises(ValueError, match=r"train.json: labels 'a' and 'a ' differ by blanks alone$"):
+        read("sentence", sentences("a", "b", "a "), sentences("a"))
 
 
 def test_tables_with_and_without_a_header(tmp_path):
@@ -66,10 +76,27 @@ def test_tables_with_and_without_a_header(tmp_path):
         read_task(task)
 
 
-def table(tmp_path, text, **keys):
+def table(tmp_path, text, form="table", **keys):
     (tmp_path / "t.tsv").write_bytes(text.encode())
     files = {"train": str(tmp_path / "t.tsv"), "dev": str(tmp_path / "t.tsv")}
-    return read_task(TaskConfig(name="t", kind="sentence", format="table", **files, **keys))
+    return read_task(TaskConfig(name="t", kind="sentence", format=form, **files, **keys))
+
+
+def test_csv_has_quotes_and_lines_inside_them(tmp_path):
+    long = "长" * 200_000
+    data = table(tmp_path, f'label,sentence\r\n1,"甲, ""乙""\r\n丙"\r\n0,{long}\r\n', "csv")
+    assert [example.text for example in data.train] == ['甲, "乙"\r\n丙', long]
+    with pytest.raises(ValueError, match=r"t.tsv:3: 1 columns, the header has 2"):
+        table(tmp_path, "label,sentence\n1,甲\n0\n", "csv")
+    with pytest.raises(ValueError, match=r"t.tsv:2: not CSV: unexpected end of data"):
+        table(tmp_path, 'label,sentence\n1,"甲\n', "csv")
+
+
+def test_columns_are_told_apart(tmp_path):
+    with pytest.raises(ValueError, match=r"t.tsv:1: one column; those of a table are separated by tabs"):
+        table(tmp_path, "label,sentence\n1,甲\n")
+    with pytest.raises(ValueError, match=r"t.tsv:1: the header has 'label' more than once"):
+        table(tmp_path, "label\tsentence\tlabel\n1\t甲\t0\n")
 
 
 def test_lines_of_a_table_end_where_they_end(tmp_path):
@@ -98,7 +125,7 @@ def test_of_entities_that_overlap_the_longest_is_kept(read):
     label = {"company": {"招商": [[1, 2]], "好": [[4, 4]]}, "book": {"《招商》": [[0, 3]]}}
     data = read("entities", [{"text": "《招商》好", "label": label}], [{"text": "招商", "label": {}}])
     assert data.train[0].entities == (Entity(0, 4, "book"), Entity(4, 5, "company"))
-    assert data.remarks == "1 entities left out that overlap longer ones"
+    assert data.summary.endswith("; 1 entities left out that overlap longer ones")
 
 
 def test_entities_end_after_their_last_character(read):
