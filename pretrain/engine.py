@@ -39,12 +39,12 @@ class ZeroConfig(Settings):
 class DeepSpeedConfig(Settings):
     """The part of DeepSpeed's config that means something here; DeepSpeed itself accepts unknown keys silently."""
 
-    train_batch_size: PositiveInt
-    train_micro_batch_size_per_gpu: PositiveInt  # at most: see micro_rows
-    gradient_clipping: Annotated[float, Field(ge=0)] = 1.0
+    train_batch_size: PositiveInt  # rows a step, of all ranks; a multiple of them
+    train_micro_batch_size_per_gpu: PositiveInt  # at most: fewer where a rank's share of a step wants it
+    gradient_clipping: Annotated[float, Field(ge=0)] = 1.0  # the largest norm of a student's gradients; 0 for none
     torch_autocast: AutocastConfig = AutocastConfig(enabled=True)
     zero_optimization: ZeroConfig = ZeroConfig()
-    communication_data_type: Literal["fp32", "bf16"] | None = None
+    communication_data_type: Literal["fp32", "bf16"] | None = None  # that gradients are added up in between ranks
 
     def micro_rows(self, world_size: int) -> int:
         """Rows of a micro-batch: as many as the config allows and a rank's share of the global batch is cut evenly by.

@@ -26,7 +26,7 @@ class ScheduleConfig(Settings):
     """Linear warm-up over a share of the run, then decay to `final_lr_ratio` of the peak."""
 
     type: Literal["linear", "cosine", "constant"] = "linear"
-    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.01  # share of the steps
     final_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     def factor(self, step: int, total_steps: int) -> float:

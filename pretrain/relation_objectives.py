@@ -23,7 +23,7 @@ class MiniLMv2Config(Settings):
     """MiniLMv2 (arXiv:2012.15828): relations QQ, KK and VV of one teacher layer into the student's last layer."""
 
     type: Literal["minilm_v2"]
-    num_relation_heads: PositiveInt
+    num_relation_heads: PositiveInt  # R; divides both widths
     teacher_layer: PositiveInt | None = None  # None: the paper's choice for a teacher of this size
     kernel: Kernel = "portable"
     weight: Weight = 1.0
@@ -49,7 +49,7 @@ class MiniLMConfig(Settings):
     """
 
     type: Literal["minilm", "ernie_tiny"]
-    num_relation_heads: PositiveInt | None = None
+    num_relation_heads: PositiveInt | None = None  # their own attention heads, equal in number, unless given
     teacher_layer: PositiveInt | None = None  # None: the last
     kernel: Kernel = "portable"
     weight: Weight = 1.0

@@ -19,7 +19,7 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 class TeacherConfig(Settings):
-    """A hub id or a folder, and the precision the teacher computes in."""
+    """A frozen model: a hub id or a folder, and the precision it computes in."""
 
     path: str
     dtype: Dtype = "bfloat16"

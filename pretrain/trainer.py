@@ -39,7 +39,7 @@ class LoopConfig(Settings):
 
     log_every_steps: PositiveInt = 50
     save_every_steps: PositiveInt = 5000
-    keep_checkpoints: PositiveInt = 3
+    keep_checkpoints: PositiveInt = 3  # the newest ones
     max_skipped_in_a_row: PositiveInt = 20  # steps whose loss or gradient was not finite; more stop the run
     collective_timeout_seconds: PositiveInt = 600  # after which a rank that does not answer counts as lost
     data_timeout_seconds: PositiveInt = 300  # for one batch, after which its source counts as hanging
@@ -48,9 +48,9 @@ class LoopConfig(Settings):
 
 
 class TrainingConfig(LoopConfig):
-    """And how long."""
+    """How long, how often, when to give up, and the seed of everything that is drawn."""
 
-    total_steps: PositiveInt
+    total_steps: PositiveInt  # the learning rate's schedule ends there
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
