@@ -31,6 +31,7 @@ class Model:
     num_layers: int
     width: int
     inner: int
+    relation_heads: int = 8  # of a student
 
     @property
     def layer_parameters(self) -> int:
@@ -60,8 +61,8 @@ class Model:
 
 
 TEACHERS = (Model("12x768", 12, 768, 3072), Model("24x1024", 24, 1024, 4096))
-STUDENTS = (Model("4l312d", 4, 312, 1200), Model("4l384d", 4, 384, 1536), Model("6l384d", 6, 384, 1536),
-            Model("6l768d", 6, 768, 3072))  # fmt: skip
+STUDENTS = (Model("4l312d", 4, 312, 1200), Model("4l384d", 4, 384, 1536, 64), Model("6l384d", 6, 384, 1536, 64),
+            Model("6l768d", 6, 768, 3072, 64))  # fmt: skip
 FAMILIES = {"4l312d": STUDENTS[:1], "6l384d": STUDENTS[2:3], "all four": STUDENTS}  # those of configs/family.json
 
 
@@ -72,7 +73,9 @@ class Hardware:
     tflops: float = 400.0  # dense bfloat16 that large products reach on one GPU
     gbit: float = 400.0  # a NIC's, one a GPU, each way
     teacher_share: float = 0.5  # of tflops that a whole forward pass keeps
-    student_share: float = 0.25  # narrower matrices, relations, softmax
+    student_share: float = 0.25  # narrower matrices, softmax
+    memory_bytes: float = 3e12  # a second
+    relation_passes: int = 26  # over [R, L, L] in float32, of each of three relations by the portable kernel
     gpus_per_node: int = 8
     nvlink_bytes: float = 450e9  # a second, each way
     network_share: float = 0.8  # of a NIC's bandwidth that collectives reach
@@ -131,6 +134,8 @@ def plan_step(
     for student in students:
         operations = 3 * student.operations(row_tokens) + 6 * row_tokens * (teacher.width + 3 * student.width)
         compute = operations * tokens / (rate * hardware.student_share)
+        traffic = 3 * hardware.relation_passes * 4 * student.relation_heads * row_tokens
+        compute += traffic * tokens / hardware.memory_bytes
         student_seconds += max(compute, 3 * student.num_layers * launch)
         num_bytes = 4 * student.trained_parameters(VOCABULARIES[0])
         reduce_seconds += hardware.all_reduce_seconds(num_bytes, gpus) if gpus > 1 else 0.0
