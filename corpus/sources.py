@@ -25,8 +25,8 @@ _BYTE_ORDER_MARK = "\ufeff".encode()
 _FILE_CHUNK_BYTES = 1 << 20
 # What changes in a file system's own words when a file does.
 _VERSION_KEYS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "created")
-# ImportError: fsspec knows the protocol, but the package behind it is not installed.
 _Item = TypeVar("_Item")
+# ImportError: fsspec knows the protocol, but the package behind it is not installed.
 _READ_ERRORS = (OSError, ImportError, *INFLATE_ERRORS, *archive.ARCHIVE_ERRORS)
 
 
