@@ -18,9 +18,9 @@ from corpus.settings import CorpusConfig, Record, SourceConfig
 from corpus.sources import Part, find_parts, read_stored
 
 UNIT_BYTES = 64 << 20
+FILE_NAME = "plan.json"
 # Units done by other code than this are done again; raise it when what a unit's result is changes.
 _FORMAT_VERSION = 3
-_FILE_NAME = "plan.json"
 _NEWLINE = re.compile(rb"\n")
 _BLANK_LINE = re.compile(rb"\S[^\S\n]*\n\s*\n")
 
@@ -128,10 +128,10 @@ def _grouped(segments: Iterable[Segment]) -> Iterator[tuple[Segment, ...]]:
 def save_plan(plan: Plan, folder: Path) -> None:
     """Writes plan.json in one step, unless just this plan stands there."""
     data = plan.model_dump_json()
-    file = folder / _FILE_NAME
+    file = folder / FILE_NAME
     if file.is_file() and file.read_text(encoding="utf-8") == data:
         return
-    temporary = folder / f"{_FILE_NAME}.{os.getpid()}.partial"
+    temporary = folder / f"{FILE_NAME}.{os.getpid()}.partial"
     with temporary.open("w", encoding="utf-8") as stream:
         stream.write(data)
         stream.flush()
@@ -143,6 +143,6 @@ def save_plan(plan: Plan, folder: Path) -> None:
 def load_plan(folder: Path) -> Plan:
     """The plan of a work folder; ValueError if there is none."""
     try:
-        return Plan.model_validate_json((folder / _FILE_NAME).read_bytes())
+        return Plan.model_validate_json((folder / FILE_NAME).read_bytes())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder / _FILE_NAME}: is no plan of a build; make one with --plan") from error
+        raise ValueError(f"{folder / FILE_NAME}: is no plan of a build; make one with --plan") from error

@@ -16,7 +16,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from corpus.plan import Plan, load_plan
+from corpus.plan import FILE_NAME, Plan, load_plan
 
 # A process a core: libraries that start a thread for each core would only fight.
 ONE_THREAD = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -105,10 +105,8 @@ def _serve(connection: Connection, step: Step, work: Path) -> None:
 
 
 def run_by_index(step: Step, work: Path, index: int, on_bytes: OnBytes) -> list[str]:
-    """Runs a step in a process that knows only the work folder; the warnings it gave. ValueError for no such unit."""
-    plan = _plan(work, (work / "plan.json").stat().st_mtime_ns)
-    if not 0 <= index < len(plan.units):
-        raise ValueError(f"there is no unit {index}; the plan has 0 to {len(plan.units) - 1}")
+    """Runs a step in a process that knows only the work folder; the warnings it gave."""
+    plan = _plan(work, (work / FILE_NAME).stat().st_mtime_ns)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         step(plan, work, index, on_bytes)
