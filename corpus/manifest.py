@@ -215,7 +215,7 @@ def load_manifest(path: str | Path, cache: BlockCache | None = None, on_fault: O
     try:
         manifest = Manifest.model_validate_json(json.dumps(state))
     except ValidationError as error:
-        raise ValueError(f"{file}: is not a manifest:\n{describe(error)}") from error
+        raise ValueError(f"{file}: is not a manifest:\n{describe(error, Manifest)}") from error
     manifest._store = store
     _check_shards(manifest, on_fault)
     _check_contents(manifest, file)

@@ -1,8 +1,10 @@
 """What to build a corpus from: one JSON file, or flags over it, checked whole before anything runs."""
 
+import difflib
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -105,14 +107,42 @@ class CorpusConfig(Record):
         return self
 
 
-def describe(error: ValidationError) -> str:
+def describe(error: ValidationError, model: type[BaseModel]) -> str:
     """Every problem of a configuration, a line each: path, what is wanted, what came."""
-    lines = []
-    for problem in error.errors():
-        path = ".".join(map(str, problem["loc"])) or "(whole)"
-        came = "" if problem["type"] in ("missing", "value_error") else f", not {json.dumps(problem['input'])}"
+    lines, problems = [], error.errors()
+    for problem in problems:
+        place, kind = problem["loc"], problem["type"]
+        # pydantic counts only the items that are right, so one wrong item is none
+        if kind == "too_short" and any(other["loc"][: len(place)] == place != other["loc"] for other in problems):
+            continue
+        path = ".".join(map(str, place)) or "(whole)"
+        if kind == "extra_forbidden":
+            lines.append(f"  {path}: {unknown_key(str(place[-1]), model)}")
+            continue
+        came = "" if kind in ("missing", "value_error") else f", not {json.dumps(problem['input'])}"
         lines.append(f"  {path}: {problem['msg'].removeprefix('Value error, ')}{came}")
     return "\n".join(lines)
+
+
+def unknown_key(key: str, model: type[BaseModel]) -> str:
+    """What to say of a key that the model does not have there: which of its keys, at any depth, is the nearest."""
+    nearest = difflib.get_close_matches(key, _known_keys(model), 1, 0.5)
+    return f"unknown key; did you mean {nearest[0]}?" if nearest else "unknown key"
+
+
+def _known_keys(model: type[BaseModel]) -> list[str]:
+    keys = dict.fromkeys(model.model_fields)
+    for field in model.model_fields.values():
+        for below in _models(field.annotation):
+            keys.update(dict.fromkeys(_known_keys(below)))
+    return list(keys)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
 
 
 def load_config(path: str | Path | None, overrides: dict[str, Any], source_overrides: dict[str, Any]) -> CorpusConfig:
@@ -131,7 +161,9 @@ def load_config(path: str | Path | None, overrides: dict[str, Any], source_overr
     try:
         return CorpusConfig.model_validate_json(json.dumps(state))
     except ValidationError as error:
-        raise ValueError(f"{path or 'command line'}: the configuration is wrong:\n{describe(error)}") from error
+        raise ValueError(
+            f"{path or 'command line'}: the configuration is wrong:\n{describe(error, CorpusConfig)}"
+        ) from error
 
 
 def _read_json_object(path: Path) -> dict[str, Any]:

@@ -1,11 +1,10 @@
 """The configuration of a run: one strict JSON file, `--set` overrides checked as strictly, all errors at once."""
 
-import difflib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
@@ -13,6 +12,7 @@ from corpus.manifest import OnFault
 from corpus.masking import MaskingSettings
 from corpus.order import NUM_LANES
 from corpus.rows import RowKind
+from corpus.settings import unknown_key
 from launch.probe_config import ProbeConfig
 from pretrain.encoder import EncoderShape
 from pretrain.engine import DeepSpeedConfig
@@ -177,9 +177,7 @@ def _explain(error: ValidationError, values: Any, model: type[BaseModel]) -> Ite
     for problem in error.errors(include_url=False):
         path = ".".join(str(part) for part in _path_in(values, problem["loc"], problem["type"] == "missing"))
         if problem["type"] == "extra_forbidden":
-            nearest = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(model), 1, 0.5)
-            hint = f"; did you mean {nearest[0]}?" if nearest else ""
-            yield f"{path}: unknown key{hint}"
+            yield f"{path}: {unknown_key(str(problem['loc'][-1]), model)}"
         elif problem["type"] == "missing":
             yield f"{path}: required, and not given"
         else:
@@ -196,21 +194,6 @@ def _path_in(values: Any, location: tuple[Any, ...], missing: bool) -> Iterator[
             yield part
         elif missing and index == len(location) - 1:
             yield part
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for part in get_args(annotation):
-        yield from _models(part)
-
-
-def _known_keys(model: type[BaseModel]) -> list[str]:
-    keys = dict.fromkeys(model.model_fields)
-    for field in model.model_fields.values():
-        for below in _models(field.annotation):
-            keys.update(dict.fromkeys(_known_keys(below)))
-    return list(keys)
 
 
 def changed_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

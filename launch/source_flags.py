@@ -25,4 +25,4 @@ def build_source(options: argparse.Namespace) -> SourceConfig:
     try:
         return SourceConfig.model_validate(state)
     except ValidationError as error:
-        raise ValueError(f"command line: the source is wrong:\n{describe(error)}") from error
+        raise ValueError(f"command line: the source is wrong:\n{describe(error, SourceConfig)}") from error

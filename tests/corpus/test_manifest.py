@@ -150,7 +150,7 @@ def give_blocks_to_another_source(state):
         (mark_with_no_id, "a special token's id lies outside the vocabulary, or uint16"),
         (leave_the_shard, r"block 1 lies outside shard-0000\d\.bin"),
         (give_blocks_to_another_source, "tiny: its documents and tokens are not the sums over its blocks"),
-        (lambda state: state.update(extra=1), r"is not a manifest:\n  extra: Extra inputs are not permitted"),
+        (lambda state: state.update(extra=1), r"is not a manifest:\n  extra: unknown key"),
         (lambda state: state["totals"].update(tokens="7"), "totals.tokens: Input should be a valid integer"),
     ],
 )
