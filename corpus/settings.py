@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from corpus.encoding import Encoding
 from corpus.formats import Format
@@ -61,6 +61,13 @@ class SourceSettings(Record):
     origin_field: str | None = None
     encoding: Encoding = "utf-8"
     cleaning: CleaningSettings = CleaningSettings()
+
+    @field_validator("encoding", mode="before")
+    @classmethod
+    def _name_what_covers(cls, encoding: Any) -> Any:
+        if str(encoding).lower() in ("gbk", "gb2312", "cp936"):
+            raise ValueError(f"give gb18030, which covers {encoding}")
+        return encoding
 
     @model_validator(mode="after")
     def _check_fields(self) -> "SourceSettings":

@@ -77,6 +77,7 @@ def test_flags_are_checked_as_strictly(source, message):
     ("source", "message"),
     [
         ({"format": "jsonl"}, "sources.0: the format jsonl needs text_fields, e.g. title text"),
+        ({"encoding": "GBK"}, "sources.0.encoding: give gb18030, which covers GBK"),
         ({"lisence": "MIT"}, "sources.0.lisence: unknown key; did you mean licence?"),
         (
             {"cleaning": {"min_character": 2}},
