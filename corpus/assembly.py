@@ -7,6 +7,7 @@ from pathlib import Path
 
 import xxhash
 
+from corpus.document import hints
 from corpus.ledger import Ledger
 from corpus.manifest import (
     FORMAT_VERSION,
@@ -137,4 +138,5 @@ def _no_document(totals: Counts, sources: list[SourceRecord]) -> str:
     examples = [label for source in sources for labels in source.examples.values() for label in labels]
     if not examples:
         return "no document in the inputs: they hold only blank lines"
-    return f"no document survived of {totals.documents_in} ({reasons}), e.g. {', '.join(examples[:3])}"
+    cures = hints(totals.rejected)
+    return f"no document survived of {totals.documents_in} ({reasons}), e.g. {', '.join(examples[:3])}{cures}"

@@ -1,5 +1,6 @@
 """What a reader yields: a document, or the reason why there is none."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -30,6 +31,19 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate"
     NEAR_DUPLICATE = "near_duplicate"
     NO_TOKENS = "no_tokens"
+
+
+_HINTS = {
+    Reason.BROKEN_JSON: "plain text is --format lines",
+    Reason.INVALID_UTF8: "--encoding detect or gb18030 (which covers GBK and GB2312)",
+    Reason.NUL_BYTE: "text has none, but UTF-16 has; convert it to UTF-8",
+    Reason.FIELD_MISSING: "name fields that the records have: --format jsonl --text-fields",
+}
+
+
+def hints(reasons: Iterable[Reason]) -> str:
+    """What may cure rejections, each after a semicolon; nothing of reasons that are the text's own."""
+    return "".join(f"; {reason}: {_HINTS[reason]}" for reason in reasons if reason in _HINTS)
 
 
 class Change(StrEnum):

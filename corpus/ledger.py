@@ -5,7 +5,7 @@ from collections import Counter
 from itertools import chain
 from typing import Any
 
-from corpus.document import Change, Reason
+from corpus.document import Change, Reason, hints
 from corpus.manifest import Counts, InputRecord, SourceRecord
 from corpus.settings import SourceConfig
 
@@ -74,8 +74,10 @@ class Ledger:
         if 2 * num_rejected > self.documents_in:
             reasons = ", ".join(f"{reason} {count}" for reason, count in self.rejected.most_common())
             examples = ", ".join(list(chain(*self.examples.values()))[:_NUM_EXAMPLES])
+            cures = hints(reason for reason, count in self.rejected.items() if 2 * count > self.documents_in)
             warnings.warn(
-                f"{source.name}: {num_rejected} of {self.documents_in} documents rejected ({reasons}), e.g. {examples}",
+                f"{source.name}: {num_rejected} of {self.documents_in} documents rejected ({reasons}), "
+                f"e.g. {examples}{cures}",
                 stacklevel=2,
             )
         return SourceRecord(**source.model_dump(exclude={"inputs"}), **self._state(), inputs=inputs)

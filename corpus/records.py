@@ -8,17 +8,18 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from corpus.document import Document, Reason, Reject
+from corpus.document import Document, Reason, Reject, excerpt
 
 Record = dict[str, Any]
 _MAX_GROUP_CHARACTERS = 1 << 16
 
 
 class FieldError(Exception):
-    """A record cannot be a document; `reason` says why."""
+    """A record cannot be a document; `reason` says why, and `detail`, which may be empty, what it has instead."""
 
-    def __init__(self, reason: Reason) -> None:
+    def __init__(self, reason: Reason, detail: str = "") -> None:
         self.reason = reason
+        self.detail = detail
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,16 @@ class RecordSource:
         try:
             return Document(self.text(record), place, identity, origin if isinstance(origin, str) else "")
         except FieldError as error:
-            return Reject(error.reason, Document("", place, identity).label)
+            return Reject(error.reason, Document("", place, identity).label + error.detail)
 
 
 def _text(record: Record, field: str) -> str:
     text = record.get(field)
     if isinstance(text, str):
         return text
-    raise FieldError(Reason.FIELD_NOT_A_STRING if field in record else Reason.FIELD_MISSING)
+    if field in record:
+        raise FieldError(Reason.FIELD_NOT_A_STRING)
+    raise FieldError(Reason.FIELD_MISSING, f" (no {field}; it has {excerpt(', '.join(record)) or 'no fields'})")
 
 
 def _lines(*texts: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from corpus.cleaning import Cleaner
-from corpus.document import Reason, Reject
+from corpus.document import Reason, Reject, hints
 from corpus.formats import read_documents
 from corpus.settings import SourceConfig
 from corpus.sources import find_parts, read_streams
@@ -33,7 +33,8 @@ def read_texts(source: SourceConfig) -> Iterator[str]:
                 yield cleaned.text
     reasons = ", ".join(f"{reason} {count}" for reason, count in rejected.most_common())
     if not num_texts:
-        raise ValueError(f"{source.name}: no text in the inputs ({reasons or 'they hold only blank lines'})")
+        why = f"{reasons}, e.g. {example}" if rejected else "they hold only blank lines"
+        raise ValueError(f"{source.name}: no text in the inputs ({why}){hints(rejected)}")
     if rejected:
         warnings.warn(f"{source.name}: documents left out: {reasons}, e.g. {example}", stacklevel=2)
 

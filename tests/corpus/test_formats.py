@@ -81,11 +81,12 @@ def test_jsonl_joins_the_named_fields():
     ],
 )
 def test_bad_lines_are_rejected_where_they_stand(line, reason):
+    detail = " (no text; it has title)" if reason == Reason.FIELD_MISSING else ""
     data = b'{"text": "a"}\n\n' + line + b'\n{"text": "b"}'
     for format, fields in (("wiki2019zh", {}), ("jsonl", {"text_fields": ("text",)})):
         assert read(format, data, **fields) == [
             Document("a", "f:1"),
-            Reject(reason, "f:3"),
+            Reject(reason, f"f:3{detail}"),
             Document("b", "f:4"),
         ]
 

@@ -33,6 +33,16 @@ def test_many_rejects_are_a_warning_and_half_are_none():
     assert (record.name, record.licence) == ("wiki", "MIT")
 
 
+def test_the_warning_says_what_cures_the_reason_that_rejects_most():
+    ledger = Ledger()
+    ledger.documents_in = 3
+    for reason in (Reason.INVALID_UTF8, Reason.INVALID_UTF8, Reason.BROKEN_JSON):
+        ledger.reject(reason, "f:1")
+    message = r"f:1; invalid_utf8: --encoding detect or gb18030 \(which covers GBK and GB2312\)$"
+    with pytest.warns(UserWarning, match=message):
+        ledger.close(SOURCE, [])
+
+
 def test_only_first_examples_are_kept():
     ledger = Ledger()
     for line in range(100):

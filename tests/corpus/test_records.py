@@ -41,7 +41,7 @@ def test_webtext_answers_to_one_question_are_one_document():
     other = {"qid": 7, "title": "另一问", "desc": "", "content": "答。"}
     assert read("webtext2019zh", one, two, {"qid": 65618973}, one, other) == [
         Document("AlphaGo只会下围棋吗？\n能写小说吗？<br>水平如何？\n只会下围棋。\n能写。", "f:1", "65618973"),
-        Reject(Reason.FIELD_MISSING, "f:3 (id 65618973)"),
+        Reject(Reason.FIELD_MISSING, "f:3 (id 65618973) (no title; it has qid)"),
         Document("AlphaGo只会下围棋吗？\n能写小说吗？<br>水平如何？\n只会下围棋。", "f:4", "65618973"),
         Document("另一问\n答。", "f:5", "7"),
     ]
@@ -96,3 +96,9 @@ def test_bad_records_are_rejected_for_their_reason(format):
         Reason.NOT_AN_OBJECT,
     ]
     assert items[3].text.endswith("文") and len(items) == 4
+
+
+def test_a_missing_field_is_named_and_the_fields_that_are_there():
+    (bare, other) = read("jsonl", {}, {"body": "文", "k": 1, "一" * 99: ""}, text_fields=("body", "t"), id_field="k")
+    assert bare.label == "f:1 (no body; it has no fields)"
+    assert other.label == f"f:2 (id 1) (no t; it has body, k, {'一' * 51})"

@@ -71,6 +71,29 @@ def test_a_file_of_two_encodings_is_read_whole_when_asked_for(tmp_path, build):
 def test_utf16_is_refused(build):
     code, told = build("a.txt", f"{GOOD}\n{GOOD}\n".encode("utf-16"))
     assert code == 2 and "error: no document survived of 3 (invalid_utf8 2, nul_byte 1), e.g. a.txt:1" in told
+    assert told.endswith("; nul_byte: text has none, but UTF-16 has; convert it to UTF-8\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        (
+            "a.txt",
+            GOOD.encode("gbk"),
+            "(invalid_utf8 1), e.g. a.txt:1; invalid_utf8: --encoding detect or gb18030 (which covers GBK and GB2312)",
+        ),
+        (
+            "a.jsonl",
+            b'{"title": "x", "body": "y"}',
+            "(field_missing 1), e.g. a.jsonl:1 (no t; it has title, body); "
+            "field_missing: name fields that the records have: --format jsonl --text-fields",
+        ),
+        ("a.jsonl", GOOD.encode(), "(broken_json 1), e.g. a.jsonl:1; broken_json: plain text is --format lines"),
+    ],
+)
+def test_where_nothing_is_left_the_cure_is_told(build, name, data, said):
+    code, told = build(name, data)
+    assert code == 2 and f"error: no document survived of 1 {said}\n" in told
 
 
 def test_a_line_without_end_is_refused(monkeypatch, build):

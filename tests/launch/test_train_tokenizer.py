@@ -62,6 +62,14 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(text, tmp_path, caps
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "text.txt", "there"]
 
 
+def test_text_in_another_encoding_is_read_when_asked_for(tmp_path, capsys):
+    (tmp_path / "a").write_bytes("天地玄黄\n".encode("gbk") * 9)
+    assert run(tmp_path / "a", tmp_path / "out") == 2
+    said = "a: no text in the inputs (invalid_utf8 9, e.g. a:1); invalid_utf8: --encoding detect or gb18030 ("
+    assert said in capsys.readouterr().err
+    assert run(tmp_path / "a", tmp_path / "out", "--encoding", "gb18030", "--vocab-size", "10") == 0
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
