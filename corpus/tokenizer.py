@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ def load_tokenizer(name: str) -> Any:
 
     Raises ValueError when it cannot be loaded, has no fast (Rust) backend, or lacks a special token of rows.
     """
+    if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise ValueError(f"tokenizer: there is no folder {name!r}")  # and no hub id looks like that: do not ask
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # the library raises a dozen types for a folder or id that is not there

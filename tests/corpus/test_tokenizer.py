@@ -110,7 +110,10 @@ def test_fingerprint_is_of_behaviour(wordpiece, unigram, tmp_path):
 
 
 def test_folders_that_are_no_tokenizer_are_named(tmp_path):
-    for name in (str(tmp_path / "missing"), str(tmp_path), "nobody/no-such-model"):
+    for name in (str(tmp_path / "missing"), "./missing", "a/b/c"):
+        with pytest.raises(ValueError, match=f"^tokenizer: there is no folder '{name}'$"):
+            load_tokenizer(name)
+    for name in (str(tmp_path), "nobody/no-such-model"):
         with pytest.raises(ValueError, match="not a folder or hub id that can be loaded"):
             load_tokenizer(name)
 
