@@ -203,7 +203,10 @@ def load_manifest(path: str | Path, cache: BlockCache | None = None, on_fault: O
     try:
         state = json.loads(store.read_file(FILE_NAME))
     except FileNotFoundError as error:
-        raise StoreLost(f"{file}: there is no manifest; build the corpus with launch/build_corpus.py") from error
+        is_relative = "://" not in file and not Path(file).is_absolute()
+        seen_from = f" (relative paths are relative to the working folder {Path.cwd()})" if is_relative else ""
+        advice = f"build the corpus with launch/build_corpus.py{seen_from}"
+        raise StoreLost(f"{file}: there is no manifest; {advice}") from error
     except OSError as error:
         raise StoreLost(f"{file}: cannot be read: {error}") from error
     except (ValueError, RecursionError) as error:

@@ -63,9 +63,15 @@ def test_any_changed_byte_of_the_file_is_found(folder):
             load_manifest(folder)
 
 
-def test_missing_and_broken_files_are_named(folder, tmp_path):
-    with pytest.raises(ValueError, match=r"manifest\.json: there is no manifest; build the corpus with"):
-        load_manifest(tmp_path)
+def test_missing_and_broken_files_are_named(folder, tmp_path, monkeypatch):
+    said = r"manifest\.json: there is no manifest; build the corpus with launch/build_corpus\.py"
+    for path in (tmp_path, "memory://nowhere"):
+        with pytest.raises(ValueError, match=f"{said}$"):
+            load_manifest(path)
+    monkeypatch.chdir(tmp_path)
+    seen_from = rf"\(relative paths are relative to the working folder {tmp_path}\)"
+    with pytest.raises(ValueError, match=f"^data/corpus/{said} {seen_from}$"):
+        load_manifest("data/corpus")
     (folder / FILE_NAME).write_text((folder / FILE_NAME).read_text()[:-9])
     with pytest.raises(ValueError, match=r"manifest\.json: is not a readable JSON file"):
         load_manifest(folder)
