@@ -15,7 +15,7 @@ from typing import IO, NamedTuple
 
 import xxhash
 
-from corpus.compression import MAX_RATIO, is_bomb
+from corpus.compression import MAX_RATIO, is_bomb, is_compressed
 
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.zst")
 _FULL_SUFFIX = {".tgz": ".gz", ".txz": ".xz", ".tbz2": ".bz2"}
@@ -72,8 +72,17 @@ def warn_of_hidden(name: str, count: int) -> None:
         warnings.warn(f"{name}: skipped {count} hidden files", stacklevel=2)
 
 
+def warn_of_empty(path: str, names: list[str]) -> None:
+    if names:
+        warnings.warn(f"{path}: skipped {len(names)} empty files: {first_ten(names)}", stacklevel=2)
+
+
+def first_ten(names: list[str]) -> str:
+    return ", ".join([*names[:10], *(["..."] if len(names) > 10 else [])])
+
+
 def list_zip(file: IO[bytes], path: str) -> list[zipfile.ZipInfo]:
-    """Members that hold text, in the archive's order. ValueError for members that cannot or must not be read."""
+    """Members but hidden ones, in the archive's order. ValueError for members that cannot or must not be read."""
     with zipfile.ZipFile(file) as archive:
         members = [info for info in archive.infolist() if not info.is_dir()]
     kept = [info for info in members if not is_hidden(PurePosixPath(info.filename))]
@@ -89,7 +98,7 @@ def list_zip(file: IO[bytes], path: str) -> list[zipfile.ZipInfo]:
 
 
 def list_tar(file: IO[bytes], path: str) -> list[TarMember]:
-    """Members of an uncompressed tar that hold text. ValueError as for a zip."""
+    """Members of an uncompressed tar but hidden ones. ValueError as for a zip."""
     with tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as archive:
         members = [TarMember(info.name, info.size, info.offset_data) for info in _each_kept(archive, path)]
         file.seek(archive.offset)
@@ -99,15 +108,21 @@ def list_tar(file: IO[bytes], path: str) -> list[TarMember]:
 
 
 def read_tar(chunks: Iterator[bytes], path: str) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """Name and bytes of each member of a tar that can only be read forwards, one after another.
+    """Name and bytes of each member of a tar that can only be read forwards, one after another. Warns of empty ones.
 
     A member's bytes must be taken before the next member is asked for. ValueError as for a zip.
     """
     reader = io.BufferedReader(_ChunkReader(chunks))
     with tarfile.open(fileobj=reader, mode="r|", tarinfo=_Header) as archive:
-        names = []
+        names: list[int] = []
+        empty: list[str] = []
         for info in _each_kept(archive, path):
             names.append(xxhash.xxh3_64_intdigest(info.name.encode()))  # of millions, so not the names themselves
+            if not info.size:
+                if is_compressed(info.name):
+                    raise ValueError(f"{path}: member {info.name} is empty, cut short perhaps")
+                empty.append(info.name)
+                continue
             member = archive.extractfile(info)
             assert member is not None  # _each_kept gives regular files only
             yield info.name, iter(lambda member=member: member.read(1 << 16), b"")  # type: ignore[misc]
@@ -116,6 +131,9 @@ def read_tar(chunks: Iterator[bytes], path: str) -> Iterator[tuple[str, Iterator
         # Read to the end, so that a cut behind the last member shows too
         _check_end(iter(lambda: rest.read(1 << 16), b""), path)
     _check_names(names, path, "tar")
+    if len(empty) == len(names):
+        raise ValueError(f"{path}: nothing but {len(empty)} empty files: {first_ten(empty)}")
+    warn_of_empty(path, empty)
 
 
 def _check_end(rest: Iterator[bytes], path: str) -> None:
@@ -146,8 +164,6 @@ def _each_kept(archive: tarfile.TarFile, path: str) -> Iterator[tarfile.TarInfo]
 def _check_member(name: str, num_bytes: int, path: str) -> None:
     if name.startswith("/") or ".." in PurePosixPath(name).parts:
         raise ValueError(f"{path}: member {name} has a path that leads out of the archive")
-    if num_bytes == 0:
-        raise ValueError(f"{path}: member {name} is empty")
     if is_zip(name) or is_tar(name):
         raise ValueError(f"{path}: member {name} is an archive itself; unpack the outer one first")
 

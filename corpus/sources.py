@@ -1,7 +1,8 @@
 """Input files, local or behind an fsspec URL (http, s3, ...): found in a fixed order, read in place as streams.
 
-Plain, .gz, .xz, .bz2, .zst, and members of .zip and .tar. A file that is empty, cut short, encrypted, changed or
-not what its name says raises ValueError with its name: a corpus that silently ends early is worse than none.
+Plain, .gz, .xz, .bz2, .zst, and members of .zip and .tar. A file that is cut short, encrypted, changed or not what
+its name says raises ValueError with its name: a corpus that silently ends early is worse than none. Empty files
+among others are skipped with a warning.
 """
 
 import functools
@@ -48,14 +49,33 @@ class Part:
     @property
     def is_splittable(self) -> bool:
         """Whether reading may begin anywhere."""
-        is_packed = is_compressed(self.name) or archive.is_tar(self.name) or tables.is_table(self.name)
-        return self.member is None and not is_packed
+        return self.member is None and not _is_packed(self.name)
+
+
+def _is_packed(name: str) -> bool:
+    return is_compressed(name) or archive.is_tar(name) or archive.is_zip(name) or tables.is_table(name)
 
 
 def find_parts(inputs: Iterable[str | Path]) -> list[Part]:
-    """Every part below files, folders and URLs, sorted by name so that the order never depends on the machine."""
-    parts = {(_absolute(part.path), part.member, part.offset): part for item in inputs for part in _parts_of(str(item))}
+    """Every part below files, folders and URLs, sorted by name so that the order never depends on the machine.
+
+    Empty ones are left out with a warning. ValueError where an input is nothing else, or one cannot be whole.
+    """
+    found = {str(item): list(_parts_of(str(item))) for item in inputs}
+    _check_empty(found)
+    parts = {(_absolute(p.path), p.member, p.offset): p for of_root in found.values() for p in of_root if p.num_bytes}
     return sorted(parts.values(), key=lambda part: (part.name, part.path))
+
+
+def _check_empty(found: dict[str, list[Part]]) -> None:
+    empty = {root: [part.name for part in parts if not part.num_bytes] for root, parts in found.items()}
+    refused = [root for root, parts in found.items() if len(parts) == len(empty[root])]
+    # A text may be empty, what is packed never is.
+    refused += [name for root, names in empty.items() if root not in refused for name in names if _is_packed(name)]
+    if refused:
+        raise ValueError(f"{archive.first_ten(refused)}: empty, cut short perhaps ({len(refused)} in all)")
+    for root, names in empty.items():
+        archive.warn_of_empty(root, names)
 
 
 def _absolute(path: str) -> str:
@@ -121,10 +141,8 @@ def _parts_of_file(path: str, name: str) -> Iterator[Part]:
         if (shown := archive.encodable(text)) != text:
             raise ValueError(f"{shown}: only paths that are UTF-8 can be noted; rename the file or its folder")
     num_bytes, version = _stat(path)
-    if num_bytes == 0:
-        raise ValueError(f"{path}: the file is empty")
     is_plain_tar = name.endswith(".tar")
-    if not (archive.is_zip(name) or is_plain_tar):
+    if not num_bytes or not (archive.is_zip(name) or is_plain_tar):
         yield Part(name, path, num_bytes, version)
         return
     try:

@@ -125,8 +125,13 @@ def test_links_are_skipped_with_a_warning(tmp_path, suffix):
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
 def test_empty_doubled_and_missing_members(tmp_path, suffix):
-    with pytest.raises(ValueError, match="member b is empty"):
-        read(write_tar(tmp_path / f"a{suffix}", {"b": b""}))
+    path = write_tar(tmp_path / f"a{suffix}", {"b": b"", "ok": b"x", "c": b""})
+    with pytest.warns(UserWarning, match=rf"{path}: skipped 2 empty files: (\S+/)?b, (\S+/)?c$"):
+        assert read(path) == {f"a{suffix}/ok": [b"x"]}
+    with pytest.raises(ValueError, match=r"nothing but 2 empty files: b, c|: empty, cut short perhaps \(1 in all\)"):
+        read(write_tar(tmp_path / f"a{suffix}", {"b": b"", "c": b""}))
+    with pytest.raises(ValueError, match=r"b\.gz(: | is )empty, cut short perhaps"):
+        read(write_tar(tmp_path / f"a{suffix}", {"b.gz": b"", "ok": b"x"}))
     with pytest.raises(ValueError, match="the tar holds no files"):
         read(write_tar(tmp_path / f"b{suffix}", {}))
     double = {"one": b"x", "two": b"x"}

@@ -106,9 +106,7 @@ def test_a_zip_is_opened_once_until_it_changes(tmp_path, monkeypatch):
     assert lines_of(path) == [b"yy"] * 100 and len(opened) == 2
 
 
-def test_encrypted_empty_and_nested_members_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"member b is empty"):
-        find_parts([write_zip(tmp_path / "empty.zip", {"b": b""})])
+def test_encrypted_and_nested_members_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"member b\.zip is an archive itself; unpack the outer"):
         find_parts([write_zip(tmp_path / "nested.zip", {"b.zip": b"x"})])
     path = write_zip(tmp_path / "secret.zip", {"b": b"x"})
@@ -126,10 +124,30 @@ def test_missing_and_empty_inputs_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"the folder holds no files"):
         find_parts([tmp_path])
     (tmp_path / "void").touch()
-    with pytest.raises(ValueError, match=r"void: the file is empty"):
+    with pytest.raises(ValueError, match=rf"^{tmp_path}: empty, cut short perhaps \(1 in all\)$"):
         find_parts([tmp_path])
     with pytest.raises(ValueError, match=r"none\.zip: the zip holds no files"):
         find_parts([write_zip(tmp_path / "none.zip", {})])
+
+
+def test_empty_files_and_members_among_others_are_skipped_with_a_warning(tmp_path):
+    (tmp_path / "data").mkdir()
+    for index in range(11):
+        (tmp_path / "data" / f"{index:02}").touch()
+    write_zip(tmp_path / "data" / "a.zip", {"void": b"", "ok": b"x"})
+    listed = ", ".join(f"data/{index:02}" for index in range(10))
+    with pytest.warns(UserWarning, match=rf"data: skipped 12 empty files: {listed}, \.\.\.$"):
+        assert [part.name for part in find_parts([tmp_path / "data"])] == ["data/a.zip/ok"]
+
+
+def test_what_must_not_be_empty_is_refused_all_at_once(tmp_path):
+    (tmp_path / "data").mkdir()
+    for name in ("one", "two", "data/ok.gz", "data/cut.gz", "data/cut.zip", "data/void"):
+        (tmp_path / name).write_bytes(b"x" if "ok" in name else b"")
+    path = write_zip(tmp_path / "void.zip", {"b": b"", "c": b""})
+    listed = f"{tmp_path}/one, {tmp_path}/two, {path}, data/cut.gz, data/cut.zip"
+    with pytest.raises(ValueError, match=rf"^{listed}: empty, cut short perhaps \(5 in all\)$"):
+        find_parts([tmp_path / "one", tmp_path / "two", path, tmp_path / "data"])
 
 
 def test_what_a_folder_cannot_give_is_told(tmp_path):
