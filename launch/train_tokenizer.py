@@ -20,7 +20,7 @@ from corpus.coverage import Coverage, measure_coverage
 from corpus.settings import SourceConfig
 from corpus.texts import read_texts
 from corpus.tokenizer import load_tokenizer
-from corpus.vocabulary import save_tokenizer, train_unigram, train_wordpiece
+from corpus.vocabulary import save_backend, train_unigram, train_wordpiece
 from launch.output_folder import new_folder
 from launch.source_flags import add_source_flags, build_source
 
@@ -63,7 +63,7 @@ def train(options: argparse.Namespace, source: SourceConfig, folder: Path) -> Co
         backend = train_wordpiece(counted(), options.vocab_size, options.character_coverage, not options.cased)
     else:
         backend = train_unigram(counted(), options.vocab_size, options.character_coverage)
-    save_tokenizer(backend, MAX_TOKENS, folder)
+    save_backend(backend, MAX_TOKENS, folder)
     step = -(-num_texts // _COVERED_TEXTS)
     sample = (text for index, text in enumerate(read_texts(source)) if index % step == 0)
     coverage = measure_coverage(load_tokenizer(str(folder)), sample)

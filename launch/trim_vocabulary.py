@@ -28,7 +28,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedToken
 from corpus.manifest import load_manifest
 from corpus.shard import read_block
 from corpus.texts import read_texts
-from corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
+from corpus.tokenizer import load_tokenizer, save_tokenizer, tokenizer_fingerprint
 from corpus.trimming import check_same_pieces, count_corpus_pieces, count_pieces, kept_ids, trim_tokenizer
 from launch.output_folder import new_folder
 from launch.source_flags import add_source_flags, build_source
@@ -131,12 +131,13 @@ def save_trimmed(options: argparse.Namespace, folder: Path) -> str:
     for row in rows:
         check_same_states(model, small, torch.tensor([row]), kept)
     names = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
-    PreTrainedTokenizerFast(
+    trimmed = PreTrainedTokenizerFast(
         tokenizer_object=backend,
         model_max_length=tokenizer.model_max_length,
         model_input_names=tokenizer.model_input_names,
         **names,
-    ).save_pretrained(folder)
+    )
+    save_tokenizer(trimmed, folder)
     # The library fills what the folder lacks (a pooler, mostly) with random numbers: not to be passed off as weights
     small.save_pretrained(folder, state_dict={n: v for n, v in small.state_dict().items() if n not in missing})
     sizes = [f"{m.num_parameters() / 1e6:.1f}M" for m in (model, small)]

@@ -7,9 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 from tokenizers.normalizers import BertNormalizer
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
-from corpus.tokenizer import TextEncoder, load_tokenizer, special_token_ids, tokenizer_fingerprint
+from corpus.tokenizer import (
+    TextEncoder,
+    load_tokenizer,
+    save_tokenizer,
+    special_token_ids,
+    tokenizer_fingerprint,
+)
 
 
 def edit(folder: Path, target: Path, change) -> Path:
@@ -140,3 +146,22 @@ def test_padding_must_be_its_own_token(wordpiece, tmp_path):
     PreTrainedTokenizerFast(tokenizer_object=backend, **names).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="pad_token must differ from cls_token, sep_token and unk_token"):
         load_tokenizer(str(tmp_path))
+
+
+def test_a_generic_tokenizer_is_saved_by_the_names_that_transformers_4_knows(tokenizer, tmp_path):
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<e1>", "<e2>"]})
+    save_tokenizer(tokenizer, tmp_path)
+    values = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert values["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert values["additional_special_tokens"] == ["<e1>", "<e2>"] and "extra_special_tokens" not in values
+    loaded, text = AutoTokenizer.from_pretrained(tmp_path), "天地<e2>玄黄 hello"
+    assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"]
+    assert loaded.all_special_ids == tokenizer.all_special_ids
+    assert tokenizer_fingerprint(loaded) == tokenizer_fingerprint(tokenizer)
+
+
+def test_a_familys_own_tokenizer_keeps_its_class(tmp_path):
+    vocabulary = {piece: index for index, piece in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "天"])}
+    save_tokenizer(BertTokenizer(vocab=vocabulary), tmp_path)
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["tokenizer_class"] == "BertTokenizer"
+    assert AutoTokenizer.from_pretrained(tmp_path)("天")["input_ids"] == [2, 5, 3]

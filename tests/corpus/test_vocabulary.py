@@ -8,7 +8,7 @@ from corpus.vocabulary import (
     BERT_SPECIAL,
     build_unigram,
     build_wordpiece,
-    save_tokenizer,
+    save_backend,
     train_unigram,
     train_wordpiece,
 )
@@ -98,7 +98,7 @@ def test_long_lines_are_cut_not_passed_over():
 @pytest.mark.parametrize("kind", ["wordpiece", "unigram"])
 def test_saved_folders_load_with_autotokenizer(tmp_path, kind):
     trained = train_wordpiece(TEXTS, 70, 1.0, True) if kind == "wordpiece" else train_unigram(TEXTS, 60, 1.0)
-    save_tokenizer(trained, 128, tmp_path)
+    save_backend(trained, 128, tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     assert tokenizer.is_fast and tokenizer.model_max_length == 128
     names = ("cls", "sep", "pad", "unk", "mask")
@@ -111,7 +111,7 @@ def test_saved_folders_load_with_autotokenizer(tmp_path, kind):
 
 def test_coverage_counts_what_is_unknown(tmp_path):
     backend = build_wordpiece([*BERT_SPECIAL, "天", "地", "a", "##b"], lowercase=True)
-    tokenizer = save_tokenizer(backend, 128, tmp_path)
+    tokenizer = save_backend(backend, 128, tmp_path)
     coverage = measure_coverage(tokenizer, ["天“地”", "“天”abc", "[MASK]"])
     # [ and ] are unknown as well as mask: text spells no special token
     assert coverage.num_characters == 16 and coverage.num_tokens == 11 and coverage.num_unknown == 8

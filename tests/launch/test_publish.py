@@ -1,5 +1,6 @@
 """A published student loads in plain transformers elsewhere, and its card tells the run's facts."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,11 @@ def test_its_weights_are_the_checkpoints(published, finished_run):
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert AutoModel.from_pretrained(published).config.hidden_dropout_prob == 0.1
+
+
+def test_its_tokenizer_is_of_a_class_that_every_transformers_has(published):
+    values = json.loads((published / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert values["tokenizer_class"] == "PreTrainedTokenizerFast"
 
 
 def test_the_card_tells_the_runs_facts(published):

@@ -12,7 +12,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from corpus.builder import build_corpus
 from corpus.manifest import load_manifest
 from corpus.settings import CorpusConfig
-from corpus.vocabulary import build_unigram, save_tokenizer
+from corpus.vocabulary import build_unigram, save_backend
 from launch.report import chance_accuracy, duration, main
 from launch.report_models import measure_heldout, read_labelled, read_models, read_pairs
 from tests.launch.tiny_e5 import PIECES, SCORES
@@ -53,7 +53,7 @@ def workplace(tmp_path_factory) -> Path:
         sizes |= {"vocab_size": len(PIECES), "intermediate_size": 16, "max_position_embeddings": 128}
         config = BertConfig(**sizes, pad_token_id=1)
         BertModel(config, add_pooling_layer=name == "big").save_pretrained(root / name)
-        save_tokenizer(build_unigram(PIECES, SCORES), 64, root / name)
+        save_backend(build_unigram(PIECES, SCORES), 64, root / name)
     break_models(root)
     return root
 

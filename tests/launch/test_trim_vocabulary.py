@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertForMaskedLM, XLMRobertaConfig, XLMRobertaModel
 
-from corpus.vocabulary import BERT_SPECIAL, build_unigram, build_wordpiece, save_tokenizer
+from corpus.vocabulary import BERT_SPECIAL, build_unigram, build_wordpiece, save_backend
 from launch.trim_vocabulary import check_same_states, load_model, main, trim_model
 
 HAN = "天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏"
@@ -18,7 +18,7 @@ def bert(tmp_path_factory) -> Path:
     """A masked-language model, so with output embeddings and their bias, whose special tokens are not the first."""
     folder = tmp_path_factory.mktemp("bert")
     pieces = ["newer", *BERT_SPECIAL[:1], *WORDS, *BERT_SPECIAL[1:], *HAN]
-    save_tokenizer(build_wordpiece(pieces, lowercase=True), 40, folder)
+    save_backend(build_wordpiece(pieces, lowercase=True), 40, folder)
     config = BertConfig(vocab_size=len(pieces) + 3, pad_token_id=1, max_position_embeddings=40, **SIZES)
     torch.manual_seed(0)
     model = BertForMaskedLM(config)
@@ -33,7 +33,7 @@ def xlmr(tmp_path_factory) -> Path:
     pieces = ["<s>", "<pad>", "</s>", "<unk>", "▁", *HAN, "天地", "lower", "地玄", "<mask>"]
     # 天地 wins over 地玄, and neither has the lowest score, which would keep it
     scores = {"地玄": -11.0, "天": -12.0}
-    save_tokenizer(build_unigram(pieces, [scores.get(piece, -10.0) for piece in pieces]), 40, folder)
+    save_backend(build_unigram(pieces, [scores.get(piece, -10.0) for piece in pieces]), 40, folder)
     config = XLMRobertaConfig(vocab_size=len(pieces), pad_token_id=1, max_position_embeddings=42, **SIZES)
     torch.manual_seed(0)
     XLMRobertaModel(config).half().save_pretrained(folder)
