@@ -46,8 +46,12 @@ def load_tokenizer(name: str) -> Any:
     return tokenizer
 
 
-def save_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Writes the tokenizer so that transformers 4 loads it too: 5 has new names for two things, and knows the old."""
+def save_tokenizer(tokenizer: Any, folder: Path, max_tokens: int | None = None) -> None:
+    """Writes the tokenizer so that transformers 4 loads it too: 5 has new names for two things, and knows the old.
+
+    Args:
+        max_tokens: that the model beside it has positions for; what the tokenizer cuts at is no more.
+    """
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     values = json.loads(path.read_text(encoding="utf-8"))
@@ -55,6 +59,8 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
         values["tokenizer_class"] = "PreTrainedTokenizerFast"
     if isinstance(values.get("extra_special_tokens"), list):
         values["additional_special_tokens"] = values.pop("extra_special_tokens")
+    if max_tokens is not None:
+        values["model_max_length"] = min(max_tokens, tokenizer.model_max_length)
     path.write_text(json.dumps(values, ensure_ascii=False, indent=2), encoding="utf-8")
 
 

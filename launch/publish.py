@@ -24,6 +24,7 @@ from launch.run_facts import read_facts
 from launch.run_folder import read_losses
 from pretrain.checkpoint import Checkpoints, read_state
 from pretrain.durable import damage
+from pretrain.encoder import EncoderShape
 from pretrain.vocabulary_head import auto_class_of
 
 TOLERANCE = 1e-3  # the live student may have answered on a GPU; hidden states are of the order of 1
@@ -55,8 +56,10 @@ def publish(run: Path, student: str, output: Path, step: int | None = None) -> f
     partial = output.with_name(f".{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     model_folder = checkpoint / student / "model"
-    auto_class_of(model_folder).from_pretrained(model_folder).save_pretrained(partial)
-    save_tokenizer(AutoTokenizer.from_pretrained(run / "tokenizer"), partial)
+    model = auto_class_of(model_folder).from_pretrained(model_folder)
+    model.save_pretrained(partial)
+    tokenizer = AutoTokenizer.from_pretrained(run / "tokenizer")
+    save_tokenizer(tokenizer, partial, EncoderShape.of(model.config).max_row_tokens)
     (partial / "README.md").write_text(card, encoding="utf-8")
     own = next(one for one in read_run_config(run / "config.json").students if one.name == student)
     (partial / "distillation.json").write_text(own.model_dump_json(indent=2), encoding="utf-8")

@@ -120,7 +120,8 @@ def save_start(student: Student, run: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     with writing(folder):
         student.published.save_pretrained(partial)
-        save_tokenizer(AutoTokenizer.from_pretrained(run / "tokenizer"), partial)
+        tokenizer = AutoTokenizer.from_pretrained(run / "tokenizer")
+        save_tokenizer(tokenizer, partial, student.encoder.shape.max_row_tokens)
         partial.rename(folder)
 
 

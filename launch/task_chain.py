@@ -28,6 +28,7 @@ from pretrain.engine import start_distributed
 from pretrain.outcome import on_rank_zero
 from pretrain.peers import Heartbeat, PeerLost
 from pretrain.stopping import StopRequest, explain_stop, ignore_stop_requests
+from pretrain.student import Student
 from tasks.readers import TaskData
 from tasks.stage import EncodedTask, Stage, encode_task, release_memory
 
@@ -147,7 +148,7 @@ class Chain:
         scores = stage.score(self.task.dev, self.data.dev) if stage.config.reads_labels else None
 
         def finish() -> None:
-            self._publish(folder, lambda partial: stage.student.published.save_pretrained(partial))
+            self._publish(folder, stage.student)
             if scores:
                 write_durably(folder / "scores.json", json.dumps(scores, indent=2))
             write_done(folder, stage.trainer.state)
@@ -155,11 +156,12 @@ class Chain:
         on_rank_zero(finish)
         return 0
 
-    def _publish(self, folder: Path, save: Callable[[Path], None]) -> None:
+    def _publish(self, folder: Path, student: Student) -> None:
         partial = folder / ".model.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        save(partial)
-        save_tokenizer(AutoTokenizer.from_pretrained(self.config.student), partial)
+        student.published.save_pretrained(partial)
+        tokenizer = AutoTokenizer.from_pretrained(self.config.student)
+        save_tokenizer(tokenizer, partial, student.encoder.shape.max_row_tokens)
         shutil.rmtree(folder / "model", ignore_errors=True)
         partial.rename(folder / "model")
 

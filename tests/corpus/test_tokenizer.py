@@ -165,3 +165,12 @@ def test_a_familys_own_tokenizer_keeps_its_class(tmp_path):
     save_tokenizer(BertTokenizer(vocab=vocabulary), tmp_path)
     assert json.loads((tmp_path / "tokenizer_config.json").read_text())["tokenizer_class"] == "BertTokenizer"
     assert AutoTokenizer.from_pretrained(tmp_path)("天")["input_ids"] == [2, 5, 3]
+
+
+def test_it_cuts_at_no_more_than_a_model_has_positions_for(tokenizer, tmp_path):
+    for own, positions, least in ((512, 130, 130), (64, 130, 64), (int(1e30), 130, 130)):
+        tokenizer.model_max_length = own
+        save_tokenizer(tokenizer, tmp_path, positions)
+        assert AutoTokenizer.from_pretrained(tmp_path).model_max_length == least
+        save_tokenizer(tokenizer, tmp_path)
+        assert AutoTokenizer.from_pretrained(tmp_path).model_max_length == own

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
+from transformers import AutoModel, AutoTokenizer
 
 from launch.publish import publish
 
@@ -45,6 +45,11 @@ def test_its_weights_are_the_checkpoints(published, finished_run):
 def test_its_tokenizer_is_of_a_class_that_every_transformers_has(published):
     values = json.loads((published / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert values["tokenizer_class"] == "PreTrainedTokenizerFast"
+
+
+def test_its_tokenizer_cuts_where_its_positions_end(published, finished_run):
+    for folder in (published, finished_run / "start/small"):
+        assert AutoTokenizer.from_pretrained(folder).model_max_length == 40
 
 
 def test_the_card_tells_the_runs_facts(published):
