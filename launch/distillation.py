@@ -37,7 +37,7 @@ from pretrain.layer_objectives import TinyBERTConfig
 from pretrain.live_probe import LiveProbe
 from pretrain.outcome import on_rank_zero
 from pretrain.peers import Heartbeat, PeerLost, peers_heeded
-from pretrain.pretrained import load_encoder, read_shape
+from pretrain.pretrained import check_vocabulary, load_encoder, read_shape
 from pretrain.relation_objectives import MiniLMConfig, MiniLMv2Config
 from pretrain.stopping import StopRequest, explain_stop, ignore_stop_requests
 from pretrain.student import Student, build_student
@@ -69,7 +69,7 @@ def check_input(config: RunConfig, run: Path, world_size: int) -> JobInput:
     with said_of("teacher.path"):
         shape = read_shape(config.teacher.path) if config.teacher else None
     config.check(shape)
-    check_tokenizer(config, manifest)
+    check_tokenizer(config, manifest, shape)
     check_run_folder(config, manifest, run)
     return JobInput(manifest, read_probe_data(config, manifest))
 
@@ -99,10 +99,14 @@ def warn_of_documents(config: RunConfig) -> None:
         )
 
 
-def check_tokenizer(config: RunConfig, manifest: Manifest) -> None:
-    """ValueError where it is not the one that the corpus was built with."""
+def check_tokenizer(config: RunConfig, manifest: Manifest, teacher: EncoderShape | None = None) -> None:
+    """ValueError where it is not the one that the corpus was built with, or larger than the teacher's embeddings."""
     name = tokenizer_name(config, manifest)
-    found = tokenizer_fingerprint(load_tokenizer(name))
+    tokenizer = load_tokenizer(name)
+    if teacher:
+        with said_of("teacher.path"):
+            check_vocabulary(name, teacher.vocab_size, len(tokenizer))
+    found = tokenizer_fingerprint(tokenizer)
     if manifest.tokenizer.fingerprint != found:
         other = f"the teacher {name} has another" if config.teacher else "what is there now is another"
         raise ValueError(

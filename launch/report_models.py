@@ -14,7 +14,7 @@ from corpus.manifest import Manifest
 from corpus.stream import RowStream
 from corpus.tokenizer import tokenizer_fingerprint
 from pretrain.heldout import heldout_relation_losses
-from pretrain.pretrained import load_encoder
+from pretrain.pretrained import check_vocabulary, load_encoder
 from pretrain.probe import compare_cost, mean_pooled, nearest_neighbour_accuracy, retrieval_accuracy
 
 MAX_TOKENS = 64
@@ -91,8 +91,7 @@ def read_model(folder: Path) -> tuple[Any, Any]:
         raise ValueError(f"no model in {folder} (it has no config.json)")
     model = load_encoder(str(folder))
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    if len(tokenizer) > model.config.vocab_size:
-        raise ValueError(f"{len(tokenizer)} tokens for {model.config.vocab_size} embeddings in {folder}")
+    check_vocabulary(str(folder), model.config.vocab_size, len(tokenizer))
     return model.eval(), tokenizer
 
 

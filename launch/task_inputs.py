@@ -5,7 +5,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
-from pretrain.pretrained import load_encoder
+from pretrain.pretrained import check_vocabulary, load_encoder, read_shape
 from pretrain.teacher import fingerprint
 from tasks.settings import TaskConfig
 
@@ -17,8 +17,10 @@ def model_inputs(path: str) -> dict[str, str]:
 
 
 def tokenizer_of(path: str) -> str:
-    """The fingerprint of a model's tokenizer; ValueError where it cannot be loaded."""
-    return tokenizer_fingerprint(load_tokenizer(path))
+    """The fingerprint of a model's tokenizer; ValueError where that cannot be loaded or is too large for it."""
+    tokenizer = load_tokenizer(path)
+    check_vocabulary(path, read_shape(path).vocab_size, len(tokenizer))
+    return tokenizer_fingerprint(tokenizer)
 
 
 def file_inputs(task: TaskConfig) -> dict[str, str]:

@@ -85,11 +85,12 @@ class TaskRunConfig(Settings):
     def check(self) -> None:
         """ValueError listing everything that cannot work with these models."""
         with said_of("student"):
-            student = read_shape(self.student)
+            student, tokenizer = read_shape(self.student), tokenizer_of(self.student)
         with said_of("teacher.path"):
             teacher = read_shape(self.teacher.path) if self.teacher else None
+            teachers_tokenizer = tokenizer_of(self.teacher.path) if self.teacher else tokenizer
         problems = [*self._length_problems(student, teacher), *self._objective_problems(student, teacher)]
-        if self.teacher and tokenizer_of(self.teacher.path) != tokenizer_of(self.student):
+        if self.teacher and teachers_tokenizer != tokenizer:
             problems.append(
                 f"student: {self.student} has another tokenizer than the teacher {self.teacher.path}; a student reads "
                 "its teacher's tokens, so distil one with this teacher"

@@ -48,3 +48,9 @@ def check_weights(path: str, missing: Iterable[str], prefix: str = "") -> None:
     names = (name.removeprefix(prefix) for name in missing if name.startswith(prefix))
     if lost := sorted(name for name in names if not name.startswith("pooler.")):
         raise ValueError(f"{path!r}: {len(lost)} weights are not in it, such as {lost[0]}")
+
+
+def check_vocabulary(path: str, num_embeddings: int, num_tokens: int) -> None:
+    """ValueError where a tokenizer has tokens that the model has no embeddings for: a device would stop in mid-run."""
+    if num_tokens > num_embeddings:
+        raise ValueError(f"{path!r} has {num_embeddings} embeddings, the tokenizer {num_tokens} tokens")

@@ -152,6 +152,14 @@ def test_a_corpus_of_another_tokenizer_is_refused_with_both_names(config_file, t
         check(config_file, tmp_path / "run", f"teacher.path={other}")
 
 
+def test_a_teacher_with_fewer_embeddings_than_tokens_is_refused(config_file, tmp_path, teacher_folder):
+    """It would be an IndexError in mid-run, on a GPU an assertion that tells nothing."""
+    shutil.copytree(teacher_folder, tmp_path / "teacher")
+    teacher_model(vocab_size=30).save_pretrained(tmp_path / "teacher")
+    with pytest.raises(ValueError, match=r"teacher.path: '.*/teacher' has 30 embeddings, the tokenizer 56 tokens"):
+        check(config_file, tmp_path / "run", f"teacher.path={tmp_path / 'teacher'}")
+
+
 def test_a_corpus_with_a_shard_missing_or_cut_is_refused(config_file, tmp_path, corpus_folder):
     broken = tmp_path / "corpus"
     shutil.copytree(corpus_folder, broken)

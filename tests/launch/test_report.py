@@ -164,7 +164,7 @@ def test_models_are_read_in_float32_without_pooler(workplace):
         ("a=nowhere", "--models a=nowhere: no model in nowhere (it has no config.json)"),
         ("a={root}/empty", "empty': Error no file named"),
         ("a={root}/partial", "2 weights are not in it"),
-        ("a={root}/foreign", "16 tokens for 9 embeddings in"),
+        ("a={root}/foreign", "foreign' has 9 embeddings, the tokenizer 16 tokens"),
     ],
 )
 def test_a_wrong_model_is_one_line(workplace, tmp_path, capsys, models, message):

@@ -26,6 +26,7 @@ from launch.task_run_config import TaskRunConfig
 from launch.world import World
 from pretrain.checkpoint import TrainingState
 from tests.launch.test_evaluate_tasks import Engine
+from tests.pretrain.tiny import teacher_model
 
 ROOT = Path(__file__).parents[2]
 GENERIC = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -227,6 +228,14 @@ def test_what_cannot_work_is_refused(chain_file, tmp_path, student, teacher_fold
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(ValueError, match=r"student: .*other has another tokenizer than the teacher"):
         check(chain_file, f"student={other}")
+
+
+def test_models_with_fewer_embeddings_than_tokens_are_refused(chain_file, tmp_path, teacher_folder):
+    shutil.copytree(teacher_folder, tmp_path / "model")
+    teacher_model(vocab_size=30).save_pretrained(tmp_path / "model")
+    for key in ("student", "teacher.path"):
+        with pytest.raises(ValueError, match=rf"^{key}: '.*/model' has 30 embeddings, the tokenizer 56 tokens$"):
+            check(chain_file, f"{key}={tmp_path / 'model'}")
 
 
 def test_a_change_of_losses_is_warned_of(chain_file, student, teacher_folder, recwarn):
