@@ -10,7 +10,7 @@ from transformers import AutoModelForMaskedLM
 
 from pretrain.encoder import Encoder, Features, HuggingFaceModel, Reads, cut_layers, union
 from pretrain.packed_linear import can_pack, pack_linears
-from pretrain.pretrained import load_pretrained, read_shape
+from pretrain.pretrained import load_model, read_shape
 from pretrain.settings import Settings
 from pretrain.vocabulary_head import VocabularyHead
 
@@ -31,8 +31,8 @@ def load_teacher_head(path: str) -> VocabularyHead:
     ValueError where the weights of a head are not among the teacher's: transformers would make random ones.
     """
     read_shape(path)
-    model, found = load_pretrained(AutoModelForMaskedLM, path, dtype=torch.float32, output_loading_info=True)
-    if missing := sorted(found["missing_keys"]):
+    model, drawn = load_model(AutoModelForMaskedLM, path)
+    if missing := sorted(drawn):
         raise ValueError(
             f"{path!r} has no masked-language head, which distilbert needs (missing: {missing[0]} and "
             f"{len(missing) - 1} more); take a teacher saved with its head, or an objective without one"

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from transformers import (
     AutoConfig,
     AutoModelForQuestionAnswering,
@@ -12,7 +11,7 @@ from transformers import (
 )
 
 from pretrain.initialization import seeded
-from pretrain.pretrained import check_weights, load_pretrained
+from pretrain.pretrained import check_weights, load_model, load_pretrained
 from tasks.encoding import tags_of
 from tasks.settings import Kind
 
@@ -36,14 +35,14 @@ def load_task_model(path: str, kind: Kind, labels: Sequence[str], seed: int, nee
     """
     check_head(path, kind, labels)
     names = _names(kind, labels)
-    options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True, "num_labels": 2}
+    options: dict[str, Any] = {"num_labels": 2}
     if names:
         options |= {"num_labels": len(names), "id2label": dict(enumerate(names))}
         options |= {"label2id": {name: index for index, name in enumerate(names)}}
     with seeded(seed):
-        model, found = load_pretrained(AUTO_CLASSES[kind], path, **options)
-    check_weights(path, found["missing_keys"], f"{model.base_model_prefix}.")
-    if needs_head and found["missing_keys"]:
+        model, missing = load_model(AUTO_CLASSES[kind], path, **options)
+    check_weights(path, missing, f"{model.base_model_prefix}.")
+    if needs_head and missing:
         raise ValueError(_no_head(path))
     return model
 
