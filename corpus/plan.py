@@ -13,9 +13,10 @@ from pathlib import Path
 
 import xxhash
 
+from corpus.inputs import find_inputs
 from corpus.manifest import TokenizerRecord, sync_folder
 from corpus.settings import CorpusConfig, Record, SourceConfig
-from corpus.sources import Part, find_parts, read_stored
+from corpus.sources import Part, read_stored
 
 UNIT_BYTES = 64 << 20
 FILE_NAME = "plan.json"
@@ -79,7 +80,7 @@ def build_plan(config: CorpusConfig, tokenizer: TokenizerRecord) -> Plan:
 
 def _segments(source: SourceConfig) -> Iterator[Segment]:
     boundary = _BLANK_LINE if source.format == "clue" else _NEWLINE
-    for part in find_parts(source.inputs):
+    for part in find_inputs(source):
         cuts = [0, *(_cuts(part, boundary) if part.is_splittable else ()), part.num_bytes]
         for start, end in pairwise(cuts):
             yield Segment(part=part, start=start, end=end)

@@ -8,8 +8,9 @@ from itertools import islice
 from corpus.cleaning import Cleaner
 from corpus.document import Reason, Reject, hints
 from corpus.formats import read_documents
+from corpus.inputs import find_inputs
 from corpus.settings import SourceConfig
-from corpus.sources import find_parts, read_streams
+from corpus.sources import read_streams
 
 
 def read_texts(source: SourceConfig) -> Iterator[str]:
@@ -19,7 +20,7 @@ def read_texts(source: SourceConfig) -> Iterator[str]:
     """
     rejected: Counter[Reason] = Counter()
     num_texts, example, cleaner = 0, "", Cleaner(source.cleaning)
-    for part in find_parts(source.inputs):
+    for part in find_inputs(source):
         for name, lines in read_streams(part, len):
             for item in read_documents(
                 source.format, lines, name, source.text_fields, source.id_field, source.origin_field, source.encoding

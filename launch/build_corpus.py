@@ -38,11 +38,11 @@ from corpus.builder import Engine, build_corpus, finish_corpus, match_corpus, pl
 from corpus.encoding import Encoding
 from corpus.explanation import explain_source
 from corpus.formats import Format
+from corpus.inputs import find_inputs
 from corpus.manifest import Counts, Manifest, load_manifest
 from corpus.packing import encode_unit
 from corpus.settings import CorpusConfig, load_config
 from corpus.shard import verify
-from corpus.sources import find_parts
 from corpus.unit import read_unit
 
 _CONFIG_KEYS = {"tokenizer", "output"}
@@ -156,7 +156,7 @@ def run(arguments: argparse.Namespace) -> int:
 def explain(config: CorpusConfig) -> Iterator[str]:
     """What the rules do to each source."""
     for source in config.sources:
-        parts = find_parts(source.inputs)
+        parts = find_inputs(source)
         size = sum(part.num_bytes for part in parts)
         with tqdm(total=size, unit="B", unit_scale=True, desc=source.name, disable=None) as bar:
             yield str(explain_source(source, parts, bar.update))

@@ -96,6 +96,13 @@ def test_where_nothing_is_left_the_cure_is_told(build, name, data, said):
     assert code == 2 and f"error: no document survived of 1 {said}\n" in told
 
 
+def test_json_lines_read_as_text_are_told_before_anything_is_read(build):
+    line = json.dumps({"t": GOOD}, ensure_ascii=False).encode()
+    for more in ((), ("--explain",)):
+        _, told = build("a.txt", line, *more)
+        assert told.count("warning: a: a.txt looks like JSON lines; give --format jsonl and --text-fields\n") == 1
+
+
 def test_a_line_without_end_is_refused(monkeypatch, build):
     monkeypatch.setattr(sources, "MAX_LINE_BYTES", 1 << 20)
     code, told = build("a.txt", GOOD.encode() + b"\n" + "天".encode() * (1 << 20))

@@ -1,0 +1,96 @@
+"""What a newcomer's files are, where they are not a text a line."""
+
+import gzip
+import io
+import json
+import tarfile
+import warnings
+import zipfile
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from corpus.inputs import find_inputs
+from corpus.settings import SourceConfig
+
+LONG = '{"t": "' + "天" * 400_000 + '"}'
+JSON = "".join(json.dumps({"t": text}, ensure_ascii=False) + "\n" for text in ("天地", "玄黄", "宇宙", "洪荒"))
+
+
+def told(folder, **more: str) -> list[str]:
+    """What is warned of when a folder's files are looked into."""
+    source = SourceConfig.model_validate({"name": "own", "inputs": (str(folder),), "format": "lines"} | more)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert find_inputs(source)
+    return [str(warning.message) for warning in caught]
+
+
+def write(folder, **files: bytes) -> None:
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+
+
+def pack_zip(name: str, data: str) -> bytes:
+    with zipfile.ZipFile(file := io.BytesIO(), "w") as archive:
+        archive.writestr(name, data)
+    return file.getvalue()
+
+
+def pack_tar_gz(name: str, data: str) -> bytes:
+    with tarfile.open(fileobj=(file := io.BytesIO()), mode="w:gz") as archive:
+        info = tarfile.TarInfo(name)
+        info.size = len(data.encode())
+        archive.addfile(info, io.BytesIO(data.encode()))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "file"),
+    [
+        ("own.jsonl", JSON.encode(), "own.jsonl"),
+        ("own.txt", b"\xef\xbb\xbf\n" + JSON.encode(), "own.txt"),
+        ("own.gz", gzip.compress(JSON.encode()), "own.gz"),
+        ("own.zip", pack_zip("in", JSON), "own.zip/in"),
+        ("own.tar.gz", pack_tar_gz("in", LONG), "own.tar.gz/in"),
+    ],
+)
+def test_json_lines_read_as_text_are_told_once_a_source(tmp_path, name, data, file):
+    write(tmp_path, **{name: data, f"z{name}": data, "README.md": "天地\n".encode()})
+    said = f"own: {tmp_path.name}/{file} looks like JSON lines; give --format jsonl and --text-fields"
+    assert told(tmp_path) == [said]
+
+
+def test_json_lines_in_another_encoding_and_tables_are_told_too(tmp_path):
+    write(tmp_path, a=JSON.encode("gbk"))
+    assert told(tmp_path) == [] and len(told(tmp_path, encoding="gb18030")) == 1
+    parquet.write_table(pa.table({"t": ["天地"]}), tmp_path / "b.parquet")
+    assert told(tmp_path)[0].startswith(f"own: {tmp_path.name}/b.parquet looks like JSON lines; ")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "file", "separators"),
+    [
+        ("own.csv", b"a,b\n", "own.csv", "commas"),
+        ("own.TSV", b"a\tb\n", "own.TSV", "tabs"),
+        ("own.csv.gz", gzip.compress(b"a,b\n"), "own.csv.gz", "commas"),
+        ("own.zip", pack_zip("in.csv", "a,b\n"), "own.zip/in.csv", "commas"),
+        ("own.tgz", pack_tar_gz("in.tsv", "a\tb\n"), "own.tgz/in.tsv", "tabs"),
+    ],
+)
+def test_columns_read_as_text_are_told(tmp_path, name, data, file, separators):
+    write(tmp_path, **{name: data})
+    (said,) = told(tmp_path)
+    assert said == (
+        f"own: {tmp_path.name}/{file} is read as plain lines, quotes and {separators} included; "
+        "for some of its columns make JSON lines of it"
+    )
+
+
+@pytest.mark.parametrize("text", ["天地\n玄黄\n", '{"t": "天地"}\n玄黄\n', "[1]\n", "{天地}\n", " \n\n"])
+def test_text_and_what_is_asked_for_by_its_own_format_is_not_warned_of(tmp_path, text):
+    write(tmp_path, a=text.encode())
+    assert told(tmp_path) == []
+    write(tmp_path, a=JSON.encode())
+    assert told(tmp_path, format="wiki2019zh") == []
