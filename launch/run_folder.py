@@ -39,10 +39,10 @@ def check_run_folder(config: RunConfig, manifest: Manifest | None, run: Path) ->
     if manifest and read_facts(run / "run.json").corpus.fingerprint != manifest.fingerprint:
         changed.append("corpus.manifest (the corpus itself has changed)")
     if changed:
-        raise ValueError(
-            f"{run}: belongs to another config; different: {', '.join(changed)}. "
-            "Give another --run folder, or the config that began this one"
-        )
+        ways = "Give another --run folder, or the config that began this one"
+        if "training.total_steps" in changed:
+            ways += "; a run's length belongs to its schedule: to train longer begin a new run with init.student"
+        raise ValueError(f"{run}: belongs to another config; different: {', '.join(changed)}. {ways}")
 
 
 def is_under_way(run: Path) -> bool:

@@ -187,9 +187,12 @@ def test_a_corrupt_shard_stops_the_job_with_its_name_and_not_a_traceback(config_
 
 def test_a_run_folder_of_another_config_or_corpus_or_teacher_is_refused(finished_run, config_file, tmp_path):
     check(config_file, finished_run, "training.log_every_steps=1")  # may change
-    message = r"belongs to another config; different: corpus.seed, training.total_steps\. Give"
-    with pytest.raises(ValueError, match=message):
-        check(config_file, finished_run, "corpus.seed=5", "training.total_steps=9")
+    message = r"belongs to another config; different: corpus.seed, students.1.name\. Give another --run folder, or the "
+    with pytest.raises(ValueError, match=message + "config that began this one$"):
+        check(config_file, finished_run, "corpus.seed=5", "students.1.name=tall")
+    way = "a run's length belongs to its schedule: to train longer begin a new run with init.student"
+    with pytest.raises(ValueError, match=rf"different: training.total_steps\. Give .*; {way}$"):
+        check(config_file, finished_run, "training.total_steps=9")
     run = tmp_path / "run"
     run.mkdir()
     for name in ("config.json", "run.json"):
