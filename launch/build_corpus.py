@@ -39,11 +39,12 @@ from corpus.encoding import Encoding
 from corpus.explanation import explain_source
 from corpus.formats import Format
 from corpus.inputs import find_inputs
-from corpus.manifest import Counts, Manifest, load_manifest
+from corpus.manifest import FILE_NAME, Counts, Manifest, load_manifest
 from corpus.packing import encode_unit
 from corpus.settings import CorpusConfig, load_config
 from corpus.shard import verify
 from corpus.unit import read_unit
+from launch.output_folder import check_writable
 
 _CONFIG_KEYS = {"tokenizer", "output"}
 _RUN_KEYS = {"config", "verify", "workers", "engine", "plan", "read_unit", "match", "encode_unit", "finish", "explain"}
@@ -143,6 +144,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.explain:
         print("\n\n".join(explain(config)))
         return 0
+    if not (Path(config.output) / FILE_NAME).is_file():  # one that is built may lie where nobody writes
+        check_writable(Path(config.output).parent, "output folder")
     if run_step(arguments, config):
         return 0
     start = time.perf_counter()

@@ -34,6 +34,7 @@ def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> i
 
     from corpus.store import StoreLost
     from launch.distillation import check_input, distil
+    from launch.output_folder import check_writable
     from launch.run_config import read_run_config
     from launch.run_folder import is_under_way, read_done, summary
     from pretrain.peers import PeerLost
@@ -46,6 +47,8 @@ def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> i
         config = read_run_config(arguments.config, arguments.overrides)
         job = check_input(config, run, world.size)
         done = read_done(run)
+        if not done:
+            check_writable(run, "run folder")
     except StoreLost as error:  # what a run was begun with was there, and may come back
         return leave_lost(world, error) if is_under_way(run) else refuse(world, error)
     except ValueError as error:

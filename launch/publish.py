@@ -23,7 +23,7 @@ from launch.run_config import read_run_config
 from launch.run_facts import read_facts
 from launch.run_folder import read_losses
 from pretrain.checkpoint import Checkpoints, read_state
-from pretrain.durable import damage
+from pretrain.durable import damage, writing
 from pretrain.encoder import EncoderShape
 from pretrain.vocabulary_head import auto_class_of
 
@@ -57,16 +57,18 @@ def publish(run: Path, student: str, output: Path, step: int | None = None) -> f
     shutil.rmtree(partial, ignore_errors=True)
     model_folder = checkpoint / student / "model"
     model = auto_class_of(model_folder).from_pretrained(model_folder)
-    model.save_pretrained(partial)
     tokenizer = AutoTokenizer.from_pretrained(run / "tokenizer")
-    save_tokenizer(tokenizer, partial, EncoderShape.of(model.config).max_row_tokens)
-    (partial / "README.md").write_text(card, encoding="utf-8")
     own = next(one for one in read_run_config(run / "config.json").students if one.name == student)
-    (partial / "distillation.json").write_text(own.model_dump_json(indent=2), encoding="utf-8")
+    with writing(output):
+        model.save_pretrained(partial)
+        save_tokenizer(tokenizer, partial, EncoderShape.of(model.config).max_row_tokens)
+        (partial / "README.md").write_text(card, encoding="utf-8")
+        (partial / "distillation.json").write_text(own.model_dump_json(indent=2), encoding="utf-8")
     difference = difference_to_live(partial, checkpoint / student / "outputs.safetensors")
     if not difference <= TOLERANCE:
         raise ValueError(f"{partial}: its outputs differ from the live student's by {difference:.2g}; not published")
-    partial.rename(output)
+    with writing(output):
+        partial.rename(output)
     return difference
 
 

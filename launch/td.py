@@ -24,6 +24,7 @@ def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> i
     from transformers.utils import logging as transformers_logging
 
     from corpus.store import StoreLost
+    from launch.output_folder import check_writable
     from launch.run_config import read_strictly
     from launch.run_folder import is_under_way
     from launch.task_chain import Chain, check_chain, summary
@@ -42,6 +43,7 @@ def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> i
         check_chain(config, run, world.size)
         data = read_task(config.task)
         config.check_heads(data.labels)
+        check_writable(run, "run folder")
     except StoreLost as error:  # what a run was begun with was there, and may come back
         return leave_lost(world, error) if is_under_way(run) else refuse(world, error)
     except ValueError as error:

@@ -1,12 +1,15 @@
 """The command as a user types it: once in a process of its own, else in this one."""
 
+import errno
 import json
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from launch import output_folder
 from launch.build_corpus import main
 
 COMMAND = Path(__file__).parents[2] / "launch" / "build_corpus.py"
@@ -76,6 +79,21 @@ def test_errors_are_a_line_and_exit_2(tmp_path, text, tokenizer, capsys):
     err = capsys.readouterr().err
     assert "command line: the configuration is wrong" in err
     assert all(key in err for key in ("sources.0.format", "tokenizer: Field required", "output: Field required"))
+
+
+def test_an_output_that_cannot_be_written_is_told(tmp_path, text, tokenizer, capsys):
+    (tmp_path / "file").touch()
+    assert main(build(text, tokenizer, tmp_path / "file/out")) == 2
+    said = f"error: output folder {tmp_path / 'file'}: cannot be written: File exists\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_corpus_that_is_built_may_lie_where_nobody_writes(tmp_path, text, tokenizer, capsys, monkeypatch):
+    assert main(build(text, tokenizer, tmp_path / "out")) == 0
+    monkeypatch.setattr(output_folder, "TemporaryFile", Mock(side_effect=OSError(errno.EROFS, "Read-only file system")))
+    assert main(build(text, tokenizer, tmp_path / "out")) == 0 and "already built" in capsys.readouterr().out
+    assert main(build(text, tokenizer, tmp_path / "other")) == 2
+    assert "cannot be written: Read-only file system" in capsys.readouterr().err
 
 
 def test_warnings_are_a_line(tmp_path, tokenizer, capsys):

@@ -4,6 +4,7 @@ import json
 import shutil
 from argparse import Namespace
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -102,6 +103,19 @@ def test_a_corpus_that_is_gone_ends_no_run_that_was_begun_with_it(config_file, t
     said = capsys.readouterr().err.splitlines()
     words = ["refused", "[rank 0] stopped", "refused"]
     assert [line.partition(": /not/mounted/manifest.json: there is no manifest; ")[0] for line in said] == words
+
+
+@pytest.mark.parametrize(
+    ("run", "reason"), [("file", "File exists"), ("file/run", "Not a directory"), ("/proc/x/y", "")]
+)
+def test_a_run_folder_that_cannot_be_written_is_refused_before_models_are_built(
+    config_file, tmp_path, capsys, monkeypatch, run, reason
+):
+    monkeypatch.setattr(distillation, "distil", Mock(side_effect=AssertionError("models are built")))
+    (tmp_path / "file").touch()
+    arguments = Namespace(config=config_file, overrides=[], run=tmp_path / run)
+    assert run_job(arguments, World(), SimpleNamespace(number=0)) == 2
+    assert f"refused: run folder {tmp_path / run}: cannot be written: {reason}" in capsys.readouterr().err
 
 
 def check(config_file, run, *overrides, world_size=1):

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -79,6 +80,8 @@ def test_what_cannot_be_published_is_said(finished_run, published, tmp_path):
         publish(finished_run, "small", tmp_path / "x", step=5)
     with pytest.raises(ValueError, match="no student 'tall'; students: other, small"):
         publish(finished_run, "tall", tmp_path / "x")
+    with pytest.raises(ValueError, match=r"^/proc/x/y: cannot be written: No such file or directory$"):
+        publish(finished_run, "small", Path("/proc/x/y"))
     with pytest.raises(ValueError, match="is already there; publish to a new folder"):
         publish(finished_run, "small", published)
 

@@ -187,6 +187,16 @@ def test_a_corpus_that_is_gone_ends_no_chain_that_was_begun_with_it(chain_file, 
     assert "stopped: /not/mounted/manifest.json: there is no manifest" in capsys.readouterr().err
 
 
+def test_a_run_folder_that_cannot_be_written_is_refused_before_anything_trains(
+    chain_file, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(Chain, "__init__", Mock(side_effect=AssertionError("a chain begins")))
+    (tmp_path / "file").touch()
+    arguments = Namespace(config=chain_file, overrides=["stages.ged=null"], run=tmp_path / "file")
+    assert td.run_job(arguments, World(), SimpleNamespace(number=0)) == 2
+    assert f"refused: run folder {tmp_path / 'file'}: cannot be written: File exists" in capsys.readouterr().err
+
+
 def test_the_file_of_the_general_stage_is_read_once(chain_file, tmp_path, monkeypatch):
     reads = Mock(side_effect=task_run_config.read_run_config)
     monkeypatch.setattr(task_run_config, "read_run_config", reads)

@@ -110,6 +110,8 @@ def test_what_cannot_be_done_is_one_line(xlmr, bert, corpus_folder, tmp_path, ca
     with pytest.raises(ValueError, match="cannot be loaded"):
         load_model(str(tmp_path / "none"))
     assert not (tmp_path / "out").exists()
+    assert main(["--model", str(xlmr), "--corpus", str(corpus_folder), "--output", "/proc/x"]) == 2
+    assert capsys.readouterr().err == "error: /proc/x: cannot be written: No such file or directory\n"
     for flags, message in {
         (): "give either --corpus or --input",
         ("--corpus", "a", "--input", "b"): "give either --corpus or --input",
