@@ -1,6 +1,7 @@
 """General distillation: one pass of a frozen teacher a micro-batch serves every student."""
 
 import math
+import sys
 import time
 import warnings
 import zlib
@@ -94,6 +95,9 @@ class Trainer:
         self._skipped_rows = 0  # of this rank, since it last logged
         self.checkpoints = Checkpoints(run, config.keep_checkpoints)
         self.state = self.checkpoints.load(engines)
+        if self.state.step and dist.get_rank() == 0:
+            where = self.checkpoints.folder / f"step_{self.state.step}"
+            print(f"[rank 0] goes on from {where}", file=sys.stderr, flush=True)
 
     def train(self) -> int:
         """Train to `total_steps`, from wherever the run stands; 0, or the number of what stopped it, saved, before."""

@@ -42,7 +42,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, zero_stage):
     assert [line["step"] for line in timeless[0]] == [2, 4, 6, 8]
 
 
-def test_a_run_asked_to_stop_saves_one_step_later_and_goes_on_to_the_same_bits(tmp_path):
+def test_a_run_asked_to_stop_saves_one_step_later_and_goes_on_to_the_same_bits(tmp_path, capsys):
     students, run = [student_config("one", **NOISY)], tmp_path / "parts"
     stopped_at = []
     for stop_at in (0, 3, 8):
@@ -51,6 +51,8 @@ def test_a_run_asked_to_stop_saves_one_step_later_and_goes_on_to_the_same_bits(t
         stopped_at += [path.name for path in (run / "checkpoints").glob("step_*")]
     # Asked before the first step: nothing was to save. Asked at the third: agreed at the fourth.
     assert stopped_at == ["step_4", "step_4", "step_8"]
+    said = [line for line in capsys.readouterr().err.splitlines() if "goes on" in line]
+    assert said == [f"[rank 0] goes on from {run / 'checkpoints/step_4'}"]
     assert_same(train(tmp_path / "whole", 8, students)["one"], parts["one"])
 
 
