@@ -76,22 +76,39 @@ def _watch(
     One that fails does not end the others: what it leaves is made when the command is run again.
     """
     running, told, looked = dict(workers), False, time.monotonic()
-    with tqdm(total=num_cells(evaluation), initial=num_made(evaluation, output), unit="cell", smoothing=0.1) as bar:
-        while running:
-            time.sleep(_WAIT_SECONDS)
-            if time.monotonic() - looked > _LOOK_SECONDS:
-                bar.update(num_made(evaluation, output) - bar.n)
-                looked = time.monotonic()
-            for log in [log for log, worker in running.items() if worker.poll() is not None]:
-                code = running.pop(log).returncode
-                if code not in (0, STOPPED) and not told:
-                    bar.write(_failure(log, code), file=sys.stderr)
-            if stop.number and not told:
-                told = True
-                for worker in running.values():
-                    worker.terminate()
-        bar.update(num_made(evaluation, output) - bar.n)
+    progress = _Progress(num_cells(evaluation), num_made(evaluation, output))
+    while running:
+        time.sleep(_WAIT_SECONDS)
+        if time.monotonic() - looked > _LOOK_SECONDS:
+            progress.show(num_made(evaluation, output))
+            looked = time.monotonic()
+        for log in [log for log, worker in running.items() if worker.poll() is not None]:
+            code = running.pop(log).returncode
+            if code not in (0, STOPPED) and not told:
+                tqdm.write(_failure(log, code), file=sys.stderr)
+        if stop.number and not told:
+            told = True
+            for worker in running.values():
+                worker.terminate()
+    progress.show(num_made(evaluation, output))
+    progress.bar.close()
     return [worker.returncode for worker in workers.values()]
+
+
+class _Progress:
+    """How many cells are made: a bar, or without a terminal a line whenever there are more."""
+
+    def __init__(self, total: int, made: int) -> None:
+        self.bar = tqdm(total=total, initial=made, unit="cell", smoothing=0.1, disable=None)
+        self._made_before, self._made, self._started = made, made, time.monotonic()
+
+    def show(self, made: int) -> None:
+        self.bar.update(made - self._made)
+        if self.bar.disable and made > self._made:
+            seconds = (time.monotonic() - self._started) / (made - self._made_before)
+            left = tqdm.format_interval(seconds * (self.bar.total - made))
+            say(f"{made} of {self.bar.total} cells are made; {seconds:.1f} s a cell, {left} left")
+        self._made = made
 
 
 def _failure(log: Path, code: int) -> str:

@@ -1,4 +1,7 @@
-"""Metrics of a run: JSON lines for what reads them later, TensorBoard for looking, a progress line for now."""
+"""Metrics of a run: JSON lines for what reads them later, TensorBoard for looking, a progress line for now.
+
+Without a terminal the progress is a line a logged step: a log file has no use for one that is drawn again and again.
+"""
 
 import errno
 import os
@@ -30,7 +33,7 @@ class Metrics:
         self._file = self.path.open("ab", buffering=0)
         self._waiting: list[bytes] = []  # lines that the disk has refused so far
         self._tensorboard: SummaryWriter | None = SummaryWriter(run / "tensorboard", purge_step=step + 1)
-        self._tokens_per_step = tokens_per_step
+        self._total_steps, self._tokens_per_step = total_steps, tokens_per_step
         self._bar = tqdm(
             total=total_steps * tokens_per_step,
             initial=step * tokens_per_step,
@@ -39,6 +42,7 @@ class Metrics:
             mininterval=1.0,
             file=sys.stderr,
             dynamic_ncols=True,
+            disable=None,  # without a terminal
         )
 
     def advance(self) -> None:
@@ -60,12 +64,21 @@ class Metrics:
         self._show(step, values)
 
     def _show(self, step: int, values: Mapping[str, float]) -> None:
-        """The losses on the progress line; what a probe gave above it, to stay."""
+        """The losses on the progress line or a line of their own; what a probe gave above it, to stay."""
         shown = {name: f"{value:.4f}" for name, value in values.items()}
         losses = [f"{name.removesuffix('/loss')} {text}" for name, text in shown.items() if name.endswith("/loss")]
-        self._bar.set_postfix_str(", ".join([f"step {step}", *losses]))
+        if not self._bar.disable:
+            self._bar.set_postfix_str(", ".join([f"step {step}", *losses]))
+        elif losses:
+            print(f"step {step} of {self._total_steps}: {', '.join(losses)}{self._pace(step, values)}", file=sys.stderr)
         if scores := [f"{name.replace('/probe/', ' ')} {text}" for name, text in shown.items() if "/probe/" in name]:
             tqdm.write(f"step {step}: {', '.join(scores)}", file=sys.stderr)
+
+    def _pace(self, step: int, values: Mapping[str, float]) -> str:
+        if not (rate := values.get("tokens_per_second")):
+            return ""
+        seconds = (self._total_steps - step) * self._tokens_per_step / rate
+        return f"; {rate:,.0f} tokens/s, {tqdm.format_interval(seconds)} left"
 
     def _write_waiting(self) -> None:
         """Append whole lines or nothing: a disk that is full now may have room at the next step that is logged."""

@@ -1,6 +1,7 @@
 """The metrics file reads as if the run had never stopped."""
 
 import errno
+import io
 import os
 from pathlib import Path
 
@@ -108,10 +109,30 @@ def test_a_tensorboard_that_cannot_be_written_stops_nothing(tmp_path, monkeypatc
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]
 
 
-def test_what_a_probe_gave_stays_on_a_line_of_its_own(tmp_path, capsys):
-    metrics = Metrics(tmp_path, total_steps=10, tokens_per_step=4)
+PROBED = "step 0: a neighbour_accuracy 0.2500, b neighbour_accuracy 0.5000"
+
+
+def show(run):
+    """A probed step before the first, and two logged ones."""
+    metrics = Metrics(run, total_steps=5000, tokens_per_step=4)
     metrics.write({"step": 0, "a/probe/neighbour_accuracy": 0.25, "b/probe/neighbour_accuracy": 0.5})
-    metrics.write({"step": 1, "a/loss": 1.0})
+    metrics.write({"step": 1, "a/loss": 1.0, "b/loss": 0.5})
+    metrics.advance()
+    metrics.write({"step": 1000, "a/loss": 0.25, "b/loss": 0.5, "tokens_per_second": 12.0})
     metrics.close()
-    lines = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if line.startswith("step ")]
-    assert lines == ["step 0: a neighbour_accuracy 0.2500, b neighbour_accuracy 0.5000"]
+
+
+def test_without_a_terminal_each_logged_step_is_a_line(tmp_path, capsys):
+    show(tmp_path)
+    steps = ["step 1 of 5000: a 1.0000, b 0.5000", "step 1000 of 5000: a 0.2500, b 0.5000; 12 tokens/s, 22:13 left"]
+    assert capsys.readouterr().err.splitlines() == [PROBED, *steps]
+
+
+def test_on_a_terminal_what_a_probe_gave_stays_above_the_progress_line(tmp_path, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", terminal)
+    show(tmp_path)
+    lines = terminal.getvalue().split("\n")
+    assert any(line.endswith(PROBED) for line in lines) and "step 1000, a 0.2500, b 0.5000]" in lines[-2]
+    assert " of 5000" not in terminal.getvalue()
