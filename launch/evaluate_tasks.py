@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 from launch.evaluation_config import Evaluation, read_evaluation
 from launch.evaluation_workers import FAILED, run_workers
 from launch.rank import REFUSED, STOPPED, say
+from launch.rank_log import mute_transformers
 from pretrain.stopping import StopRequest
 
 
@@ -43,12 +44,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> int:
     """Check, have the cells made, measure the costs, write what was found."""
-    from transformers.utils import logging as transformers_logging
-
     arguments = parse_arguments()
     stop = StopRequest(1 if arguments.worker else 0)
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
+    mute_transformers()
     try:
         evaluation = read_evaluation(
             arguments.config, arguments.overrides, arguments.models, arguments.tasks, arguments.seeds

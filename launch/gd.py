@@ -24,14 +24,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from launch.rank import REFUSED, STOPPED, lead, leave_lost, refuse, say
+from launch.rank_log import mute_transformers
 from launch.world import World
 from pretrain.stopping import StopRequest
 
 
 def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> int:
     """Refuse in the first second, or train; gives the exit code."""
-    from transformers.utils import logging as transformers_logging
-
     from corpus.store import StoreLost
     from launch.distillation import check_input, distil
     from launch.output_folder import check_writable
@@ -40,8 +39,7 @@ def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> i
     from pretrain.peers import PeerLost
     from pretrain.trainer import DataLate
 
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()  # the teacher comes without its head: that is meant
+    mute_transformers()
     run = arguments.run or Path("runs") / arguments.config.stem
     try:
         config = read_run_config(arguments.config, arguments.overrides)

@@ -19,6 +19,7 @@ from transformers import AutoTokenizer
 
 from corpus.tokenizer import save_tokenizer
 from launch.model_card import model_card
+from launch.rank_log import mute_transformers
 from launch.run_config import read_run_config
 from launch.run_facts import read_facts
 from launch.run_folder import read_losses
@@ -107,6 +108,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--step", type=int, help="the newest checkpoint unless given")
     arguments = parser.parse_args()
+    mute_transformers()
     try:
         difference = publish(arguments.run, arguments.student, arguments.output, arguments.step)
     except (ValueError, OSError) as error:

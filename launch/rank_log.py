@@ -1,4 +1,5 @@
-"""What a rank says beside its errors: warnings, each on a line with its rank; those of libraries from rank 0 only."""
+"""What is said beside errors: a rank's warnings, each on a line with the rank, those of libraries from rank 0 only; and
+nothing of what transformers reports."""
 
 import logging
 import warnings
@@ -6,6 +7,14 @@ from pathlib import Path
 from typing import TextIO
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def mute_transformers() -> None:
+    """No bars of weights, no reports of a model that comes without its head or pooler: that is meant."""
+    from transformers.utils import logging as transformers_logging  # takes seconds, after signals are noted
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
 
 
 def tag_messages(rank: int) -> None:

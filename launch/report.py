@@ -18,9 +18,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from transformers.utils import logging as transformers_logging
-
 from corpus.manifest import Manifest, load_manifest
+from launch.rank_log import mute_transformers
 from launch.report_charts import draw_accuracy, draw_run
 from launch.report_models import (
     MAX_TOKENS,
@@ -124,8 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--heldout", type=Path, help="a corpus nobody was trained on, for the relation loss")
     parser.add_argument("--output", type=Path, required=True, help="the page; its JSON goes beside it")
     options = parser.parse_args(arguments)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    mute_transformers()
     warnings.showwarning = lambda message, *_: print(f"report: {message}", file=sys.stderr)
     try:
         run = read_run(options.run)

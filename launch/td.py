@@ -15,14 +15,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from launch.rank import REFUSED, STOPPED, lead, leave_lost, refuse, say
+from launch.rank_log import mute_transformers
 from launch.world import World
 from pretrain.stopping import StopRequest
 
 
 def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> int:
     """Refuse before anything trains, or run the stages; gives the exit code."""
-    from transformers.utils import logging as transformers_logging
-
     from corpus.store import StoreLost
     from launch.output_folder import check_writable
     from launch.run_config import read_strictly
@@ -33,8 +32,7 @@ def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> i
     from pretrain.trainer import DataLate
     from tasks.readers import read_task
 
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
+    mute_transformers()
     run = arguments.run or Path("runs") / arguments.config.stem
     try:
         config = read_strictly(TaskRunConfig, arguments.config, arguments.overrides)

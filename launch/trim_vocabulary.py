@@ -31,6 +31,7 @@ from corpus.texts import read_texts
 from corpus.tokenizer import load_tokenizer, save_tokenizer, tokenizer_fingerprint
 from corpus.trimming import check_same_pieces, count_corpus_pieces, count_pieces, kept_ids, trim_tokenizer
 from launch.output_folder import new_folder
+from launch.rank_log import mute_transformers
 from launch.source_flags import add_source_flags, build_source
 
 _SAMPLE_TEXTS = 256
@@ -151,6 +152,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit code 0 with what was done on stdout, 2 with one line on stderr."""
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     options = parse_arguments(arguments)
+    mute_transformers()
     try:
         with new_folder(options.output) as folder:
             done = save_trimmed(options, folder)

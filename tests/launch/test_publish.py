@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
-from launch.publish import publish
+from launch.publish import main, publish
 
 
 @pytest.fixture
@@ -66,6 +67,18 @@ def test_the_card_tells_the_runs_facts(published):
         assert fact in card
     assert "- `pooler.dense.weight`" in card and "| hidden/2 | " in card
     assert "Positions beyond 16 tokens" in card
+
+
+def test_the_command_says_what_was_checked_and_nothing_of_the_libraries(finished_run, tmp_path, monkeypatch, capfd):
+    output = tmp_path / "out"
+    monkeypatch.setattr(
+        sys, "argv", ["publish", "--run", str(finished_run), "--student", "small", f"--output={output}"]
+    )
+    transformers_logging.enable_progress_bar()
+    transformers_logging.set_verbosity_warning()
+    main()
+    told = capfd.readouterr()
+    assert told.out.startswith(f"{output}: loads with AutoModel; outputs within ") and told.err == ""
 
 
 def test_an_earlier_step_can_be_published(finished_run, tmp_path):

@@ -1,9 +1,11 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertForMaskedLM, XLMRobertaConfig, XLMRobertaModel
+from transformers.utils import logging as transformers_logging
 
 from corpus.vocabulary import BERT_SPECIAL, build_unigram, build_wordpiece, save_backend
 from launch.trim_vocabulary import check_same_states, load_model, main, trim_model
@@ -77,6 +79,18 @@ def test_from_a_corpus_and_from_its_text_comes_the_same(teacher_folder, corpus_f
     assert "vocabulary 56 -> 55" in capsys.readouterr().out
     assert main(["--model", str(teacher_folder), "--corpus", str(corpus_folder), *output]) == 2
     assert "out: is there already" in capsys.readouterr().err
+
+
+def test_what_transformers_reports_of_a_model_is_not_passed_on(bert, tmp_path, capfd):
+    """A model without its pooler, whose weights it would count on a bar and report as to be trained."""
+    shutil.copytree(bert, tmp_path / "model")
+    config = BertConfig.from_pretrained(bert)
+    config.architectures = ["BertModel"]
+    config.save_pretrained(tmp_path / "model")
+    transformers_logging.enable_progress_bar()
+    transformers_logging.set_verbosity_warning()
+    assert run(tmp_path / "model", tmp_path, "天地玄黄") == 0
+    assert capfd.readouterr().err == ""
 
 
 def test_weights_that_the_folder_lacks_are_not_made_up(bert, tmp_path):
