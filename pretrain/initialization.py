@@ -112,7 +112,7 @@ def initialize(
     `sample` is a batch of text [B, L], needed where layers are projected.
     """
     if config.student:
-        model.load_state_dict(load_encoder(config.student).state_dict(), strict=False)  # but for a pooler
+        model.load_state_dict(load_encoder(config.student, with_pooler=True).state_dict(), strict=False)
         return map_back(teacher, model)
     basis = _take_embeddings(model, teacher) if config.embeddings == "teacher" else None
     shapes = EncoderShape.of(teacher.config), EncoderShape.of(model.config)

@@ -52,11 +52,11 @@ def load_model(auto_class: Any, path: str, **options: Any) -> tuple[HuggingFaceM
     return model, set(found["missing_keys"])
 
 
-def load_encoder(path: str) -> HuggingFaceModel:
-    """A whole encoder in float32 on the CPU, without the head or the pooler it came with."""
+def load_encoder(path: str, with_pooler: bool = False) -> HuggingFaceModel:
+    """A whole encoder in float32 on the CPU, without the head it came with, nor the pooler unless that is wanted."""
     model, missing = load_model(AutoModel, path)
     check_weights(path, missing)
-    if hasattr(model, "pooler"):
+    if hasattr(model, "pooler") and not with_pooler:
         model.pooler = None
     return model
 
