@@ -29,11 +29,7 @@ class FineTuningConfig(Settings):
     It is chosen on training examples that no model is trained on, so that the development examples are not asked twice.
     """
 
-    learning_rates: Annotated[tuple[LearningRate, ...], Field(min_length=1)] = (
-        5e-5,
-        1e-4,
-        3e-4,
-    )  # small models want 1e-4 and more
+    learning_rates: Annotated[tuple[LearningRate, ...], Field(min_length=1)] = (5e-5, 1e-4, 3e-4)
     num_choosing_seeds: PositiveInt = 2  # try every rate; with one, a rate that fails now and then may be chosen
     epochs: Annotated[float, Field(gt=0)] = 3.0
     dropout_prob: Annotated[float, Field(ge=0, lt=1)] = 0.1
