@@ -51,7 +51,7 @@ def pack_tar_gz(name: str, data: str) -> bytes:
     [
         ("own.jsonl", JSON.encode(), "own.jsonl"),
         ("own.txt", b"\xef\xbb\xbf\n" + JSON.encode(), "own.txt"),
-        ("own.gz", gzip.compress(JSON.encode()), "own.gz"),
+        ("own.gz", gzip.compress(JSON.encode(), mtime=0), "own.gz"),
         ("own.zip", pack_zip("in", JSON), "own.zip/in"),
         ("own.tar.gz", pack_tar_gz("in", LONG), "own.tar.gz/in"),
     ],
