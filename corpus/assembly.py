@@ -23,8 +23,10 @@ from corpus.manifest import (
 )
 from corpus.packing import EncodedUnit, encoded_folder, load_encoded_unit
 from corpus.plan import Plan, Segment
-from corpus.sources import read_stored
+from corpus.sources import Part, read_stored
 from corpus.unit import load_read_unit
+
+_MAX_INPUT_RECORDS = 10_000  # of a source; every rank of every run reads the manifest
 
 
 def build_manifest(plan: Plan, work: Path, folder: Path) -> Manifest:
@@ -120,17 +122,22 @@ def read_inputs(segments: Sequence[Segment], on_bytes: Callable[[int], object]) 
 
 
 def _input_records(hashed: Iterable[tuple[Segment, str]]) -> list[InputRecord]:
-    hashes: dict = {}
+    hashes: dict[Part, list[str]] = {}
     for segment, hash in hashed:
         hashes.setdefault(segment.part, []).append(hash)
-    return [
-        InputRecord(
-            name=part.name,
-            num_bytes=part.num_bytes,
-            hash=many[0] if len(many) == 1 else xxhash.xxh3_64_hexdigest("".join(many).encode()),
-        )
+    records = [
+        InputRecord(name=part.name, num_bytes=part.num_bytes, hash=many[0] if len(many) == 1 else _hash_of(many))
         for part, many in hashes.items()
     ]
+    if len(records) <= _MAX_INPUT_RECORDS:
+        return records
+    together = _hash_of(f"{record.name}\n{record.num_bytes} {record.hash}\n" for record in records)
+    name = f"{len(records):,} files, {records[0].name} to {records[-1].name}"
+    return [InputRecord(name=name, num_bytes=sum(record.num_bytes for record in records), hash=together)]
+
+
+def _hash_of(texts: Iterable[str]) -> str:
+    return xxhash.xxh3_64_hexdigest("".join(texts).encode())
 
 
 def _no_document(totals: Counts, sources: list[SourceRecord]) -> str:

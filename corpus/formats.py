@@ -2,6 +2,7 @@
 
 clue        a sentence or paragraph a line, a blank line between documents (CLUECorpusSmall, CLUECorpus2020)
 lines       a document a line
+files       a document a file, or a member of an archive (THUCNews)
 jsonl       JSON lines; the named fields, joined by newlines, are the document. Rows of Parquet files and of
             Hugging Face datasets come as such lines too (see tables.py)
 wiki2019zh, news2016zh, webtext2019zh, baike2018qa, translation2019zh
@@ -25,7 +26,7 @@ from corpus.encoding import Encoding, decode
 from corpus.records import RecordSource, build_record_source, group_answers
 
 Format = Literal[
-    "wiki2019zh", "news2016zh", "webtext2019zh", "baike2018qa", "translation2019zh", "clue", "lines", "jsonl"
+    "wiki2019zh", "news2016zh", "webtext2019zh", "baike2018qa", "translation2019zh", "clue", "lines", "files", "jsonl"
 ]
 MAX_DOCUMENT_BYTES = 64 << 20
 _ADVICE = "the format clue has one between documents; if each line is a document, use --format lines"
@@ -45,9 +46,26 @@ def read_documents(
         return _read_clue(lines, name, encoding)
     if format == "lines":
         return (_read_text(line, f"{name}:{number}", encoding) for number, line in lines if line.strip())
+    if format == "files":
+        return _read_file(lines, name, encoding)
     source = build_record_source(format, text_fields, id_field, origin_field)
     rows = _read_json(lines, name, source, encoding)
     return group_answers(rows) if source.is_grouped else (item for item, _ in rows)
+
+
+def _read_file(lines: Iterable[tuple[int, bytes]], name: str, encoding: Encoding) -> Iterator[Document | Reject]:
+    kept: list[bytes] = []
+    num_bytes = 0
+    for _, line in lines:
+        kept.append(line)
+        num_bytes += len(line) + 1
+        if num_bytes > MAX_DOCUMENT_BYTES:
+            raise ValueError(
+                f"{name}: a document of more than {MAX_DOCUMENT_BYTES >> 20} MiB; the format files takes a file for "
+                "one document, lines a line for one"
+            )
+    if text := b"\n".join(kept).strip():
+        yield _read_text(text, name, encoding)
 
 
 def _read_text(data: bytes, place: str, encoding: Encoding) -> Document | Reject:

@@ -42,7 +42,8 @@ class TokenizerRecord(Record):
 class InputRecord(Record):
     """One input stream as stored: `num_bytes` and XXH3-64 of its bytes before decompression.
 
-    Of a file that is read in several segments, `hash` is the XXH3-64 of the segments' hexadecimal ones.
+    Of a file that is read in several segments, `hash` is the XXH3-64 of the segments' hexadecimal ones; a source of
+    very many files has one record, whose hash is that of theirs and of their names.
     """
 
     name: str

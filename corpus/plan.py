@@ -81,7 +81,8 @@ def build_plan(config: CorpusConfig, tokenizer: TokenizerRecord) -> Plan:
 def _segments(source: SourceConfig) -> Iterator[Segment]:
     boundary = _BLANK_LINE if source.format == "clue" else _NEWLINE
     for part in find_inputs(source):
-        cuts = [0, *(_cuts(part, boundary) if part.is_splittable else ()), part.num_bytes]
+        is_whole = source.format == "files" or not part.is_splittable
+        cuts = [0, *(() if is_whole else _cuts(part, boundary)), part.num_bytes]
         for start, end in pairwise(cuts):
             yield Segment(part=part, start=start, end=end)
 

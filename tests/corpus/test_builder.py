@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zstandard
 
-from corpus import block, unit
+from corpus import assembly, block, unit
 from corpus.builder import build_corpus
 from corpus.cleaning import Cleaner
 from corpus.document import Change, Document, Reason
@@ -222,3 +222,27 @@ def assert_spells(text: str, pieces: list[str]) -> None:
         assert found >= 0 and text.startswith(piece, found), f"{piece!r} is not at {text[at : at + 20]!r}"
         at, unknown = found + len(piece), False
     assert at == len(text) or unknown
+
+
+def test_a_file_or_member_is_a_document(tmp_path, wordpiece, monkeypatch):
+    folder = tmp_path / "in"
+    (folder / "体育").mkdir(parents=True)
+    write(folder / "体育" / "0.txt", "天地\n\n玄黄\n")
+    write(folder / "1.txt", " \n")
+    with tarfile.open(folder / "2.tar.gz", "w:gz") as archive:
+        archive.add(write(tmp_path / "m", "宇宙\n洪荒"), "m")
+    manifest, _ = build_corpus(config(wordpiece, tmp_path / "out", source(folder, "files")))
+    assert manifest.totals.documents_in == manifest.totals.documents == 2
+    tokenizer = load_tokenizer(str(wordpiece))
+    assert tokens_of(manifest) == tokenizer(["宇宙\n洪荒", "天地\n玄黄"], add_special_tokens=False)["input_ids"]
+    assert [record.name for record in manifest.sources[0].inputs] == ["in/1.txt", "in/2.tar.gz", "in/体育/0.txt"]
+
+    monkeypatch.setattr(assembly, "_MAX_INPUT_RECORDS", 2)
+    asked = config(wordpiece, tmp_path / "few", source(folder, "files"))
+    (record,) = build_corpus(asked)[0].sources[0].inputs
+    assert record.name == "3 files, in/1.txt to in/体育/0.txt"
+    assert record.num_bytes == sum(part.num_bytes for part in find_parts([folder]))
+    assert not build_corpus(asked)[1]
+    (folder / "1.txt").rename(folder / "0.txt")
+    with pytest.raises(ValueError, match="the inputs of s have changed"):
+        build_corpus(asked)

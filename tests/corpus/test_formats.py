@@ -62,6 +62,18 @@ def test_lines_are_documents():
     assert read("lines", b"a\n\n b \n") == [Document("a", "f:1"), Document(" b ", "f:3")]
 
 
+def test_a_file_is_one_document():
+    assert read("files", "\n题\n\n文。\n \n") == [Document("题\n\n文。", "f")]
+    assert read("files", b" \n\n") == []
+    assert read("files", b"a\n\xe4\xb8\nb") == [Reject(Reason.INVALID_UTF8, "f", "a \ufffd b")]
+
+
+def test_a_file_too_long_for_a_document_is_refused(monkeypatch):
+    monkeypatch.setattr(formats, "MAX_DOCUMENT_BYTES", 1 << 10)
+    with pytest.raises(ValueError, match="f: a document of more than 0 MiB; the format files takes a file for"):
+        read("files", b"b\n" * 513)
+
+
 def test_jsonl_joins_the_named_fields():
     (item,) = read("jsonl", '{"t": "题", "b": "文", "k": 7}', text_fields=("t", "b"), id_field="k")
     assert item == Document("题\n文", "f:1", "7")

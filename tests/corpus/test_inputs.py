@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from corpus import inputs
 from corpus.inputs import find_inputs
 from corpus.settings import SourceConfig
 
@@ -83,7 +84,7 @@ def test_columns_read_as_text_are_told(tmp_path, name, data, file, separators):
     write(tmp_path, **{name: data})
     (said,) = told(tmp_path)
     assert said == (
-        f"own: {tmp_path.name}/{file} is read as plain lines, quotes and {separators} included; "
+        f"own: {tmp_path.name}/{file} is read as plain text, quotes and {separators} included; "
         "for some of its columns make JSON lines of it"
     )
 
@@ -94,3 +95,15 @@ def test_text_and_what_is_asked_for_by_its_own_format_is_not_warned_of(tmp_path,
     assert told(tmp_path) == []
     write(tmp_path, a=JSON.encode())
     assert told(tmp_path, format="wiki2019zh") == []
+
+
+def test_many_small_files_read_line_by_line_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "_MANY_FILES", 3)
+    write(tmp_path, a=b"t\n\nx\n", b="天地\n".encode())
+    assert told(tmp_path) == []
+    write(tmp_path, c="玄黄\n".encode())
+    said = "own: each line of 3 small files becomes a document; if each file is one, give --format files"
+    assert told(tmp_path) == [said]
+    assert told(tmp_path, format="files") == []
+    write(tmp_path, c=b"x\n" * (32 << 10))
+    assert told(tmp_path) == []

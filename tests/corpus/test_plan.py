@@ -70,6 +70,14 @@ def test_a_line_without_end_is_never_cut(tmp_path, tokenizer, monkeypatch):
     assert read_units(build_plan(config(tmp_path), tokenizer), "lines") == [["x" * 1050], ["y", "z"]]
 
 
+def test_a_file_that_is_a_document_is_never_cut(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setattr(plans, "UNIT_BYTES", 16)
+    (tmp_path / "a").write_bytes(b"0123456\n" * 8)
+    (tmp_path / "b").write_bytes(b"89\n")
+    units = read_units(build_plan(config(tmp_path, format="files"), tokenizer), "files")
+    assert units == [["\n".join(["0123456"] * 8)], ["89"]]
+
+
 def test_places_in_later_units_count_from_a_byte(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setattr(plans, "UNIT_BYTES", 16)
     (tmp_path / "a").write_bytes(b"0123456\n" * 8)

@@ -65,7 +65,7 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(text, tmp_path, caps
 def test_columns_read_as_text_are_told(tmp_path, capsys):
     (tmp_path / "a.csv").write_text("天地玄黄,1\n" * 9, encoding="utf-8")
     assert run(tmp_path / "a.csv", tmp_path / "out", "--vocab-size", "12") == 0
-    assert "a.csv: a.csv is read as plain lines, quotes and commas included" in capsys.readouterr().err
+    assert "a.csv: a.csv is read as plain text, quotes and commas included" in capsys.readouterr().err
 
 
 def test_text_in_another_encoding_is_read_when_asked_for(tmp_path, capsys):
