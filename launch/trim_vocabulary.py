@@ -33,6 +33,7 @@ from corpus.trimming import check_same_pieces, count_corpus_pieces, count_pieces
 from launch.output_folder import new_folder
 from launch.rank_log import mute_transformers
 from launch.source_flags import add_source_flags, build_source
+from pretrain.pretrained import check_weights, load_pretrained
 
 _SAMPLE_TEXTS = 256
 _SAMPLE_ROWS = 16
@@ -79,15 +80,17 @@ def _sampled(texts: Iterator[str], sample: list[str]) -> Iterator[str]:
 
 
 def load_model(name: str) -> tuple[PreTrainedModel, set[str]]:
-    """The model with the head and in the precision it was saved with; names of weights that are not in it."""
-    try:
-        architectures = AutoConfig.from_pretrained(name).architectures or []
-        cls = getattr(transformers, architectures[0], AutoModel) if architectures else AutoModel
-        model, info = cls.from_pretrained(name, dtype="auto", output_loading_info=True)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"model {name!r}: cannot be loaded: {reason}") from error
-    return model.eval(), set(info["missing_keys"])
+    """The model with the head and in the precision it was saved with; names of weights that are not in it.
+
+    ValueError where it cannot be loaded, or where its encoder is not whole.
+    """
+    architectures = load_pretrained(AutoConfig, name).architectures or [""]
+    named = getattr(transformers, architectures[0], None)
+    cls = named if isinstance(named, type) and issubclass(named, PreTrainedModel) else AutoModel
+    model, found = load_pretrained(cls, name, dtype="auto", output_loading_info=True)
+    prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
+    check_weights(name, found["missing_keys"], prefix)
+    return model.eval(), set(found["missing_keys"])
 
 
 def trim_model(model: PreTrainedModel, kept: np.ndarray) -> PreTrainedModel:

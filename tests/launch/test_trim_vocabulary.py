@@ -4,7 +4,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer, BertConfig, BertForMaskedLM, XLMRobertaConfig, XLMRobertaModel
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    XLMRobertaConfig,
+    XLMRobertaModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from corpus.vocabulary import BERT_SPECIAL, build_unigram, build_wordpiece, save_backend
@@ -104,6 +113,28 @@ def test_weights_that_the_folder_lacks_are_not_made_up(bert, tmp_path):
     assert load_model(str(tmp_path))[1] == {"pooler.dense.weight", "pooler.dense.bias"}
 
 
+def test_a_model_that_is_damaged_or_not_whole_is_one_line(bert, tmp_path, capsys):
+    folder = shutil.copytree(bert, tmp_path / "model")
+    file = folder / "model.safetensors"
+    weights = {name: weight.clone() for name, weight in load_file(file).items()}  # not the file under them
+    file.write_bytes(file.read_bytes()[:1000])
+    assert run(folder, tmp_path, "天地玄黄") == 2
+    assert f"error: no model could be loaded from folder '{folder}': " in capsys.readouterr().err
+    save_file({name: weight for name, weight in weights.items() if "layer.1.output" not in name}, file)
+    assert run(folder, tmp_path, "天地玄黄") == 2
+    lost = "4 weights are not in it, such as encoder.layer.1.output.LayerNorm.bias"
+    assert capsys.readouterr().err == f"error: '{folder}': {lost}\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_architecture_that_is_no_model_is_read_as_an_encoder(bert, tmp_path):
+    folder = shutil.copytree(bert, tmp_path / "model")
+    config = BertConfig.from_pretrained(bert)
+    config.architectures = ["Trainer"]
+    config.save_pretrained(folder)
+    assert type(load_model(str(folder))[0]) is BertModel
+
+
 def test_another_state_is_noticed(bert):
     model, _ = load_model(str(bert))
     kept = np.arange(36)
@@ -121,7 +152,7 @@ def test_what_cannot_be_done_is_one_line(xlmr, bert, corpus_folder, tmp_path, ca
     assert "was built with another tokenizer (" in capsys.readouterr().err
     assert main(["--model", str(tmp_path / "none"), "--corpus", str(corpus_folder), *output]) == 2
     assert f"there is no folder '{tmp_path}/none'" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="cannot be loaded"):
+    with pytest.raises(ValueError, match="there is no folder"):
         load_model(str(tmp_path / "none"))
     assert not (tmp_path / "out").exists()
     assert main(["--model", str(xlmr), "--corpus", str(corpus_folder), "--output", "/proc/x"]) == 2
