@@ -89,6 +89,8 @@ def test_every_config_of_an_experiment_decodes():
         assert [one.name for one in read_run_config(path).students] == [path.stem]
     for path in (ROOT / "bench/first_students/stages").glob("*.json"):
         assert read_strictly(TaskRunConfig, path).about
+    for path in (ROOT / "bench/first_students/corpus").glob("*.json"):
+        assert load_config(str(path), {}, {})
     for path in evaluations:
         read_evaluation(path, [], ["teacher=data/teacher"], list(map(str, tasks)), 1)
 
