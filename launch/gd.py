@@ -16,57 +16,33 @@ Exit codes of every rank:
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 # The deepspeed launcher puts only launch/ on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from launch.rank import REFUSED, STOPPED, lead, leave_lost, refuse, say
-from launch.rank_log import mute_transformers
+from launch.rank import Train, lead
 from launch.world import World
-from pretrain.stopping import StopRequest
 
 
-def run_job(arguments: argparse.Namespace, world: World, stop: StopRequest) -> int:
-    """Refuse in the first second, or train; gives the exit code."""
-    from corpus.store import StoreLost
+def prepare(arguments: argparse.Namespace, run: Path, world: World) -> Train:
+    """Refuse in the first second what cannot be trained; gives what trains the rest."""
     from launch.distillation import check_input, distil
     from launch.output_folder import check_writable
     from launch.run_config import read_run_config
-    from launch.run_folder import is_under_way, read_done, summary
-    from pretrain.peers import PeerLost
-    from pretrain.trainer import DataLate
+    from launch.run_folder import read_done, summary
 
-    mute_transformers()
-    run = arguments.run or Path("runs") / arguments.config.stem
-    try:
-        config = read_run_config(arguments.config, arguments.overrides)
-        job = check_input(config, run, world.size)
-        done = read_done(run)
-        if not done:
-            check_writable(run, "run folder")
-    except StoreLost as error:  # what a run was begun with was there, and may come back
-        return leave_lost(world, error) if is_under_way(run) else refuse(world, error)
-    except ValueError as error:
-        return refuse(world, error)
-    if done:
-        if world.rank == 0:
-            print(
-                f"{summary(run, config, done)}\ndone already, {done.finished:%Y-%m-%d %H:%M} UTC: {run / 'done.json'}",
-                flush=True,
-            )
-        return 0
-    try:
-        number = distil(config, job, run, stop, lambda error: os._exit(leave_lost(world, error)))
-    except (PeerLost, StoreLost, DataLate) as error:
-        return leave_lost(world, error)
-    except ValueError as error:
-        say(f"[rank {world.rank}] stopped: {error}")
-        return REFUSED
-    return STOPPED if number else 0
+    config = read_run_config(arguments.config, arguments.overrides)
+    job = check_input(config, run, world.size)
+    if not (done := read_done(run)):
+        check_writable(run, "run folder")
+        return lambda stop, on_lost: distil(config, job, run, stop, on_lost)
+    if world.rank == 0:
+        when = f"{done.finished:%Y-%m-%d %H:%M} UTC"
+        print(f"{summary(run, config, done)}\ndone already, {when}: {run / 'done.json'}", flush=True)
+    return lambda *_: 0
 
 
 if __name__ == "__main__":
-    lead(__doc__, run_job)
+    lead(__doc__, prepare)

@@ -12,14 +12,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from launch.rank_log import tag_messages
+from launch.rank_log import mute_transformers, tag_messages
 from launch.world import World, read_world
 from pretrain.stopping import StopRequest, ignore_stop_requests
 
 REFUSED, STOPPED, PEER_LOST = 2, 75, 76
 # A launcher ends every rank when the first one goes: let the one that knows more finish its words, and be the first.
 SPEAK_SECONDS = 3
-Job = Callable[[argparse.Namespace, World, StopRequest], int]
+OnLost = Callable[[Exception], None]  # told, in a thread, that another rank is gone
+Train = Callable[[StopRequest, OnLost], int]  # gives the number of what stopped it before its end, or 0
+Prepare = Callable[[argparse.Namespace, Path, World], Train]
 
 
 def parse_arguments(about: str) -> argparse.Namespace:
@@ -72,7 +74,7 @@ class Unbroken:
         return getattr(self._stream, name)
 
 
-def lead(about: str, run_job: Job) -> None:
+def lead(about: str, prepare: Prepare) -> None:
     """Note signals from the first moment, find the rank, run the job and leave with its exit code."""
     arguments = parse_arguments(about)
     sys.stdout, sys.stderr = Unbroken(sys.stdout), Unbroken(sys.stderr)
@@ -84,7 +86,32 @@ def lead(about: str, run_job: Job) -> None:
     world.export()
     tag_messages(world.rank)
     stop = StopRequest(world.launcher_generations)
-    code = run_job(arguments, world, stop)
+    code = run_job(prepare, arguments, world, stop)
     ignore_stop_requests()
     sys.stdout.flush()
     os._exit(code)  # neither threads that wait for data nor process groups of lost peers hold it up
+
+
+def run_job(prepare: Prepare, arguments: argparse.Namespace, world: World, stop: StopRequest) -> int:
+    """Refuse where `prepare` does, or train what it gives; the exit code of what came of it."""
+    from corpus.store import StoreLost
+    from launch.run_folder import is_under_way
+    from pretrain.peers import PeerLost
+    from pretrain.trainer import DataLate
+
+    mute_transformers()
+    run = arguments.run or Path("runs") / arguments.config.stem
+    try:
+        train = prepare(arguments, run, world)
+    except StoreLost as error:  # what a run was begun with was there, and may come back
+        return leave_lost(world, error) if is_under_way(run) else refuse(world, error)
+    except ValueError as error:
+        return refuse(world, error)
+    try:
+        number = train(stop, lambda error: os._exit(leave_lost(world, error)))
+    except (PeerLost, StoreLost, DataLate) as error:
+        return leave_lost(world, error)
+    except ValueError as error:
+        say(f"[rank {world.rank}] stopped: {error}")
+        return REFUSED
+    return STOPPED if number else 0

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from corpus.store import StoreLost
 from launch import distillation, rank
 from launch.distillation import check_input, warn_of_documents, warn_of_lanes
-from launch.gd import run_job
+from launch.gd import prepare
 from launch.run_config import read_run_config
 from launch.run_folder import check_teacher
 from launch.world import World
@@ -87,14 +87,14 @@ def test_data_out_of_reach_is_no_reason_to_end_a_run_for_good(config_file, tmp_p
     monkeypatch.setattr(distillation, "distil", distil)
     monkeypatch.setattr(rank, "SPEAK_SECONDS", 0)
     arguments = Namespace(config=config_file, overrides=[], run=tmp_path)
-    assert run_job(arguments, World(), SimpleNamespace(number=0)) == (76 if error else 2)
+    assert rank.run_job(prepare, arguments, World(), SimpleNamespace(number=0)) == (76 if error else 2)
     assert ("run again to go on from the newest checkpoint" in capsys.readouterr().err) == bool(error)
 
 
 def test_a_corpus_that_is_gone_ends_no_run_that_was_begun_with_it(config_file, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(rank, "SPEAK_SECONDS", 0)
     arguments = Namespace(config=config_file, overrides=["corpus.manifest=/not/mounted"], run=tmp_path)
-    start = lambda: run_job(arguments, World(), SimpleNamespace(number=0))  # noqa: E731
+    start = lambda: rank.run_job(prepare, arguments, World(), SimpleNamespace(number=0))  # noqa: E731
     assert start() == 2
     (tmp_path / "config.json").touch()
     assert start() == 76
@@ -114,7 +114,7 @@ def test_a_run_folder_that_cannot_be_written_is_refused_before_models_are_built(
     monkeypatch.setattr(distillation, "distil", Mock(side_effect=AssertionError("models are built")))
     (tmp_path / "file").touch()
     arguments = Namespace(config=config_file, overrides=[], run=tmp_path / run)
-    assert run_job(arguments, World(), SimpleNamespace(number=0)) == 2
+    assert rank.run_job(prepare, arguments, World(), SimpleNamespace(number=0)) == 2
     assert f"refused: run folder {tmp_path / run}: cannot be written: {reason}" in capsys.readouterr().err
 
 
