@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, PositiveInt, model_validator
 
-from pretrain.live_probe import NUM_NEIGHBOURS
+from pretrain.probe import NUM_NEIGHBOURS
 from pretrain.settings import Settings
 from tasks.settings import TaskConfig
 

@@ -27,8 +27,9 @@ from launch.run_facts import ProbeFacts, read_facts
 from launch.run_folder import tokenizer_name
 from pretrain.encoder import Encoder, HuggingFaceModel, Reads
 from pretrain.heldout import HeldoutRows
-from pretrain.live_probe import NUM_NEIGHBOURS, LabelledTexts, LiveProbe
+from pretrain.live_probe import LabelledTexts, LiveProbe
 from pretrain.outcome import on_rank_zero
+from pretrain.probe import NUM_NEIGHBOURS
 from tasks.examples import Classified
 from tasks.readers import read_task
 

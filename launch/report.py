@@ -23,7 +23,6 @@ from launch.rank_log import mute_transformers
 from launch.report_charts import draw_accuracy, draw_run
 from launch.report_models import (
     MAX_TOKENS,
-    NUM_NEIGHBOURS,
     Labelled,
     Models,
     Pairs,
@@ -34,6 +33,7 @@ from launch.report_models import (
 )
 from launch.report_page import render_page
 from launch.report_run import Run, read_run
+from pretrain.probe import NUM_NEIGHBOURS
 
 
 def duration(seconds: float) -> str:

@@ -18,8 +18,6 @@ from pretrain.pretrained import check_vocabulary, load_encoder
 from pretrain.probe import compare_cost, mean_pooled, nearest_neighbour_accuracy, retrieval_accuracy
 
 MAX_TOKENS = 64
-NUM_NEIGHBOURS = 10
-
 MAX_DOCUMENTS = 1000
 HELDOUT_BATCHES, HELDOUT_ROWS, HELDOUT_ROW_TOKENS = 16, 32, 128
 
@@ -108,7 +106,7 @@ def probe_models(models: Models, train: Labelled, query: Labelled) -> dict[str, 
             progress=f"probe {name}",
         )
         near, asked = vectors[: len(train[0])], vectors[len(train[0]) :]
-        result = nearest_neighbour_accuracy(near, train[1], asked, query[1], NUM_NEIGHBOURS)
+        result = nearest_neighbour_accuracy(near, train[1], asked, query[1])
         scores[name] = dict(zip(("accuracy", "standard_error"), result, strict=True))
     return scores
 

@@ -21,7 +21,6 @@ from pretrain.heldout import HeldoutRows
 from pretrain.probe import batch_by_length, masked_mean, nearest_neighbour_accuracy
 from pretrain.student import Student
 
-NUM_NEIGHBOURS = 10
 _ROWS_PER_BATCH = 64
 
 
@@ -63,7 +62,7 @@ class LabelledTexts:
         if not vectors.isfinite().all():
             return math.nan
         near, asked = vectors[: len(self._train_labels)], vectors[len(self._train_labels) :]
-        return nearest_neighbour_accuracy(near, self._train_labels, asked, self._dev_labels, NUM_NEIGHBOURS)[0]
+        return nearest_neighbour_accuracy(near, self._train_labels, asked, self._dev_labels)[0]
 
 
 class LiveProbe:

@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 BYTES_PER_FLOAT32 = 4
+NUM_NEIGHBOURS = 10
 
 
 @torch.no_grad()
@@ -75,7 +76,7 @@ def nearest_neighbour_accuracy(
     train_labels: Sequence[int | str],
     query_vectors: torch.Tensor,
     query_labels: Sequence[int | str],
-    k: int = 10,
+    k: int = NUM_NEIGHBOURS,
 ) -> tuple[float, float]:
     """Share of queries whose k nearest training vectors vote for their label, and its standard error.
 
