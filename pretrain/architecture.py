@@ -1,18 +1,18 @@
 """What a student is where no teacher says so: its family and its positions."""
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import PositiveInt
 from transformers import AutoConfig
 
-from pretrain.encoder import row_offset
+from pretrain.encoder import Family, row_offset
 from pretrain.settings import Settings
 
 
 class ArchitectureConfig(Settings):
     """A family of encoders and the longest row it takes; whatever else a family has is transformers' default."""
 
-    model_type: Literal["bert", "roberta", "xlm-roberta", "ernie", "electra", "albert"]
+    model_type: Family
     max_row_tokens: PositiveInt = 512
 
     def build(self, vocab_size: int, pad_token_id: int) -> Any:

@@ -6,7 +6,7 @@ the output of layer k; the queries, keys and values of layer k (1 to K) are what
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,8 @@ from pretrain.attention import FASTEST_ATTENTION
 from pretrain.vocabulary_head import VocabularyHead
 
 # Families whose self-attention is a module with `query`, `key` and `value` projections: each is tested, tiny.
-FAMILIES = ("bert", "roberta", "xlm-roberta", "ernie", "electra", "albert")
+Family = Literal["bert", "roberta", "xlm-roberta", "ernie", "electra", "albert"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
 HuggingFaceModel = Any  # its attributes differ by family
 
 
