@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import xxhash
@@ -24,7 +24,7 @@ from corpus.manifest import (
 from corpus.packing import EncodedUnit, encoded_folder, load_encoded_unit
 from corpus.plan import Plan, Segment
 from corpus.sources import Part, read_stored
-from corpus.unit import load_read_unit
+from corpus.unit import OnBytes, load_read_unit
 
 _MAX_INPUT_RECORDS = 10_000  # of a source; every rank of every run reads the manifest
 
@@ -109,7 +109,7 @@ def _test_records(plan: Plan) -> tuple[TestRecord, ...]:
     )
 
 
-def read_inputs(segments: Sequence[Segment], on_bytes: Callable[[int], object]) -> list[InputRecord]:
+def read_inputs(segments: Sequence[Segment], on_bytes: OnBytes) -> list[InputRecord]:
     """The records of inputs as they are now."""
     hashes = []
     for segment in segments:

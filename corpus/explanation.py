@@ -4,14 +4,14 @@ Reads everything and writes nothing. Duplicates are found later, by a build; its
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from corpus.cleaning import Cleaner
 from corpus.document import Change, Document, Reason, Reject, excerpt
 from corpus.formats import read_documents
 from corpus.settings import SourceConfig
 from corpus.sources import Part, read_streams
+from corpus.unit import OnBytes
 
 _NUM_EXAMPLES = 5
 _MARGIN_CHARACTERS = 15
@@ -60,7 +60,7 @@ class Explanation:
         return "\n".join(lines)
 
 
-def explain_source(source: SourceConfig, parts: Iterable[Part], on_bytes: Callable[[int], Any]) -> Explanation:
+def explain_source(source: SourceConfig, parts: Iterable[Part], on_bytes: OnBytes) -> Explanation:
     """Reads a source whole; `on_bytes` hears of progress. ValueError for inputs that cannot be read to their end."""
     explanation, cleaner = Explanation(source.name), Cleaner(source.cleaning)
     for item in _read(source, parts, on_bytes):
@@ -68,7 +68,7 @@ def explain_source(source: SourceConfig, parts: Iterable[Part], on_bytes: Callab
     return explanation
 
 
-def _read(source: SourceConfig, parts: Iterable[Part], on_bytes: Callable[[int], Any]) -> Iterator[Document | Reject]:
+def _read(source: SourceConfig, parts: Iterable[Part], on_bytes: OnBytes) -> Iterator[Document | Reject]:
     fields = source.text_fields, source.id_field, source.origin_field, source.encoding
     for part in parts:
         for name, lines in read_streams(part, lambda data: on_bytes(len(data))):

@@ -4,9 +4,8 @@ As reading, a pure function, done once: of what was read, what is dropped, and t
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xxhash
@@ -21,7 +20,7 @@ from corpus.plan import Plan
 from corpus.shard import ShardWriter
 from corpus.spool import Spool
 from corpus.tokenizer import TextEncoder, load_tokenizer, tokenizer_fingerprint
-from corpus.unit import load_read_unit, read_folder
+from corpus.unit import OnBytes, load_read_unit, read_folder
 from corpus.words import encode_with_words
 
 Encoded = tuple[np.ndarray, np.ndarray | None]  # ids of a document, and its word plane in a corpus that has them
@@ -91,7 +90,7 @@ def _key(plan: Plan, work: Path, index: int) -> str:
     return xxhash.xxh3_128_hexdigest(" ".join(map(str, state)).encode())
 
 
-def encode_unit(plan: Plan, work: Path, index: int, on_bytes: Callable[[int], Any]) -> EncodedUnit:
+def encode_unit(plan: Plan, work: Path, index: int, on_bytes: OnBytes) -> EncodedUnit:
     """Tokenises and packs a unit that was read and compared. `on_bytes` hears of progress, in bytes as stored.
 
     Raises ValueError if it was not read or compared yet, or if the tokenizer has changed; UnequalIds where the fast
@@ -103,7 +102,7 @@ def encode_unit(plan: Plan, work: Path, index: int, on_bytes: Callable[[int], An
     return save_result(encoded_folder(work, index), lambda folder: _encode(plan, work, index, key, folder, on_bytes))
 
 
-def _encode(plan: Plan, work: Path, index: int, key: str, folder: Path, on_bytes: Callable[[int], Any]) -> EncodedUnit:
+def _encode(plan: Plan, work: Path, index: int, key: str, folder: Path, on_bytes: OnBytes) -> EncodedUnit:
     unit = plan.units[index]
     spool = Spool(read_folder(work, index), load_read_unit(plan, work, index).frames)
     ledger = Ledger()

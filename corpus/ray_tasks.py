@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from corpus.plan import Plan
-from corpus.workers import ONE_THREAD, OnBytes, Step, run_by_index
+from corpus.unit import OnBytes
+from corpus.workers import ONE_THREAD, Step, run_by_index
 
 
 def run_units(

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from corpus.plan import FILE_NAME, Plan, load_plan
+from corpus.unit import OnBytes
 
 # A process a core: libraries that start a thread for each core would only fight.
 ONE_THREAD = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
-OnBytes = Callable[[int], Any]
 Step = Callable[[Plan, Path, int, OnBytes], Any]
 
 
