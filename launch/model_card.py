@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pretrain.checkpoint import TrainingState
+from pretrain.metrics import loss_terms
 
 CARD = """---
 language: zh
@@ -43,7 +44,6 @@ tokenizer, model = AutoTokenizer.from_pretrained("FOLDER"), AutoModel.from_pretr
 Positions beyond {row_tokens} tokens were never seen in training.
 """
 
-_NO_LOSSES = ("learning_rate", "grad_norm", "skipped_", "probe/")  # what else is logged of a student
 HEAD = """
 `AutoModelForMaskedLM` loads it with its masked-language head, which is tied to the word embeddings.
 """
@@ -110,12 +110,7 @@ def _objective(objective: Mapping[str, Any]) -> str:
 
 
 def _losses(name: str, last: Mapping[str, float]) -> str:
-    prefix = f"{name}/"
-    rows = [
-        f"| {key.removeprefix(prefix)} | {value:.4f} |"
-        for key, value in last.items()
-        if key.startswith(prefix) and not key.removeprefix(prefix).startswith(_NO_LOSSES)
-    ]
+    rows = [f"| {term} | {value:.4f} |" for term, value in loss_terms(last, name).items()]
     return "\n".join(["| term | value |", "|---|---|", *rows])
 
 

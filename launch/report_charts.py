@@ -106,7 +106,7 @@ def draw_run(run: Run) -> list[tuple[str, str]]:
     """(caption, SVG) of every chart of a run: its probe, losses of each student, learning rate, throughput."""
     charts = draw_probe(run)
     for student in run.students:
-        terms = {name.removeprefix(f"{student}/"): run.series(name) for name in run.loss_terms(student)}
+        terms = {name: run.series(f"{student}/{name}") for name in run.loss_terms(student)}
         if any(steps for steps, _ in terms.values()):
             charts.append((f"Training loss of {student}", draw_lines(terms, "loss", log_y=True)))
     rates = {student: run.series(f"{student}/learning_rate") for student in run.students}

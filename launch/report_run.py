@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pretrain.metrics import read_metrics
-
-# Per-student metrics that are not terms of its loss.
-NOT_A_LOSS = ("learning_rate", "grad_norm", "skipped_steps", "skipped_in_a_row")
+from pretrain.metrics import loss_terms, read_metrics
 
 
 @dataclass(frozen=True)
@@ -39,11 +36,9 @@ class Run:
         return accuracy if isinstance(accuracy, float) and 0 <= accuracy <= 1 else None
 
     def loss_terms(self, student: str) -> list[str]:
-        """Metric names of the student's loss, the total first, then its terms by name."""
-        logged = {name for record in self.metrics for name in record if name.startswith(f"{student}/")}
-        logged -= {f"{student}/{name}" for name in NOT_A_LOSS}
-        logged -= {name for name in logged if name.startswith(f"{student}/probe/")}
-        return sorted(logged, key=lambda name: (name != f"{student}/loss", name))
+        """Names of the student's loss and of its terms, the loss first, then by name."""
+        logged = {name for record in self.metrics for name in loss_terms(record, student)}
+        return sorted(logged, key=lambda name: (name != "loss", name))
 
 
 def read_run(folder: Path) -> Run:

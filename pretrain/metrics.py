@@ -16,6 +16,8 @@ from tqdm import tqdm
 
 from pretrain.durable import write_durably
 
+_NO_LOSSES = ("learning_rate", "grad_norm", "skipped_", "probe/")  # what else is logged of a student
+
 
 class Metrics:
     """metrics.jsonl, tensorboard/ and the progress line of one run; rank 0 only.
@@ -107,6 +109,13 @@ class Metrics:
                 self._tensorboard.close()
         except OSError as error:
             self._give_up_tensorboard(error)
+
+
+def loss_terms(values: Mapping[str, float], student: str) -> dict[str, float]:
+    """The student's loss and the terms of it in one logged step, by their names without the student's."""
+    prefix = f"{student}/"
+    own = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+    return {name: value for name, value in own.items() if not name.startswith(_NO_LOSSES)}
 
 
 def read_metrics(run: Path) -> list[dict[str, float]]:

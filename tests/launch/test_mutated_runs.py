@@ -56,7 +56,7 @@ def check_run(folder: Path, name: str) -> str:
             run = read_run(folder)
             for student in run.students:
                 for term in run.loss_terms(student):
-                    steps, values = run.series(term)
+                    steps, values = run.series(f"{student}/{term}")
                     assert all(map(math.isfinite, (*steps, *values)))
             summarise(run, TEACHER_FACTS)
             assert read_card(folder, "4l312d", folder / "checkpoints/step_40")

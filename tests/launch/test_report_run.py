@@ -35,7 +35,7 @@ def test_series_leave_out_what_was_not_logged_or_not_finite():
     assert Run(records, CONFIG, {}).series("a") == ([1, 4], [1, 4])
 
 
-def test_loss_terms_are_the_student_s_own_with_the_total_first():
+def test_loss_terms_are_the_student_s_own_with_the_loss_first():
     names = [
         "b/relation/value",
         "b/loss",
@@ -49,7 +49,7 @@ def test_loss_terms_are_the_student_s_own_with_the_total_first():
         "seconds",
     ]
     run = Run([{"step": 1.0, **dict.fromkeys(names, 1.0)}], CONFIG, {})
-    assert run.loss_terms("b") == ["b/loss", "b/hidden/0", "b/relation/value"]
+    assert run.loss_terms("b") == ["loss", "hidden/0", "relation/value"]
     assert run.loss_terms("a") == []
 
 
