@@ -3,7 +3,6 @@
 import math
 import random
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from pretrain.encoder import Encoder, HuggingFaceModel, Reads
 from pretrain.heldout import HeldoutRows
 from pretrain.live_probe import LabelledTexts, LiveProbe
 from pretrain.outcome import on_rank_zero
-from pretrain.probe import NUM_NEIGHBOURS
+from pretrain.probe import NUM_NEIGHBOURS, chance_accuracy
 from tasks.examples import Classified
 from tasks.readers import read_task
 
@@ -108,13 +107,12 @@ def _describe_texts(config: ProbeConfig, texts: tuple[Labelled, Labelled] | None
     if texts is None or config.task is None:
         return {}
     train, dev = texts
-    commonest = max(Counter(dev[1]).values())
     return {
         "task": config.task.name,
         "num_train": len(train[0]),
         "num_dev": len(dev[0]),
         "num_classes": len(set(train[1])),
-        "chance": commonest / len(dev[0]),
+        "chance": chance_accuracy(dev[1]),
         "texts": xxhash.xxh3_128_hexdigest(orjson.dumps([texts, config.task.row_tokens])),
     }
 

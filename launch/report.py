@@ -11,7 +11,6 @@ import argparse
 import json
 import sys
 import warnings
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from launch.report_models import (
 )
 from launch.report_page import render_page
 from launch.report_run import Run, read_run
-from pretrain.probe import NUM_NEIGHBOURS
+from pretrain.probe import NUM_NEIGHBOURS, chance_accuracy
 
 
 def duration(seconds: float) -> str:
@@ -76,16 +75,11 @@ def describe_method(train: Labelled, query: Labelled, pairs: Pairs | None, heldo
     return (
         f"Accuracy: {len(query[0]):,} texts labelled by their {NUM_NEIGHBOURS} nearest neighbours among "
         f"{len(train[0]):,} labelled ones, {len(set(train[1]))} classes (always the commonest gives "
-        f"{100 * chance_accuracy(query):.1f} %), by the mean of the last hidden states, centred, cut at "
+        f"{100 * chance_accuracy(query[1]):.1f} %), by the mean of the last hidden states, centred, cut at "
         f"{MAX_TOKENS} tokens, nothing fine-tuned; ± is one standard error. Speed: the same texts, "
         "tokenising included, float32 on one CPU thread, one at a time and in batches of 32, medians, "
         f"the models taking turns. {retrieval}{relations}Ratios are to {reference}."
     )
-
-
-def chance_accuracy(query: Labelled) -> float:
-    """Accuracy of answering the commonest label."""
-    return max(Counter(query[1]).values()) / len(query[1])
 
 
 def build_report(
@@ -103,13 +97,13 @@ def build_report(
             "max_tokens": MAX_TOKENS,
             "num_train": len(train[0]),
             "num_queries": len(query[0]),
-            "chance": chance_accuracy(query),
+            "chance": chance_accuracy(query[1]),
         },
         "last_step": run.metrics[-1],
         "facts": run.facts,
         "config": run.config,
     }
-    accuracy_chart = ("Accuracy, with one standard error", draw_accuracy(rows, chance_accuracy(query)))
+    accuracy_chart = ("Accuracy, with one standard error", draw_accuracy(rows, chance_accuracy(query[1])))
     return report, render_page(report, [accuracy_chart, *draw_run(run)])
 
 

@@ -7,6 +7,7 @@ import math
 import os
 import statistics
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -99,6 +100,11 @@ def nearest_neighbour_accuracy(
         predicted += [classes[i] for i in votes.argmax(dim=1).tolist()]
     accuracy = statistics.fmean(p == label for p, label in zip(predicted, query_labels, strict=True))
     return accuracy, math.sqrt(accuracy * (1 - accuracy) / len(predicted))
+
+
+def chance_accuracy(labels: Sequence[int | str]) -> float:
+    """Accuracy of answering the commonest label."""
+    return max(Counter(labels).values()) / len(labels)
 
 
 def retrieval_accuracy(query_vectors: torch.Tensor, document_vectors: torch.Tensor) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from corpus.builder import build_corpus
 from corpus.manifest import load_manifest
 from corpus.settings import CorpusConfig
 from corpus.vocabulary import build_unigram, save_backend
-from launch.report import chance_accuracy, duration, main
+from launch.report import duration, main
 from launch.report_models import measure_heldout, read_labelled, read_models, read_pairs
 from tests.launch.tiny_e5 import PIECES, SCORES
 
@@ -197,10 +197,6 @@ def test_faulty_labels_are_named(tmp_path, text, message):
         (tmp_path / "dev.jsonl").write_text(text)
     with pytest.raises(ValueError, match=re.escape(message)):
         read_labelled(tmp_path / "dev.jsonl")
-
-
-def test_chance_is_the_commonest_label():
-    assert chance_accuracy((["a"] * 5, [1, 2, 2, 2, 1])) == 0.6
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(59, "59 seconds"), (150, "2.5 minutes"), (9000, "2.5 hours")])

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from pretrain.probe import (
+    chance_accuracy,
     compare_cost,
     masked_mean,
     mean_pooled,
@@ -163,6 +164,10 @@ def test_a_shift_of_every_vector_changes_nothing():
 def test_what_cannot_be_voted_on_is_an_error(train, labels, query, asked, k, message):
     with pytest.raises(ValueError, match=message):
         nearest_neighbour_accuracy(torch.ones(train), labels, torch.ones(query), asked, k)
+
+
+def test_chance_is_the_commonest_label():
+    assert chance_accuracy([1, 2, 2, 2, 1]) == 0.6
 
 
 def test_size_counts_lookup_tables_apart(model):
