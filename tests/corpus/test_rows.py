@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus.rows import build_packed_rows, build_pair_rows, check_rows, num_packed_rows, num_pair_rows
+from corpus.rows import build_packed_rows, build_pair_rows, num_packed_rows, num_pair_rows
 
 CLS, SEP, PAD = 2, 3, 0
 DOCUMENTS = st.lists(st.integers(1, 60), min_size=1, max_size=12)
@@ -73,10 +73,3 @@ def test_word_planes_lie_as_the_ids_do(lengths, row_tokens):
         rows = build(ids, lengths, row_tokens, CLS, SEP, PAD)
         planes = build(ids % 2 == 1, lengths, row_tokens, 0, 0, 0)
         assert planes.dtype == bool and (planes == ((rows % 2 == 1) & (rows >= 10))).all()
-
-
-def test_impossible_rows_are_refused():
-    with pytest.raises(ValueError, match="row_tokens is 7, but must be at least 8"):
-        check_rows("packed", 7)
-    with pytest.raises(ValueError, match="there are no rows of kind 'single'; there are packed, pairs"):
-        check_rows("single", 8)

@@ -298,7 +298,7 @@ def test_word_planes_that_are_not_there_are_refused(mixed):
 
 
 def test_unknown_kinds_are_refused(manifest):
-    with pytest.raises(ValueError, match="there are no rows of kind 'single'"):
+    with pytest.raises(ValueError, match="there are no rows of kind 'single'; there are packed, pairs"):
         RowStream(manifest, ROW_TOKENS, seed=17, kind="single")
 
 
