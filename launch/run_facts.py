@@ -1,11 +1,11 @@
 """run.json: what a run noted of its corpus, its teacher and its students when it began."""
 
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pretrain.checkpoint import Count
+from pretrain.objective import Share
 
 
 class Facts(BaseModel):
@@ -29,9 +29,6 @@ class CorpusFacts(Facts):
 class TeacherFacts(Facts):
     path: str
     fingerprint: str
-
-
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ProbeFacts(Facts):

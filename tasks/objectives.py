@@ -15,10 +15,9 @@ from pretrain.encoder import EncoderShape, Features, Reads, real_tokens
 from pretrain.layer_objectives import HiddenStatesConfig, PatientKDConfig, TinyBERTConfig
 from pretrain.objective import Objective, Problems, Weight
 from pretrain.relation_objectives import MiniLMConfig, MiniLMv2Config
+from pretrain.relations import MASKED
 from pretrain.settings import Settings
 from tasks.encoding import IGNORED
-
-MASKED = -1e9  # float32 always
 
 
 class LabelsConfig(Settings):
