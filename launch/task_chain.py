@@ -26,7 +26,7 @@ from launch.task_run_config import ORDER, GeneralStageConfig, StageName, TaskRun
 from pretrain.durable import write_durably
 from pretrain.engine import start_distributed
 from pretrain.outcome import on_rank_zero
-from pretrain.peers import Heartbeat, PeerLost
+from pretrain.peers import Heartbeat, PeerLost, peers_heeded
 from pretrain.stopping import StopRequest, explain_stop, ignore_stop_requests
 from pretrain.student import Student
 from tasks.readers import TaskData
@@ -96,16 +96,19 @@ class Chain:
         Raises ValueError where a stage cannot go on, PeerLost where another rank is gone; see launch/distillation.py.
         """
         timeout_seconds = self.config.training.collective_timeout_seconds
-        self.device = start_distributed(timeout_seconds)
-        heartbeat = Heartbeat(timeout_seconds, self.on_lost)
-        on_rank_zero(self._begin)
-        check_shared(self.run / "config.json")
-        number = self._run_stages()
-        if number and dist.get_rank() == 0:
-            print(f"[rank 0] stopped: {explain_stop(number)}; run again to go on", file=sys.stderr, flush=True)
-        ignore_stop_requests()  # launchers end the other ranks as soon as the first one is gone
-        dist.barrier()
-        heartbeat.close()
+        with peers_heeded(timeout_seconds):
+            self.device = start_distributed(timeout_seconds)
+            heartbeat = Heartbeat(timeout_seconds, self.on_lost)
+            on_rank_zero(self._begin)
+            check_shared(self.run / "config.json")
+            number = self._run_stages()
+            if number and dist.get_rank() == 0:
+                print(f"[rank 0] stopped: {explain_stop(number)}; run again to go on", file=sys.stderr, flush=True)
+            elif dist.get_rank() == 0:
+                print(summary(self.config, self.run), flush=True)
+            ignore_stop_requests()  # launchers end the other ranks as soon as the first one is gone
+            dist.barrier()
+            heartbeat.close()
         return number
 
     def _run_stages(self) -> int:

@@ -13,18 +13,16 @@ from pathlib import Path
 # The deepspeed launcher puts only launch/ on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from launch.rank import OnLost, Train, lead, say
+from launch.rank import Train, lead, say
 from launch.world import World
-from pretrain.stopping import StopRequest
 
 
 def prepare(arguments: argparse.Namespace, run: Path, world: World) -> Train:
     """Refuse before anything trains what cannot be; gives what runs the stages."""
     from launch.output_folder import check_writable
     from launch.run_config import read_strictly
-    from launch.task_chain import Chain, check_chain, summary
+    from launch.task_chain import Chain, check_chain
     from launch.task_run_config import TaskRunConfig
-    from pretrain.peers import peers_heeded
     from tasks.readers import read_task
 
     config = read_strictly(TaskRunConfig, arguments.config, arguments.overrides)
@@ -36,15 +34,7 @@ def prepare(arguments: argparse.Namespace, run: Path, world: World) -> Train:
     check_writable(run, "run folder")
     if world.rank == 0:
         say(f"{config.task.name}: {data.summary}")
-
-    def train(stop: StopRequest, on_lost: OnLost) -> int:
-        with peers_heeded(config.training.collective_timeout_seconds):
-            number = Chain(config, data, run, stop, on_lost).train()
-        if world.rank == 0 and not number:
-            print(summary(config, run), flush=True)
-        return number
-
-    return train
+    return lambda stop, on_lost: Chain(config, data, run, stop, on_lost).train()
 
 
 if __name__ == "__main__":
