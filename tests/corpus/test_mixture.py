@@ -67,10 +67,3 @@ def test_weights_by_name():
     for weight in (-1.0, float("inf"), float("nan")):
         with pytest.raises(ValueError, match=f"weights: law is {weight}, but must be a number of at least 0"):
             source_weights(["law"], {"law": weight})
-
-
-def test_impossible_mixtures_are_refused():
-    with pytest.raises(ValueError, match="every source has the weight 0"):
-        Mixture(TABLE, 1, SOURCES, [0, 0, 0])
-    with pytest.raises(ValueError, match="each of at least one row"):
-        Mixture(np.array([3, 0]), 1)

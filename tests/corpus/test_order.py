@@ -35,15 +35,6 @@ def test_a_position_means_the_same_however_it_is_asked(table, lanes, window, dat
     assert together == fresh
 
 
-@given(TABLES, st.integers(1, 9), st.integers(0, 100))
-def test_ranks_interleave_to_one_sequence(table, world_size, start):
-    order = Order(table, 5, 4, 2)
-    count = 12 * world_size
-    ranks = [sequence(order, np.arange(start + rank, start + count, world_size)) for rank in range(world_size)]
-    merged = [ranks[index % world_size][index // world_size] for index in range(count)]
-    assert merged == sequence(order, np.arange(start, start + count))
-
-
 @pytest.mark.parametrize("table", [[10] * 64, [7, 31, 2, 19] * 30])
 def test_a_rank_reads_little_more_than_its_share_of_blocks(table):
     order = Order(table, 1, num_lanes=16, window_blocks=2)
