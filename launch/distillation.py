@@ -15,16 +15,18 @@ from corpus.block_cache import BlockCache
 from corpus.manifest import Manifest, load_manifest
 from corpus.masking import Masker
 from corpus.mixture import source_weights
+from corpus.store import StoreLost
 from corpus.stream import RowStream
 from corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
 from launch.probe_input import ProbeData, build_probe, read_probe_data
-from launch.run_config import CorpusConfig, RunConfig, said_of
+from launch.run_config import CorpusConfig, RunConfig, read_run_config, said_of
 from launch.run_facts import ProbeFacts
 from launch.run_folder import (
     check_run_folder,
     check_shared,
     check_teacher,
     hold_run_folder,
+    is_under_way,
     save_start,
     summary,
     tokenizer_name,
@@ -65,13 +67,24 @@ class JobInput(NamedTuple):
 def check_input(config: RunConfig, run: Path, world_size: int) -> JobInput:
     """Refuse, before any process group, whatever can be refused now."""
     config.deepspeed.accumulation_steps(world_size)
-    manifest = load_corpus(config.corpus)
+    manifest = _load_corpus_of(config, run)
     with said_of("teacher.path"):
         shape = read_shape(config.teacher.path) if config.teacher else None
     config.check(shape)
     check_tokenizer(config, manifest, shape)
     check_run_folder(config, manifest, run)
     return JobInput(manifest, read_probe_data(config, manifest))
+
+
+def _load_corpus_of(config: RunConfig, run: Path) -> Manifest:
+    """The manifest. One that is not where the run had it may come back; another path is rather a mistyped one."""
+    try:
+        return load_corpus(config.corpus)
+    except StoreLost as error:
+        before = read_run_config(run / "config.json").corpus.manifest if is_under_way(run) else config.corpus.manifest
+        if before == config.corpus.manifest:
+            raise
+        raise ValueError(f"{error}; {run} was begun with {before}") from error
 
 
 def warn_of_lanes(num_lanes: int, world_size: int) -> None:

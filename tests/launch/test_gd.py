@@ -96,13 +96,18 @@ def test_a_corpus_that_is_gone_ends_no_run_that_was_begun_with_it(config_file, t
     arguments = Namespace(config=config_file, overrides=["corpus.manifest=/not/mounted"], run=tmp_path)
     start = lambda: rank.run_job(prepare, arguments, World(), SimpleNamespace(number=0))  # noqa: E731
     assert start() == 2
-    (tmp_path / "config.json").touch()
+    began = read_run_config(config_file, arguments.overrides)
+    (tmp_path / "config.json").write_text(began.model_dump_json())
     assert start() == 76
     (tmp_path / "done.json").touch()
     assert start() == 2, "nothing is left to come again for"
     said = capsys.readouterr().err.splitlines()
     words = ["refused", "[rank 0] stopped", "refused"]
     assert [line.partition(": /not/mounted/manifest.json: there is no manifest; ")[0] for line in said] == words
+    (tmp_path / "done.json").unlink()
+    arguments.overrides = ["corpus.manifest=/mistyped"]
+    assert start() == 2
+    assert capsys.readouterr().err.endswith(f"; {tmp_path} was begun with /not/mounted\n")
 
 
 @pytest.mark.parametrize(
