@@ -4,10 +4,11 @@ Shapes: B rows, L tokens, C classes.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from tasks.batches import collate
 from tasks.encoding import Row, character_tags, tags_of
@@ -18,20 +19,38 @@ from tasks.settings import TaskConfig
 
 LogitsFunction = Callable[[Mapping[str, Tensor]], Tensor]  # a batch -> [B, C], [B, L, C] or [B, L, 2]
 MAX_ANSWER_TOKENS = 64
+_BATCH_TOKENS = 8192
 
 
 @torch.no_grad()
-def predict(model: LogitsFunction, rows: Sequence[Row], pad_token_id: int, batch_rows: int) -> list[Tensor]:
-    """Float32 logits of every row without its padding, in the order of the rows; batches hold rows of like length."""
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index].input_ids))
+def predict(
+    model: LogitsFunction, rows: Sequence[Row], pad_token_id: int, batch_rows: int = 64, progress: str | None = None
+) -> list[Tensor]:
+    """Float32 logits of every row without its padding, in the order of the rows.
+
+    Batches hold rows of like length, at most `batch_rows` and 8,192 tokens. `progress` names a progress bar.
+    """
     answers: list[Tensor] = [torch.empty(0)] * len(rows)
-    for start in range(0, len(order), batch_rows):
-        chosen = order[start : start + batch_rows]
-        logits = model(collate([rows[index] for index in chosen], pad_token_id)).float().cpu()
-        for index, row in zip(chosen, logits, strict=True):
-            own = row if row.dim() == 1 else row[: len(rows[index].input_ids)]
-            answers[index] = own.clone()  # a view holds its whole batch, and goes to the other ranks with it
+    with tqdm(total=len(rows), desc=progress, unit="row", disable=None if progress else True, leave=False) as bar:
+        for chosen in _batches([len(row.input_ids) for row in rows], batch_rows):
+            logits = model(collate([rows[index] for index in chosen], pad_token_id)).float().cpu()
+            for index, row in zip(chosen, logits, strict=True):
+                own = row if row.dim() == 1 else row[: len(rows[index].input_ids)]
+                answers[index] = own.clone()  # a view holds its whole batch, and goes to the other ranks with it
+            bar.update(len(chosen))
     return answers
+
+
+def _batches(lengths: Sequence[int], batch_rows: int) -> Iterator[list[int]]:
+    """The indexes of all rows by length; the longest of a batch is its last, and what the others are padded to."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) == batch_rows or (len(batch) + 1) * lengths[index] > _BATCH_TOKENS):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
 
 
 def score(

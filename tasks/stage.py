@@ -1,6 +1,7 @@
 """A stage of a task: fine-tuning (FT), TD1 or TD2, by the trainer of general distillation with a task's rows."""
 
 import gc
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +142,7 @@ class Stage:
     def _to_device(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: tensor.to(self.device) for name, tensor in without_padding(batch).items()}
 
-    def score(self, rows: Sequence[Row], examples: Sequence[Example], batch_rows: int = 64) -> dict[str, float]:
+    def score(self, rows: Sequence[Row], examples: Sequence[Example]) -> dict[str, float]:
         """Scores on encoded examples, each rank answering its share of the rows.
 
         ValueError where no head was trained (`config.reads_labels`).
@@ -149,9 +150,12 @@ class Stage:
         if not self.config.reads_labels:
             raise ValueError(f"{self.student.name}: no objective trains its head, so it has no answers")
         rank, world_size, task = dist.get_rank(), dist.get_world_size(), self.task
+        if not rank and not sys.stderr.isatty():  # where the bar is not drawn
+            print(f"scoring {len(examples):,} examples", file=sys.stderr, flush=True)
         self.student.eval()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            answers = predict(self._logits, rows[rank::world_size], task.tokenizer.pad_token_id, batch_rows)
+            share, bar = rows[rank::world_size], None if rank else "scoring"
+            answers = predict(self._logits, share, task.tokenizer.pad_token_id, progress=bar)
         self.student.train()
         shares: list[list[Tensor]] = [answers] * world_size
         dist.all_gather_object(shares, answers)

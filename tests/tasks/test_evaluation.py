@@ -8,6 +8,7 @@ import zstandard
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from pretrain.encoder import Encoder, Reads
+from tasks import evaluation
 from tasks.encoding import IGNORED, Row, encode, tags_of
 from tasks.evaluation import MAX_ANSWER_TOKENS, answers_of, best_span, predict, score
 from tasks.examples import Classified, Entity, Question, Tagged
@@ -152,6 +153,19 @@ def test_batches_and_padding_change_no_answer(auto_class):
         assert together.untyped_storage().nbytes() == 4 * together.numel(), "sent to other ranks with its whole batch"
         inputs = {"input_ids": torch.tensor([row.input_ids]), "token_type_ids": torch.tensor([row.token_type_ids])}
         torch.testing.assert_close(alone, encoder(inputs).logits[0].detach())
+
+
+def test_long_rows_come_few_at_a_time(monkeypatch):
+    monkeypatch.setattr(evaluation, "_BATCH_TOKENS", 12)
+    rows = [Row([2] * length, [0] * length, {"labels": 0}, 0) for length in (4, 20, 5, 1, 2, 2, 3)]
+    shapes = []
+
+    def model(batch):
+        shapes.append(tuple(batch["input_ids"].shape))
+        return batch["input_ids"][:, :1]
+
+    assert len(predict(model, rows, 0, 3)) == 7
+    assert shapes == [(3, 2), (2, 4), (1, 5), (1, 20)], "at most 3 rows or 12 tokens, a longer row alone"
 
 
 def test_predictions_are_float32_and_hold_no_graph():
