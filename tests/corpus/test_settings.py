@@ -39,7 +39,7 @@ def test_every_problem_is_told_at_once(tmp_path):
     message = str(caught.value)
     assert "c.json: the configuration is wrong" in message
     assert (
-        "sources.0.format: Input should be 'wiki2019zh', " in message and "'lines' or 'jsonl', not \"csv\"" in message
+        "sources.0.format: Input should be 'wiki2019zh', " in message and "'files' or 'jsonl', not \"csv\"" in message
     )
     assert "sources.0.inputs: " in message and "not []" in message
     assert "tokenizer: Input should be a valid string, not 3" in message

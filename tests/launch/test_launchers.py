@@ -91,7 +91,15 @@ def test_a_hosts_ranks_know_their_places(tmp_path):
 
 @pytest.mark.parametrize(
     ("codes", "code"),
-    [("0 0 0", 0), ("75 75 75", 75), ("75 76 75", 76), ("76 134 76", 76), ("76 1 76", 1), ("76 76 2", 2)],
+    [
+        ("0 0 0", 0),
+        ("75 75 75", 75),
+        ("75 76 75", 76),
+        ("76 134 76", 76),
+        ("76 1 76", 1),
+        ("76 76 2", 2),
+        ("0 143 75", 75),
+    ],
 )
 def test_a_host_leaves_with_the_code_that_says_most(tmp_path, codes, code):
     process = host(tmp_path, f"codes=({codes}); exit ${{codes[$LOCAL_RANK]}}")
@@ -105,6 +113,19 @@ def test_a_host_hands_a_signal_on_and_waits_for_its_ranks(tmp_path):
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=60)
     assert (process.returncode, said) == (75, "saved\n" * 3)
+
+
+def test_a_rank_that_a_signal_ends_before_it_listens_is_not_waited_for(tmp_path):
+    process = host(tmp_path, "echo ready; [ $LOCAL_RANK -ne 1 ] || kill -TERM $$; exec sleep 0.2")
+    assert process.wait(timeout=60) == 75
+
+
+def test_a_signal_while_ranks_are_started_reaches_all_of_them(tmp_path):
+    """The first rank sends it, before the others are there."""
+    wait = "while :; do sleep 0.05; done"
+    process = host(tmp_path, f"trap 'echo saved; exit 75' TERM; [ $LOCAL_RANK -ne 0 ] || kill -TERM $PPID; {wait}")
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 75 and set(said.splitlines()) <= {"saved"}
 
 
 def test_a_host_stops_and_goes_on_to_the_same_weights(config, undisturbed, tmp_path):
