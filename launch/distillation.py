@@ -35,6 +35,7 @@ from launch.run_folder import (
 )
 from pretrain.encoder import EncoderShape, HuggingFaceModel
 from pretrain.engine import StudentEngine, start_distributed
+from pretrain.initialization import InitConfig
 from pretrain.layer_objectives import TinyBERTConfig
 from pretrain.live_probe import LiveProbe
 from pretrain.outcome import on_rank_zero
@@ -42,7 +43,7 @@ from pretrain.peers import Heartbeat, PeerLost, peers_heeded
 from pretrain.pretrained import check_vocabulary, load_encoder, read_shape
 from pretrain.relation_objectives import MiniLMConfig, MiniLMv2Config
 from pretrain.stopping import StopRequest, explain_stop, ignore_stop_requests
-from pretrain.student import Student, build_student
+from pretrain.student import Student, StudentConfig, build_student
 from pretrain.teacher import (
     Teacher,
     TeacherFunction,
@@ -236,7 +237,7 @@ def build_models(
         model = head.model.base_model if head else load_encoder(config.teacher.path)
     teacher_fingerprint = fingerprint(head.model if head else model)
     check_teacher(run, teacher_fingerprint)
-    students = build_students(config, model, head, stream)
+    students = build_students(config, model, head, stream, run)
     probe = _build_probe(config, job, model, run, device)
     reads = [student.teacher_reads for student in students]
     return Teacher(model, reads, config.teacher.dtype, device, head), teacher_fingerprint, students, probe
@@ -249,11 +250,24 @@ def _build_probe(
 
 
 def build_students(
-    config: RunConfig, teacher: HuggingFaceModel, head: VocabularyHead | None, stream: RowStream
+    config: RunConfig, teacher: HuggingFaceModel, head: VocabularyHead | None, stream: RowStream, run: Path
 ) -> list[Student]:
     """Every student at its start; where layers are projected, the same rows are the sample on every rank."""
     shape, sample = EncoderShape.of(teacher.config), None
-    if any(student.init.projects(shape, student.shape(shape)) for student in config.students):
+    settings = [_to_go_on(student, run) for student in config.students]
+    projected = [one.name for one in settings if one.init.projects(shape, one.shape(shape))]
+    if projected:
         with closing(stream.batches(0, max(1, SAMPLE_TOKENS // config.corpus.row_tokens))) as batches:
             sample = next(batches)
-    return [build_student(student, teacher, config.training.seed, sample, head) for student in config.students]
+        if dist.get_rank() == 0:
+            said = f"projects the teacher's layers onto {', '.join(projected)}"
+            print(f"[rank 0] {said}, with {sample['input_ids'].numel():,} tokens", file=sys.stderr, flush=True)
+    return [build_student(one, teacher, config.training.seed, sample, head) for one in settings]
+
+
+def _to_go_on(student: StudentConfig, run: Path) -> StudentConfig:
+    """The student's settings; at random where a checkpoint will give all weights: projecting a large teacher's layers
+    takes minutes on every rank."""
+    if not any((run / "checkpoints").glob("step_*")) or not (run / "start" / student.name).is_dir():
+        return student
+    return student.model_copy(update={"init": InitConfig(embeddings="scratch")})

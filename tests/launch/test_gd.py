@@ -3,6 +3,7 @@
 import json
 import shutil
 from argparse import Namespace
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -50,7 +51,7 @@ def test_one_rank_of_twice_the_rows_gives_the_same_student(finished_run, config_
 
 
 def test_pairs_projected_layers_and_every_layer_objective_run(config_file, tmp_path):
-    """What is not in the other runs, in one; then its student is where another begins."""
+    """What is not in the other runs, in one; gone on with from step 3; then its student is where another begins."""
     objectives = [{"type": "tinybert"}, {"type": "pkd"}, {"type": "ernie_tiny"}]
     objectives[0]["weight"] = {"start": 1.0, "end": 0.0, "until": 0.5}
     overrides = [
@@ -60,9 +61,18 @@ def test_pairs_projected_layers_and_every_layer_objective_run(config_file, tmp_p
     ]
     done = launch("--config", str(config_file), "--run", str(tmp_path / "run"), "--set", *overrides)
     assert done.returncode == 0, done.stderr
+    assert "projects the teacher's layers onto small, with 4,096 tokens" in done.stderr
     names = {key.removeprefix("small/") for key in read_metrics(tmp_path / "run")[-1] if key.startswith("small/")}
     assert {"hidden/0", "attention/2", "patient/1", "relation/query_key", "relation/value"} < names
     student = tmp_path / "run/checkpoints/step_6/small/model"
+    last = Path(shutil.move(tmp_path / "run/checkpoints/step_6", tmp_path / "step_6")) / "small"
+    (tmp_path / "run/done.json").unlink()
+    done = launch("--config", str(config_file), "--run", str(tmp_path / "run"), "--set", *overrides)
+    assert done.returncode == 0 and "goes on from" in done.stderr, done.stderr
+    assert "projects" not in done.stderr, "the checkpoint has all weights"
+    for file in ("model/model.safetensors", "training.safetensors"):
+        once, again = load_file(last / file), load_file(student.parent / file)
+        assert once.keys() == again.keys() and all(torch.equal(once[name], again[name]) for name in once)
     overrides = ["corpus.attend_within_documents=true", f"students.0.init.student={student}"]
     done = launch("--config", str(config_file), "--run", str(tmp_path / "next"), "--set", *overrides)
     assert done.returncode == 0, done.stderr
