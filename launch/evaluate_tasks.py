@@ -1,6 +1,6 @@
 """What models are worth after fine-tuning: each on each task, the same way, with several seeds; and what they cost.
 
-    python launch/evaluate_tasks.py --models teachers/chinese-roberta-wwm-ext students/4l312d my=runs/x/start/4l312d \\
+    python launch/evaluate_tasks.py --models hfl/chinese-roberta-wwm-ext students/4l312d my=runs/x/start/4l312d \\
         --tasks tnews afqmc ocnli --seeds 3 --output runs/evaluation [--workers 2] [--set fine_tuning.epochs=5]
 
 The first model is what the others are compared with. Tasks are files of configs/tasks, or paths of others like them.

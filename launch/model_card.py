@@ -9,7 +9,8 @@ from pretrain.metrics import loss_terms
 CARD = """---
 language: zh
 library_name: transformers
-tags: [{tags}]
+pipeline_tag: {pipeline}
+{metadata}tags: [{tags}]
 ---
 
 # {name}
@@ -18,15 +19,23 @@ A general {kind}: {num_layers} layers x {hidden_size}, {num_attention_heads} hea
 {origin} unlabelled text. It has not been fine-tuned for any task.
 
 ```python
+import torch
 from transformers import AutoModel, AutoTokenizer
+
 tokenizer, model = AutoTokenizer.from_pretrained("FOLDER"), AutoModel.from_pretrained("FOLDER")
+batch = tokenizer(["今天天气不错"], padding=True, truncation=True, max_length={row_tokens}, return_tensors="pt")
+with torch.no_grad():
+    hidden = model(**batch).last_hidden_state  # [texts, tokens, {hidden_size}]
+mask = batch["attention_mask"].unsqueeze(-1)
+vectors = (hidden * mask).sum(1) / mask.sum(1)  # the mean over real tokens
 ```
-{head}
+{advice}{head}
 | | |
 |---|---|
 | teacher | {teacher} |
 | objective | {objective} |
 | start | {start} |
+| licence of the weights | {licence} |
 | corpus | {corpus_tokens:,} tokens, {corpus_documents:,} documents, fingerprint {corpus_fingerprint} |
 | sources and licences | {sources} |
 | steps | {step:,} of {total_steps:,}, {rows_per_step} rows of {row_tokens} tokens each |
@@ -55,25 +64,36 @@ def model_card(
     facts: Mapping[str, Any],
     state: TrainingState,
     metrics: Iterable[Mapping[str, float]],
+    teacher_name: str | None = None,
+    licence: str | None = None,
 ) -> str:
     """Markdown with the metadata block that model hubs read.
 
     Args:
         config: the run's resolved config; facts: its run.json; metrics: its logged steps, oldest first.
+        teacher_name: what readers elsewhere know the teacher by, a hub id, in place of its path.
+        licence: of the student's weights, by the hub's names.
     """
     student = next(one for one in config["students"] if one["name"] == name)
     corpus, teacher = facts["corpus"], facts["teacher"]
     last = [line for line in metrics if line["step"] <= state.step][-1]
     init, types = student["init"], [objective["type"] for objective in student["objective"]]
+    unreached = facts["unreached_parameters"][name]
+    metadata = {"base_model": teacher_name, "license": licence}
+    teacher_path = teacher and (teacher_name or teacher["path"])
     return CARD.format(
         **{key: student[key] for key in ("num_layers", "hidden_size", "num_attention_heads", "intermediate_size")},
         **{key: student["optimizer"][key] for key in ("lr", "betas", "weight_decay")},
         name=name,
         tags=", ".join(name.replace("_", "-") for name in [*(["general-distillation"] if teacher else []), *types]),
+        metadata="".join(f"{key}: {value}\n" for key, value in metadata.items() if value),
+        pipeline="fill-mask" if {"mlm", "distilbert"} & set(types) else "feature-extraction",
+        advice=_advice(unreached),
+        licence=licence or "not stated: the terms of the teacher and of the sources below apply",
         kind="student" if teacher else "encoder",
-        origin=f"distilled from `{teacher['path']}` on" if teacher else "trained without a teacher on",
+        origin=f"distilled from `{teacher_path}` on" if teacher else "trained without a teacher on",
         head=HEAD if {"mlm", "distilbert"} & set(types) else "",
-        teacher=f"`{teacher['path']}`, weights {teacher['fingerprint']}" if teacher else "none",
+        teacher=f"`{teacher_path}`, weights {teacher['fingerprint']}" if teacher else "none",
         objective="; ".join(_objective(objective) for objective in student["objective"]),
         start=_start(init),
         corpus_tokens=corpus["tokens"],
@@ -88,7 +108,7 @@ def model_card(
         epochs=state.tokens / max(1, corpus["tokens"]),
         hours=state.seconds / 3600,
         losses=_losses(name, last),
-        unreached=_unreached(facts["unreached_parameters"][name], init),
+        unreached=_unreached(unreached, init),
     )
 
 
@@ -112,6 +132,15 @@ def _objective(objective: Mapping[str, Any]) -> str:
 def _losses(name: str, last: Mapping[str, float]) -> str:
     rows = [f"| {term} | {value:.4f} |" for term, value in loss_terms(last, name).items()]
     return "\n".join(["| term | value |", "|---|---|", *rows])
+
+
+def _advice(unreached: list[str]) -> str:
+    advice = ["Texts had no prefix in training."]
+    if any(name.startswith("pooler.") for name in unreached):
+        advice.append("`pooler_output` comes from weights that were not trained: leave it alone.")
+    if any(not name.startswith("pooler.") for name in unreached):
+        advice.append("Its last layer was not trained as a whole (below): fine-tune it before its vectors are used.")
+    return "\n" + " ".join(advice) + "\n"
 
 
 def _unreached(names: list[str], init: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from pretrain.durable import writing
+from pretrain.durable import share, writing
 
 
 def check_writable(folder: Path, what: str) -> None:
@@ -35,6 +35,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         partial.mkdir(parents=True)
     try:
         yield partial
+        share(partial)
         partial.rename(folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

@@ -1,6 +1,7 @@
 """Publish a student as an ordinary Hugging Face folder: config, safetensors, tokenizer and a model card of real facts.
 
-    python launch/publish.py --run runs/4l312d --student 4l312d --output students/4l312d-zh [--step 5000]
+    python launch/publish.py --run runs/4l312d --student 4l312d --output students/4l312d \\
+        [--step 5000] [--teacher-name hfl/chinese-roberta-wwm-ext-large] [--licence apache-2.0]
 
 The folder appears only after transformers has loaded what was written and given the live student's answers. A student
 with a masked-language head keeps it: AutoModel and AutoModelForMaskedLM both load the folder.
@@ -24,7 +25,7 @@ from launch.run_config import read_run_config
 from launch.run_facts import read_facts
 from launch.run_folder import read_losses
 from pretrain.checkpoint import Checkpoints, read_state
-from pretrain.durable import damage, writing
+from pretrain.durable import damage, share, writing
 from pretrain.encoder import EncoderShape
 from pretrain.vocabulary_head import auto_class_of
 
@@ -43,7 +44,14 @@ def choose_checkpoint(run: Path, step: int | None) -> Path:
     return chosen
 
 
-def publish(run: Path, student: str, output: Path, step: int | None = None) -> float:
+def publish(
+    run: Path,
+    student: str,
+    output: Path,
+    step: int | None = None,
+    teacher_name: str | None = None,
+    licence: str | None = None,
+) -> float:
     """Write the published folder and return the largest difference to the live student's fixed answers."""
     if not (run / "config.json").is_file() or not (run / "run.json").is_file():
         raise ValueError(f"{run}: not a run folder (no config.json and run.json)")
@@ -53,7 +61,7 @@ def publish(run: Path, student: str, output: Path, step: int | None = None) -> f
     if not (checkpoint / student / "model").is_dir():
         names = ", ".join(sorted(path.parent.name for path in checkpoint.glob("*/model")))
         raise ValueError(f"{run}: no student {student!r}; students: {names}")
-    card = read_card(run, student, checkpoint)
+    card = read_card(run, student, checkpoint, teacher_name, licence)
     partial = output.with_name(f".{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     model_folder = checkpoint / student / "model"
@@ -68,12 +76,15 @@ def publish(run: Path, student: str, output: Path, step: int | None = None) -> f
     difference = difference_to_live(partial, checkpoint / student / "outputs.safetensors")
     if not difference <= TOLERANCE:
         raise ValueError(f"{partial}: its outputs differ from the live student's by {difference:.2g}; not published")
+    share(partial)
     with writing(output):
         partial.rename(output)
     return difference
 
 
-def read_card(run: Path, student: str, checkpoint: Path) -> str:
+def read_card(
+    run: Path, student: str, checkpoint: Path, teacher_name: str | None = None, licence: str | None = None
+) -> str:
     """The model card; ValueError naming the file of the run that is damaged, or does not know the student."""
     config, facts = read_run_config(run / "config.json"), read_facts(run / "run.json")
     state, metrics = read_state(checkpoint), read_losses(run, student)
@@ -85,7 +96,10 @@ def read_card(run: Path, student: str, checkpoint: Path) -> str:
         raise ValueError(
             f"{run / 'metrics.jsonl'}: no step was logged up to {state.step}, that of {checkpoint / 'state.json'}"
         )
-    return model_card(student, config.model_dump(mode="json"), facts.model_dump(), state, metrics)
+    if teacher_name and not config.teacher:
+        raise ValueError(f"{run}: was trained without a teacher, so --teacher-name {teacher_name} says nothing")
+    values = config.model_dump(mode="json"), facts.model_dump()
+    return model_card(student, *values, state, metrics, teacher_name, licence)
 
 
 @torch.no_grad()
@@ -107,10 +121,12 @@ def main() -> None:
     parser.add_argument("--student", required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--step", type=int, help="the newest checkpoint unless given")
+    parser.add_argument("--teacher-name", help="what readers know the teacher by; its path unless given")
+    parser.add_argument("--licence", help="of the weights, by the model hub's names, say apache-2.0")
     arguments = parser.parse_args()
     mute_transformers()
     try:
-        difference = publish(arguments.run, arguments.student, arguments.output, arguments.step)
+        difference = publish(**vars(arguments))
     except (ValueError, OSError) as error:
         print(f"refused: {error}", file=sys.stderr)
         sys.exit(2)

@@ -2,6 +2,7 @@
 nothing of what transformers reports."""
 
 import logging
+import os
 import warnings
 from pathlib import Path
 from typing import TextIO
@@ -10,7 +11,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def mute_transformers() -> None:
-    """No bars of weights, no reports of a model that comes without its head or pooler: that is meant."""
+    """No bars of weights, no reports of a model that comes without its head or pooler: that is meant. Nor does every
+    rank ask a service of the hub to convert a teacher that has no safetensors."""
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     from transformers.utils import logging as transformers_logging  # takes seconds, after signals are noted
 
     transformers_logging.disable_progress_bar()

@@ -2,7 +2,7 @@
 
     python launch/report.py --run demo/run --labels demo/labels --documents demo/text/heldout.jsonl \\
         --heldout demo/heldout --output demo/report.html \\
-        --models teacher=demo/teacher student=demo/students/4l312d untrained=demo/run/start/4l312d
+        --models teacher=demo/teacher student=demo/students/4l384d untrained=demo/run/start/4l384d
 
 The first model is the teacher: the others are compared with it.
 """

@@ -16,7 +16,7 @@ from corpus.tokenizer import load_tokenizer, save_tokenizer
 from launch.run_config import RunConfig, changed_keys, read_run_config
 from launch.run_facts import ProbeFacts, read_facts
 from pretrain.checkpoint import TrainingState
-from pretrain.durable import try_lock, write_durably, writing
+from pretrain.durable import share, try_lock, write_durably, writing
 from pretrain.metrics import read_metrics
 from pretrain.outcome import raise_together
 from pretrain.settings import Settings
@@ -122,6 +122,7 @@ def save_start(student: Student, run: Path) -> None:
         student.published.save_pretrained(partial)
         tokenizer = AutoTokenizer.from_pretrained(run / "tokenizer")
         save_tokenizer(tokenizer, partial, student.encoder.shape.max_row_tokens)
+        share(partial)
         partial.rename(folder)
 
 

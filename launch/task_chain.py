@@ -23,7 +23,7 @@ from launch.run_config import changed_keys, read_strictly
 from launch.run_folder import check_run_folder, check_shared, hold_run_folder, read_done, write_done
 from launch.task_inputs import file_inputs, model_inputs
 from launch.task_run_config import ORDER, GeneralStageConfig, StageName, TaskRunConfig
-from pretrain.durable import write_durably
+from pretrain.durable import share, write_durably
 from pretrain.engine import start_distributed
 from pretrain.outcome import on_rank_zero
 from pretrain.peers import Heartbeat, PeerLost, peers_heeded
@@ -165,6 +165,7 @@ class Chain:
         student.published.save_pretrained(partial)
         tokenizer = AutoTokenizer.from_pretrained(self.config.student)
         save_tokenizer(tokenizer, partial, student.encoder.shape.max_row_tokens)
+        share(partial)
         shutil.rmtree(folder / "model", ignore_errors=True)
         partial.rename(folder / "model")
 

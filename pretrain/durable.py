@@ -6,7 +6,7 @@ A sealed folder holds files.json, written last, with the size and XXH3-128 of ev
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -62,6 +62,13 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def share(folder: Path) -> None:
+    """Let whoever may read a folder read the weights in it: safetensors makes its files for their owner alone."""
+    for path in folder.rglob("*.safetensors"):
+        with suppress(OSError):  # some file systems have no modes
+            path.chmod(path.parent.stat().st_mode & 0o666)
+
+
 def try_lock(file: TextIO) -> bool:
     """Whether a file is this process's from now on, until it is closed; OSError where its file system has no locks."""
     try:
@@ -73,6 +80,7 @@ def try_lock(file: TextIO) -> bool:
 
 def seal(folder: Path) -> None:
     """Sync every file of a folder and write its files.json; ValueError naming the file that cannot be written."""
+    share(folder)
     for path in [*sorted(folder.rglob("*")), folder]:
         with writing(path):
             sync(path)

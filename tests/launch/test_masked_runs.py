@@ -116,6 +116,8 @@ def test_a_run_without_a_teacher_makes_one_that_others_learn_from(alone, write, 
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
     assert json.loads((run / "run.json").read_text())["teacher"] is None
     assert {"mine/mlm"} == {name for name in read_metrics(run)[-1] if name.endswith("mlm")}
+    with pytest.raises(ValueError, match="was trained without a teacher, so --teacher-name large says nothing"):
+        publish(run, "mine", tmp_path / "mine", teacher_name="large")
     assert publish(run, "mine", tmp_path / "mine") < 1e-5
     card = (tmp_path / "mine/README.md").read_text(encoding="utf-8")
     assert "trained without a teacher on unlabelled text" in card

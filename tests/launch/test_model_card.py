@@ -1,8 +1,10 @@
 """The card says where weights come from, and takes nothing for a loss that is none."""
 
 import pytest
+import torch
 
 from launch.model_card import model_card
+from launch.publish import publish
 from launch.run_config import read_run_config
 from pretrain.checkpoint import TrainingState
 
@@ -30,5 +32,28 @@ def test_the_start_is_what_the_weights_began_as(config_file, init, start, unreac
     state = TrainingState(step=6, rows=48, tokens=768, seconds=1.0)
     card = model_card("small", config, FACTS, state, [METRICS | {"small/probe/neighbour_accuracy": 0.3}])
     assert start in card and unreached in card
+    assert "distilled from `large` on" in card and "| licence of the weights | not stated: the terms of" in card
     rows = card.split("| term | value |")[1].split("\n\n")[0].splitlines()
     assert rows[2:] == ["| loss | 0.5000 |"]
+
+
+def test_what_it_is_called_elsewhere_and_how_its_vectors_are_made(config_file):
+    config = read_run_config(config_file).model_dump(mode="json")
+    state = TrainingState(step=6, rows=48, tokens=768, seconds=1.0)
+    card = model_card("small", config, FACTS, state, [METRICS], "someone/large", "apache-2.0")
+    head = card.split("---")[1].splitlines()
+    assert {"base_model: someone/large", "license: apache-2.0", "pipeline_tag: feature-extraction"} < set(head)
+    assert "`someone/large`, weights e" in card and "| licence of the weights | apache-2.0 |" in card
+    assert "max_length=16" in card and "`pooler_output` comes from weights that were not trained" in card
+    assert "Its last layer was not trained as a whole" not in card
+    cut = FACTS | {"unreached_parameters": {"small": ["encoder.layer.3.output.dense.weight"]}}
+    card = model_card("small", config, cut, state, [METRICS])
+    assert "Its last layer was not trained as a whole" in card and "pooler_output" not in card
+
+
+def test_its_code_runs_in_plain_transformers(finished_run, tmp_path, capsys):
+    publish(finished_run, "small", tmp_path / "small")
+    code = (tmp_path / "small/README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    made: dict[str, torch.Tensor] = {}
+    exec(code.replace("FOLDER", str(tmp_path / "small")), made)
+    assert made["vectors"].shape == (1, 12)

@@ -23,17 +23,27 @@ def published(finished_run, tmp_path):
     return output
 
 
-def test_it_loads_in_another_process_with_nothing_of_ours(published):
+def test_it_answers_in_another_process_with_nothing_of_ours_as_the_live_student(published, finished_run):
     code = (
         "import sys; from transformers import AutoModel, AutoTokenizer; import torch;"
         "m = AutoModel.from_pretrained(sys.argv[1]).eval(); t = AutoTokenizer.from_pretrained(sys.argv[1]);"
-        "print(m.config.model_type, tuple(m(**t(['天地 玄黄'], return_tensors='pt')).last_hidden_state.shape))"
+        "print(m.config.model_type, tuple(m(**t(['天地 玄黄'], return_tensors='pt')).last_hidden_state.shape));"
+        "from safetensors.torch import load_file; live = load_file(sys.argv[2]);"
+        "found = m(input_ids=live['input_ids']).last_hidden_state;"
+        "torch.testing.assert_close(found, live['last_hidden_state'], rtol=0, atol=1e-5)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, published], capture_output=True, text=True, cwd=published.parent, check=True
-    )
+    live = finished_run / "checkpoints/step_6/small/outputs.safetensors"
+    command = [sys.executable, "-c", code, published, live]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=published.parent, check=True)
     assert done.stdout.startswith("bert (1, ")
     assert done.stdout.strip().endswith(", 12)")
+
+
+def test_whoever_reads_the_folder_reads_its_weights(published, finished_run):
+    models = [published, finished_run / "start/small", finished_run / "checkpoints/step_6/small/model"]
+    for folder in models:
+        modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+        assert modes["model.safetensors"] == modes["config.json"], modes
 
 
 def test_its_weights_are_the_checkpoints(published, finished_run):
