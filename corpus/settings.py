@@ -27,19 +27,19 @@ class CleaningSettings(Record):
     (arXiv 2112.11446) has 0.2 for English web pages: it costs documentation its tables.
     """
 
-    language_variants: bool = True
-    html: bool = True
-    empty_brackets: bool = True
-    url_lines: bool = True
-    simplified: bool = False
+    language_variants: bool = True  # Wikipedia's -{zh-hans:...}-: the simplified form is kept
+    html: bool = True  # tags are removed
+    empty_brackets: bool = True  # brackets that hold nothing are removed
+    url_lines: bool = True  # lines that are an address alone are removed
+    simplified: bool = False  # traditional characters become simplified
     min_characters: int = Field(default=1, ge=1)
     max_characters: int | None = Field(default=None, ge=1)
     min_mean_line_characters: float = Field(default=0.0, ge=0)
     min_chinese_share: float = Field(default=0.2, ge=0, le=1)
     max_repeated_line_share: float = Field(default=0.5, ge=0, le=1)
     max_repeated_ngram_share: float = Field(default=0.5, ge=0, le=1)
-    blocked_origins: tuple[str, ...] = ()
-    blocked_words: tuple[str, ...] = ()
+    blocked_origins: tuple[str, ...] = ()  # documents of these sites or publishers are dropped
+    blocked_words: tuple[str, ...] = ()  # documents that hold one are dropped
 
     @model_validator(mode="after")
     def _check_lengths(self) -> "CleaningSettings":
@@ -54,11 +54,11 @@ class SourceSettings(Record):
     """What a source is. Fields are named for jsonl only; the other formats have their own."""
 
     name: str = Field(min_length=1)
-    licence: str = "not stated"
+    licence: str = "not stated"  # kept in the manifest, and on the cards of students
     format: Format
-    text_fields: tuple[str, ...] = ()
-    id_field: str | None = None
-    origin_field: str | None = None
+    text_fields: tuple[str, ...] = ()  # jsonl: those that make the document, in order
+    id_field: str | None = None  # jsonl: names the document in messages
+    origin_field: str | None = None  # jsonl: its site or publisher, for blocked_origins
     encoding: Encoding = "utf-8"
     cleaning: CleaningSettings = CleaningSettings()
 

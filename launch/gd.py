@@ -27,7 +27,7 @@ from launch.world import World
 
 
 def prepare(arguments: argparse.Namespace, run: Path, world: World) -> Train:
-    """Refuse in the first second what cannot be trained; gives what trains the rest."""
+    """Refuse before anything is loaded what cannot be trained; gives what trains the rest."""
     from launch.distillation import check_input, distil
     from launch.output_folder import check_writable
     from launch.run_config import read_run_config

@@ -30,7 +30,7 @@ class InitConfig(Settings):
     embeddings: "teacher" takes the teacher's, projected on their principal components where the widths differ.
     layers: "scratch", or the teacher layers to take: every k-th ("uniform"), the last ones ("last"), or those listed.
         Layers of the student's own sizes are copied; those of a wider teacher are projected (projection.py).
-    student: the folder of a published student; all weights are its own then, and the other keys say nothing.
+    student: the folder of a published student; all weights are its own, so the other keys must be left out.
     """
 
     embeddings: Literal["teacher", "scratch"] = "teacher"

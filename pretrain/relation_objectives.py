@@ -24,7 +24,7 @@ class MiniLMv2Config(Settings):
 
     type: Literal["minilm_v2"]
     num_relation_heads: PositiveInt  # R; divides both widths
-    teacher_layer: PositiveInt | None = None  # None: the paper's choice for a teacher of this size
+    teacher_layer: PositiveInt | None = None  # null: the paper's choice for a teacher of this size
     kernel: Kernel = "portable"
     weight: Weight = 1.0
 
@@ -50,7 +50,7 @@ class MiniLMConfig(Settings):
 
     type: Literal["minilm", "ernie_tiny"]
     num_relation_heads: PositiveInt | None = None  # their own attention heads, equal in number, unless given
-    teacher_layer: PositiveInt | None = None  # None: the last
+    teacher_layer: PositiveInt | None = None  # null: the last
     kernel: Kernel = "portable"
     weight: Weight = 1.0
 
