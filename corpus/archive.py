@@ -50,17 +50,21 @@ def encodable(name: str) -> str:
 
 
 def is_zip(name: str) -> bool:
-    return name.endswith(".zip")
+    return name.lower().endswith(".zip")
 
 
 def is_tar(name: str) -> bool:
-    return name.endswith(_TAR_SUFFIXES)
+    return name.lower().endswith(_TAR_SUFFIXES)
+
+
+def is_plain_tar(name: str) -> bool:
+    return name.lower().endswith(".tar")
 
 
 def compression_of(name: str) -> str:
     """The name, with the suffix of its compression spelled out: `a.tgz` is `a.gz`."""
     path = PurePosixPath(name)
-    return str(path.with_suffix(_FULL_SUFFIX.get(path.suffix, path.suffix)))
+    return str(path.with_suffix(_FULL_SUFFIX.get(path.suffix.lower(), path.suffix)))
 
 
 def is_hidden(path: PurePath) -> bool:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+_FOLDER_NAME = "blocks"  # what else lies in the folder given is its owner's, and never looked at
 _LOCK_NAME = "total_bytes.lock"
 _KEPT_SHARE = 0.9
 
@@ -14,12 +15,13 @@ _KEPT_SHARE = 0.9
 class BlockCache:
     """Files named by what identifies their content; together never above `max_bytes`, the longest unused go first.
 
-    A file appears whole, under a lock that also holds the sum of sizes, so that no writer needs to list the
-    folder. A cache that cannot be written (a full disk) warns once and is read from only.
+    They lie in a folder of their own below the one given. A file appears whole, under a lock that also holds the sum
+    of sizes, so that no writer needs to list the folder. A cache that cannot be written (a full disk) warns once and
+    is read from only.
     """
 
     def __init__(self, folder: str | Path, max_bytes: int) -> None:
-        self._folder = Path(folder)
+        self._folder = Path(folder) / _FOLDER_NAME
         self._max_bytes = max_bytes
         self._is_writable = True
         try:

@@ -29,7 +29,7 @@ INFLATE_ERRORS = (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
 
 
 def is_compressed(name: str) -> bool:
-    return PurePosixPath(name).suffix in _DECOMPRESSORS
+    return PurePosixPath(name).suffix.lower() in _DECOMPRESSORS
 
 
 def is_bomb(num_bytes: int, num_stored_bytes: int) -> bool:
@@ -40,7 +40,7 @@ def is_bomb(num_bytes: int, num_stored_bytes: int) -> bool:
 def inflate(chunks: Iterable[bytes], name: str) -> Iterator[bytes]:
     """All frames of a stream, of the kind that the name's suffix says. Raises one of INFLATE_ERRORS for a
     stream that is cut short or damaged, ValueError for one that inflates without measure."""
-    new_decompressor = _DECOMPRESSORS[PurePosixPath(name).suffix]
+    new_decompressor = _DECOMPRESSORS[PurePosixPath(name).suffix.lower()]
     # Zeros after a frame are padding (tar, tapes); no frame begins with one.
     frame, is_begun = None, False
     num_stored_bytes = num_bytes = 0

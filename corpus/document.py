@@ -35,6 +35,8 @@ class Reason(StrEnum):
 
 _HINTS = {
     Reason.BROKEN_JSON: "plain text is --format lines",
+    Reason.NOT_AN_OBJECT: "a line must be one JSON object; jq -c '.[]' FILE makes such lines of an array",
+    Reason.FIELD_NOT_A_STRING: "name fields that hold text; OUTER.INNER is a field of another, or of each of a list",
     Reason.INVALID_UTF8: "--encoding detect or gb18030 (which covers GBK and GB2312)",
     Reason.NUL_BYTE: "text has none, but UTF-16 has; convert it to UTF-8",
     Reason.FIELD_MISSING: "name fields that the records have: --format jsonl --text-fields",

@@ -13,6 +13,7 @@ text has none, but UTF-16 and damaged files do. Ids only name documents; two of 
 (a build warns of them).
 """
 
+import json
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -112,6 +113,13 @@ def _read_json(
             yield _read_record(line, f"{name}:{number}", source, encoding)
 
 
+def _load_leniently(text: str) -> Any:
+    """What Python's json writes and no standard allows: NaN, and halves of a character outside the basic plane, which
+    are left out. ValueError or RecursionError where it is no JSON."""
+    record = json.loads(text)
+    return json.loads(json.dumps(record, ensure_ascii=False).encode(errors="ignore"))
+
+
 def _read_record(line: bytes, place: str, source: RecordSource, encoding: Encoding) -> tuple[Document | Reject, dict]:
     changes: tuple[Change, ...] = ()
     data: Any = line
@@ -124,7 +132,12 @@ def _read_record(line: bytes, place: str, source: RecordSource, encoding: Encodi
         record = orjson.loads(data)
     except orjson.JSONDecodeError:
         broken = _read_text(line, place, encoding)
-        return (broken if isinstance(broken, Reject) else broken.reject(Reason.BROKEN_JSON)), {}
+        if isinstance(broken, Reject):
+            return broken, {}
+        try:
+            record = _load_leniently(broken.text)
+        except (ValueError, RecursionError):
+            return broken.reject(Reason.BROKEN_JSON), {}
     item = source.read(record, place)
     if isinstance(item, Reject):
         return item, {}

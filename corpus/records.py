@@ -47,6 +47,10 @@ def _text(record: Record, field: str) -> str:
     text = record.get(field)
     if isinstance(text, str):
         return text
+    outer, dot, inner = field.partition(".")
+    if field not in record and dot and isinstance(members := record.get(outer), (dict, list)):
+        members = members if isinstance(members, list) else [members]
+        return "\n".join(_text(member if isinstance(member, dict) else {}, inner) for member in members)
     if field in record:
         raise FieldError(Reason.FIELD_NOT_A_STRING)
     raise FieldError(Reason.FIELD_MISSING, f" (no {field}; it has {excerpt(', '.join(record)) or 'no fields'})")

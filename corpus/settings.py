@@ -56,7 +56,7 @@ class SourceSettings(Record):
     name: str = Field(min_length=1)
     licence: str = "not stated"  # kept in the manifest, and on the cards of students
     format: Format
-    text_fields: tuple[str, ...] = ()  # jsonl: those that make the document, in order
+    text_fields: tuple[str, ...] = ()  # jsonl: they make the document, in order; OUTER.INNER of each of a list
     id_field: str | None = None  # jsonl: names the document in messages
     origin_field: str | None = None  # jsonl: its site or publisher, for blocked_origins
     encoding: Encoding = "utf-8"

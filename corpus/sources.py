@@ -49,10 +49,11 @@ class Part:
     @property
     def is_splittable(self) -> bool:
         """Whether reading may begin anywhere."""
-        return self.member is None and not _is_packed(self.name)
+        return self.member is None and not is_packed(self.name)
 
 
-def _is_packed(name: str) -> bool:
+def is_packed(name: str) -> bool:
+    """Whether a name says that its bytes are not text yet."""
     return is_compressed(name) or archive.is_tar(name) or archive.is_zip(name) or tables.is_table(name)
 
 
@@ -71,7 +72,7 @@ def _check_empty(found: dict[str, list[Part]]) -> None:
     empty = {root: [part.name for part in parts if not part.num_bytes] for root, parts in found.items()}
     refused = [root for root, parts in found.items() if len(parts) == len(empty[root])]
     # A text may be empty, what is packed never is.
-    refused += [name for root, names in empty.items() if root not in refused for name in names if _is_packed(name)]
+    refused += [name for root, names in empty.items() if root not in refused for name in names if is_packed(name)]
     if refused:
         raise ValueError(f"{archive.first_ten(refused)}: empty, cut short perhaps ({len(refused)} in all)")
     for root, names in empty.items():
@@ -141,7 +142,7 @@ def _parts_of_file(path: str, name: str) -> Iterator[Part]:
         if (shown := archive.encodable(text)) != text:
             raise ValueError(f"{shown}: only paths that are UTF-8 can be noted; rename the file or its folder")
     num_bytes, version = _stat(path)
-    is_plain_tar = name.endswith(".tar")
+    is_plain_tar = archive.is_plain_tar(name)
     if not num_bytes or not (archive.is_zip(name) or is_plain_tar):
         yield Part(name, path, num_bytes, version)
         return
@@ -206,9 +207,21 @@ def _read_stored(part: Part, chunk_bytes: int, start: int, end: int | None) -> I
         with _open_zip(part.path, part.version).open(part.member) as member:
             yield from _read_exactly(member, chunk_bytes, part.num_bytes)
         return
+    num_bytes = (part.num_bytes if end is None else end) - start
+    if part.offset and "://" in part.path:
+        file = _open_tar(part.path, part.version)
+        file.seek(part.offset + start)
+        yield from _read_exactly(file, chunk_bytes, num_bytes)
+        return
     with open_file(part.path) as file:
         file.seek(part.offset + start)
-        yield from _read_exactly(file, chunk_bytes, (part.num_bytes if end is None else end) - start)
+        yield from _read_exactly(file, chunk_bytes, num_bytes)
+
+
+@functools.lru_cache(maxsize=1)
+def _open_tar(url: str, version: str) -> IO[bytes]:
+    """The tar read from last stays open: what was fetched with one small member holds the next ones too."""
+    return open_remote(url)
 
 
 @functools.lru_cache(maxsize=1)
@@ -239,7 +252,7 @@ def read_streams(
     if tables.is_table(part.name):
         yield part.name, _read_table(part, on_bytes)
         return
-    is_packed = part.member is None and archive.is_tar(part.name) and not part.name.endswith(".tar")
+    is_packed = part.member is None and archive.is_tar(part.name) and not archive.is_plain_tar(part.name)
     suffix = archive.compression_of(part.name)
     stored = _seen(
         _read_stored(part, CHUNK_BYTES if is_compressed(suffix) else _FILE_CHUNK_BYTES, start, end), on_bytes

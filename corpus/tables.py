@@ -22,7 +22,7 @@ _UNREADABLE = b"\xff"
 
 
 def is_table(name: str) -> bool:
-    return name.endswith(_TABLES)
+    return name.lower().endswith(_TABLES)
 
 
 def read_table(file: IO[bytes], name: str) -> Iterator[tuple[int, bytes]]:
@@ -45,7 +45,7 @@ def _read_batches(file: IO[bytes], name: str) -> Iterator[Any]:
     import pyarrow as pa  # half a second that only tables pay
     from pyarrow import parquet
 
-    if name.endswith(".parquet"):
+    if name.lower().endswith(".parquet"):
         yield from parquet.ParquetFile(file).iter_batches(batch_size=_ROWS_PER_BATCH)
         return
     with pa.ipc.open_stream(file) as stream:
@@ -71,7 +71,17 @@ def _read_rows(batch: Any) -> Iterator[bytes]:
 
 
 def _line(row: dict[str, Any]) -> bytes:
-    return orjson.dumps(row, default=str)
+    return orjson.dumps(row, default=_plain)
+
+
+def _plain(value: Any) -> str | None:
+    """Spark and Hive write strings as bytes; bytes that are no text are no value."""
+    if not isinstance(value, bytes):
+        return str(value)
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def find_dataset_files(url: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ order. Then all units' documents are compared (duplicates.py), then each unit is
 import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -94,20 +95,26 @@ def _read(plan: Plan, index: int, key: str, folder: Path, on_bytes: OnBytes) -> 
 def _read_segments(
     source: SourceConfig, segments: Iterable[Segment], hashes: list[str], on_bytes: OnBytes
 ) -> Iterator[Document | Reject]:
-    for segment in segments:
-        hasher = xxhash.xxh3_64()
+    for _, group in groupby(segments, lambda segment: (segment.part.path, segment.part.version)):
+        of_file = list(group)  # thousands of an archive's members, perhaps: it is asked about twice
+        check_unchanged(of_file[0].part)
+        for segment in of_file:
+            hasher = xxhash.xxh3_64()
+            yield from _read_segment(source, segment, hasher, on_bytes)
+            hashes.append(hasher.hexdigest())
+        check_unchanged(of_file[0].part)
 
-        def count(data: bytes, hasher: Any = hasher) -> None:
-            hasher.update(data)
-            on_bytes(len(data))
 
-        check_unchanged(segment.part)
-        for name, lines in read_streams(segment.part, count, segment.start, segment.end):
-            yield from read_documents(
-                source.format, lines, name, source.text_fields, source.id_field, source.origin_field, source.encoding
-            )
-        check_unchanged(segment.part)
-        hashes.append(hasher.hexdigest())
+def _read_segment(
+    source: SourceConfig, segment: Segment, hasher: xxhash.xxh3_64, on_bytes: OnBytes
+) -> Iterator[Document | Reject]:
+    def count(data: bytes) -> None:
+        hasher.update(data)
+        on_bytes(len(data))
+
+    fields = source.text_fields, source.id_field, source.origin_field
+    for name, lines in read_streams(segment.part, count, segment.start, segment.end):
+        yield from read_documents(source.format, lines, name, *fields, source.encoding)
 
 
 def _kept(items: Iterable[Document | Reject], ledger: Ledger) -> Iterator[Document]:

@@ -20,7 +20,7 @@ def test_what_is_written_is_read(tmp_path):
     assert cache.read("a") == b"x" * 60 == BlockCache(tmp_path / "deep/cache", 100).read("a")
     cache.drop("a")
     cache.drop("a")
-    assert cache.read("a") is None and not sizes(tmp_path / "deep/cache")
+    assert cache.read("a") is None and not sizes(tmp_path / "deep/cache/blocks")
     cache.write("b", b"y" * 101)
     assert cache.read("b") is None
 
@@ -29,10 +29,10 @@ def test_the_longest_unused_is_dropped(tmp_path):
     cache = BlockCache(tmp_path, 100)
     for age, name in enumerate("abc"):
         cache.write(name, b"x" * 30)
-        os.utime(tmp_path / name, ns=(age, age))
+        os.utime(tmp_path / "blocks" / name, ns=(age, age))
     cache.read("a")
     cache.write("d", b"x" * 30)
-    assert set(sizes(tmp_path)) == {"a", "c", "d"}
+    assert set(sizes(tmp_path / "blocks")) == {"a", "c", "d"}
 
 
 def test_writing_again_counts_once(tmp_path):
@@ -40,15 +40,28 @@ def test_writing_again_counts_once(tmp_path):
     for _ in range(10):
         cache.write("a", b"x" * 30)
     cache.write("b", b"x" * 60)
-    assert set(sizes(tmp_path)) == {"a", "b"}
+    assert set(sizes(tmp_path / "blocks")) == {"a", "b"}
 
 
 def test_what_a_killed_writer_left_is_swept_up(tmp_path):
     cache = BlockCache(tmp_path, 100)
-    (tmp_path / "z.partial").write_bytes(b"x" * 90)
+    (tmp_path / "blocks/z.partial").write_bytes(b"x" * 90)
     for name in "abcd":
         cache.write(name, b"x" * 30)
-    assert "z.partial" not in sizes(tmp_path) and sum(sizes(tmp_path).values()) <= 100
+    assert "z.partial" not in sizes(tmp_path / "blocks") and sum(sizes(tmp_path / "blocks").values()) <= 100
+
+
+def test_what_else_lies_in_the_folder_stays(tmp_path):
+    """Somebody's scratch disk, say."""
+    theirs = [tmp_path / name for name in ("thesis.docx", "download.zip.partial")]
+    for path in theirs:
+        path.write_bytes(b"x" * 1000)
+        os.utime(path, ns=(0, 0))
+    cache = BlockCache(tmp_path, 100)
+    for name in "abcd":
+        cache.write(name, b"x" * 60)
+    assert all(path.stat().st_size == 1000 for path in theirs)
+    assert cache.read("d") and not cache.read("a")
 
 
 def test_a_cache_that_cannot_be_written_warns_once_and_is_read(tmp_path, monkeypatch):
@@ -97,7 +110,7 @@ def test_processes_share_it(tmp_path):
     workers[0].kill()
     while any(worker.is_alive() for worker in workers):
         total = 0
-        for path in list(tmp_path.iterdir()):
+        for path in list((tmp_path / "blocks").glob("*")):
             try:
                 total += path.stat().st_size if path.suffix != ".lock" else 0
             except FileNotFoundError:
@@ -106,4 +119,4 @@ def test_processes_share_it(tmp_path):
     for worker in workers[1:]:
         worker.join()
         assert worker.exitcode == 0
-    assert faults.empty() and 2500 < sum(sizes(tmp_path).values()) <= 5000
+    assert faults.empty() and 2500 < sum(sizes(tmp_path / "blocks").values()) <= 5000

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 import tarfile
 import warnings
 import zipfile
@@ -14,6 +15,7 @@ from pyarrow import parquet
 from corpus import inputs
 from corpus.inputs import find_inputs
 from corpus.settings import SourceConfig
+from corpus.sources import find_parts, read_streams
 
 LONG = '{"t": "' + "天" * 400_000 + '"}'
 JSON = "".join(json.dumps({"t": text}, ensure_ascii=False) + "\n" for text in ("天地", "玄黄", "宇宙", "洪荒"))
@@ -95,6 +97,34 @@ def test_text_and_what_is_asked_for_by_its_own_format_is_not_warned_of(tmp_path,
     assert told(tmp_path) == []
     write(tmp_path, a=JSON.encode())
     assert told(tmp_path, format="wiki2019zh") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("own.7z", b"7z\xbc\xaf\x27\x1c..", "holds .7z, which its name does not say; .7z cannot be read: unpack it"),
+        ("own.bin", pack_zip("in", JSON), "holds .zip, which its name does not say; name it so"),
+        ("own.txt", gzip.compress(b"x"), "holds .gz, which its name does not say; name it so"),
+        ("own.json", b'\n[{"t": "x"},\n', "is a JSON array; jsonl wants a record a line, as jq -c '.[]' makes of it"),
+        ("own.gz", gzip.compress(b"[{}]"), "is a JSON array; jsonl wants a record a line, as jq -c '.[]' makes of it"),
+    ],
+)
+def test_what_no_line_of_is_a_record_is_refused(tmp_path, name, data, said):
+    write(tmp_path, **{"a.jsonl": JSON.encode(), name: data})
+    source = SourceConfig.model_validate(
+        {"name": "own", "inputs": (str(tmp_path),), "format": "jsonl", "text_fields": ("t",)}
+    )
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path.name}/{name}: {said}")):
+        find_inputs(source)
+
+
+def test_suffixes_are_read_in_either_case(tmp_path):
+    files = {"A.ZIP": pack_zip("in.txt", "天地"), "B.TGZ": pack_tar_gz("in", "玄黄"), "c.GZ": gzip.compress(b"x")}
+    write(tmp_path, **files)
+    parts = find_parts([tmp_path])
+    assert [part.name.partition("/")[2] for part in parts] == ["A.ZIP/in.txt", "B.TGZ", "c.GZ"]
+    texts = [b"".join(line for _, line in lines) for part in parts for _, lines in read_streams(part, len)]
+    assert texts == ["天地".encode(), "玄黄".encode(), b"x"]
 
 
 def test_many_small_files_read_line_by_line_are_told(tmp_path, monkeypatch):

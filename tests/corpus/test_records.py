@@ -102,3 +102,16 @@ def test_a_missing_field_is_named_and_the_fields_that_are_there():
     (bare, other) = read("jsonl", {}, {"body": "文", "k": 1, "一" * 99: ""}, text_fields=("body", "t"), id_field="k")
     assert bare.label == "f:1 (no body; it has no fields)"
     assert other.label == f"f:2 (id 1) (no t; it has body, k, {'一' * 51})"
+
+
+def test_a_field_of_each_of_a_list_is_a_line_of_the_document():
+    """MNBVC's records hold a list of paragraphs."""
+    fields = {"text_fields": ("文件名", "段落.内容")}
+    record = {"文件名": "题", "段落": [{"行号": 0, "内容": "天地"}, {"行号": 1, "内容": "玄黄"}], "段落.x": "y"}
+    assert read("jsonl", record, **fields) == [Document("题\n天地\n玄黄", "f:1")]
+    assert read("jsonl", {"a": {"b": "天"}, "a.c": "地"}, text_fields=("a.b", "a.c")) == [Document("天\n地", "f:1")]
+    missing = Reject(Reason.FIELD_MISSING, "f:1 (no 内容; it has 行号)")
+    assert read("jsonl", record | {"段落": [{"行号": 0}]}, **fields) == [missing]
+    missing = Reject(Reason.FIELD_MISSING, "f:1 (no 段落.内容; it has 文件名, 段落)")
+    assert read("jsonl", record | {"段落": "天"}, **fields)[0].reason == Reason.FIELD_MISSING
+    assert read("jsonl", {"文件名": "题", "段落": 3}, **fields) == [missing]

@@ -1,8 +1,10 @@
 """Builds from inputs behind URLs: what the same files give here, or a clear error."""
 
 import gzip
+import io
 import json
 import shutil
+import tarfile
 import zipfile
 
 import fsspec
@@ -53,6 +55,19 @@ def server(folder, monkeypatch):
 
 def test_http(build, folder, server):
     assert build(*(f"{server.url}/{name}" for name in FILES)) == build(*(str(folder / name) for name in FILES))
+
+
+def test_members_of_a_tar_do_not_each_fetch_their_own(build, folder, server):
+    with tarfile.open(folder / "many.tar", "w") as archive:
+        for number in range(100):
+            data = f"第{number}篇天地玄黄宇宙洪荒".encode()
+            info = tarfile.TarInfo(f"{number}.txt")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    once = (folder / "many.tar").stat().st_size
+    made = build(f"{server.url}/many.tar")
+    assert made == build(str(folder / "many.tar")) and made[1].documents == 100
+    assert server.num_bytes < 5 * once and server.num_gets < 10
 
 
 @pytest.mark.skipif(nginx_program() is None, reason="nginx is not installed (Debian: apt-get install nginx)")

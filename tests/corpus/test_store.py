@@ -205,14 +205,14 @@ def test_a_small_cache_stays_small(server, corpus_folder, tmp_path):
     largest = max(load_manifest(corpus_folder).blocks.length)
     cache = BlockCache(tmp_path / "cache", 3 * largest)
     assert (epoch(load_manifest(server.url, cache)) == epoch(load_manifest(corpus_folder))).all()
-    files = [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"]
+    files = [path for path in (tmp_path / "cache/blocks").iterdir() if path.suffix != ".lock"]
     assert len(files) >= 1 and sum(path.stat().st_size for path in files) <= 3 * largest
 
 
 def test_a_cached_block_that_rotted_is_fetched_anew(server, corpus_folder, tmp_path):
     cache = BlockCache(tmp_path / "cache", 1 << 20)
     epoch(load_manifest(server.url, cache))
-    for number, path in enumerate(sorted((tmp_path / "cache").glob("*-*"))):
+    for number, path in enumerate(sorted((tmp_path / "cache/blocks").glob("*-*"))):
         data = path.read_bytes()
         path.write_bytes(data[:-1] if number % 2 else data[:-1] + bytes([data[-1] ^ 4]))
     before = server.num_gets

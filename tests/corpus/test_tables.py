@@ -22,7 +22,9 @@ def read(*inputs) -> list[Document | Reject]:
         seen: list[bytes] = []
         for name, lines in read_streams(part, seen.append):
             items += read_documents("jsonl", lines, name, ("text",), "id")
-        assert b"".join(seen) == b"".join(read_stored(part)) and not (part.is_splittable and "parquet" in part.name)
+        assert b"".join(seen) == b"".join(read_stored(part)) and not (
+            part.is_splittable and "parquet" in part.name.lower()
+        )
     return items
 
 
@@ -41,6 +43,13 @@ def test_columns_of_any_type_do_no_harm(tmp_path):
     parquet.write_table(pa.table({"text": ["文", None], **others}), tmp_path / "a.parquet")
     rejected = Reject(Reason.FIELD_NOT_A_STRING, "a.parquet:2")
     assert read(tmp_path / "a.parquet") == [Document("文", "a.parquet:1"), rejected]
+
+
+def test_text_in_a_column_of_bytes_is_text(tmp_path):
+    raw = pa.array(["天地玄黄".encode(), b"\xff", None], pa.binary())
+    parquet.write_table(pa.table({"text": raw}), tmp_path / "A.PARQUET")
+    rejected = [Reject(Reason.FIELD_NOT_A_STRING, f"A.PARQUET:{row}") for row in (2, 3)]
+    assert read(tmp_path / "A.PARQUET") == [Document("天地玄黄", "A.PARQUET:1"), *rejected]
 
 
 def test_text_that_is_not_utf8_costs_its_row(tmp_path):
