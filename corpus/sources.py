@@ -9,6 +9,7 @@ import functools
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
@@ -18,11 +19,10 @@ import fsspec
 
 from corpus import archive, tables
 from corpus.compression import CHUNK_BYTES, INFLATE_ERRORS, inflate, is_compressed
+from corpus.lines import split_lines
 from corpus.remote_file import open_remote
 from corpus.store import call, retry
 
-MAX_LINE_BYTES = 64 << 20
-_BYTE_ORDER_MARK = "\ufeff".encode()
 _FILE_CHUNK_BYTES = 1 << 20
 # What changes in a file system's own words when a file does.
 _VERSION_KEYS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "created")
@@ -207,15 +207,10 @@ def _read_stored(part: Part, chunk_bytes: int, start: int, end: int | None) -> I
         with _open_zip(part.path, part.version).open(part.member) as member:
             yield from _read_exactly(member, chunk_bytes, part.num_bytes)
         return
-    num_bytes = (part.num_bytes if end is None else end) - start
-    if part.offset and "://" in part.path:
-        file = _open_tar(part.path, part.version)
+    is_remote_member = part.offset and "://" in part.path
+    with nullcontext(_open_tar(part.path, part.version)) if is_remote_member else open_file(part.path) as file:
         file.seek(part.offset + start)
-        yield from _read_exactly(file, chunk_bytes, num_bytes)
-        return
-    with open_file(part.path) as file:
-        file.seek(part.offset + start)
-        yield from _read_exactly(file, chunk_bytes, num_bytes)
+        yield from _read_exactly(file, chunk_bytes, (part.num_bytes if end is None else end) - start)
 
 
 @functools.lru_cache(maxsize=1)
@@ -260,12 +255,12 @@ def read_streams(
     chunks = inflate(stored, suffix) if is_compressed(suffix) else stored
     if not is_packed:
         name = f"{part.name}@{start}" if start else part.name
-        yield name, _split_lines(_guarded(part, chunks), name, is_first=not start)
+        yield name, split_lines(_guarded(part, chunks), name, is_first=not start)
         return
     for member, pieces in _guarded(part, archive.read_tar(chunks, part.path)):
         name = f"{part.name}/{member}"
         pieces = inflate(pieces, member) if is_compressed(member) else pieces
-        yield name, _split_lines(_guarded(part, pieces), name, is_first=True)
+        yield name, split_lines(_guarded(part, pieces), name, is_first=True)
 
 
 def _read_table(part: Part, on_bytes: Callable[[bytes], Any]) -> Iterator[tuple[int, bytes]]:
@@ -281,28 +276,3 @@ def _seen(chunks: Iterator[bytes], on_bytes: Callable[[bytes], Any]) -> Iterator
     for chunk in chunks:
         on_bytes(chunk)
         yield chunk
-
-
-def _split_lines(chunks: Iterable[bytes], name: str, is_first: bool) -> Iterator[tuple[int, bytes]]:
-    number, pending, pending_bytes = 0, [], 0
-    mark = _BYTE_ORDER_MARK if is_first else b""
-    for chunk in chunks:
-        # A long line is put together once, at its end: joining at every chunk would be quadratic.
-        head, newline, tail = chunk.partition(b"\n")
-        pending.append(head)
-        pending_bytes += len(head)
-        lines: list[bytes] = []
-        if newline:
-            *lines, tail = tail.split(b"\n")
-            lines.insert(0, b"".join(pending))
-            pending, pending_bytes = [tail], len(tail)
-        longest = max(pending_bytes, max(map(len, lines), default=0))
-        if longest > MAX_LINE_BYTES:
-            raise ValueError(f"{name}: a line at or after line {number + 1} is longer than {MAX_LINE_BYTES >> 20} MiB")
-        if lines and not number:
-            lines[0] = lines[0].removeprefix(mark)
-        yield from enumerate(lines, number + 1)
-        number += len(lines)
-    if pending_bytes:
-        line = b"".join(pending)
-        yield number + 1, line if number else line.removeprefix(mark)

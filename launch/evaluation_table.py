@@ -145,8 +145,17 @@ def _method(results: Mapping[str, Any]) -> str:
         + f", batches of {results['config']['deepspeed']['train_batch_size']}, {_choice(recipe, seeds, tasks)}. "
         "Speed: the encoder and its tokenizer on the same "
         "texts, float32 on one CPU thread, one at a time and in batches of 32, medians, the models taking turns. "
-        f"Ratios are to {results['models'][0]['name']}."
+        f"Ratios are to {results['models'][0]['name']}." + _edges(recipe["learning_rates"], results["models"])
     )
+
+
+def _edges(rates: Sequence[float], models: Sequence[Mapping[str, Any]]) -> str:
+    """Whose best learning rate may lie outside the grid."""
+    said = []
+    for edge, rate in (("lowest", min(rates)), ("highest", max(rates))) if len(rates) > 1 else ():
+        chosen = {one["name"]: [n for n, t in one["tasks"].items() if t["learning_rate"] == rate] for one in models}
+        said += [f"{name} the {edge} on {', '.join(tasks)}" for name, tasks in chosen.items() if tasks]
+    return f" A wider grid might serve who chose an end of it: {'; '.join(said)}." if said else ""
 
 
 def _choice(recipe: Mapping[str, Any], num_seeds: int, tasks: Mapping[str, Mapping[str, Any]]) -> str:

@@ -1,6 +1,7 @@
 """Fine-tuning a general model on a task the same way as any other: what an evaluation is made of."""
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -14,12 +15,13 @@ from pretrain.optimizer import OptimizerConfig, ScheduleConfig
 from pretrain.settings import Settings
 from pretrain.trainer import LoopConfig
 from tasks.encoding import Row, encode
-from tasks.examples import Example, Question
+from tasks.examples import Example, text_of
 from tasks.objectives import LabelsConfig
 from tasks.readers import TaskData
 from tasks.settings import TaskConfig
 from tasks.stage import EncodedTask, Stage, StageConfig, encode_task
 
+_MARKS = re.compile(r"[_\[\]]")
 LearningRate = Annotated[float, Field(gt=0)]
 
 
@@ -29,7 +31,7 @@ class FineTuningConfig(Settings):
     It is chosen on training examples that no model is trained on, so that the development examples are not asked twice.
     """
 
-    learning_rates: Annotated[tuple[LearningRate, ...], Field(min_length=1)] = (5e-5, 1e-4, 3e-4)
+    learning_rates: Annotated[tuple[LearningRate, ...], Field(min_length=1)] = (2e-5, 5e-5, 1e-4, 3e-4)
     num_choosing_seeds: PositiveInt = 2  # try every rate; with one, a rate that fails now and then may be chosen
     epochs: Annotated[float, Field(gt=0)] = 3.0
     dropout_prob: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -76,33 +78,33 @@ def split_task(config: TaskConfig, data: TaskData, recipe: FineTuningConfig, tok
 
 
 def split(examples: Sequence[Example], recipe: FineTuningConfig) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """(held out, trained on), each in the order of the file.
+    """(held out, trained on), each in the order of the file, drawn once.
 
-    Questions about one text stay together: more than wanted are held out where the first text has more, up to half of
-    all, and none where it has more than that.
+    Examples about one text stay together, or a rate would be chosen by what was trained on: more than wanted are held
+    out where the first text has more, up to half of all, and none where it has more than that.
     """
-    drawn = _drawn(examples)
+    order = np.random.default_rng(0).permutation(len(examples)).tolist()
     wanted = min(recipe.num_held_out, len(examples) // 10)
-    sources = [_source(examples, index) for index in drawn[: len(examples) // 2 + 1]]
-    ends = [end for end in range(1, len(sources)) if sources[end - 1] != sources[end]]
-    num_held_out = max((end for end in ends if end <= wanted), default=min(ends, default=0)) if wanted else 0
-    end = num_held_out + recipe.max_train_examples if recipe.max_train_examples else None
-    parts = (sorted(drawn[:num_held_out]), sorted(drawn[num_held_out:end]))
-    first, second = (tuple(examples[index] for index in part) for part in parts)
+    held_out: list[int] = []
+    for group in _about_one_text(examples, order) if wanted else ():
+        if held_out and len(held_out) + len(group) > wanted:
+            break
+        held_out += group
+    if len(held_out) > len(examples) // 2:
+        held_out = []
+    taken = set(held_out)
+    rest = [index for index in order if index not in taken][: recipe.max_train_examples]
+    first, second = (tuple(examples[index] for index in sorted(part)) for part in (held_out, rest))
     return first, second
 
 
-def _drawn(examples: Sequence[Example]) -> list[int]:
-    """Indices in an order drawn once; questions about one text are together, so that it is not on both sides."""
-    groups: dict[int | str, list[int]] = {}
-    for index in np.random.default_rng(0).permutation(len(examples)).tolist():
-        groups.setdefault(_source(examples, index), []).append(index)
-    return [index for group in groups.values() for index in group]
-
-
-def _source(examples: Sequence[Example], index: int) -> int | str:
-    example = examples[index]
-    return example.text if isinstance(example, Question) else index
+def _about_one_text(examples: Sequence[Example], order: Sequence[int]) -> Iterable[list[int]]:
+    """The indices, those together whose longest text is one: OCNLI's premise, CSL's abstract, CLUEWSC's text but for
+    its marks, a passage that is read."""
+    groups: dict[str, list[int]] = {}
+    for index in order:
+        groups.setdefault(_MARKS.sub("", max(text_of(examples[index]), key=len)), []).append(index)
+    return groups.values()
 
 
 class Stopped(Exception):

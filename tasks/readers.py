@@ -116,7 +116,7 @@ def _value(record: Record, column: Column) -> str:
     where, values = record
     try:
         value = values[column]
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, IndexError):
         there = ", ".join(map(str, values)) if isinstance(values, dict) else type(values).__name__
         raise ValueError(f"{where}: has no {column}; there is {there}") from None
     if isinstance(value, list) and all(isinstance(word, str) for word in value):

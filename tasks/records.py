@@ -41,9 +41,12 @@ def read_records(path: Path, config: TaskConfig) -> Iterator[Record]:
 def _read_json_lines(lines: Sequence[tuple[str, str]]) -> Iterator[Record]:
     for where, line in lines:
         try:
-            yield where, json.loads(line)
+            record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{where}: not JSON: {error}") from error
+            raise ValueError(f"{where}: not a JSON object or list on one line: {error}") from error
+        if not isinstance(record, (dict, list)):
+            raise ValueError(f"{where}: not a JSON object or list: {line[:60]}")
+        yield where, record
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[_Row]:

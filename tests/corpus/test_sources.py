@@ -230,7 +230,7 @@ def test_a_byte_order_mark_is_dropped_once(tmp_path):
 
 
 def test_an_endless_line_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "MAX_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr("corpus.lines.MAX_LINE_BYTES", 1 << 20)
     path = tmp_path / "bomb.zst"
     path.write_bytes(zstandard.compress(b"ok\n" + b"x" * (40 << 20)))
     with pytest.raises(ValueError, match=r"bomb\.zst: a line at or after line 1 is longer than 1 MiB"):

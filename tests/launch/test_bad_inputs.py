@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from corpus import compression, sources, unit
+from corpus import compression, unit
 from corpus.manifest import load_manifest
 from launch.build_corpus import main
 
@@ -104,7 +104,7 @@ def test_json_lines_read_as_text_are_told_before_anything_is_read(build):
 
 
 def test_a_line_without_end_is_refused(monkeypatch, build):
-    monkeypatch.setattr(sources, "MAX_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr("corpus.lines.MAX_LINE_BYTES", 1 << 20)
     code, told = build("a.txt", GOOD.encode() + b"\n" + "天".encode() * (1 << 20))
     assert code == 2 and "error: a.txt: a line at or after line 2 is longer than 1 MiB\n" in told
 

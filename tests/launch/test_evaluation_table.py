@@ -109,6 +109,7 @@ def test_means_spreads_and_ratios(evaluation, tmp_path):
     assert "commonest" not in write_results(evaluation, tmp_path, COSTS, {"one": None, "two": None})
     table = write_results(evaluation, tmp_path, COSTS, {"one": 0.35, "two": None})
     assert table == (tmp_path / "results.md").read_text()
+    assert "an end of it: large the lowest on one, two; small the lowest on one, two." in table
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
 
 

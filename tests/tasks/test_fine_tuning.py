@@ -4,7 +4,7 @@ import pytest
 
 from pretrain.engine import DeepSpeedConfig, start_distributed
 from pretrain.trainer import LoopConfig
-from tasks.examples import Question, text_of
+from tasks.examples import Classified, Question, text_of
 from tasks.fine_tuning import FineTuningConfig, Stopped, fine_tune, split, split_task
 from tasks.readers import read_task
 
@@ -15,11 +15,32 @@ DEEPSPEED = {"train_batch_size": 8, "train_micro_batch_size_per_gpu": 8, "torch_
 @pytest.mark.parametrize(("num_held_out", "most", "sizes"), [(1000, None, (10, 90)), (4, 50, (4, 50)), (0, 7, (0, 7))])
 def test_examples_are_held_out_or_trained_on_and_stay_in_order(num_held_out, most, sizes):
     recipe = FineTuningConfig(num_held_out=num_held_out, max_train_examples=most)
-    held_out, train = split(range(100), recipe)
+    examples = [Classified(f"{index:02}", None, 0) for index in range(100)]
+    parts = split(examples, recipe)
+    held_out, train = ([one.text for one in part] for part in parts)
     assert (len(held_out), len(train)) == sizes
-    assert not set(held_out) & set(train) and list(held_out) == sorted(held_out) and list(train) == sorted(train)
-    assert (held_out, train) == split(range(100), recipe)
-    assert split(range(100), recipe.model_copy(update={"max_train_examples": 3}))[0] == held_out
+    assert not set(held_out) & set(train) and held_out == sorted(held_out) and train == sorted(train)
+    assert parts == split(examples, recipe)
+    assert split(examples, recipe.model_copy(update={"max_train_examples": 3}))[0] == parts[0]
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        lambda text, index: Classified(text, None, index % 2),  # the same review twice
+        lambda text, index: Classified(text, str(index), 0),  # hypotheses about a premise
+        lambda text, index: Classified(str(index), text, 0),  # keywords of an abstract
+        lambda text, index: Classified(f"{text[:index]}_{text[index : index + 1]}_{text[index + 1 :]}", None, 0),
+    ],
+)
+def test_no_text_is_held_out_and_trained_on(about):
+    texts = [f"第{number:02}篇天地玄黄宇宙洪荒" for number in range(30)]
+    examples = [about(text, index) for text in texts for index in range(8)]
+    held_out, train = split(examples, FineTuningConfig())
+    assert len(held_out) == 24 and len(train) == 216
+    said = ["\n".join("".join(text_of(one)) for one in part).replace("_", "") for part in (held_out, train)]
+    found = [{text for text in texts if text in part} for part in said]
+    assert len(found[0]) == 3 and not found[0] & found[1]
 
 
 def test_questions_about_one_text_are_all_held_out_or_all_trained_on():
@@ -37,8 +58,8 @@ def test_questions_about_one_text_are_all_held_out_or_all_trained_on():
 def test_held_out_examples_are_not_among_the_rows_that_are_trained_on(first_character, general):
     data = read_task(first_character)
     task = split_task(first_character, data, RECIPE, general)
-    assert len(task.held_out) == len(task.held_out_rows) == 3
-    assert len(task.encoded.train) == len(data.train) - 3 and len(task.encoded.dev) == len(data.dev)
+    assert len(task.held_out) == len(task.held_out_rows) == 2, "a text stands twice, so a third would tear two apart"
+    assert len(task.encoded.train) == len(data.train) - 2 and len(task.encoded.dev) == len(data.dev)
     ids = [task.encoded.tokenizer.decode(row.input_ids[1:-1]).replace(" ", "") for row in task.held_out_rows]
     assert ids == [text_of(example)[0] for example in task.held_out]
 

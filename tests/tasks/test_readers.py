@@ -204,6 +204,8 @@ def test_a_file_to_read_may_begin_with_a_mark_and_must_be_utf_8(tmp_path):
         ([{"sentence": "文"}], [], r"train.json:1: has no label; there is sentence"),
         ([{"sentence": 1.5, "label": "a"}, *sentences("b")], [], r"train.json:1: sentence must be text, got 1.5"),
         ([{"sentence": "a\ud83d", "label": "a"}], [], r"train.json:1: sentence holds half of a character at 1"),
+        (["ab", *sentences("b")], [], r'train.json:1: not a JSON object or list: "ab"'),
+        ([["ab"], *sentences("b")], [], r"train.json:1: has no label; there is list"),
         (sentences("a", "b"), [], r"dev.json: holds no labelled examples"),
         ([], sentences("a"), r"train.json: holds no labelled examples"),
     ],
@@ -218,7 +220,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     with pytest.raises(ValueError, match="none: cannot be read: No such file"):
         read_task(task)
     (tmp_path / "none").write_bytes(b"{")
-    with pytest.raises(ValueError, match="none:1: not JSON"):
+    with pytest.raises(ValueError, match="none:1: not a JSON object or list on one line"):
         read_task(task)
     (tmp_path / "none").write_bytes(b"\xff")
     with pytest.raises(ValueError, match="none: not UTF-8: invalid start byte at byte 0"):
