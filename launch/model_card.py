@@ -137,7 +137,7 @@ def _losses(name: str, last: Mapping[str, float]) -> str:
 def _advice(unreached: list[str]) -> str:
     advice = ["Texts had no prefix in training."]
     if any(name.startswith("pooler.") for name in unreached):
-        advice.append("`pooler_output` comes from weights that were not trained: leave it alone.")
+        advice.append("There is no trained pooler: `pooler_output` is of weights drawn as the model is loaded.")
     if any(not name.startswith("pooler.") for name in unreached):
         advice.append("Its last layer was not trained as a whole (below): fine-tune it before its vectors are used.")
     return "\n" + " ".join(advice) + "\n"
@@ -146,7 +146,7 @@ def _advice(unreached: list[str]) -> str:
 def _unreached(names: list[str], init: Mapping[str, Any]) -> str:
     if not names:
         return "Every parameter was trained."
-    start = "as initialised (the teacher's; a pooler: random)"
+    start = "as initialised (the teacher's; a pooler: not here, and random when loaded)"
     if init["student"]:
         start = "as in the student that this one began as"
     elif init["layers"] == "scratch":

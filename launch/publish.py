@@ -3,6 +3,7 @@
     python launch/publish.py --run runs/4l312d --student 4l312d --output students/4l312d \\
         [--step 5000] [--teacher-name hfl/chinese-roberta-wwm-ext-large] [--licence apache-2.0]
 
+A pooler that no objective reached stays behind: it is random numbers, which fine-tuning is to draw anew for each seed.
 The folder appears only after transformers has loaded what was written and given the live student's answers. A student
 with a masked-language head keeps it: AutoModel and AutoModelForMaskedLM both load the folder.
 """
@@ -68,8 +69,10 @@ def publish(
     model = auto_class_of(model_folder).from_pretrained(model_folder)
     tokenizer = AutoTokenizer.from_pretrained(run / "tokenizer")
     own = next(one for one in read_run_config(run / "config.json").students if one.name == student)
+    unreached = read_facts(run / "run.json").unreached_parameters[student]
+    drawn = {name for name in unreached if name.startswith("pooler.")}
     with writing(output):
-        model.save_pretrained(partial)
+        model.save_pretrained(partial, state_dict={n: w for n, w in model.state_dict().items() if n not in drawn})
         save_tokenizer(tokenizer, partial, EncoderShape.of(model.config).max_row_tokens)
         (partial / "README.md").write_text(card, encoding="utf-8")
         (partial / "distillation.json").write_text(own.model_dump_json(indent=2), encoding="utf-8")

@@ -19,9 +19,9 @@ METRICS = {"step": 6, "small/loss": 0.5, "small/learning_rate": 1e-3, "small/gra
 @pytest.mark.parametrize(
     ("init", "start", "unreached"),
     [
-        ({"layers": "uniform"}, "widths differ; layers: the teacher's, evenly spread |", "the teacher's; a pooler"),
-        ({"layers": "last"}, "layers: the teacher's last ones |", "the teacher's; a pooler"),
-        ({"layers": [1, 3]}, "layers: the teacher's 1, 3 |", "the teacher's; a pooler"),
+        ({"layers": "uniform"}, "widths differ; layers: the teacher's, evenly spread |", "a pooler: not here"),
+        ({"layers": "last"}, "layers: the teacher's last ones |", "a pooler: not here"),
+        ({"layers": [1, 3]}, "layers: the teacher's 1, 3 |", "a pooler: not here"),
         ({"embeddings": "scratch"}, "| start | embeddings: random; layers: random |", "as initialised (random)"),
         ({"student": "students/x"}, "| start | all weights: those of `students/x` |", "that this one began as"),
     ],
@@ -44,7 +44,7 @@ def test_what_it_is_called_elsewhere_and_how_its_vectors_are_made(config_file):
     head = card.split("---")[1].splitlines()
     assert {"base_model: someone/large", "license: apache-2.0", "pipeline_tag: feature-extraction"} < set(head)
     assert "`someone/large`, weights e" in card and "| licence of the weights | apache-2.0 |" in card
-    assert "max_length=16" in card and "`pooler_output` comes from weights that were not trained" in card
+    assert "max_length=16" in card and "There is no trained pooler: `pooler_output` is of weights drawn" in card
     assert "Its last layer was not trained as a whole" not in card
     cut = FACTS | {"unreached_parameters": {"small": ["encoder.layer.3.output.dense.weight"]}}
     card = model_card("small", config, cut, state, [METRICS])

@@ -49,7 +49,7 @@ def test_whoever_reads_the_folder_reads_its_weights(published, finished_run):
 def test_its_weights_are_the_checkpoints(published, finished_run):
     ours = load_file(published / "model.safetensors")
     theirs = load_file(finished_run / "checkpoints/step_6/small/model/model.safetensors")
-    assert ours.keys() == theirs.keys()
+    assert theirs.keys() - ours.keys() == {"pooler.dense.weight", "pooler.dense.bias"}, "no objective reached it"
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert AutoModel.from_pretrained(published).config.hidden_dropout_prob == 0.1
 
