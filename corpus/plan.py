@@ -7,6 +7,7 @@ ends. Parts that cannot be split are in one unit whole. A plan depends on inputs
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +20,7 @@ from corpus.settings import CorpusConfig, Record, SourceConfig
 from corpus.sources import Part, read_stored
 
 UNIT_BYTES = 64 << 20
+_LARGE_BYTES = 1 << 30  # of a part that is one unit whatever its size: from here on it holds up a build
 FILE_NAME = "plan.json"
 # Units done by other code than this are done again; raise it when what a unit's result is changes.
 _FORMAT_VERSION = 5
@@ -80,11 +82,25 @@ def build_plan(config: CorpusConfig, tokenizer: TokenizerRecord) -> Plan:
 
 def _segments(source: SourceConfig) -> Iterator[Segment]:
     boundary = _BLANK_LINE if source.format == "clue" else _NEWLINE
-    for part in find_inputs(source):
+    parts = find_inputs(source)
+    _warn_of_large(source, parts)
+    for part in parts:
         is_whole = source.format == "files" or not part.is_splittable
         cuts = [0, *(() if is_whole else _cuts(part, boundary)), part.num_bytes]
         for start, end in pairwise(cuts):
             yield Segment(part=part, start=start, end=end)
+
+
+def _warn_of_large(source: SourceConfig, parts: Iterable[Part]) -> None:
+    large = [part for part in parts if not part.is_splittable and part.num_bytes > _LARGE_BYTES]
+    if large:
+        largest = max(large, key=lambda part: part.num_bytes)
+        warnings.warn(
+            f"{source.name}: packed inputs above 1 GiB: {len(large)}, the largest {largest.name} with "
+            f"{largest.num_bytes / 1e9:.1f} GB; each is read by one core and begins anew when stopped: "
+            "split or unpack them for more",
+            stacklevel=2,
+        )
 
 
 def _cuts(part: Part, boundary: re.Pattern[bytes]) -> Iterator[int]:

@@ -1,4 +1,6 @@
 import json
+import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,28 @@ def test_a_file_that_is_a_document_is_never_cut(tmp_path, tokenizer, monkeypatch
     (tmp_path / "b").write_bytes(b"89\n")
     units = read_units(build_plan(config(tmp_path, format="files"), tokenizer), "files")
     assert units == [["\n".join(["0123456"] * 8)], ["89"]]
+
+
+def test_big_packed_inputs_are_told_once_a_source(tmp_path, tokenizer):
+    def plan(**sizes):
+        folder = tmp_path / "_".join(sizes)
+        folder.mkdir()
+        for name, size in sizes.items():
+            (folder / f"{name}.jsonl.gz").touch()
+            os.truncate(folder / f"{name}.jsonl.gz", size)  # a sparse file
+        source = {"name": "news", "format": "jsonl", "text_fields": ["t"], "inputs": [str(folder)]}
+        return build_plan(config(sources=[source]), tokenizer)
+
+    with pytest.warns(UserWarning) as caught:
+        plan(small=1 << 30, big=3 << 30, bigger=9 << 30)
+    (said,) = (str(warning.message) for warning in caught)
+    assert said == (
+        "news: packed inputs above 1 GiB: 2, the largest small_big_bigger/bigger.jsonl.gz with 9.7 GB; "
+        "each is read by one core and begins anew when stopped: split or unpack them for more"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(plan(alone=1 << 30).units) == 1
 
 
 def test_places_in_later_units_count_from_a_byte(tmp_path, tokenizer, monkeypatch):
