@@ -106,6 +106,15 @@ class CorpusConfig(Record):
     decontamination: tuple[SourceConfig, ...] = ()
     whole_words: bool = False
 
+    @field_validator("output")
+    @classmethod
+    def _check_local(cls, output: str) -> str:
+        if "://" in output:
+            raise ValueError(
+                f"{output} is a URL; build into a local folder and copy it there: corpus.manifest of a run may be a URL"
+            )
+        return output
+
     @model_validator(mode="after")
     def _check_names(self) -> "CorpusConfig":
         names = [source.name for source in self.sources]

@@ -98,6 +98,15 @@ def test_sources_need_names_of_their_own(tmp_path):
         load_config(write(tmp_path, GOOD | {"sources": [SOURCE, SOURCE]}), {}, {})
 
 
+def test_an_output_elsewhere_than_in_a_folder_is_refused(tmp_path):
+    said = (
+        "output: s3://bucket/corpus is a URL; build into a local folder and copy it there: "
+        "corpus.manifest of a run may be a URL"
+    )
+    with pytest.raises(ValueError, match=said):
+        load_config(write(tmp_path, GOOD), {"output": "s3://bucket/corpus"}, {})
+
+
 def test_source_flags_need_one_source(tmp_path):
     path = write(tmp_path, GOOD | {"sources": [SOURCE, SOURCE | {"name": "b"}]})
     with pytest.raises(ValueError, match="several sources, so format, licence cannot be set from the command line"):
