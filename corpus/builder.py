@@ -5,7 +5,6 @@ separate functions, so that a batch scheduler can run them as commands; `build_c
 """
 
 import errno
-import fcntl
 import functools
 import re
 import shutil
@@ -36,6 +35,7 @@ from corpus.settings import CorpusConfig, SourceSettings
 from corpus.tokenizer import UnequalIds, load_tokenizer
 from corpus.unit import read_unit
 from corpus.words import check_segmenter
+from corpus.work_lock import clear, hold, remove
 from corpus.workers import Step
 
 # What runs the units: processes of this machine, or tasks of a Ray cluster
@@ -63,20 +63,21 @@ def build_corpus(
     if manifest:
         return manifest, False
     work = work_folder(config)
-    with _disk_watched(work), _locked(work):
+    with _disk_watched(work), _begun(work):
         if manifest := _built_meanwhile(plan, work):
             return manifest, False
         plan = _keep(plan, work)
-        run = functools.partial(_run, plan=plan, work=work, num_workers=num_workers, engine=engine)
-        for leftover in work.glob("*.partial"):  # of a build that was killed: nobody else works here now
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        run("reading", read_unit)
+        run = functools.partial(_run, work=work, num_workers=num_workers, engine=engine)
+        for leftover in work.glob("*.partial"):  # of a build or a step that was killed: nobody else works here now
+            remove(leftover)
+        run("reading", read_unit, plan)
         match_units(plan, work)
         try:
-            run("encoding", encode_unit)
+            run("encoding", encode_unit, plan)
         except UnequalIds as error:
-            run("encoding", encode_unit, plan=_without_fast_path(plan, work, error))
-        return finish_corpus(config), True
+            plan = _without_fast_path(plan, work, error)
+            run("encoding", encode_unit, plan)
+        return _finish(plan, work), True
 
 
 def _without_fast_path(plan: Plan, work: Path, error: UnequalIds) -> Plan:
@@ -87,7 +88,7 @@ def _without_fast_path(plan: Plan, work: Path, error: UnequalIds) -> Plan:
     return plan
 
 
-def _run(what: str, step: Step, *, plan: Plan, work: Path, num_workers: int | None, engine: Engine) -> None:
+def _run(what: str, step: Step, plan: Plan, *, work: Path, num_workers: int | None, engine: Engine) -> None:
     run_units = ray_tasks.run_units if engine == "ray" else workers.run_units
     with _progress([unit.num_bytes for unit in plan.units], what) as bar:
         run_units(step, plan, work, range(len(plan.units)), num_workers, bar.update)
@@ -102,7 +103,7 @@ def plan_corpus(config: CorpusConfig) -> tuple[Plan, Manifest | None]:
     plan, manifest = _plan(config)
     work = work_folder(config)
     if manifest is None:
-        with _disk_watched(work), _locked(work):
+        with _disk_watched(work), _begun(work):
             manifest = _built_meanwhile(plan, work)
             plan = plan if manifest else _keep(plan, work)
     return plan, manifest
@@ -121,8 +122,8 @@ def _plan(config: CorpusConfig) -> tuple[Plan, Manifest | None]:
         manifest = _existing(plan, output)
         if work.exists() and not foreign:
             # Of a build that was killed after its last step; one that still runs removes its own.
-            with suppress(ValueError), _locked(work):
-                shutil.rmtree(work)
+            with suppress(ValueError), hold(work):
+                clear(work)
         return plan, manifest
     if foreign:
         raise ValueError(f"{work}: is needed for building, but holds other files: {', '.join(foreign[:3])}")
@@ -138,7 +139,7 @@ def _built_meanwhile(plan: Plan, work: Path) -> Manifest | None:
     if not _is_used(Path(plan.config.output)):
         return None
     manifest = _existing(plan, Path(plan.config.output))
-    shutil.rmtree(work)
+    clear(work)
     return manifest
 
 
@@ -162,15 +163,22 @@ def _keep(plan: Plan, work: Path) -> Plan:
 
 
 @contextmanager
-def _locked(work: Path) -> Iterator[None]:
-    """One build at a time; the lock goes with the process, however that ends."""
+def _begun(work: Path) -> Iterator[None]:
+    """The work folder, made if it is not there, for this process alone."""
     work.mkdir(parents=True, exist_ok=True)
-    with (work / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f"{work}: another process is building here") from error
+    with hold(work):
         yield
+
+
+@contextmanager
+def _planned(config: CorpusConfig, shared: bool = False) -> Iterator[tuple[Plan, Path]]:
+    """The plan that was made for this configuration and its work folder, held meanwhile."""
+    work = work_folder(config)
+    with _disk_watched(work), hold(work, shared):
+        plan = load_plan(work)
+        if plan.config != config:
+            raise ValueError(f"{work}: was planned for another configuration; run --plan again")
+        yield plan, work
 
 
 @contextmanager
@@ -187,50 +195,54 @@ def _disk_watched(work: Path) -> Iterator[None]:
         ) from error
 
 
-def run_unit(config: CorpusConfig, step: Step, index: int) -> None:
-    """One step of one unit of the planned build: what a job of a scheduler's array does."""
-    work = work_folder(config)
-    plan = load_plan_of(config)
-    if not 0 <= index < len(plan.units):
-        raise ValueError(f"there is no unit {index}; the plan has 0 to {len(plan.units) - 1}")
-    with _disk_watched(work):
+def run_unit(config: CorpusConfig, step: Step, index: int, every: int | None = None) -> int:
+    """A step of one unit of the planned build, or of every so many from it on: what a job of a scheduler's array does.
+
+    How many units that were. Raises ValueError where a build, not a step of units, runs at the same time.
+    """
+    with _planned(config, shared=True) as (plan, work):
+        if every is None and not 0 <= index < len(plan.units):
+            raise ValueError(f"there is no unit {index}; the plan has 0 to {len(plan.units) - 1}")
+        indexes = [index] if every is None else range(index, len(plan.units), every)
         try:
-            step(plan, work, index, lambda _: None)
+            for each in indexes:
+                step(plan, work, each, lambda _: None)
         except UnequalIds as error:
             _without_fast_path(plan, work, error)
             raise ValueError(f"{error}; run --encode-unit again for every unit: they now use the tokenizer") from error
-
-
-def load_plan_of(config: CorpusConfig) -> Plan:
-    """The plan that was made for this configuration; ValueError where it was another."""
-    plan = load_plan(work_folder(config))
-    if plan.config != config:
-        raise ValueError(f"{work_folder(config)}: was planned for another configuration; run --plan again")
-    return plan
+    return len(indexes)
 
 
 def match_corpus(config: CorpusConfig) -> None:
     """Compares the documents of all units, which must be read."""
-    with _disk_watched(work_folder(config)):
-        match_units(load_plan_of(config), work_folder(config))
+    with _planned(config) as (plan, work):
+        match_units(plan, work)
 
 
 def finish_corpus(config: CorpusConfig) -> Manifest:
-    """Puts the encoded units together and the corpus in its place.
+    """Puts the encoded units together and the corpus in its place, unless it is there: a scheduler may ask twice.
 
-    Raises ValueError if a unit is not encoded yet, or if no document survived.
+    Raises ValueError if a unit is not encoded yet, if no document survived, or if others work here.
     """
-    plan, work, output = load_plan_of(config), work_folder(config), Path(config.output)
-    folder = work / "corpus"
-    with _disk_watched(work):
-        match_units(plan, work)  # done before; if it was of other units, theirs are not encoded
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        save_manifest(build_manifest(plan, work, folder), folder)
-        folder.rename(output)
+    if _is_used(Path(config.output)) and (manifest := _plan(config)[1]):
+        return manifest
+    with _planned(config) as (plan, work):
+        return _built_meanwhile(plan, work) or _finish(plan, work)
+
+
+def _finish(plan: Plan, work: Path) -> Manifest:
+    """The corpus in its place. What it was made from goes last, when it is known to be whole."""
+    output, folder = Path(plan.config.output), work / "corpus"
+    match_units(plan, work)  # done before; if it was of other units, theirs are not encoded
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    save_manifest(build_manifest(plan, work, folder), folder)
+    load_manifest(folder)
+    folder.rename(output)
     sync_folder(output.parent)
-    shutil.rmtree(work)
-    return load_manifest(output)
+    manifest = load_manifest(output)
+    clear(work)
+    return manifest
 
 
 def _existing(plan: Plan, output: Path) -> Manifest:

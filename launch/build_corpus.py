@@ -13,9 +13,9 @@ Ray      ray start --head                      on the first machine, where the b
          C --engine ray
 Slurm    steps, each its own command
          C --plan                                                       prints how many units there are
-         sbatch --wait --array=0-99 --wrap "C --read-unit \\$SLURM_ARRAY_TASK_ID"
+         sbatch --wait --array=0-99 --wrap "C --read-unit \\$SLURM_ARRAY_TASK_ID/100"    units K, K + 100, ... each
          C --match                                                      finds duplicates across all units
-         sbatch --wait --array=0-99 --wrap "C --encode-unit \\$SLURM_ARRAY_TASK_ID"
+         sbatch --wait --array=0-99 --wrap "C --encode-unit \\$SLURM_ARRAY_TASK_ID/100"
          C --finish                                                     or names a unit that is missing
 
 C stands for: python launch/build_corpus.py --config FILE
@@ -27,6 +27,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import argparse
+import re
 import time
 import warnings
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ from corpus.packing import encode_unit
 from corpus.settings import CorpusConfig, load_config
 from corpus.shard import verify
 from corpus.unit import read_unit
+from corpus.workers import Step
 from launch.output_folder import check_writable
 
 _CONFIG_KEYS = {"tokenizer", "output"}
@@ -66,9 +68,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--engine", choices=get_args(Engine), help="what runs them: processes here, or a Ray cluster")
     steps = parser.add_argument_group("steps, for a batch scheduler").add_mutually_exclusive_group()
     steps.add_argument("--plan", action="store_true", default=None, help="find the inputs, cut them into units")
-    steps.add_argument("--read-unit", type=int, metavar="K", help="read and clean unit K")
+    steps.add_argument("--read-unit", metavar="K", help="read and clean unit K; K/N: every N-th unit from K on")
     steps.add_argument("--match", action="store_true", default=None, help="compare the documents of all units")
-    steps.add_argument("--encode-unit", type=int, metavar="K", help="tokenise and pack unit K")
+    steps.add_argument("--encode-unit", metavar="K", help="tokenise and pack unit K; K/N as for --read-unit")
     steps.add_argument("--finish", action="store_true", default=None, help="put the units together")
     source = parser.add_argument_group("source")
     source.add_argument(
@@ -182,16 +184,26 @@ def run_step(arguments: argparse.Namespace, config: CorpusConfig) -> bool:
         plan, manifest = plan_corpus(config)
         print("already built" if manifest else f"{len(plan.units)} units, 0 to {len(plan.units) - 1}")
     elif arguments.read_unit is not None:
-        run_unit(config, read_unit, arguments.read_unit)
+        _run_units(config, read_unit, "--read-unit", arguments.read_unit)
     elif arguments.match:
         match_corpus(config)
     elif arguments.encode_unit is not None:
-        run_unit(config, encode_unit, arguments.encode_unit)
+        _run_units(config, encode_unit, "--encode-unit", arguments.encode_unit)
     elif arguments.finish:
         print(summarize(finish_corpus(config)))
     else:
         return False
     return True
+
+
+def _run_units(config: CorpusConfig, step: Step, flag: str, units: str) -> None:
+    """Unit K, or of K/N every N-th from K on; an array of more jobs than units leaves some without any."""
+    match = re.fullmatch(r"(\d+)(?:/(\d+))?", units, re.ASCII)
+    index, every = (int(number) if number else None for number in match.groups()) if match else (None, None)
+    if index is None or (every is not None and index >= every):
+        wanted = "a unit K, or K/N for every N-th from K on, where K is 0 to N - 1"
+        raise ValueError(f"{flag} is {units}, but must be {wanted}")
+    print(f"units done: {run_unit(config, step, index, every)}")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,11 +5,30 @@ import fcntl
 
 import pytest
 
-from corpus import builder, packing, unit
-from corpus.builder import build_corpus, plan_corpus, run_unit
+from corpus import assembly, builder, packing, unit
+from corpus.builder import build_corpus, finish_corpus, match_corpus, plan_corpus, run_unit
 from corpus.manifest import load_manifest
+from corpus.packing import encode_unit
+from corpus.shard import verify
 from corpus.tokenizer import UnequalIds
+from corpus.unit import read_unit
 from tests.corpus.test_builder import config, source, write
+
+BUSY = r"out\.partial: another process is building here"
+
+
+def read_first(asked) -> None:
+    run_unit(asked, read_unit, 0)
+
+
+def ready_to_finish(tmp_path, wordpiece):
+    """The configuration of a build of one unit, all steps of which are done but the last."""
+    asked = config(wordpiece, tmp_path / "out", source(write(tmp_path / "a", "天地\n玄黄")))
+    plan_corpus(asked)
+    read_first(asked)
+    match_corpus(asked)
+    run_unit(asked, encode_unit, 0)
+    return asked
 
 
 def test_an_identical_build_is_found_and_left_alone(tmp_path, wordpiece):
@@ -77,7 +96,7 @@ def test_what_a_stopped_build_encoded_goes_to_its_source_whatever_number_that_ha
 def test_what_a_kill_after_the_last_step_leaves_is_removed(tmp_path, wordpiece, monkeypatch):
     asked = config(wordpiece, tmp_path / "out", source(write(tmp_path / "a", "天地")))
     with monkeypatch.context() as patch:
-        patch.setattr(builder.shutil, "rmtree", lambda path, **_: path.name == "out.partial" and 1 / 0)
+        patch.setattr(builder, "clear", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             build_corpus(asked)
     work = tmp_path / "out.partial"
@@ -134,9 +153,69 @@ def test_one_build_at_a_time(tmp_path, wordpiece):
     with plan.with_name("lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         for step in (build_corpus, plan_corpus):
-            with pytest.raises(ValueError, match=r"out\.partial: another process is building here"):
+            with pytest.raises(ValueError, match=BUSY):
                 step(config(wordpiece, tmp_path / "out", source(path, licence="MIT")))
+        for step in (match_corpus, finish_corpus, read_first):
+            with pytest.raises(ValueError, match=BUSY):
+                step(asked)
     assert plan.read_bytes() == before and build_corpus(asked)[1]
+
+
+def test_units_may_run_together_but_not_beside_a_build(tmp_path, wordpiece):
+    asked = config(wordpiece, tmp_path / "out", source(write(tmp_path / "a", "天地")))
+    plan_corpus(asked)
+
+    def read_while_others_begin(plan, work, index, on_bytes):
+        unfinished = work / "read-00000.0a.partial"  # as another unit step has it
+        unfinished.mkdir()
+        read_first(asked)
+        for step in (build_corpus, plan_corpus, match_corpus, finish_corpus):
+            with pytest.raises(ValueError, match=BUSY):
+                step(asked)
+        unfinished.rmdir()
+
+    assert run_unit(asked, read_while_others_begin, 0) == 1
+    assert build_corpus(asked)[1]
+
+
+def test_a_second_finisher_is_refused_or_given_the_corpus(tmp_path, wordpiece, monkeypatch):
+    asked = ready_to_finish(tmp_path, wordpiece)
+    build_manifest = builder.build_manifest
+
+    def build_while_another_finishes(*arguments):
+        with pytest.raises(ValueError, match=BUSY):
+            finish_corpus(asked)
+        return build_manifest(*arguments)
+
+    monkeypatch.setattr(builder, "build_manifest", build_while_another_finishes)
+    with monkeypatch.context() as patch:
+        patch.setattr(builder, "clear", lambda _: 1 / 0)  # killed when the corpus was in its place
+        with pytest.raises(ZeroDivisionError):
+            finish_corpus(asked)
+    manifest = finish_corpus(asked)
+    assert verify(manifest) == [] and not (tmp_path / "out.partial").exists()
+    assert finish_corpus(asked) == manifest and not (tmp_path / "out.partial").exists()
+
+
+def test_a_corpus_that_is_not_whole_gets_no_place_and_costs_no_work(tmp_path, wordpiece, monkeypatch):
+    asked = ready_to_finish(tmp_path, wordpiece)
+    with monkeypatch.context() as patch:
+        patch.setattr(assembly, "_link", lambda _, target: target.touch())
+        with pytest.raises(ValueError, match=r"shard-00000\.bin: the shard has 0 bytes, but the manifest says"):
+            finish_corpus(asked)
+    assert not (tmp_path / "out").exists() and verify(finish_corpus(asked)) == []
+
+
+def test_a_finisher_finds_what_another_finished_before_the_lock_was_its_own(tmp_path, wordpiece, monkeypatch):
+    asked = ready_to_finish(tmp_path, wordpiece)
+    with monkeypatch.context() as patch:
+        patch.setattr(builder, "clear", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            finish_corpus(asked)
+    looked = iter([False])
+    monkeypatch.setattr(builder, "_is_used", lambda _: next(looked, True))
+    assert finish_corpus(asked) == load_manifest(tmp_path / "out")
+    assert not (tmp_path / "out.partial").exists()
 
 
 @pytest.mark.parametrize("step", [build_corpus, plan_corpus])

@@ -121,7 +121,8 @@ def test_explain_needs_no_tokenizer_and_builds_nothing(tmp_path, capsys):
 def test_steps_as_a_scheduler_calls_them(tmp_path, text, tokenizer, capsys):
     arguments = build(text, tokenizer, tmp_path / "out")
     assert main([*arguments, "--match"]) == 2
-    assert "plan.json: is no plan of a build; make one with --plan" in capsys.readouterr().err
+    assert "out.partial: no build is planned here" in capsys.readouterr().err
+    assert not (tmp_path / "out.partial").exists()
     assert main([*arguments, "--plan"]) == 0
     assert "1 units, 0 to 0" in capsys.readouterr().out
     for step in (["--read-unit", "0"], ["--match"], ["--encode-unit", "0"], ["--finish"]):
@@ -131,3 +132,32 @@ def test_steps_as_a_scheduler_calls_them(tmp_path, text, tokenizer, capsys):
     assert "already built" in capsys.readouterr().out
     assert main([*arguments, "--workers", "0"]) == 2
     assert "--workers is 0, but must be at least 1" in capsys.readouterr().err
+
+
+def test_jobs_of_an_array_share_the_units_among_them(tmp_path, tokenizer, capsys, monkeypatch):
+    monkeypatch.setattr("corpus.plan.UNIT_BYTES", 16)
+    (tmp_path / "a.txt").write_text("天地玄黄\n" * 8, encoding="utf-8")
+    arguments = build(str(tmp_path / "a.txt"), tokenizer, tmp_path / "out")
+    assert main([*arguments, "--plan"]) == 0
+    num_units = int(capsys.readouterr().out.split()[0])
+    assert num_units > 4
+    counts = {}
+    for flag, step in {"--read-unit": "read", "--encode-unit": "encoded"}.items():
+        for job in range(4):
+            assert main([*arguments, flag, f"{job}/4"]) == 0
+        done = sorted(path.name for path in (tmp_path / "out.partial").glob(f"{step}-*"))
+        assert done == [f"{step}-{index:05d}" for index in range(num_units)]
+        counts[step] = [int(line.removeprefix("units done: ")) for line in capsys.readouterr().out.splitlines()]
+        assert step == "encoded" or main([*arguments, "--match"]) == 0
+    assert counts["read"] == counts["encoded"] == [len(range(num_units)[job::4]) for job in range(4)]
+    assert main([*arguments, "--encode-unit", "98/99"]) == 0  # more jobs than units
+    assert capsys.readouterr().out == "units done: 0\n"
+    assert main([*arguments, "--finish"]) == 0
+
+
+@pytest.mark.parametrize("units", ["x", "4/4", "5/4", "0/0", "1/", "1/2/3", "-1"])
+def test_units_that_are_none_are_refused(tmp_path, text, tokenizer, capsys, units):
+    for flag in ("--read-unit", "--encode-unit"):
+        assert main([*build(text, tokenizer, tmp_path / "out"), flag, units]) == 2
+        said = f"{flag} is {units}, but must be a unit K, or K/N for every N-th from K on, where K is 0 to N - 1"
+        assert capsys.readouterr().err == f"error: {said}\n"
