@@ -252,22 +252,22 @@ def _build_probe(
 def build_students(
     config: RunConfig, teacher: HuggingFaceModel, head: VocabularyHead | None, stream: RowStream, run: Path
 ) -> list[Student]:
-    """Every student at its start; where layers are projected, the same rows are the sample on every rank."""
+    """Every student at its start on rank 0; where layers are projected, the first rows are the sample."""
     shape, sample = EncoderShape.of(teacher.config), None
     settings = [_to_go_on(student, run) for student in config.students]
     projected = [one.name for one in settings if one.init.projects(shape, one.shape(shape))]
     if projected:
         with closing(stream.batches(0, max(1, SAMPLE_TOKENS // config.corpus.row_tokens))) as batches:
             sample = next(batches)
-        if dist.get_rank() == 0:
-            said = f"projects the teacher's layers onto {', '.join(projected)}"
-            print(f"[rank 0] {said}, with {sample['input_ids'].numel():,} tokens", file=sys.stderr, flush=True)
+        said = f"projects the teacher's layers onto {', '.join(projected)}"
+        print(f"[rank 0] {said}, with {sample['input_ids'].numel():,} tokens", file=sys.stderr, flush=True)
     return [build_student(one, teacher, config.training.seed, sample, head) for one in settings]
 
 
 def _to_go_on(student: StudentConfig, run: Path) -> StudentConfig:
-    """The student's settings; at random where a checkpoint will give all weights: projecting a large teacher's layers
-    takes minutes on every rank."""
-    if not any((run / "checkpoints").glob("step_*")) or not (run / "start" / student.name).is_dir():
+    """The student's settings; at random where all weights will be given, by a checkpoint, or by rank 0 as DeepSpeed's
+    engines begin: projecting a large teacher's layers takes minutes, and more on every rank of a host at once."""
+    is_saved = any((run / "checkpoints").glob("step_*")) and (run / "start" / student.name).is_dir()
+    if dist.get_rank() == 0 and not is_saved:
         return student
     return student.model_copy(update={"init": InitConfig(embeddings="scratch")})

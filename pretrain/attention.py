@@ -10,6 +10,10 @@ from transformers.masking_utils import AttentionMaskInterface, eager_mask, sdpa_
 # On a CPU plain matrix products are as fast as the fused kernel forward and three times as fast with the backward pass
 # at L = 128; at L = 512 they are even (bench/attention.py).
 FASTEST_ATTENTION = "fused" if torch.cuda.is_available() else "plain"
+if torch.cuda.is_available():
+    # PyTorch prefers cuDNN's on Hopper and later, which plans anew for every shape of a batch, for a second on some
+    # machines, and has given gradients that are not finite (pytorch#196678, of masked rows of some lengths).
+    torch.backends.cuda.enable_cudnn_sdp(False)
 _FUSED_WIDTHS = 8  # fused kernels that take a mask want a head's width to be a multiple of this
 
 

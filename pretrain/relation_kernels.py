@@ -14,14 +14,14 @@ _MASKED = tl.constexpr(-1e9)
 
 
 @triton.jit
-def _tile(x, y, rows, columns, length, width, depth: tl.constexpr):
+def _tile(x, y, rows, columns, length, width, depth: tl.constexpr, PRECISION: tl.constexpr):
     """Products [rows, columns] of rows of x and of y, both [L, d]; what lies outside counts as 0."""
     inner = tl.arange(0, depth)
     a = tl.load(x + rows[:, None] * width + inner[None, :], (rows[:, None] < length) & (inner[None, :] < width), 0.0)
     b = tl.load(
         y + columns[:, None] * width + inner[None, :], (columns[:, None] < length) & (inner[None, :] < width), 0.0
     )
-    return tl.dot(a, tl.trans(b), input_precision="ieee")
+    return tl.dot(a, tl.trans(b), input_precision=PRECISION)
 
 
 @triton.jit
@@ -35,7 +35,7 @@ def _place(length, block: tl.constexpr):
 def _normalizers_kernel(
     ta, tb, sa, sb, mask, log_z_teacher, log_z_student, divergence,
     length, teacher_width, student_width, teacher_scale, student_scale, num_heads,
-    TEACHER_DEPTH: tl.constexpr, STUDENT_DEPTH: tl.constexpr, BLOCK: tl.constexpr,
+    TEACHER_DEPTH: tl.constexpr, STUDENT_DEPTH: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """log Z of both models [N, L], and KL = sum p (z_teacher - z_student) - log Z_teacher + log Z_student, online."""
     head, rows = _place(length, BLOCK)
@@ -48,8 +48,8 @@ def _normalizers_kernel(
         inside = columns < length
         is_real = tl.load(mask + (head // num_heads) * length + columns, inside, 0) != 0
         bias = tl.where(is_real, 0.0, _MASKED)[None, :]
-        z_t = _tile(ta + of_teacher, tb + of_teacher, rows, columns, length, teacher_width, TEACHER_DEPTH)
-        z_s = _tile(sa + of_student, sb + of_student, rows, columns, length, student_width, STUDENT_DEPTH)
+        z_t = _tile(ta + of_teacher, tb + of_teacher, rows, columns, length, teacher_width, TEACHER_DEPTH, PRECISION)
+        z_s = _tile(sa + of_student, sb + of_student, rows, columns, length, student_width, STUDENT_DEPTH, PRECISION)
         difference = z_t * teacher_scale - z_s * student_scale
         z_t = tl.where(inside[None, :], z_t * teacher_scale + bias, float("-inf"))
         z_s = tl.where(inside[None, :], z_s * student_scale + bias, float("-inf"))
@@ -71,7 +71,7 @@ def _normalizers_kernel(
 def _gradient_kernel(
     tx, ty, sx, sy, mask, weight, log_z_teacher, log_z_student, gradient,
     length, teacher_width, student_width, teacher_scale, student_scale, num_heads,
-    TEACHER_DEPTH: tl.constexpr, STUDENT_DEPTH: tl.constexpr, BLOCK: tl.constexpr,
+    TEACHER_DEPTH: tl.constexpr, STUDENT_DEPTH: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
     ROWS_ARE_QUERIES: tl.constexpr, COLUMNS_ARE_QUERIES: tl.constexpr,
 ):  # fmt: skip
     """Gradient by x [N, L, d] of logits x y^T whose rows, or columns, or in turn both are queries."""
@@ -87,12 +87,9 @@ def _gradient_kernel(
         columns = start + tl.arange(0, BLOCK)
         inside = columns < length
         column_real = tl.load(mask + (head // num_heads) * length + columns, inside, 0) != 0
-        z_t = (
-            _tile(tx + of_teacher, ty + of_teacher, rows, columns, length, teacher_width, TEACHER_DEPTH) * teacher_scale
-        )
-        z_s = (
-            _tile(sx + of_student, sy + of_student, rows, columns, length, student_width, STUDENT_DEPTH) * student_scale
-        )
+        z_t = _tile(tx + of_teacher, ty + of_teacher, rows, columns, length, teacher_width, TEACHER_DEPTH, PRECISION)
+        z_s = _tile(sx + of_student, sy + of_student, rows, columns, length, student_width, STUDENT_DEPTH, PRECISION)
+        z_t, z_s = z_t * teacher_scale, z_s * student_scale
         by_logits = tl.zeros([BLOCK, BLOCK], tl.float32)
         if ROWS_ARE_QUERIES:
             change = tl.exp(z_s - row_s[:, None]) - tl.exp(z_t - row_t[:, None])
@@ -107,7 +104,7 @@ def _gradient_kernel(
             sy + of_student + columns[:, None] * student_width + inner[None, :],
             inside[:, None] & (inner[None, :] < student_width), 0.0,
         )  # fmt: skip
-        total += tl.dot(by_logits, y, input_precision="ieee")
+        total += tl.dot(by_logits, y, input_precision=PRECISION)
     place = gradient + of_student + rows[:, None] * student_width + inner[None, :]
     tl.store(place, total * student_scale, row_inside[:, None] & (inner[None, :] < student_width))
 
@@ -126,16 +123,20 @@ def relation_loss_and_gradient(
     num, length, width = sa.shape
     block = 64 if length >= 64 else 16
     depths = [max(16, triton.next_power_of_2(tensor.shape[-1])) for tensor in (ta, sa)]
-    sizes = (length, ta.shape[-1], width, ta.shape[-1] ** -0.5, width**-0.5, num_heads, *depths, block)
+    # As the portable code's products (precision.py). Exact ones of wide heads take registers that no GPU has.
+    precision = "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+    sizes = (length, ta.shape[-1], width, ta.shape[-1] ** -0.5, width**-0.5, num_heads, *depths, block, precision)
     grid, is_real = (num * triton.cdiv(length, block),), mask.to(torch.int8).contiguous()
     log_z_teacher, log_z_student, divergence = (torch.empty_like(weight) for _ in range(3))
-    _normalizers_kernel[grid](ta, tb, sa, sb, is_real, log_z_teacher, log_z_student, divergence, *sizes)
+    made = log_z_teacher, log_z_student, divergence
+    # One stage: a second one's tiles of the widest heads do not fit an H100's shared memory
+    _normalizers_kernel[grid](ta, tb, sa, sb, is_real, *made, *sizes, num_stages=1)
     kept = (is_real, weight, log_z_teacher, log_z_student)
 
     def gradient(x: int, y: int, rows_are_queries: bool, columns_are_queries: bool) -> Tensor:
         result = torch.empty_like(sa)
         models = (teacher[x], teacher[y], student[x], student[y])
-        _gradient_kernel[grid](*models, *kept, result, *sizes, rows_are_queries, columns_are_queries)
+        _gradient_kernel[grid](*models, *kept, result, *sizes, rows_are_queries, columns_are_queries, num_stages=1)
         return result
 
     loss = (divergence * weight).sum()

@@ -127,10 +127,12 @@ def fixed_outputs(model: HuggingFaceModel, head: VocabularyHead | None = None) -
     parameter = next(model.parameters())
     generator = torch.Generator().manual_seed(0)
     input_ids = torch.randint(0, model.config.vocab_size, (2, 16), generator=generator)
-    training = model.training
+    training, precision = model.training, torch.get_float32_matmul_precision()
     model.eval()
+    torch.set_float32_matmul_precision("highest")  # some containers lower it, and publishing compares with a CPU
     with torch.autocast(parameter.device.type, enabled=False):
         output = model.base_model(input_ids=input_ids.to(parameter.device)).last_hidden_state
         answers = {"last_hidden_state": output} | ({"logits": head.logits(output[:, -1])} if head else {})
     model.train(training)
+    torch.set_float32_matmul_precision(precision)
     return {"input_ids": input_ids} | {name: answer.float().cpu().contiguous() for name, answer in answers.items()}
