@@ -24,8 +24,10 @@ from torch.profiler import ProfilerActivity, profile
 from bench.attention import median_milliseconds
 from pretrain.relations import relation_loss
 
-CASES = [(32, 128, 24), (8, 512, 24), (32, 128, 48), (8, 512, 48)]  # B, L, R
-TEACHER_WIDTH, STUDENT_WIDTH = 768, 384
+WIDTHS = (768, 384)  # of teacher and student
+# B, L, R and widths; the last two are configs/4l312d.json's, the widest heads that a configuration here has
+CASES = [(32, 128, 24, WIDTHS), (8, 512, 24, WIDTHS), (32, 128, 48, WIDTHS), (8, 512, 48, WIDTHS)]
+CASES += [(32, 128, 8, (1024, 312)), (8, 512, 8, (1024, 312))]
 
 
 def straightforward(teacher: Tensor, student: Tensor, mask: Tensor, num_heads: int) -> Tensor:
@@ -68,14 +70,16 @@ def peak_bytes(call: Callable[[], object]) -> int:
 
 def fused(teacher: Tensor, student: Tensor, mask: Tensor, num_heads: int) -> Tensor:
     """Ours, one pair of relations of one tensor; the Triton kernel on a GPU."""
-    kernel = "triton" if mask.device.type == "cuda" else "portable"
-    return relation_loss((teacher, teacher), (student, student), mask, num_heads, kernel)
+    device = mask.device.type
+    kernel = "triton" if device == "cuda" else "portable"
+    with torch.autocast(device, enabled=device == "cuda"):  # as in a run: products in TF32
+        return relation_loss((teacher, teacher), (student, student), mask, num_heads, kernel)
 
 
-def draw(batch: int, length: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
+def draw(batch: int, length: int, device: str, widths: tuple[int, int] = WIDTHS) -> tuple[Tensor, Tensor, Tensor]:
     """Teacher's and student's tensors, and a mask that masks nothing."""
-    teacher = torch.randn(batch, length, TEACHER_WIDTH, device=device, dtype=torch.bfloat16)
-    student = torch.randn(batch, length, STUDENT_WIDTH, device=device, dtype=torch.bfloat16, requires_grad=True)
+    teacher = torch.randn(batch, length, widths[0], device=device, dtype=torch.bfloat16)
+    student = torch.randn(batch, length, widths[1], device=device, dtype=torch.bfloat16, requires_grad=True)
     return teacher, student, torch.ones(batch, length, dtype=torch.bool, device=device)
 
 
@@ -107,18 +111,21 @@ def main() -> None:
     parser.add_argument("--plot", metavar="FILE.png")
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {TEACHER_WIDTH} -> {STUDENT_WIDTH}")
+    print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     columns = ("ms", "straight", "ratio", "kept MB", "straight", "peak MB", "straight")
-    print("  B    L   R" + "".join(f"{column:>10}" for column in columns))
-    for batch, length, heads in CASES:
-        inputs = (*draw(batch, length, device), heads)
+    print("  B    L   R       widths" + "".join(f"{column:>10}" for column in columns))
+    for batch, length, heads, widths in CASES:
+        inputs = (*draw(batch, length, device, widths), heads)
         ways = {"ours": fused, "straight": straightforward}
         calls = {name: lambda way=way, i=inputs: way(*i).backward() for name, way in ways.items()}
         times = median_milliseconds(calls)
         kept = [kept_bytes(way, *inputs) / 1e6 for way in ways.values()]
         peaks = [peak_bytes(call) / 1e6 for call in calls.values()]
         cells = [times["ours"], times["straight"], times["straight"] / times["ours"], *kept, *peaks]
-        print(f"{batch:3}{length:5}{heads:4}" + "".join(f"{cell:10.2f}" for cell in cells), flush=True)
+        print(
+            f"{batch:3}{length:5}{heads:4}{widths[0]:7} ->{widths[1]:4}" + "".join(f"{cell:10.2f}" for cell in cells),
+            flush=True,
+        )
     if arguments.plot:
         plot(arguments.plot, device)
 
