@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 import warnings
@@ -85,7 +86,7 @@ def test_big_packed_inputs_are_told_once_a_source(tmp_path, tokenizer):
         folder = tmp_path / "_".join(sizes)
         folder.mkdir()
         for name, size in sizes.items():
-            (folder / f"{name}.jsonl.gz").touch()
+            (folder / f"{name}.jsonl.gz").write_bytes(gzip.compress(b'{"t": "x"}\n'))  # its first line is looked at
             os.truncate(folder / f"{name}.jsonl.gz", size)  # a sparse file
         source = {"name": "news", "format": "jsonl", "text_fields": ["t"], "inputs": [str(folder)]}
         return build_plan(config(sources=[source]), tokenizer)
