@@ -247,13 +247,13 @@ def read_streams(
     if tables.is_table(part.name):
         yield part.name, _read_table(part, on_bytes)
         return
-    is_packed = part.member is None and archive.is_tar(part.name) and not archive.is_plain_tar(part.name)
+    is_packed_tar = part.member is None and archive.is_tar(part.name) and not archive.is_plain_tar(part.name)
     suffix = archive.compression_of(part.name)
     stored = _seen(
         _read_stored(part, CHUNK_BYTES if is_compressed(suffix) else _FILE_CHUNK_BYTES, start, end), on_bytes
     )
     chunks = inflate(stored, suffix) if is_compressed(suffix) else stored
-    if not is_packed:
+    if not is_packed_tar:
         name = f"{part.name}@{start}" if start else part.name
         yield name, split_lines(_guarded(part, chunks), name, is_first=not start)
         return
