@@ -119,18 +119,20 @@ def compare_ways(student: str, rows: int, row_tokens: int, arguments: argparse.N
     names = ["ours", "straight float32", "straight bfloat16"]
     if TEACHER["num_attention_heads"] == 12:  # TinyBERT compares scores head by head: both need as many
         names += ["ours, tinybert", "straight tinybert"]
+    if DEVICE.type == "cpu":
+        names.append("ours, memory given back")
     ways = {name: (sys.executable, name, [student]) for name in names}
     if arguments.bertdistiller:
         ways["bertdistiller"] = (arguments.bertdistiller, "bertdistiller", [student])
     rate = matrix_rate()
     medians = measure(ways, rows, row_tokens, arguments.rounds)
     print(f"\nteacher {teacher_sizes()}, student {student}, {rows} x {row_tokens}, R = {relation_heads(student)}")
-    print(f"{'way':20}{'tokens/s':>10}{'s a step (range)':>26}{'peak GB':>10}{'ours is faster':>16}")
+    print(f"{'way':24}{'tokens/s':>10}{'s a step (range)':>26}{'peak GB':>10}{'ours is faster':>16}")
     for name, answer in medians.items():
         against = medians["ours, tinybert" if "tinybert" in name else "ours"]["seconds"]
         seconds = "{:.3f} ({:.3f} to {:.3f})".format(answer["seconds"], *answer["range"])
         tokens, peak = rows * row_tokens / answer["seconds"], answer["peak_bytes"] / 1e9
-        print(f"{name:20}{tokens:10,.0f}{seconds:>26}{peak:10.2f}{answer['seconds'] / against:15.2f}x", flush=True)
+        print(f"{name:24}{tokens:10,.0f}{seconds:>26}{peak:10.2f}{answer['seconds'] / against:15.2f}x", flush=True)
     ours = medians["ours"]
     print("ours, share of the step: " + ", ".join(f"{k} {v / ours['seconds']:.0%}" for k, v in ours["phases"].items()))
     needed = needed_operations([student], rows, row_tokens)

@@ -13,6 +13,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from pretrain.encoder import Features
+from pretrain.heap import keep_freed_memory
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig, build_optimizer, build_schedule
 from pretrain.optimizer_state import gather_optimizer_state, put_optimizer_state
 from pretrain.settings import Settings
@@ -90,7 +91,9 @@ def start_distributed(timeout_seconds: float = 1800) -> torch.device:
         os.environ.update(alone, MASTER_PORT=str(_free_port()))
     accelerator = get_accelerator()
     local_rank = int(os.environ["LOCAL_RANK"])
-    if accelerator.device_name() != "cpu":
+    if accelerator.device_name() == "cpu":
+        keep_freed_memory()
+    else:
         accelerator.set_device(local_rank)
     deepspeed.init_distributed(
         accelerator.communication_backend_name(), timeout=timedelta(seconds=timeout_seconds), verbose=False
