@@ -152,7 +152,7 @@ class StudentEngine:
         values |= {"timers": {"throughput": {"enabled": False}}}
         # ZeRO would add up the gradients of linear layers in autocast's bfloat16; no forward pass asks this list.
         values["torch_autocast"] |= {"lower_precision_safe_modules": []}
-        optimizer = build_optimizer(student, config.optimizer)
+        optimizer = build_optimizer(student, config.optimizer, student.encoder.model.base_model)
         self.engine, _, _, self.schedule = deepspeed.initialize(
             model=student,
             model_parameters=[p for p in student.parameters() if p.requires_grad],

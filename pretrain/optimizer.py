@@ -20,6 +20,7 @@ class OptimizerConfig(Settings):
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: Annotated[float, Field(gt=0)] = 1e-6
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    head_lr_ratio: Annotated[float, Field(gt=0)] = 1.0  # of heads, pooler and projections, all that is no encoder
 
 
 class ScheduleConfig(Settings):
@@ -39,19 +40,34 @@ class ScheduleConfig(Settings):
         return self.final_lr_ratio + (1 - self.final_lr_ratio) * shape
 
 
-def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+def build_optimizer(module: nn.Module, config: OptimizerConfig, encoder: nn.Module | None = None) -> torch.optim.AdamW:
     """Fused AdamW over the trainable parameters; only the matrices of linear layers are decayed.
 
     Embeddings are left out because most rows get no gradient in most steps: decay alone would wear down rare pieces and
-    the positions beyond the training length.
+    the positions beyond the training length. What lies outside the `encoder`, or is its pooler, has a learning rate of
+    `head_lr_ratio` times the encoder's; without one everything is encoder.
     """
     linear = {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Linear)}
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if id(p) in linear], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if id(p) not in linear], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+    names = (encoder or module).named_parameters()
+    of_encoder = {id(parameter) for name, parameter in names if not (encoder and name.startswith("pooler."))}
+    groups: dict[tuple[float, float], list[nn.Parameter]]
+    groups = {(config.lr, decay): [] for decay in (config.weight_decay, 0.0)}  # the encoder's rate is the one reported
+    for parameter in module.parameters():
+        lr = config.lr * (1 if id(parameter) in of_encoder else config.head_lr_ratio)
+        decay = config.weight_decay if id(parameter) in linear else 0.0
+        if parameter.requires_grad:
+            groups.setdefault((lr, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "lr": lr, "weight_decay": decay}
+            for (lr, decay), parameters in groups.items()
+            if parameters  # DeepSpeed divides by the size of a group
+        ],
+        lr=config.lr,
+        betas=config.betas,
+        eps=config.eps,
+        fused=True,
+    )
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, total_steps: int) -> LambdaLR:

@@ -36,6 +36,7 @@ class FineTuningConfig(Settings):
     epochs: Annotated[float, Field(gt=0)] = 3.0
     dropout_prob: Annotated[float, Field(ge=0, lt=1)] = 0.1
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    head_lr_ratio: Annotated[float, Field(gt=0)] = 1.0  # the new head's learning rate in the encoder's, for all models
     schedule: ScheduleConfig = ScheduleConfig(warmup_ratio=0.1)
     max_train_examples: PositiveInt | None = None  # drawn once, the same for all models; all of them unless given
     num_held_out: NonNegativeInt = 1000  # training examples for the choice, at most a tenth of them
@@ -45,7 +46,9 @@ class FineTuningConfig(Settings):
         return StageConfig(
             epochs=self.epochs,
             dropout_prob=self.dropout_prob,
-            optimizer=OptimizerConfig(lr=learning_rate, weight_decay=self.weight_decay),
+            optimizer=OptimizerConfig(
+                lr=learning_rate, weight_decay=self.weight_decay, head_lr_ratio=self.head_lr_ratio
+            ),
             schedule=self.schedule,
             objective=[LabelsConfig(type="labels")],
         )

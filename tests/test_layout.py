@@ -86,7 +86,8 @@ def test_every_config_of_an_experiment_decodes():
     evaluations = [path for path in students if path.stem.startswith("evaluation")]
     assert len(students) > 4 and len(tasks) == 6
     for path in set(students) - set(evaluations):
-        assert [one.name for one in read_run_config(path).students] == [path.stem]
+        names = [one.name for one in read_run_config(path).students]
+        assert names == ["minilm_v2", "minilm", "tinybert"] if path.stem == "one_teacher_pass" else names == [path.stem]
     for path in (ROOT / "bench/first_students/stages").glob("*.json"):
         assert read_strictly(TaskRunConfig, path).about
     for path in (ROOT / "bench/first_students/corpus").glob("*.json"):

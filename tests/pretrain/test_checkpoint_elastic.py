@@ -18,7 +18,11 @@ from pretrain import metrics, student_files
 from pretrain.checkpoint import Checkpoints
 from tests.pretrain.tiny import spawn, student_config, train
 
-STUDENTS = [student_config("one", dropout_prob=0.0), student_config("two", num_layers=4, objective=[{"type": "mlm"}])]
+FASTER_HEAD = {"lr": 1e-3, "head_lr_ratio": 5}  # groups of parameters with two rates: projections have the second
+STUDENTS = [
+    student_config("one", optimizer=FASTER_HEAD),
+    student_config("two", num_layers=4, objective=[{"type": "mlm"}]),
+]
 
 
 def run_rank(rank: int, folder: Path, steps: int, stage: int) -> None:
@@ -117,7 +121,7 @@ def test_another_zero_stage_goes_on_from_the_same_bits(tmp_path, monkeypatch):
         deepspeed = engine.engine
         assert (deepspeed.global_steps, deepspeed.global_samples, deepspeed.micro_steps) == (3, 24, 6)
         rates = {group["lr"] for group in deepspeed.optimizer.param_groups}
-        assert rates == {1e-3 * STUDENTS[0].schedule.factor(3, 8)}
+        assert rates == {rate * STUDENTS[0].schedule.factor(3, 8) for rate in (1e-3, 5e-3)}
 
 
 def test_a_step_that_zero_skipped_is_not_counted_by_the_schedule(tmp_path):

@@ -38,6 +38,23 @@ def test_only_matrices_of_linear_layers_decay_and_frozen_parameters_are_left_out
     assert moved == [False, True, False, False, False, False, False]
 
 
+def test_what_is_no_encoder_and_its_pooler_have_a_rate_of_their_own():
+    module = nn.ModuleDict({"projection": nn.Linear(4, 6), "encoder": nn.ModuleDict({"query": nn.Linear(4, 4)})})
+    module["encoder"]["pooler"] = nn.Linear(4, 4)
+    config = OptimizerConfig(lr=0.25, weight_decay=0.5, head_lr_ratio=8)
+    groups = build_optimizer(module, config, module["encoder"]).param_groups
+    found = {(group["lr"], group["weight_decay"]): [one.shape for one in group["params"]] for group in groups}
+    assert found == {
+        (0.25, 0.5): [(4, 4)],
+        (0.25, 0.0): [(4,)],
+        (2.0, 0.5): [(6, 4), (4, 4)],
+        (2.0, 0.0): [(6,), (4,)],
+    }
+    assert groups[0]["lr"] == 0.25, "the rate that is reported is the encoder's"
+    alone = build_optimizer(module, config.model_copy(update={"head_lr_ratio": 1.0}), module["encoder"]).param_groups
+    assert [len(group["params"]) for group in alone] == [3, 3]
+
+
 def test_the_scheduler_sets_the_learning_rate():
     optimizer = build_optimizer(nn.Linear(2, 2), OptimizerConfig(lr=0.8))
     schedule = build_schedule(optimizer, ScheduleConfig(warmup_ratio=0.5), total_steps=4)

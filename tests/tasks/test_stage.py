@@ -24,7 +24,9 @@ def task(first_character, general):
     return encode_task(first_character, read_task(first_character), general)
 
 
-def stage(run, task, student, teacher=None, objective=LABELS, epochs=12, seed=3, stop_at=None, dropout_prob=0.1):
+def stage(
+    run, task, student, teacher=None, objective=LABELS, epochs=12, seed=3, stop_at=None, dropout_prob=0.1, ratio=1
+):
     """On one rank; asks to stop after so many steps."""
     device, asked = start_distributed(), []
 
@@ -32,7 +34,8 @@ def stage(run, task, student, teacher=None, objective=LABELS, epochs=12, seed=3,
         asked.append(1)
         return 15 if stop_at and len(asked) > stop_at else 0
 
-    config = StageConfig(epochs=epochs, dropout_prob=dropout_prob, optimizer={"lr": 3e-3}, objective=objective)
+    optimizer = {"lr": 3e-3, "head_lr_ratio": ratio}
+    config = StageConfig(epochs=epochs, dropout_prob=dropout_prob, optimizer=optimizer, objective=objective)
     loop = LoopConfig(log_every_steps=4, save_every_steps=100, seed=seed)
     deepspeed = DeepSpeedConfig.model_validate(DEEPSPEED)
     return Stage(run, "s", task, config, student, teacher, "float32", loop, deepspeed, device, stop_requested)
@@ -82,6 +85,20 @@ def test_stopped_and_resumed_equals_uninterrupted(fine_tuned, tmp_path, task, ge
     assert resumed.trainer.train() == 0
     ours, theirs = weights(resumed), weights(fine_tuned[0])
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("ratio", [1, 20])
+def test_pooler_and_head_learn_as_much_faster_as_they_are_told(tmp_path, task, general, ratio):
+    """AdamW's first step moves a weight by its learning rate, less where its gradient is next to nothing."""
+    one = stage(tmp_path, task, general, epochs=0.01, ratio=ratio)
+    before = weights(one)
+    assert one.trainer.train() == 0 and one.trainer.state.step == 1
+    moved = {name: (weight - before[name]).abs().max().item() for name, weight in weights(one).items()}
+    heads = {name for name in moved if ".pooler." in name or ".classifier." in name}
+    assert len(heads) == 4
+    for name in heads:
+        assert moved[name] == pytest.approx(3e-3 * ratio, rel=0.02), name
+    assert max(moved[name] for name in moved.keys() - heads) == pytest.approx(3e-3, rel=0.02)
 
 
 def test_dropout_is_that_of_the_config_and_on(tmp_path, task, general):
