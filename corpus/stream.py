@@ -4,7 +4,7 @@ import math
 import queue
 import threading
 import warnings
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -35,13 +35,23 @@ _MAX_OPEN_BYTES = 1 << 30
 Batch = dict[str, torch.Tensor]
 
 
+def count_pair_rows(manifest: Manifest, row_tokens: int, indexes: Sequence[int], progress: bool = True) -> np.ndarray:
+    """Rows of kind "pairs" that each of these blocks gives [indexes]; reads them."""
+    check_rows("pairs", row_tokens)
+    hidden = None if progress else True
+    blocks = read_blocks(manifest, list(indexes))
+    counted = tqdm(blocks, total=len(indexes), desc="counting pairs", unit=" blocks", disable=hidden)
+    return np.array([num_pair_rows(block.lengths, row_tokens).sum() for block in counted], dtype=np.int64)
+
+
 class RowStream:
     """Rows of `row_tokens` ids in the order of (seed, epoch, position). L is row_tokens.
 
     `weights` says how often an epoch shows each row of a source, by its name; 1 for sources that it leaves out.
-    `kind` is "packed" or "pairs" (corpus/rows.py); the number of pairs is not in the manifest, so every block is
-    read once to count them. Where `num_lanes` is a multiple of the ranks, each reads its share of the bytes; another
-    number of lanes is another order. Batches hold document_ids, continues_word and masked tokens where asked for.
+    `kind` is "packed" or "pairs" (corpus/rows.py); the number of pairs is not in the manifest: `num_rows` [blocks] are
+    they, or every block is read once to count them. Where `num_lanes` is a multiple of the ranks, each reads its share
+    of the bytes; another number of lanes is another order. Batches hold document_ids, continues_word and masked tokens
+    where asked for.
 
     Raises ValueError for rows shorter than 8 tokens, unknown sources and what the corpus does not hold or its
     tokenizer cannot mask, and wherever it reads, naming shard and block, for a missing or short shard and for
@@ -62,6 +72,7 @@ class RowStream:
         masking: MaskingSettings | None = None,
         on_fault: OnFault = "stop",
         num_lanes: int = NUM_LANES,
+        num_rows: np.ndarray | None = None,
     ) -> None:
         check_rows(kind, row_tokens)
         self._masker = Masker(manifest, masking, seed) if masking else None
@@ -75,19 +86,12 @@ class RowStream:
         self._gives_document_ids, self._gives_words = document_ids, continues_word
         self._reads_words = continues_word or (masking is not None and masking.whole_words)
         table, names = manifest.blocks, [source.name for source in manifest.sources]
-        self._num_rows = self._count_rows()
+        if kind == "packed":
+            num_rows = num_packed_rows(np.array(table.tokens), np.array(table.documents), row_tokens)
+        self._num_rows = count_pair_rows(manifest, row_tokens, range(len(table))) if num_rows is None else num_rows
         weights_of_sources = source_weights(names, weights or {})
         self._order = Order(self._num_rows, seed, num_lanes, WINDOW_BLOCKS, np.array(table.source), weights_of_sources)
         self.rows_per_epoch = self._order.rows_per_epoch
-
-    def _count_rows(self) -> np.ndarray:
-        """Rows that each block gives [blocks]."""
-        table = self._manifest.blocks
-        if self._kind == "packed":
-            return num_packed_rows(np.array(table.tokens), np.array(table.documents), self.row_tokens)
-        blocks = read_blocks(self._manifest, list(range(len(table))))
-        counted = tqdm(blocks, total=len(table), desc="counting pairs", unit=" blocks", disable=None)
-        return np.array([num_pair_rows(block.lengths, self.row_tokens).sum() for block in counted])
 
     @property
     def tokens_per_epoch(self) -> int:

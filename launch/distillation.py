@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -16,7 +17,7 @@ from corpus.manifest import Manifest, load_manifest
 from corpus.masking import Masker
 from corpus.mixture import source_weights
 from corpus.store import StoreLost
-from corpus.stream import RowStream
+from corpus.stream import RowStream, count_pair_rows
 from corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
 from launch.probe_input import ProbeData, build_probe, read_probe_data
 from launch.run_config import CorpusConfig, RunConfig, read_run_config, said_of
@@ -140,8 +141,31 @@ def load_corpus(config: CorpusConfig) -> Manifest:
     return manifest
 
 
+def count_rows(manifest: Manifest, config: CorpusConfig) -> np.ndarray | None:
+    """Pairs of each block [blocks], where that is what the configuration asks for: each rank reads its share of them.
+
+    What a rank raises is raised on all.
+    """
+    if config.rows != "pairs":
+        return None
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    outcome: np.ndarray | ValueError
+    try:
+        outcome = count_pair_rows(manifest, config.row_tokens, range(len(manifest.blocks))[rank::world_size], not rank)
+    except ValueError as error:
+        outcome = error
+    outcomes: list[np.ndarray | ValueError] = [outcome] * world_size
+    dist.all_gather_object(outcomes, outcome)
+    num_rows = np.zeros(len(manifest.blocks), dtype=np.int64)
+    for rank, one in enumerate(outcomes):
+        if isinstance(one, ValueError):
+            raise one
+        num_rows[rank::world_size] = one
+    return num_rows
+
+
 def build_stream(manifest: Manifest, config: CorpusConfig) -> RowStream:
-    """The rows that the configuration asks for."""
+    """The rows that the configuration asks for; every rank calls it."""
     return RowStream(
         manifest,
         config.row_tokens,
@@ -152,6 +176,7 @@ def build_stream(manifest: Manifest, config: CorpusConfig) -> RowStream:
         masking=config.masking,
         on_fault=config.on_fault,
         num_lanes=config.num_lanes,
+        num_rows=count_rows(manifest, config),
     )
 
 
