@@ -9,7 +9,7 @@ import functools
 import re
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -41,7 +41,7 @@ from corpus.workers import Step
 # What runs the units: processes of this machine, or tasks of a Ray cluster
 Engine = Literal["processes", "ray"]
 
-_OURS = re.compile(r"(lock|plan\.json|matched|corpus|(read|encoded)-\d+)(\..*partial)?")
+_OURS = re.compile(r"(lock|plan\.jsonl?|matched|corpus|(read|encoded)-\d+)(\..*partial)?")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -171,11 +171,13 @@ def _begun(work: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _planned(config: CorpusConfig, shared: bool = False) -> Iterator[tuple[Plan, Path]]:
-    """The plan that was made for this configuration and its work folder, held meanwhile."""
+def _planned(
+    config: CorpusConfig, shared: bool = False, only: Collection[int] | None = None
+) -> Iterator[tuple[Plan, Path]]:
+    """The plan that was made for this configuration, with these units alone, and its work folder, held meanwhile."""
     work = work_folder(config)
     with _disk_watched(work), hold(work, shared):
-        plan = load_plan(work)
+        plan = load_plan(work, only)
         if plan.config != config:
             raise ValueError(f"{work}: was planned for another configuration; run --plan again")
         yield plan, work
@@ -200,15 +202,15 @@ def run_unit(config: CorpusConfig, step: Step, index: int, every: int | None = N
 
     How many units that were. Raises ValueError where a build, not a step of units, runs at the same time.
     """
-    with _planned(config, shared=True) as (plan, work):
+    with _planned(config, shared=True, only=()) as (plan, work):
         if every is None and not 0 <= index < len(plan.units):
             raise ValueError(f"there is no unit {index}; the plan has 0 to {len(plan.units) - 1}")
         indexes = [index] if every is None else range(index, len(plan.units), every)
         try:
             for each in indexes:
-                step(plan, work, each, lambda _: None)
+                step(load_plan(work, [each]), work, each, lambda _: None)
         except UnequalIds as error:
-            _without_fast_path(plan, work, error)
+            _without_fast_path(load_plan(work), work, error)
             raise ValueError(f"{error}; run --encode-unit again for every unit: they now use the tokenizer") from error
     return len(indexes)
 

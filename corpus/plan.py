@@ -8,8 +8,8 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from collections.abc import Collection, Iterable, Iterator
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import xxhash
@@ -21,7 +21,7 @@ from corpus.sources import Part, read_stored
 
 UNIT_BYTES = 64 << 20
 _LARGE_BYTES = 1 << 30  # of a part that is one unit whatever its size: from here on it holds up a build
-FILE_NAME = "plan.json"
+FILE_NAME = "plan.jsonl"
 # Units done by other code than this are done again; raise it when what a unit's result is changes.
 _FORMAT_VERSION = 5
 _NEWLINE = re.compile(rb"\n")
@@ -143,14 +143,23 @@ def _grouped(segments: Iterable[Segment]) -> Iterator[tuple[Segment, ...]]:
         yield tuple(group)
 
 
+class _Head(Record):
+    """The first line of a plan's file: all but the units, and how many bytes the line of each has."""
+
+    plan: Plan
+    unit_bytes: tuple[int, ...]
+
+
 def save_plan(plan: Plan, folder: Path) -> None:
-    """Writes plan.json in one step, unless just this plan stands there."""
-    data = plan.model_dump_json()
+    """Writes plan.jsonl in one step, unless just this plan stands there."""
+    units = [unit.model_dump_json().encode() + b"\n" for unit in plan.units]
+    head = _Head(plan=plan.model_copy(update={"units": ()}), unit_bytes=tuple(map(len, units)))
+    data = b"".join([head.model_dump_json().encode(), b"\n", *units])
     file = folder / FILE_NAME
-    if file.is_file() and file.read_text(encoding="utf-8") == data:
+    if file.is_file() and file.read_bytes() == data:
         return
     temporary = folder / f"{FILE_NAME}.{os.getpid()}.partial"
-    with temporary.open("w", encoding="utf-8") as stream:
+    with temporary.open("wb") as stream:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())
@@ -158,9 +167,20 @@ def save_plan(plan: Plan, folder: Path) -> None:
     sync_folder(folder)
 
 
-def load_plan(folder: Path) -> Plan:
-    """The plan of a work folder; ValueError if there is none."""
+def load_plan(folder: Path, only: Collection[int] | None = None) -> Plan:
+    """The plan of a work folder; ValueError if there is none.
+
+    With `only`, the units of these indices are read and the others have no segments: a worker needs one at a time, and
+    all of them are 1.5 KB a file.
+    """
     try:
-        return Plan.model_validate_json((folder / FILE_NAME).read_bytes())
+        with (folder / FILE_NAME).open("rb") as file:
+            head = _Head.model_validate_json(file.readline())
+            units = [Unit(source=0, segments=())] * len(head.unit_bytes)
+            start, starts = file.tell(), [0, *accumulate(head.unit_bytes)]
+            for index in range(len(units)) if only is None else only:
+                file.seek(start + starts[index])
+                units[index] = Unit.model_validate_json(file.read(head.unit_bytes[index]))
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder / FILE_NAME}: is no plan of a build; make one with --plan") from error
+    return head.plan.model_copy(update={"units": tuple(units)})

@@ -106,7 +106,7 @@ def _serve(connection: Connection, step: Step, work: Path) -> None:
 
 def run_by_index(step: Step, work: Path, index: int, on_bytes: OnBytes) -> list[str]:
     """Runs a step in a process that knows only the work folder; the warnings it gave."""
-    plan = _plan(work, (work / FILE_NAME).stat().st_mtime_ns)
+    plan = _plan(work, (work / FILE_NAME).stat().st_mtime_ns, index)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         step(plan, work, index, on_bytes)
@@ -114,5 +114,5 @@ def run_by_index(step: Step, work: Path, index: int, on_bytes: OnBytes) -> list[
 
 
 @functools.lru_cache(maxsize=1)
-def _plan(work: Path, mtime_ns: int) -> Plan:
-    return load_plan(work)
+def _plan(work: Path, mtime_ns: int, index: int) -> Plan:
+    return load_plan(work, [index])

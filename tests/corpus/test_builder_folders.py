@@ -146,7 +146,7 @@ def test_a_full_disk_is_told_and_a_rerun_goes_on(tmp_path, wordpiece, monkeypatc
 
 
 def test_one_build_at_a_time(tmp_path, wordpiece):
-    path, plan = write(tmp_path / "a", "天地"), tmp_path / "out.partial" / "plan.json"
+    path, plan = write(tmp_path / "a", "天地"), tmp_path / "out.partial" / "plan.jsonl"
     asked = config(wordpiece, tmp_path / "out", source(path))
     plan_corpus(asked)
     before = plan.read_bytes()

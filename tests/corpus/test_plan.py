@@ -129,16 +129,37 @@ def test_a_unit_s_key_tells_what_its_documents_depend_on(tmp_path, tokenizer):
     assert len(keys) == 4 and key not in keys
 
 
+def test_units_that_are_not_asked_for_are_not_read(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setattr(plans, "UNIT_BYTES", 2)
+    for name in "abc":
+        (tmp_path / name).write_bytes(b"x\n")
+    plan = build_plan(config(*(tmp_path / name for name in "abc")), tokenizer)
+    save_plan(plan, tmp_path)
+    lines = (tmp_path / "plan.jsonl").read_bytes().splitlines(keepends=True)
+    assert len(lines) == 4 == 1 + len(plan.units)
+    lines[1], lines[3] = (b"?" * (len(line) - 1) + b"\n" for line in (lines[1], lines[3]))
+    (tmp_path / "plan.jsonl").write_bytes(b"".join(lines))
+    found = load_plan(tmp_path, [1])
+    assert found.units[1] == plan.units[1] and found.key(1) == plan.key(1)
+    assert (
+        [unit.segments for unit in found.units[::2]]
+        == [(), ()]
+        == [unit.segments for unit in load_plan(tmp_path, ()).units[::2]]
+    )
+    with pytest.raises(ValueError, match=r"plan\.jsonl: is no plan of a build"):
+        load_plan(tmp_path)
+
+
 def test_a_plan_comes_back_as_it_was(tmp_path, tokenizer):
     (tmp_path / "a").write_bytes(b"x\n")
     plan = build_plan(config(tmp_path / "a"), tokenizer)
     save_plan(plan, tmp_path)
     assert load_plan(tmp_path) == plan
-    before = (tmp_path / "plan.json").stat()
+    before = (tmp_path / "plan.jsonl").stat()
     save_plan(plan, tmp_path)
-    assert (tmp_path / "plan.json").stat() == before
-    (tmp_path / "plan.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"plan\.json: is no plan of a build; make one with --plan"):
+    assert (tmp_path / "plan.jsonl").stat() == before
+    (tmp_path / "plan.jsonl").write_text("{}")
+    with pytest.raises(ValueError, match=r"plan\.jsonl: is no plan of a build; make one with --plan"):
         load_plan(tmp_path)
-    with pytest.raises(ValueError, match=r"plan\.json: is no plan of a build"):
+    with pytest.raises(ValueError, match=r"plan\.jsonl: is no plan of a build"):
         load_plan(Path(tmp_path / "nowhere"))
