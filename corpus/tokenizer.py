@@ -37,6 +37,8 @@ def load_tokenizer(name: str) -> Any:
         raise ValueError(f"tokenizer {name!r}: not a folder or hub id that can be loaded: {reason}") from error
     if not tokenizer.is_fast:
         raise ValueError(f"tokenizer {name!r}: has no fast version (tokenizer.json); convert it first")
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one up for a folder that has none
+        raise ValueError(f"tokenizer {name!r}: has no vocabulary (tokenizer.json or what its family has in its place)")
     ids = special_token_ids(tokenizer)
     missing = [f"{token}_token" for token in _REQUIRED if ids[token] is None]
     if missing:

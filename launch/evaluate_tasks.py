@@ -73,7 +73,7 @@ def work(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopReques
 def lead(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopRequest) -> int:
     """The process that was started: sees to the workers, then measures and writes."""
     from launch.evaluation_cells import check_cells, complete_models
-    from launch.evaluation_table import measure_costs, write_results
+    from launch.evaluation_table import cut_texts, measure_costs, write_results
     from tasks.evaluation import score_of_commonest_label
     from tasks.readers import read_task
 
@@ -81,6 +81,9 @@ def lead(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopReques
     tasks = {name: read_task(task) for name, task in evaluation.tasks.items()}
     for name, data in tasks.items():
         say(f"{name}: {data.summary}")
+    remarks = cut_texts(evaluation, tasks)
+    for remark in remarks:
+        say(f"to score: {remark}")
     check_cells(evaluation, arguments.output)
     code = run_workers(evaluation, arguments.output, arguments.workers, stop)
     if code not in (0, FAILED):
@@ -99,7 +102,7 @@ def lead(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopReques
     evaluation = replace(evaluation, models=complete)
     costs = measure_costs(complete, list(tasks.values()))
     commonest = {name: score_of_commonest_label(tasks[name], task) for name, task in evaluation.tasks.items()}
-    print(write_results(evaluation, arguments.output, costs, commonest), flush=True)
+    print(write_results(evaluation, arguments.output, costs, commonest, remarks), flush=True)
     return code
 
 

@@ -23,8 +23,9 @@ from launch.evaluation_config import Evaluation
 from launch.run_config import changed_keys
 from launch.task_inputs import file_inputs, model_inputs
 from pretrain.durable import try_lock, write_durably
-from tasks.fine_tuning import FineTuned, fine_tune, split_task
+from tasks.fine_tuning import FineTuned, FineTuningConfig, fine_tune, split_task
 from tasks.readers import TaskData, read_task
+from tasks.settings import TaskConfig
 from tasks.stage import release_memory
 
 _CHOICE = {"learning_rates", "num_choosing_seeds"}  # which cells there are, not what each is
@@ -192,6 +193,15 @@ def identity(evaluation: Evaluation, model: str, task: str) -> dict[str, Any]:
     }
 
 
+def _completed(made_with: dict[str, Any]) -> dict[str, Any]:
+    """What a cell was made from, as an earlier version noted it: keys that came since have their defaults."""
+    task, recipe = (json.dumps(made_with[key]) for key in ("task", "fine_tuning"))
+    return made_with | {
+        "task": TaskConfig.model_validate_json(task).model_dump(mode="json"),
+        "fine_tuning": FineTuningConfig.model_validate_json(recipe).model_dump(mode="json", exclude=_CHOICE),
+    }
+
+
 def check_cells(evaluation: Evaluation, output: Path) -> None:
     """Refuse an output folder whose cells were made from other weights, files or with another recipe."""
     for model, task in product(evaluation.models, evaluation.tasks):
@@ -199,8 +209,8 @@ def check_cells(evaluation: Evaluation, output: Path) -> None:
         now = identity(evaluation, model, task) if made else {}
         for path in made:
             try:
-                changed = changed_keys(json.loads(path.read_text()), now)
-            except (ValueError, AttributeError) as error:
+                changed = changed_keys(_completed(json.loads(path.read_text())), now)
+            except (ValueError, AttributeError, KeyError, TypeError) as error:
                 raise ValueError(f"{path}: not what an evaluation writes; remove {path.parent}") from error
             if changed:
                 what = f"was made with another {', '.join(changed)}"

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from launch.run_config import read_strictly
+from launch.task_inputs import tokenizer_of
 from pretrain.engine import DeepSpeedConfig
 from pretrain.pretrained import read_shape
 from pretrain.settings import Settings
 from pretrain.trainer import LoopConfig
 from tasks.fine_tuning import FineTuningConfig
+from tasks.models import heads_of
 from tasks.settings import TaskConfig
 
 TASK_FOLDER = Path(__file__).resolve().parents[1] / "configs/tasks"
@@ -52,7 +54,7 @@ class Evaluation:
         return self.seeds[: self.config.fine_tuning.num_choosing_seeds]
 
     def check(self) -> None:
-        """ValueError listing the models that are not there or that a task is too long for."""
+        """ValueError listing the models that are not there, that a task is too long for, or that know one already."""
         self.config.deepspeed.warn(1)  # each worker is a world of its own
         problems = []
         for name, path in self.models.items():
@@ -61,6 +63,7 @@ class Evaluation:
             except ValueError as error:
                 problems.append(f"--models {name}: {error}")
                 continue
+            problems += self._other_problems(name, path)
             problems += [
                 f"--models {name}: has {shape.max_row_tokens} positions, {task.name} wants {task.row_tokens}"
                 for task in self.tasks.values()
@@ -68,6 +71,15 @@ class Evaluation:
             ]
         if problems:
             raise ValueError("\n".join(problems))
+
+    def _other_problems(self, name: str, path: str) -> Iterator[str]:
+        try:
+            tokenizer_of(path)
+        except ValueError as error:
+            yield f"--models {name}: {error}"
+        if heads := heads_of(path):
+            what = f"is fine-tuned already, a {heads[0]}: it would be trained twice, and its seeds would share one head"
+            yield f"--models {name}: {path} {what}; give the model it was made from"
 
 
 def read_evaluation(

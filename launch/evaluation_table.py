@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from launch.report_charts import COLOURS, STYLE
 from pretrain.durable import write_durably
 from pretrain.pretrained import load_encoder
 from pretrain.probe import compare_cost
+from tasks.encoding import encode
 from tasks.examples import text_of
 from tasks.readers import TaskData
 
@@ -56,9 +58,15 @@ def write_results(
     output: Path,
     costs: Mapping[str, Mapping[str, float]],
     commonest: Mapping[str, float | None],
+    remarks: Sequence[str] = (),
 ) -> str:
-    """results.json, results.md and results.png; gives the table. ValueError naming a cell that is not made."""
+    """results.json, results.md and results.png; gives the table. ValueError naming a cell that is not made.
+
+    Args:
+        remarks: what else a reader of the scores should know.
+    """
     results = build_results(evaluation, collect_scores(evaluation, output), costs, commonest)
+    results["remarks"] = list(remarks)
     table = render_table(results)
     write_durably(output / "results.json", json.dumps(results, ensure_ascii=False, indent=2))
     write_durably(output / "results.md", table)
@@ -69,6 +77,16 @@ def write_results(
 def _spread(values: Sequence[float]) -> dict[str, float | None]:
     """Mean, and the sample standard deviation over seeds where there are several."""
     return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else None}
+
+
+def cut_texts(evaluation: Evaluation, tasks: Mapping[str, TaskData]) -> list[str]:
+    """What of the development examples `row_tokens` cuts off, by the first model's tokenizer."""
+    tokenizer = AutoTokenizer.from_pretrained(next(iter(evaluation.models.values())))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for name, data in tasks.items():
+            encode(data.dev, evaluation.tasks[name], data.labels, tokenizer)
+    return [str(warning.message) for warning in caught]
 
 
 def measure_costs(models: Mapping[str, str], tasks: Sequence[TaskData]) -> dict[str, dict[str, float]]:
@@ -142,10 +160,13 @@ def _method(results: Mapping[str, Any]) -> str:
         f"Development sets, in hundredths: {metrics}. Mean of {seeds} seed(s), ± the standard deviation over them. "
         f"Every model is fine-tuned alike: {recipe['epochs']:g} epochs"
         + (f" of at most {most:,} training examples" if most else "")
+        + (f", a further {held:,} (a tenth of all at most) held out" if (held := recipe["num_held_out"]) else "")
         + f", batches of {results['config']['deepspeed']['train_batch_size']}, {_choice(recipe, seeds, tasks)}. "
         "Speed: the encoder and its tokenizer on the same "
         "texts, float32 on one CPU thread, one at a time and in batches of 32, medians, the models taking turns. "
-        f"Ratios are to {results['models'][0]['name']}." + _edges(recipe["learning_rates"], results["models"])
+        f"Ratios are to {results['models'][0]['name']}."
+        + _edges(recipe["learning_rates"], results["models"])
+        + "".join(f" {remark}." for remark in results.get("remarks", ()))
     )
 
 

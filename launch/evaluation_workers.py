@@ -14,6 +14,7 @@ from tqdm import tqdm
 from launch.evaluation_cells import num_cells, num_made
 from launch.evaluation_config import Evaluation
 from launch.rank import STOPPED, say
+from launch.world import GENERIC
 from pretrain.durable import try_lock, writing
 from pretrain.stopping import StopRequest
 
@@ -58,7 +59,8 @@ def _check_locks(output: Path, num_workers: int) -> None:
 
 def _start(index: int, num_workers: int, log: Path) -> subprocess.Popen[bytes]:
     """The command that this process is, as a worker, with its share of the machine."""
-    environment = dict(os.environ)
+    # A world of its own, whatever launcher this process is in.
+    environment = {name: value for name, value in os.environ.items() if name not in GENERIC}
     if num_gpus := torch.cuda.device_count():
         allowed = environment.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(num_gpus)))
         environment["CUDA_VISIBLE_DEVICES"] = allowed.split(",")[index % num_gpus]

@@ -95,6 +95,9 @@ class TaskRunConfig(Settings):
                 f"student: {self.student} has another tokenizer than the teacher {self.teacher.path}; a student reads "
                 "its teacher's tokens, so distil one with this teacher"
             )
+        if self.general and self.general.needs_teacher_head and self.stages.ft:
+            lost = "fine-tuning gives the teacher the task's head instead"
+            problems.append(f"stages.ged: distilbert needs a teacher's masked-language head; {lost}")
         if problems:
             raise ValueError("\n".join(problems))
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-_GENERIC = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+GENERIC = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _OPEN_MPI = ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_SIZE")
 _SLURM = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")
 _FIRST_PORT, _NUM_PORTS = 20000, 10000
@@ -25,7 +25,7 @@ class World:
         """Put it where torch.distributed and DeepSpeed look."""
         if self.address:
             values = (self.rank, self.local_rank, self.size, self.address, self.port)
-            os.environ.update(zip(_GENERIC, map(str, values), strict=True))
+            os.environ.update(zip(GENERIC, map(str, values), strict=True))
 
 
 def read_world(environment: Mapping[str, str]) -> World:

@@ -112,14 +112,21 @@ def _index(value: Any) -> int:
     return value
 
 
-def _value(record: Record, column: Column) -> str:
+def _label(record: Record, column: Column) -> str:
+    label = _value(record, column, joined=False)
+    if not label.strip():
+        raise ValueError(f"{record[0]}: {column} is empty; to leave such records out give ignored_labels {[label]}")
+    return label
+
+
+def _value(record: Record, column: Column, joined: bool = True) -> str:
     where, values = record
     try:
         value = values[column]
     except (KeyError, TypeError, IndexError):
         there = ", ".join(map(str, values)) if isinstance(values, dict) else type(values).__name__
         raise ValueError(f"{where}: has no {column}; there is {there}") from None
-    if isinstance(value, list) and all(isinstance(word, str) for word in value):
+    if joined and isinstance(value, list) and all(isinstance(word, str) for word in value):
         value = " ".join(value)
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
@@ -127,7 +134,7 @@ def _value(record: Record, column: Column) -> str:
 
 
 def _is_ignored(record: Record, config: TaskConfig) -> bool:
-    return bool(config.ignored_labels) and _value(record, config.columns.label) in config.ignored_labels
+    return bool(config.ignored_labels) and _value(record, config.columns.label, joined=False) in config.ignored_labels
 
 
 def _parse(record: Record, config: TaskConfig) -> _Parsed:
@@ -137,7 +144,7 @@ def _parse(record: Record, config: TaskConfig) -> _Parsed:
         tagged = _tagged(record, spans)
         types = tuple(entity.type for entity in tagged.entities)
         return _Parsed(where, types, tagged, len(spans) - len(types))
-    label = (_value(record, columns.label),)
+    label = (_label(record, columns.label),)
     if config.kind == "coreference":
         return _Parsed(where, label, Classified(_marked(record), None, -1))
     text_b = None if columns.text_b is None else _value(record, columns.text_b)
@@ -190,15 +197,19 @@ def _marked(record: Record) -> str:
     where, values = record
     try:
         text, target = values["text"], values["target"]
-        marks = (1, "__"), (2, "[]")
+        marks = (1, ("_", "_")), (2, ("[", "]"))
         spans = [(_index(target[f"span{n}_index"]), str(target[f"span{n}_text"]), pair) for n, pair in marks]
     except (KeyError, TypeError) as error:
         raise ValueError(f'{where}: want {{"text", "target": {{"span1_index", "span1_text", ..}}}}: {error}') from None
-    text = _text(where, "text", text)
-    for start, words, pair in sorted(spans, reverse=True):
-        if start < 0 or text[start : start + len(words)] != words:
+    text, inserts = _text(where, "text", text), []
+    for start, words, (opening, closing) in spans:
+        end = start + len(words)
+        if start < 0 or text[start:end] != words:
             raise ValueError(f"{where}: span {words!r} is not what stands at {start}")
-        text = f"{text[:start]}{pair[0]}{words}{pair[1]}{text[start + len(words) :]}"
+        # At one place what ends comes before what begins; of spans in each other the outer begins first and ends last.
+        inserts += [(start, 1, -end, opening), (end, 0, -start, closing)]
+    for place, *_, mark in sorted(inserts, reverse=True):
+        text = f"{text[:place]}{mark}{text[place:]}"
     return text
 
 

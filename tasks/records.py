@@ -28,7 +28,7 @@ def read_records(path: Path, config: TaskConfig) -> Iterator[Record]:
     """The records of a file in the task's format."""
     text = read_text(path)
     # Not splitlines: U+2028 and others of its kind stand inside texts.
-    lines = [(f"{path}:{number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    lines = [(f"{path}:{number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip(" \r")]
     if config.format == "json_lines":
         yield from _read_json_lines(lines)
     elif config.format == "csv":

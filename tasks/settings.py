@@ -1,8 +1,8 @@
 """A labelled task: where its files lie, how they read, what its labels are and what it is scored by."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from pretrain.settings import Settings
 
@@ -15,7 +15,18 @@ METRICS: dict[Kind, tuple[Metric, ...]] = {  # the first is the default
     "entities": ("entity_macro_f1", "entity_f1"),
     "reading": ("reading_f1", "exact_match"),
 }
+_FIXED: dict[Kind, tuple[str, ...]] = {  # what the kind's own file leaves nothing to say of
+    "entities": ("columns", "ignored_labels"),
+    "reading": ("columns", "labels", "ignored_labels"),
+}
 Column = str | int  # a key of JSON lines, a name in a header, or a place in rows without one
+
+
+def _as_text(label: Any) -> Any:
+    return str(label) if type(label) is int else label
+
+
+Label = Annotated[str, BeforeValidator(_as_text, json_schema_input_type=str | int)]
 
 
 class Columns(Settings):
@@ -41,8 +52,8 @@ class TaskConfig(Settings):
     format: Literal["json_lines", "table", "csv"] = "json_lines"  # columns of a table are separated by tabs
     has_header: bool = True  # of a table or CSV
     columns: Columns = Columns()
-    labels: list[str] | None = None  # those of the training file, sorted, unless given
-    ignored_labels: tuple[str, ...] = ()  # records without an agreed label, OCNLI's "-", are left out and counted
+    labels: list[Label] | None = None  # those of the training file, sorted as text, unless given
+    ignored_labels: tuple[Label, ...] = ()  # records without an agreed label, OCNLI's "-", are left out and counted
     metric: Metric | None = None
     row_tokens: Annotated[int, Field(ge=16)] = 128
     window_stride: Annotated[int, Field(ge=1)] = 128  # tokens that windows of a long text to read share
@@ -60,6 +71,9 @@ class TaskConfig(Settings):
             raise ValueError("columns.text_b: a pair has two texts, the other kinds one")
         if self.format != "json_lines" and self.kind not in ("sentence", "pair"):
             raise ValueError(f"format: {self.kind} is read from JSON")
+        for key in _FIXED.get(self.kind, ()):
+            if key in self.model_fields_set and getattr(self, key) != type(self).model_fields[key].get_default():
+                raise ValueError(f"{key}: {self.kind} is read from files of one form; leave it out")
         if self.labels is not None:
             self._check_labels(self.labels)
         if self.kind == "reading" and self.window_stride >= self.row_tokens // 2:

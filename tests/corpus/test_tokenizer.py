@@ -124,6 +124,12 @@ def test_folders_that_are_no_tokenizer_are_named(tmp_path):
             load_tokenizer(name)
 
 
+def test_a_tokenizer_that_transformers_makes_up_for_a_model_without_one_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError, match=r"has no vocabulary \(tokenizer\.json or what its family has in its place\)"):
+        load_tokenizer(str(tmp_path))
+
+
 def test_slow_tokenizers_are_refused(monkeypatch):
     class Slow:
         is_fast = False

@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification
 
 from launch import evaluate_tasks, evaluation_cells, evaluation_workers
 from launch.evaluation_cells import complete_models, make_cells
@@ -96,22 +98,24 @@ def test_stopped_and_shared_and_the_same_scores_for_the_same_weights(arguments, 
     path.write_text(whole[:9])
     code, _, stderr = evaluate(*arguments, "--seeds", "2", "--output", str(output))
     assert code == 2 and "made_with.json: not what an evaluation writes; remove " in stderr
-    path.write_text(whole)
+    older = json.loads(whole)  # as if two keys had come later
+    del older["fine_tuning"]["head_lr_ratio"], older["task"]["window_stride"]
+    path.write_text(json.dumps(older))
     code, _, _ = evaluate(*arguments, "--seeds", "1", "--output", str(output))
     assert code == 0 and cells(output) == made
 
 
 def test_a_model_that_fails_is_shown_and_the_others_are_made(arguments, teacher_folder, tmp_path):
-    model, output = tmp_path / "other", tmp_path / "out"
-    AutoModelForSequenceClassification.from_pretrained(
-        teacher_folder, num_labels=2, id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1}
-    ).save_pretrained(model)
-    AutoTokenizer.from_pretrained(teacher_folder).save_pretrained(model)
+    model, output = shutil.copytree(teacher_folder, tmp_path / "other"), tmp_path / "out"
+    weights = load_file(model / "model.safetensors")
+    name = next(name for name in weights if name.endswith("word_embeddings.weight"))
+    weights[name][1, 1] = float("nan")
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
     models = ["--models", str(model), f"large={teacher_folder}"]
     code, _, stderr = evaluate(*arguments, *models, "--output", str(output), "--seeds", "1")
     assert code == 1, stderr
     assert re.search(r"worker-.*-0.log: the worker failed with exit code 2:", stderr)
-    assert "refused: other on t: " in stderr and "its head is for the labels a, b; this task has 地, 天" in stderr
+    assert "refused: other on t: " in stderr and f"{name} holds numbers that are not finite" in stderr
     assert "no results: other, which the others are compared with, does not have all of its cells" in stderr
     assert {path.parts[-4] for path in cells(output)} == {"large"} and len(cells(output)) == 2
     assert not (output / "results.json").exists()
@@ -193,5 +197,11 @@ def test_what_cannot_be_meant_is_refused(arguments, tmp_path, teacher_folder):
     assert "--tasks nothing: no such file; want a path or one of afqmc, " in refused("--tasks", "nothing")
     assert "--seeds: want at least 1, got 0" in refused("--seeds", "0")
     assert "--workers: want at least 1, got 0" in refused("--workers", "0")
+    tuned, bare = tmp_path / "tuned", tmp_path / "bare"
+    AutoModelForSequenceClassification.from_pretrained(teacher_folder).save_pretrained(tuned)
+    shutil.copyfile(tuned / "config.json", bare.mkdir() or bare / "config.json")
+    said = refused("--models", str(tuned), str(bare))
+    assert "tuned is fine-tuned already, a BertForSequenceClassification: it would be trained twice, and its" in said
+    assert f"--models bare: tokenizer '{bare}': has no vocabulary" in said
     assert "fine_tuning.epocs: unknown key; did you mean epochs?" in refused("--set", "fine_tuning.epocs=1")
     assert "--models large: has 40 positions, tnews wants 64" in refused("--tasks", "tnews")

@@ -142,6 +142,8 @@ def test_a_missing_or_damaged_cell_is_named(evaluation, tmp_path):
         ),
         ({"learning_rates": (1e-4, 1e-4)}, ("two",), "held out (for two, of too few texts, the development examples"),
         ({"learning_rates": (1e-4,)}, (), "batches of 32, learning rate 0.0001."),
+        ({}, (), "epochs, a further 1,000 (a tenth of all at most) held out, batches of 32"),
+        ({"num_held_out": 0}, (), "epochs, batches of 32"),
     ],
 )
 def test_the_table_says_how_the_rate_was_chosen(evaluation, tmp_path, recipe, without, said):

@@ -74,11 +74,14 @@ def test_cells_are_counted_on_a_bar_or_without_a_terminal_in_lines(run, monkeypa
 
 
 @pytest.mark.parametrize(("allowed", "given"), [("4,5", ["4", "5", "4"]), ("", ["0", "1", "0"])])
-def test_each_worker_has_one_of_the_gpus_that_the_user_allows(monkeypatch, tmp_path, allowed, given):
+def test_each_worker_is_a_world_with_one_of_the_gpus_that_the_user_allows(monkeypatch, tmp_path, allowed, given):
     seen = []
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
     monkeypatch.setattr(evaluation_workers.torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(evaluation_workers.subprocess, "Popen", lambda *_, env, **__: seen.append(env))
     for index in range(3):
         evaluation_workers._start(index, 3, tmp_path / "log")
     assert [env["CUDA_VISIBLE_DEVICES"] for env in seen] == given
+    assert not any("RANK" in env or "WORLD_SIZE" in env for env in seen), "the launcher's world is not the workers'"

@@ -229,6 +229,9 @@ def test_what_cannot_work_is_refused(chain_file, tmp_path, student, teacher_fold
         check(chain_file, "stages.td1.objective.0.num_relation_heads=5")
     with pytest.raises(ValueError, match=r"stages.td1.epocs: unknown key; did you mean epochs\?"):
         check(chain_file, "stages.td1.epocs=5")
+    set_objective = json.dumps(['students.0.objective=[{"type": "distilbert"}]'])
+    with pytest.raises(ValueError, match=r"stages.ged: distilbert needs a teacher's masked-language head; fine-tuning"):
+        check(chain_file, f"stages.ged.set={set_objective}")
     other = tmp_path / "other"
     other.mkdir()
     for path in student.iterdir():

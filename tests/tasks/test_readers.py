@@ -103,6 +103,8 @@ def test_lines_of_a_table_end_where_they_end(tmp_path):
     long = "长" * 200_000
     data = table(tmp_path, f"\ufefflabel\tsentence\r\n1\ta\u2028\rb\x85c\r\n\r\n0\t{long}\r\n\n")
     assert [example.text for example in data.train] == ["a\u2028\rb\x85c", long]
+    with pytest.raises(ValueError, match=r"t.tsv:2: label is empty"):
+        table(tmp_path, "label\tsentence\n\t\n")
     bare = {"has_header": False, "columns": {"label": 0, "text": 1}}
     with pytest.raises(ValueError, match=r"t.tsv:2: 3 columns, the first row has 2"):
         table(tmp_path, "0\t前\n1\t前半\t后半\n", **bare)
@@ -113,6 +115,10 @@ def test_coreference_marks_both_spans(read):
     record = {"text": "小明说，他饿了", "target": target, "label": "true"}
     data = read("coreference", [record, {**record, "label": "false"}], [record])
     assert data.train[0] == Classified("_小明_说，[他]饿了", None, 1)
+    for texts, marked in ((("小明", "小明说"), "[_小明_说]，他饿了"), (("小明说", "小明"), "_[小明]说_，他饿了")):
+        nested = {"span1_index": 0, "span1_text": texts[0], "span2_index": 0, "span2_text": texts[1]}
+        overlapping = {**record, "target": nested}
+        assert read("coreference", [overlapping, {**record, "label": "false"}], [record]).train[0].text == marked
     with pytest.raises(ValueError, match=r"train.json:1: span '她' is not what stands at 4"):
         wrong = {**record, "target": {**target, "span2_text": "她"}}
         read("coreference", [wrong, {**record, "label": "false"}], [record])
@@ -204,6 +210,12 @@ def test_a_file_to_read_may_begin_with_a_mark_and_must_be_utf_8(tmp_path):
         ([{"sentence": "文"}], [], r"train.json:1: has no label; there is sentence"),
         ([{"sentence": 1.5, "label": "a"}, *sentences("b")], [], r"train.json:1: sentence must be text, got 1.5"),
         ([{"sentence": "a\ud83d", "label": "a"}], [], r"train.json:1: sentence holds half of a character at 1"),
+        ([{"sentence": "文", "label": ["a", "b"]}], [], r'train.json:1: label must be text, got \["a", "b"\]'),
+        (
+            [{"sentence": "文", "label": " "}, *sentences("b")],
+            [],
+            r"train.json:1: label is empty; to leave such records out give ignored_labels \[' '\]",
+        ),
         (["ab", *sentences("b")], [], r'train.json:1: not a JSON object or list: "ab"'),
         ([["ab"], *sentences("b")], [], r"train.json:1: has no label; there is list"),
         (sentences("a", "b"), [], r"dev.json: holds no labelled examples"),

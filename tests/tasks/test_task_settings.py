@@ -21,6 +21,17 @@ def task(**keys):
         ({"kind": "reading", "window_stride": 9, "metric": "f1"}, "kind reading has reading_f1, exact_match"),
         ({"kind": "entities", "format": "table"}, "format: entities is read from JSON"),
         ({"kind": "coreference", "format": "table"}, "format: coreference is read from JSON"),
+        (
+            {"kind": "entities", "columns": {"text": "a"}},
+            "columns: entities is read from files of one form; leave",
+        ),
+        ({"kind": "entities", "ignored_labels": ("-",)}, "ignored_labels: entities is read from files of one form"),
+        (
+            {"kind": "reading", "window_stride": 9, "labels": ["a", "b"]},
+            "labels: reading is read from files of one",
+        ),
+        ({"labels": [True, False]}, "Input should be a valid string"),
+        ({"labels": [1, "1"]}, "labels: 1 stands there more than once"),
         ({"labels": ["a"]}, "labels: a task needs at least two different ones"),
         ({"labels": ["a", "b", "a"]}, "labels: a stands there more than once"),
         ({"kind": "reading", "row_tokens": 256}, "window_stride: must be less than half of row_tokens, so that"),
@@ -52,6 +63,12 @@ def test_every_kind_is_scored_by_its_first_metric_unless_another_is_wanted(kind)
 
 def test_one_type_of_entity_is_a_task():
     assert task(kind="entities", labels=["name"]).labels == ["name"]
+
+
+def test_labels_may_be_whole_numbers_as_in_the_data():
+    one = task(labels=[1, 0], ignored_labels=(-1, "?"))
+    assert one.labels == ["1", "0"] and one.ignored_labels == ("-1", "?")
+    assert TaskConfig.model_validate_json(one.model_dump_json()) == one
 
 
 def test_a_task_does_not_change():
