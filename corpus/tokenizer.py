@@ -63,7 +63,12 @@ def save_tokenizer(tokenizer: Any, folder: Path, max_tokens: int | None = None) 
         values["additional_special_tokens"] = values.pop("extra_special_tokens")
     if max_tokens is not None:
         values["model_max_length"] = min(max_tokens, tokenizer.model_max_length)
+    for key in ("is_local", "local_files_only"):  # of the loading here
+        values.pop(key, None)
     path.write_text(json.dumps(values, ensure_ascii=False, indent=2), encoding="utf-8")
+    if json.loads(tokenizer.backend_tokenizer.to_str())["model"]["type"] == "WordPiece":  # for BertTokenizer of 4
+        pieces = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+        (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece, _ in pieces), encoding="utf-8")
 
 
 def special_token_ids(tokenizer: Any) -> dict[str, int | None]:

@@ -224,6 +224,7 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: StopRequest
         write_run_folder(config, manifest, teacher_fingerprint, unreached, run, probe_facts)
         for student in students:
             save_start(student, run)
+        print(f"[rank 0] {config.length(stream.rows_per_epoch)}", file=sys.stderr, flush=True)
 
     on_rank_zero(begin_run)
     check_shared(run / "config.json")

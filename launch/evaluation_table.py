@@ -19,7 +19,7 @@ from launch.evaluation_cells import Cell, choose_learning_rate, read_cell
 from launch.evaluation_config import Evaluation
 from launch.report_charts import COLOURS, STYLE
 from pretrain.durable import write_durably
-from pretrain.pretrained import load_encoder
+from pretrain.pretrained import load_encoder, load_pretrained
 from pretrain.probe import compare_cost
 from tasks.encoding import encode
 from tasks.examples import text_of
@@ -81,7 +81,7 @@ def _spread(values: Sequence[float]) -> dict[str, float | None]:
 
 def cut_texts(evaluation: Evaluation, tasks: Mapping[str, TaskData]) -> list[str]:
     """What of the development examples `row_tokens` cuts off, by the first model's tokenizer."""
-    tokenizer = AutoTokenizer.from_pretrained(next(iter(evaluation.models.values())))
+    tokenizer = load_pretrained(AutoTokenizer, next(iter(evaluation.models.values())))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for name, data in tasks.items():
@@ -94,7 +94,7 @@ def measure_costs(models: Mapping[str, str], tasks: Sequence[TaskData]) -> dict[
     texts = ["".join(text_of(task.dev[index % len(task.dev)])) for index in range(_NUM_TEXTS) for task in tasks]
     loaded = {}
     for name, path in models.items():
-        loaded[name] = load_encoder(path).eval(), AutoTokenizer.from_pretrained(path)
+        loaded[name] = load_encoder(path).eval(), load_pretrained(AutoTokenizer, path)
     return compare_cost(loaded, texts, max_tokens=_MAX_TOKENS, num_rounds=_NUM_TEXTS)
 
 

@@ -135,12 +135,7 @@ def epoch_line(manifest: Manifest, path: Path) -> str:
     config = read_run_config(path)
     wanted = config.corpus
     stream = RowStream(manifest, wanted.row_tokens, wanted.seed, wanted.weights, wanted.rows)
-    steps = stream.rows_per_epoch / config.deepspeed.train_batch_size
-    total = config.training.total_steps
-    return (
-        f"{path}: an epoch is {stream.rows_per_epoch:,} rows of {config.corpus.row_tokens} tokens, {steps:,.1f} steps "
-        f"of {config.deepspeed.train_batch_size} rows; its {total:,} steps are {total / steps:.2f} epochs"
-    )
+    return f"{path}: {config.length(stream.rows_per_epoch)}"
 
 
 def run(arguments: argparse.Namespace) -> int:

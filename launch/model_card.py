@@ -1,11 +1,14 @@
 """The model card of a published student: what the run knows, nothing else."""
 
+import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pretrain.checkpoint import TrainingState
 from pretrain.metrics import loss_terms
 
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 CARD = """---
 language: zh
 library_name: transformers
@@ -79,8 +82,11 @@ def model_card(
     last = [line for line in metrics if line["step"] <= state.step][-1]
     init, types = student["init"], [objective["type"] for objective in student["objective"]]
     unreached = facts["unreached_parameters"][name]
-    metadata = {"base_model": teacher_name, "license": licence}
     teacher_path = teacher and (teacher_name or teacher["path"])
+    is_id = bool(teacher_path and _HUB_ID.fullmatch(teacher_path) and not Path(teacher_path).exists())
+    metadata = {"base_model": teacher_path if is_id else None, "license": licence}
+    sources = [f"{source['name']} ({source['licence']})" for source in corpus["sources"]]
+    sources += [f"and those of `{init['student']}`, see its card"] if init["student"] else []
     return CARD.format(
         **{key: student[key] for key in ("num_layers", "hidden_size", "num_attention_heads", "intermediate_size")},
         **{key: student["optimizer"][key] for key in ("lr", "betas", "weight_decay")},
@@ -99,7 +105,7 @@ def model_card(
         corpus_tokens=corpus["tokens"],
         corpus_documents=corpus["documents"],
         corpus_fingerprint=corpus["fingerprint"],
-        sources="; ".join(f"{source['name']} ({source['licence']})" for source in corpus["sources"]),
+        sources="; ".join(sources),
         step=state.step,
         total_steps=config["training"]["total_steps"],
         rows_per_step=config["deepspeed"]["train_batch_size"],
@@ -148,7 +154,7 @@ def _unreached(names: list[str], init: Mapping[str, Any]) -> str:
         return "Every parameter was trained."
     start = "as initialised (the teacher's; a pooler: not here, and random when loaded)"
     if init["student"]:
-        start = "as in the student that this one began as"
+        start = "as in the student that this one began as (a pooler: not here, and random when loaded)"
     elif init["layers"] == "scratch":
         start = "as initialised (random)"
     listed = "\n".join(f"- `{name}`" for name in names)

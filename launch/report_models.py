@@ -14,7 +14,7 @@ from corpus.manifest import Manifest
 from corpus.stream import RowStream
 from corpus.tokenizer import tokenizer_fingerprint
 from pretrain.heldout import heldout_relation_losses
-from pretrain.pretrained import check_vocabulary, load_encoder
+from pretrain.pretrained import check_vocabulary, load_encoder, load_pretrained
 from pretrain.probe import compare_cost, mean_pooled, nearest_neighbour_accuracy, retrieval_accuracy
 
 MAX_TOKENS = 64
@@ -77,19 +77,16 @@ def read_models(arguments: list[str]) -> Models:
         if not (name and found and folder) or name in models:
             raise ValueError(f"--models {argument}: want NAME=FOLDER, each name once")
         try:
-            models[name] = read_model(Path(folder))
+            models[name] = read_model(folder)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise ValueError(f"--models {argument}: {str(error).splitlines()[0]}") from error
     return models
 
 
-def read_model(folder: Path) -> tuple[Any, Any]:
-    """(model, tokenizer) of a Hugging Face folder. ValueError where part of either is not there."""
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"no model in {folder} (it has no config.json)")
-    model = load_encoder(str(folder))
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    check_vocabulary(str(folder), model.config.vocab_size, len(tokenizer))
+def read_model(path: str) -> tuple[Any, Any]:
+    """(model, tokenizer) of a folder or hub id. ValueError where part of either is not there."""
+    model, tokenizer = load_encoder(path), load_pretrained(AutoTokenizer, path)
+    check_vocabulary(path, model.config.vocab_size, len(tokenizer))
     return model.eval(), tokenizer
 
 

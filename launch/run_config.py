@@ -71,6 +71,12 @@ class RunConfig(Settings):
             raise ValueError(f"students: names must differ, got {', '.join(twice)} more than once")
         return self
 
+    def length(self, rows_per_epoch: int) -> str:
+        """How long an epoch is, and how many of them the run."""
+        rows, steps = self.deepspeed.train_batch_size, self.training.total_steps
+        epoch = f"{rows_per_epoch:,} rows of {self.corpus.row_tokens} tokens, {rows_per_epoch / rows:,.1f} steps"
+        return f"an epoch is {epoch} of {rows} rows; its {steps:,} steps are {steps * rows / rows_per_epoch:.2f} epochs"
+
     @property
     def needs_teacher_head(self) -> bool:
         """Whether the teacher must have a masked-language head."""

@@ -27,6 +27,7 @@ from pretrain.durable import share, write_durably
 from pretrain.engine import start_distributed
 from pretrain.outcome import on_rank_zero
 from pretrain.peers import Heartbeat, PeerLost, peers_heeded
+from pretrain.pretrained import load_pretrained
 from pretrain.stopping import StopRequest, explain_stop, ignore_stop_requests
 from pretrain.student import Student
 from tasks.readers import TaskData
@@ -163,7 +164,7 @@ class Chain:
         partial = folder / ".model.partial"
         shutil.rmtree(partial, ignore_errors=True)
         student.published.save_pretrained(partial)
-        tokenizer = AutoTokenizer.from_pretrained(self.config.student)
+        tokenizer = load_pretrained(AutoTokenizer, self.config.student)
         save_tokenizer(tokenizer, partial, student.encoder.shape.max_row_tokens)
         share(partial)
         shutil.rmtree(folder / "model", ignore_errors=True)

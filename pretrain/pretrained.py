@@ -20,7 +20,7 @@ def load_pretrained(auto_class: Any, path: str, **options: Any) -> Any:
     if not Path(path).exists() and (path.startswith((".", "/", "~")) or path.count("/") > 1):
         raise ValueError(f"there is no folder {path!r}")  # and no hub id looks like that: do not ask
     try:
-        return auto_class.from_pretrained(path, **options)
+        return auto_class.from_pretrained(path, trust_remote_code=False, **options)  # not told, it asks at a terminal
     except (OSError, ValueError, *_DAMAGED) as error:
         kind = "folder" if Path(path).is_dir() else "folder or hub id"
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -20,6 +20,10 @@ from pretrain.teacher import TeacherFunction
 from pretrain.vocabulary_head import VocabularyHead, auto_class_of
 from pretrain.vocabulary_objectives import VocabularyConfig
 
+_OF_THE_TEACHER_ALONE = (  # in its config: how it was saved, its own code, the labels of a task that it has learned
+    "architectures", "dtype", "torch_dtype", "_name_or_path", "transformers_version", "auto_map",
+    "id2label", "label2id", "num_labels", "problem_type", "finetuning_task",
+)  # fmt: skip
 StudentName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -217,6 +221,6 @@ def student_model_config(config: StudentConfig, teacher: Any) -> Any:
         "num_attention_heads": config.num_attention_heads,
         "intermediate_size": config.intermediate_size,
     }
-    for key in ("architectures", "dtype", "torch_dtype", "_name_or_path", "transformers_version"):
+    for key in _OF_THE_TEACHER_ALONE:
         values.pop(key, None)
     return AutoConfig.for_model(**values)

@@ -17,6 +17,7 @@ from pretrain.encoder import EncoderShape, without_padding
 from pretrain.engine import DeepSpeedConfig, StudentEngine
 from pretrain.initialization import map_back, seeded
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
+from pretrain.pretrained import load_pretrained
 from pretrain.settings import Settings
 from pretrain.student import Student
 from pretrain.teacher import Dtype, Teacher, TeacherFunction, no_teacher
@@ -75,7 +76,7 @@ class EncodedTask:
 
 def encode_task(config: TaskConfig, data: TaskData, tokenizer_path: str) -> EncodedTask:
     """Both files in the ids of this tokenizer."""
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_path)
+    tokenizer = load_pretrained(AutoTokenizer, tokenizer_path)
     rows = [encode(part, config, data.labels, tokenizer) for part in (data.train, data.dev)]
     return EncodedTask(config, data, tokenizer, *rows)
 

@@ -43,6 +43,9 @@ def test_what_it_is_called_elsewhere_and_how_its_vectors_are_made(config_file):
     card = model_card("small", config, FACTS, state, [METRICS], "someone/large", "apache-2.0")
     head = card.split("---")[1].splitlines()
     assert {"base_model: someone/large", "license: apache-2.0", "pipeline_tag: feature-extraction"} < set(head)
+    for path, said in (("hub/large", "base_model: hub/large"), ("/a/local/large", "")):
+        named = model_card("small", config, FACTS | {"teacher": FACTS["teacher"] | {"path": path}}, state, [METRICS])
+        assert ("base_model" in named, said in named) == (bool(said), True)
     assert "`someone/large`, weights e" in card and "| licence of the weights | apache-2.0 |" in card
     assert "max_length=16" in card and "There is no trained pooler: `pooler_output` is of weights drawn" in card
     assert "Its last layer was not trained as a whole" not in card

@@ -32,6 +32,19 @@ def test_what_is_not_there_or_not_supported_is_told(tmp_path):
         read_shape(str(tmp_path))
 
 
+def test_code_that_lies_in_a_folder_is_not_run_whoever_says_yes(tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # what transformers asks at a terminal
+    marker = tmp_path / "it_ran"
+    (tmp_path / "own.py").write_text(
+        "from pathlib import Path\nfrom transformers import BertConfig\n"
+        f"Path({str(marker)!r}).touch()\nclass Own(BertConfig):\n    model_type = 'own'\n"
+    )
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}))
+    with pytest.raises(ValueError, match="no model could be loaded from folder"):
+        read_shape(str(tmp_path))
+    assert not marker.exists()
+
+
 LOADERS = [load_encoder, lambda path: load_task_model(path, "sentence", ["a", "b"], 0)]
 
 

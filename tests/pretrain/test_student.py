@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pretrain.encoder import FAMILIES, EncoderShape
-from pretrain.student import build_student
+from pretrain.student import build_student, student_model_config
 from pretrain.teacher import Teacher
 from tests.pretrain.tiny import batch, student_config, teacher_model
 
@@ -73,6 +73,15 @@ def test_what_no_objective_reaches_is_frozen_and_named():
     student = build_student(student_config(objective=[{"type": "hidden_states"}]), teacher_model(), seed=0)
     names = student.freeze_unreached(Teacher(teacher_model(), [student.teacher_reads], "float32", "cpu"))
     assert names == ["pooler.dense.weight", "pooler.dense.bias"]
+
+
+def test_labels_and_code_of_the_teacher_are_not_the_students():
+    teacher = teacher_model().config
+    teacher.id2label, teacher.auto_map, teacher.problem_type = {0: "LABEL_0"}, {"AutoModel": "own.Own"}, "regression"
+    assert teacher.num_labels == 1
+    config = student_model_config(student_config(), teacher)
+    assert config.num_labels == 2 and config.problem_type is None and not hasattr(config, "auto_map")
+    assert config.vocab_size == teacher.vocab_size
 
 
 def test_dropout_is_the_configs_while_distilling_and_the_familys_when_published():
