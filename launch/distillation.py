@@ -34,6 +34,7 @@ from launch.run_folder import (
     write_done,
     write_run_folder,
 )
+from pretrain.checkpoint import checkpoint_folders
 from pretrain.encoder import EncoderShape, HuggingFaceModel
 from pretrain.engine import StudentEngine, start_distributed
 from pretrain.initialization import InitConfig
@@ -293,7 +294,7 @@ def build_students(
 def _to_go_on(student: StudentConfig, run: Path) -> StudentConfig:
     """The student's settings; at random where all weights will be given, by a checkpoint, or by rank 0 as DeepSpeed's
     engines begin: projecting a large teacher's layers takes minutes, and more on every rank of a host at once."""
-    is_saved = any((run / "checkpoints").glob("step_*")) and (run / "start" / student.name).is_dir()
+    is_saved = checkpoint_folders(run / "checkpoints") and (run / "start" / student.name).is_dir()
     if dist.get_rank() == 0 and not is_saved:
         return student
     return student.model_copy(update={"init": InitConfig(embeddings="scratch")})

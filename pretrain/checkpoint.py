@@ -37,6 +37,11 @@ class TrainingState(Settings):
     seconds: FiniteFloat
 
 
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """Those that have a checkpoint's name, whole or not; what was set aside has another."""
+    return [path for path in folder.glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
+
+
 class Checkpoints:
     """The checkpoints of one run folder, of which the newest `keep` whole ones stay."""
 
@@ -108,7 +113,7 @@ class Checkpoints:
 
     def _named(self) -> list[Path]:
         """What calls itself a checkpoint, oldest first."""
-        found = [path for path in self.folder.glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
+        found = checkpoint_folders(self.folder)
         return sorted(found, key=_step)
 
     def _by_preference(self) -> list[Path]:

@@ -34,7 +34,7 @@ class ZeroConfig(Settings):
     stage: Literal[0, 1, 2] = 0
     overlap_comm: bool = False
     reduce_bucket_size: PositiveInt = 500_000_000
-    allgather_bucket_size: PositiveInt = 500_000_000
+    allgather_bucket_size: Annotated[int, Field(gt=0, multiple_of=2)] = 500_000_000  # DeepSpeed refuses odd ones
 
 
 class DeepSpeedConfig(Settings):
@@ -146,6 +146,7 @@ class StudentEngine:
         values |= {"gradient_clipping": self.max_grad_norm if self.sharded else 0.0, "steps_per_print": None}
         if self.sharded:  # whose buckets are made whole, 2 GB each by default, for students of a tenth of that
             most = sum(parameter.numel() for parameter in student.parameters())
+            most += most % 2
             for key in ("reduce_bucket_size", "allgather_bucket_size"):
                 values["zero_optimization"][key] = min(values["zero_optimization"][key], most)
         # Its timers would wait for the device twice a micro-batch.

@@ -74,6 +74,9 @@ class InitConfig(Settings):
             if getattr(student, key) > getattr(teacher, key):
                 most, got = getattr(teacher, key), getattr(student, key)
                 yield "init.layers", f"projecting makes layers narrower: the teacher's {key} is {most}, got {got}"
+        most, got = (one.hidden_size // one.num_attention_heads for one in (teacher, student))
+        if got > most:
+            yield "init.layers", f"projecting makes heads narrower: the teacher's are {most} wide, the student's {got}"
 
     def projects(self, teacher: EncoderShape, student: EncoderShape) -> bool:
         """Whether layers are taken and their sizes differ, so that text is needed to fit them."""

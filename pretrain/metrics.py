@@ -22,7 +22,8 @@ _NO_LOSSES = ("learning_rate", "grad_norm", "skipped_", "probe/")  # what else i
 class Metrics:
     """metrics.jsonl, tensorboard/ and the progress line of one run; rank 0 only.
 
-    A run that resumes drops the lines after its checkpoint, so the file reads as if it had never stopped.
+    A run that resumes drops the lines after its checkpoint, so that no step stands there twice. Losses of a line are
+    means since the line before, or since the resume.
     """
 
     def __init__(self, run: Path, total_steps: int, tokens_per_step: int, step: int = 0) -> None:

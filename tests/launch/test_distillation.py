@@ -13,9 +13,10 @@ import torch.distributed as dist
 from corpus.manifest import load_manifest
 from corpus.store import LocalStore
 from corpus.stream import RowStream
+from launch import distillation
 from launch.distillation import build_stream
 from launch.run_config import CorpusConfig
-from tests.pretrain.tiny import spawn
+from tests.pretrain.tiny import spawn, student_config
 
 
 def count_on_rank(rank: int, corpus: Path, folder: Path) -> None:
@@ -60,3 +61,12 @@ def test_a_block_that_one_rank_cannot_count_is_told_on_all(tmp_path, corpus_fold
     path.write_bytes(data)
     message = f"{path}: block 1: the checksum does not match: the bytes have changed since they were written"
     assert count_on_three(corpus, tmp_path / "broken") == [{"error": message}] * 3
+
+
+@pytest.mark.parametrize(("name", "is_new"), [("step_4.broken", True), ("step_4_aside", True), ("step_4", False)])
+def test_a_student_starts_as_configured_where_no_checkpoint_is_there_to_go_on_from(tmp_path, monkeypatch, name, is_new):
+    monkeypatch.setattr(distillation.dist, "get_rank", lambda: 0)
+    student = student_config(init={"embeddings": "teacher"})
+    (tmp_path / "start" / student.name).mkdir(parents=True)
+    (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    assert (distillation._to_go_on(student, tmp_path) == student) == is_new

@@ -1,14 +1,19 @@
 """The DeepSpeed block: strict, and its batch arithmetic; a step is AdamW's with torch's clipping."""
 
+import os
+from datetime import timedelta
+from pathlib import Path
+
 import pytest
 import torch
+import torch.distributed as dist
 from pydantic import ValidationError
 
 from pretrain.engine import DeepSpeedConfig, StudentEngine, start_distributed
 from pretrain.optimizer import build_optimizer
 from pretrain.student import build_student
 from pretrain.teacher import Teacher
-from tests.pretrain.tiny import batch, student_config, teacher_model
+from tests.pretrain.tiny import batch, spawn, student_config, teacher_model
 
 BATCH = {"train_batch_size": 48, "train_micro_batch_size_per_gpu": 4}
 
@@ -51,27 +56,32 @@ def test_a_type_of_sums_that_deepspeed_does_not_heed_is_told(recwarn, stage, aut
     assert said == [] if heeded else said == [True]
 
 
-@pytest.mark.parametrize("zero_stage", [1, 2])
+@pytest.mark.parametrize("zero_stage", [0, 1, 2])
 def test_autocast_computes_in_bfloat16_and_zero_adds_gradients_up_in_float32(zero_stage):
     start_distributed()
     model, config = teacher_model(), student_config()
     student = build_student(config, model, seed=1)
     teacher = Teacher(model, [student.teacher_reads], "float32", "cpu")
     student.freeze_unreached(teacher)
+    student.register_parameter("one_more", torch.nn.Parameter(torch.zeros(1), requires_grad=False))
+    num_parameters = sum(one.numel() for one in student.parameters())
+    assert num_parameters % 2, "DeepSpeed refuses such buckets"
     settings = {"train_batch_size": 3, "train_micro_batch_size_per_gpu": 3, "zero_optimization": {"stage": zero_stage}}
     engine = StudentEngine(student, config, DeepSpeedConfig.model_validate(settings), total_steps=9, world_size=1)
     computed = []
     query = student.encoder.model.encoder.layer[0].attention.self.query
     query.register_forward_hook(lambda module, given, made: computed.append(made.dtype))
     engine.train_micro_batch(batch(), teacher(batch()), seed=0)
-    assert engine.engine.optimizer.reduce_bucket_size == sum(one.numel() for one in student.parameters())
     assert not engine.engine.tput_timer.config.enabled  # it would wait for the device, twice a micro-batch
     assert computed == [torch.bfloat16]
-    assert set(engine.engine.optimizer.ipg_buckets) == {torch.float32}  # DeepSpeed sums each type in its own bucket
+    if zero_stage:
+        assert engine.engine.optimizer.reduce_bucket_size == num_parameters + 1
+        assert set(engine.engine.optimizer.ipg_buckets) == {torch.float32}  # DeepSpeed sums each type in its own bucket
 
 
+@pytest.mark.parametrize("zero_stage", [0, 1, 2])
 @pytest.mark.parametrize("max_norm", [0.0, 1e-3, 1e3])
-def test_a_step_clips_as_torch_does(max_norm):
+def test_a_step_clips_as_torch_does(max_norm, zero_stage):
     """The optimizer divides by what the clipping would have multiplied by; the weights are those of the plain way."""
     start_distributed()
     model, config = teacher_model(), student_config(optimizer={"lr": 1e-2, "eps": 1e-4}, schedule={"warmup_ratio": 0.0})
@@ -80,7 +90,7 @@ def test_a_step_clips_as_torch_does(max_norm):
     for student in (ours, plain):
         student.freeze_unreached(teacher)
     settings = {"train_batch_size": 3, "train_micro_batch_size_per_gpu": 3, "gradient_clipping": max_norm}
-    settings |= {"torch_autocast": {"enabled": False}}
+    settings |= {"torch_autocast": {"enabled": False}, "zero_optimization": {"stage": zero_stage}}
     engine = StudentEngine(ours, config, DeepSpeedConfig.model_validate(settings), total_steps=10**6, world_size=1)
     optimizer = build_optimizer(plain, config.optimizer)
     features = teacher(batch())
@@ -92,3 +102,28 @@ def test_a_step_clips_as_torch_does(max_norm):
         optimizer.zero_grad()
     for (name, one), two in zip(ours.named_parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def step_on_rank(rank: int, folder: Path) -> None:
+    """Writes whether a step moved this rank's weights where the loss is infinite, gradients finite, on rank 1 alone."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(minutes=2))
+    model, config = teacher_model(), student_config()
+    student = build_student(config, model, seed=1)
+    teacher = Teacher(model, [student.teacher_reads], "float32", "cpu")
+    student.freeze_unreached(teacher)
+    settings = {"train_batch_size": 6, "train_micro_batch_size_per_gpu": 3, "torch_autocast": {"enabled": False}}
+    engine = StudentEngine(student, config, DeepSpeedConfig.model_validate(settings), total_steps=9, world_size=2)
+    before = [one.detach().clone() for one in student.parameters()]
+    if rank:
+        total = student.objectives[0].total
+        student.objectives[0].total = lambda *given: total(*given) + float("inf")
+    engine.train_micro_batch(batch(), teacher(batch()), seed=0)
+    moved = not all(map(torch.equal, before, student.parameters()))
+    (folder / f"seen_{rank}").write_text(f"moved {moved}, bad {engine.is_bad}")
+    dist.destroy_process_group()
+
+
+def test_a_loss_that_is_infinite_on_one_rank_moves_no_rank(tmp_path):
+    spawn(step_on_rank, (tmp_path,))
+    assert [(tmp_path / f"seen_{rank}").read_text() for rank in range(2)] == ["moved False, bad True"] * 2

@@ -100,6 +100,11 @@ def test_dropout_is_the_configs_while_distilling_and_the_familys_when_published(
             r"num_attention_heads: must divide hidden_size \(12\), got 5; legal values: 12",
         ),
         ({"init": {"layers": [1]}, "hidden_size": 24}, "bert", "init.layers: wants 2 teacher layers, got 1"),
+        (
+            {"init": {"embeddings": "teacher", "layers": [2, 4]}, "num_attention_heads": 1},
+            "bert",
+            "init.layers: projecting makes heads narrower: the teacher's are 6 wide, the student's 12",
+        ),
         ({"init": {"layers": [1, 9]}, "hidden_size": 24}, "bert", "init.layers: the teacher has 4 layers, got 9"),
         ({"init": {"layers": "uniform"}, "num_layers": 3}, "bert", "init.layers: uniform cannot take 3 of .* 4 layers"),
         (
