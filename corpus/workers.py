@@ -4,7 +4,6 @@ A batch scheduler (Slurm and others) needs nothing here: its array calls the com
 """
 
 import contextlib
-import functools
 import multiprocessing
 import os
 import signal
@@ -16,7 +15,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from corpus.plan import FILE_NAME, Plan, load_plan
+from corpus.plan import Plan, load_plan
 from corpus.unit import OnBytes
 
 # A process a core: libraries that start a thread for each core would only fight.
@@ -106,13 +105,8 @@ def _serve(connection: Connection, step: Step, work: Path) -> None:
 
 def run_by_index(step: Step, work: Path, index: int, on_bytes: OnBytes) -> list[str]:
     """Runs a step in a process that knows only the work folder; the warnings it gave."""
-    plan = _plan(work, (work / FILE_NAME).stat().st_mtime_ns, index)
+    plan = load_plan(work, [index])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         step(plan, work, index, on_bytes)
     return [str(warning.message) for warning in caught]
-
-
-@functools.lru_cache(maxsize=1)
-def _plan(work: Path, mtime_ns: int, index: int) -> Plan:
-    return load_plan(work, [index])

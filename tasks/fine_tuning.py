@@ -36,7 +36,7 @@ class FineTuningConfig(Settings):
     epochs: Annotated[float, Field(gt=0)] = 3.0
     dropout_prob: Annotated[float, Field(ge=0, lt=1)] = 0.1
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    head_lr_ratio: Annotated[float, Field(gt=0)] = 1.0  # the new head's learning rate in the encoder's, for all models
+    head_lr_ratio: Annotated[float, Field(gt=0)] = 1.0  # learning rate of head and pooler in the encoder's
     schedule: ScheduleConfig = ScheduleConfig(warmup_ratio=0.1)
     max_train_examples: PositiveInt | None = None  # drawn once, the same for all models; all of them unless given
     num_held_out: NonNegativeInt = 1000  # training examples for the choice, at most a tenth of them

@@ -49,13 +49,17 @@ def load_task_model(path: str, kind: Kind, labels: Sequence[str], seed: int, nee
 
 def heads_of(path: str) -> list[str]:
     """Names of the classes with a task's head that a model's config says it is of."""
-    names = load_pretrained(AutoConfig, path).architectures or []
-    return [name for name in names if name.endswith(tuple(_HEADS.values()))]
+    return _heads_of(load_pretrained(AutoConfig, path))
+
+
+def _heads_of(config: Any) -> list[str]:
+    return [name for name in config.architectures or [] if name.endswith(tuple(_HEADS.values()))]
 
 
 def check_head(path: str, kind: Kind, labels: Sequence[str], needs_head: bool = False) -> None:
     """ValueError where a model's config says that it has a head for something else, or none where one is needed."""
-    config, names, heads = load_pretrained(AutoConfig, path), _names(kind, labels), heads_of(path)
+    config, names = load_pretrained(AutoConfig, path), _names(kind, labels)
+    heads = _heads_of(config)
     if other := [name for name in heads if not name.endswith(_HEADS[kind])]:
         raise ValueError(f"{path}: is a {other[0]}, which a task of kind {kind} cannot go on with")
     if heads and names and [config.id2label[index] for index in sorted(config.id2label)] != names:

@@ -7,8 +7,9 @@ import pytest
 
 from launch.evaluation_cells import Cell, choose_learning_rate, next_cell, num_cells, num_made
 from launch.evaluation_config import Evaluation, EvaluationConfig
-from launch.evaluation_table import label_heights, write_results
+from launch.evaluation_table import cut_texts, label_heights, write_results
 from tasks.fine_tuning import FineTuned
+from tasks.readers import read_task
 from tasks.settings import TaskConfig
 
 COSTS = {
@@ -152,3 +153,20 @@ def test_the_table_says_how_the_rate_was_chosen(evaluation, tmp_path, recipe, wi
         for path in tmp_path.glob(f"cells/*/{task}/*/scores.json"):
             path.write_text(json.dumps(json.loads(path.read_text()) | {"held_out": {}}))
     assert said in write_results(with_recipe(evaluation, **recipe), tmp_path, COSTS, {"one": None, "two": None})
+
+
+def test_what_is_cut_of_the_texts_to_score_is_said_in_the_table(evaluation, tmp_path, teacher_folder):
+    for name, texts in (("train", ("天", "地")), ("dev", ("天 " * 30, "地", "地 " * 40))):
+        records = [{"sentence": text, "label": label} for text, label in zip(texts, "aba", strict=False)]
+        (tmp_path / name).write_text("".join(json.dumps(one) + "\n" for one in records))
+    files = {"train": str(tmp_path / "train"), "dev": str(tmp_path / "dev")}
+    tasks = {
+        name: TaskConfig(name=name, kind="sentence", row_tokens=row_tokens, **files)
+        for name, row_tokens in (("one", 16), ("two", 64))
+    }
+    evaluation = replace(evaluation, models={"large": str(teacher_folder), "small": "b"}, tasks=tasks)
+    remarks = cut_texts(evaluation, {name: read_task(task) for name, task in tasks.items()})
+    assert remarks == ["one: 2 texts are longer than 16 tokens and are cut"]
+    write_all(tmp_path, evaluation)
+    table = write_results(evaluation, tmp_path, COSTS, {"one": None, "two": None}, remarks)
+    assert "Ratios are to large." in table and table.endswith(" one: 2 texts are longer than 16 tokens and are cut.\n")

@@ -32,6 +32,7 @@ def test_the_start_is_what_the_weights_began_as(config_file, init, start, unreac
     state = TrainingState(step=6, rows=48, tokens=768, seconds=1.0)
     card = model_card("small", config, FACTS, state, [METRICS | {"small/probe/neighbour_accuracy": 0.3}])
     assert start in card and unreached in card
+    assert ("and those of `students/x`, see its card" in card) == ("student" in init), "what that one was trained on"
     assert "distilled from `large` on" in card and "| licence of the weights | not stated: the terms of" in card
     rows = card.split("| term | value |")[1].split("\n\n")[0].splitlines()
     assert rows[2:] == ["| loss | 0.5000 |"]
