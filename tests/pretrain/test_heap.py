@@ -13,10 +13,13 @@ if sys.argv[1] == "kept":
     keep_freed_memory()
 make = lambda: sum(float(torch.ones(size << 20).sum()) for size in (9, 16, 25))  # 36 to 100 MB each
 assert make() == make() == 50 << 20
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(4):
+count = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+faults = []
+for _ in range(8):
+    before = count()
     make()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    faults.append(count() - before)
+print(min(faults))  # a heap may still grow once or twice before it has settled
 """
 
 
@@ -26,4 +29,4 @@ def test_tensors_lie_where_freed_ones_lay():
         way: int(subprocess.run([sys.executable, "-c", COUNT_FAULTS, way], check=True, stdout=subprocess.PIPE).stdout)
         for way in ("kept", "given back")
     }
-    assert faults["kept"] < 1000 < 100_000 < faults["given back"], faults
+    assert faults["kept"] < 1000 < 25_000 < faults["given back"], faults
