@@ -1,6 +1,5 @@
 """The main job: teacher, students and engines on every rank, fed from the corpus, trained."""
 
-import math
 import sys
 import warnings
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from corpus.store import StoreLost
 from corpus.stream import RowStream, count_pair_rows
 from corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
 from launch.probe_input import ProbeData, build_probe, read_probe_data
+from launch.remarks import warn_of_documents, warn_of_lanes, warn_of_unreached
 from launch.run_config import CorpusConfig, RunConfig, read_run_config, said_of
 from launch.run_facts import ProbeFacts
 from launch.run_folder import (
@@ -38,12 +38,10 @@ from pretrain.checkpoint import checkpoint_folders
 from pretrain.encoder import EncoderShape, HuggingFaceModel
 from pretrain.engine import StudentEngine, start_distributed
 from pretrain.initialization import InitConfig
-from pretrain.layer_objectives import TinyBERTConfig
 from pretrain.live_probe import LiveProbe
 from pretrain.outcome import on_rank_zero
 from pretrain.peers import Heartbeat, PeerLost, peers_heeded
 from pretrain.pretrained import check_vocabulary, load_encoder, read_shape
-from pretrain.relation_objectives import MiniLMConfig, MiniLMv2Config
 from pretrain.stopping import StopRequest, explain_stop, ignore_stop_requests
 from pretrain.student import Student, StudentConfig, build_student
 from pretrain.teacher import (
@@ -88,31 +86,6 @@ def _load_corpus_of(config: RunConfig, run: Path) -> Manifest:
         if before == config.corpus.manifest:
             raise
         raise ValueError(f"{error}; {run} was begun with {before}") from error
-
-
-def warn_of_lanes(num_lanes: int, world_size: int) -> None:
-    """Say so where every rank reads bytes whose rows are another's."""
-    factor = world_size // math.gcd(world_size, num_lanes)
-    if factor > 1:
-        warnings.warn(
-            f"{world_size} ranks read each byte {factor} times: corpus.num_lanes ({num_lanes}) is no multiple of them; "
-            "the key belongs to the run, so it is chosen before its first step",
-            stacklevel=2,
-        )
-
-
-def warn_of_documents(config: RunConfig) -> None:
-    """Say so where losses compare tokens of documents that do not attend to each other."""
-    comparing = (MiniLMv2Config, MiniLMConfig, TinyBERTConfig)
-    objectives = [one for student in config.students for one in student.objective]
-    names: list[str] = sorted({one.type for one in objectives if isinstance(one, comparing)})
-    names += ["probe.heldout"] if config.probe and config.probe.heldout else []
-    if config.corpus.attend_within_documents and names:
-        warnings.warn(
-            f"corpus.attend_within_documents: {', '.join(names)} compare every two tokens of a row, those of different "
-            "documents too, to which neither model attends; leave the key out, or match hidden_states or pkd alone",
-            stacklevel=2,
-        )
 
 
 def check_tokenizer(config: RunConfig, manifest: Manifest, teacher: EncoderShape | None = None) -> None:
@@ -220,6 +193,7 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: StopRequest
         warn_of_lanes(config.corpus.num_lanes, world_size)
         config.deepspeed.warn(world_size)
         warn_of_documents(config)
+        warn_of_unreached(config, unreached)
         for remark in job.probe.remarks if job.probe else []:
             warnings.warn(remark, stacklevel=2)
         write_run_folder(config, manifest, teacher_fingerprint, unreached, run, probe_facts)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from corpus.store import StoreLost
 from launch import distillation, rank
-from launch.distillation import check_input, warn_of_documents, warn_of_lanes
+from launch.distillation import check_input
 from launch.gd import prepare
 from launch.run_config import read_run_config
 from launch.run_folder import check_teacher
@@ -148,26 +148,6 @@ def test_input_that_cannot_work_is_refused_before_anything_starts(config_file, t
         check(config_file, tmp_path, "students.0.objective.0.num_relation_heads=5")
     with pytest.raises(ValueError, match=r"train_batch_size: must be a multiple of 3 ranks, got 8"):
         check(config_file, tmp_path, world_size=3)
-
-
-def test_ranks_that_read_bytes_for_others_are_told_how_many_times(recwarn):
-    for num_lanes, world_size in ((256, 1), (256, 64), (1008, 24)):
-        warn_of_lanes(num_lanes, world_size)
-    assert not recwarn
-    with pytest.warns(UserWarning, match=r"24 ranks read each byte 3 times: corpus.num_lanes \(256\) is no multiple"):
-        warn_of_lanes(256, 24)
-
-
-def test_losses_between_documents_that_do_not_see_each_other_are_told(config_file):
-    within = "corpus.attend_within_documents=true"
-    states = [f'students.{index}.objective=[{{"type": "hidden_states"}}]' for index in range(2)]
-    both = 'students.1.objective=[{"type": "tinybert"}, {"type": "minilm"}]'
-    with pytest.warns(UserWarning) as told:
-        for overrides in ([], [within, *states], [within, *states, both], [within, *states, 'probe={"heldout": "m"}']):
-            warn_of_documents(read_run_config(config_file, overrides))
-    said = "corpus.attend_within_documents: {} compare every two tokens of a row, those of different documents"
-    starts = [str(one.message).partition(" too, ")[0] for one in told]
-    assert starts == [said.format("minilm, tinybert"), said.format("probe.heldout")]
 
 
 def test_a_corpus_of_another_tokenizer_is_refused_with_both_names(config_file, tmp_path, teacher_folder):
