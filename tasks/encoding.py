@@ -91,9 +91,8 @@ def _encode_tagged(
 
 def _warn_of_cut_texts(config: TaskConfig, encoded: Any) -> None:
     if num_cut := sum(bool(encoding.overflowing) for encoding in encoded.encodings):
-        warnings.warn(
-            f"{config.name}: {num_cut} texts are longer than {config.row_tokens} tokens and are cut", stacklevel=4
-        )
+        said = f"{num_cut:,} of {len(encoded.encodings):,} texts"
+        warnings.warn(f"{config.name}: cut at {config.row_tokens} tokens: {said}", stacklevel=4)
 
 
 def characters_of(offsets: Sequence[tuple[int, int]], text: str) -> tuple[tuple[int, int] | None, ...]:
@@ -136,7 +135,8 @@ def _encode_questions(examples: Sequence[Example], config: TaskConfig, tokenizer
             types = encoded["token_type_ids"][window] if "token_type_ids" in encoded else [0] * len(ids)
             yield Row(ids, types, {"start_positions": start, "end_positions": end}, index, offsets)
     if num_cut:
-        warnings.warn(f"{config.name}: {num_cut} questions are longer than {most} tokens and are cut", stacklevel=3)
+        said = f"{num_cut:,} of {len(examples):,} questions"
+        warnings.warn(f"{config.name}: cut at {most} tokens: {said}", stacklevel=3)
 
 
 def _beginning(text: str, most: int, tokenizer: Tokenizer) -> str:

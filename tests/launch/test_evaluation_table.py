@@ -166,7 +166,7 @@ def test_what_is_cut_of_the_texts_to_score_is_said_in_the_table(evaluation, tmp_
     }
     evaluation = replace(evaluation, models={"large": str(teacher_folder), "small": "b"}, tasks=tasks)
     remarks = cut_texts(evaluation, {name: read_task(task) for name, task in tasks.items()})
-    assert remarks == ["one: 2 texts are longer than 16 tokens and are cut"]
+    assert remarks == ["one: cut at 16 tokens: 2 of 3 texts"]
     write_all(tmp_path, evaluation)
     table = write_results(evaluation, tmp_path, COSTS, {"one": None, "two": None}, remarks)
-    assert "Ratios are to large." in table and table.endswith(" one: 2 texts are longer than 16 tokens and are cut.\n")
+    assert "Ratios are to large." in table and table.endswith(" one: cut at 16 tokens: 2 of 3 texts.\n")

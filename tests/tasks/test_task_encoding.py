@@ -70,11 +70,11 @@ def test_the_second_text_of_a_pair_has_a_type_of_its_own(wordpiece):
 
 def test_texts_that_do_not_fit_are_cut_at_their_end_and_warned_of(tokenizer):
     examples = [Classified("水" * 5 + "冰" * 40, None, 0), Classified("水", None, 0)]
-    with pytest.warns(UserWarning, match=r"^t: 1 texts are longer than 16 tokens and are cut$"):
+    with pytest.warns(UserWarning, match=r"^t: cut at 16 tokens: 1 of 2 texts$"):
         cut, whole = encode(examples, task(row_tokens=16), "ab", tokenizer)
     assert len(cut.input_ids) == 16 and spelled(tokenizer, whole.input_ids) == "水"
     assert examples[0].text.startswith(spelled(tokenizer, cut.input_ids))
-    with pytest.warns(UserWarning, match=r"^t: 1 texts are longer than 16 tokens and are cut$"):
+    with pytest.warns(UserWarning, match=r"^t: cut at 16 tokens: 1 of 1 texts$"):
         (row,) = encode([Classified("水冰", "天" * 40, 0)], task("pair", row_tokens=16), "ab", tokenizer)
     short, long = (spelled(tokenizer, ids) for ids in halves(tokenizer, row.input_ids))
     assert (
@@ -136,7 +136,7 @@ def test_characters_that_normalising_takes_away_change_nothing_else(tokenizer):
 
 def test_tokens_before_the_end_of_the_row_keep_their_tags(wordpiece):
     example = Tagged("水" * 12 + "冰" * 4, (Entity(12, 16, "name"),))
-    with pytest.warns(UserWarning, match=r"^t: 1 texts are longer than 16 tokens and are cut$"):
+    with pytest.warns(UserWarning, match=r"^t: cut at 16 tokens: 1 of 1 texts$"):
         (row,) = encode([example], task("entities", row_tokens=16), ("name",), wordpiece)
     assert len(row.input_ids) == 16 and entities_of(row, 16, ("name",)) == (Entity(12, 14, "name"),)
 
@@ -188,7 +188,7 @@ def test_answers_longer_than_a_window_or_nowhere_in_the_text_point_nowhere(wordp
 def test_questions_leave_room_for_the_text_and_are_warned_of(tokenizer, row_tokens, stride):
     question = Question("Q", "…水" * 40, "水在零度结冰" * 20, ((2, "零度"),))
     most = row_tokens // 4
-    with pytest.warns(UserWarning, match=rf"^t: 1 questions are longer than {most} tokens and are cut$"):
+    with pytest.warns(UserWarning, match=rf"^t: cut at {most} tokens: 1 of 1 questions$"):
         rows = encode([question], task("reading", row_tokens=row_tokens, window_stride=stride), (), tokenizer)
     assert check_windows(tokenizer, rows, question, row_tokens)
 
