@@ -14,6 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from transformers import AutoConfig
+
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = 2
 
@@ -42,6 +44,9 @@ def main() -> None:
     parser.add_argument("--row-tokens", type=int, default=128)
     arguments = parser.parse_args()
     family = json.loads((ROOT / "configs/family.json").read_text())
+    for student in family["students"]:
+        if student["hidden_size"] > AutoConfig.from_pretrained(arguments.teacher).hidden_size:
+            student["init"]["layers"] = "scratch"  # a narrower teacher has none to give
     names = [student["name"] for student in family["students"]]
     times: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -10,6 +10,7 @@ from corpus.manifest import Counts, InputRecord, SourceRecord
 from corpus.settings import SourceConfig
 
 _NUM_EXAMPLES = 3
+_OF_FIELDS = (Reason.FIELD_MISSING, Reason.FIELD_NOT_A_STRING)  # rather of how the source is read than of its text
 
 
 class Tally(Counts):
@@ -68,13 +69,15 @@ class Ledger:
         }
 
     def close(self, source: SourceConfig, inputs: list[InputRecord]) -> SourceRecord:
-        """The source's record for the manifest; warns where most of it was rejected."""
+        """The source's record for the manifest; warns where most of it was rejected, or a twentieth for its fields."""
         self.tally(source.name)
         num_rejected = self.rejected.total()
-        if 2 * num_rejected > self.documents_in:
+        most = {reason: self.documents_in / (20 if reason in _OF_FIELDS else 2) for reason in self.rejected}
+        many = [reason for reason, count in self.rejected.items() if count > most[reason]]
+        if 2 * num_rejected > self.documents_in or many:
             reasons = ", ".join(f"{reason} {count}" for reason, count in self.rejected.most_common())
             examples = ", ".join(list(chain(*self.examples.values()))[:_NUM_EXAMPLES])
-            cures = hints(reason for reason, count in self.rejected.items() if 2 * count > self.documents_in)
+            cures = hints(many)
             warnings.warn(
                 f"{source.name}: {num_rejected} of {self.documents_in} documents rejected ({reasons}), "
                 f"e.g. {examples}{cures}",

@@ -111,8 +111,14 @@ def build_record_source(
     format: str, text_fields: tuple[str, ...], id_field: str | None, origin_field: str | None
 ) -> RecordSource:
     """The source that a format names; for the others the named fields, joined by newlines, are the text."""
-    named = RecordSource(lambda row: "\n".join(_text(row, name) for name in text_fields), id_field, origin_field)
+    named = RecordSource(lambda record: _joined(record, text_fields), id_field, origin_field)
     return SOURCES.get(format, named)
+
+
+def _joined(record: Record, fields: tuple[str, ...]) -> str:
+    """A field that is null is empty, as a title may be, where another one is not."""
+    there = [name for name in fields if name not in record or record[name] is not None]
+    return "\n".join(_text(record, name) for name in there or fields)
 
 
 def group_answers(items: Iterable[tuple[Document | Reject, Record]]) -> Iterator[Document | Reject]:

@@ -21,8 +21,9 @@ from corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
 from launch.probe_input import ProbeData, build_probe, read_probe_data
 from launch.remarks import warn_of_documents, warn_of_lanes, warn_of_unreached
 from launch.run_config import CorpusConfig, RunConfig, read_run_config, said_of
-from launch.run_facts import ProbeFacts
+from launch.run_facts import ProbeFacts, read_facts
 from launch.run_folder import (
+    check_alike,
     check_run_folder,
     check_shared,
     check_teacher,
@@ -36,11 +37,11 @@ from launch.run_folder import (
 )
 from pretrain.checkpoint import checkpoint_folders
 from pretrain.encoder import EncoderShape, HuggingFaceModel
-from pretrain.engine import StudentEngine, start_distributed
+from pretrain.engine import StudentEngine
 from pretrain.initialization import InitConfig
 from pretrain.live_probe import LiveProbe
 from pretrain.outcome import on_rank_zero
-from pretrain.peers import Heartbeat, PeerLost, peers_heeded
+from pretrain.peers import PeerLost, join_ranks, peers_heeded
 from pretrain.pretrained import check_vocabulary, load_encoder, read_shape
 from pretrain.stopping import StopRequest, explain_stop, ignore_stop_requests
 from pretrain.student import Student, StudentConfig, build_student
@@ -162,8 +163,7 @@ def distil(config: RunConfig, job: JobInput, run: Path, stop: StopRequest, on_lo
     """
     timeout_seconds = config.training.collective_timeout_seconds
     with peers_heeded(timeout_seconds):
-        device = start_distributed(timeout_seconds)
-        heartbeat = Heartbeat(timeout_seconds, on_lost)  # before anything that one rank alone may fail at
+        device, heartbeat = join_ranks(timeout_seconds, on_lost)
         trainer = build_trainer(config, job, run, stop, device)
         number = trainer.train()
         if number and dist.get_rank() == 0:
@@ -186,6 +186,8 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: StopRequest
     manifest = job.manifest
     stream = build_stream(manifest, config.corpus)
     teacher, teacher_fingerprint, students, (probe, probe_facts) = build_models(config, job, stream, run, device)
+    facts = {"corpus": {"fingerprint": manifest.fingerprint}, "teacher": {"fingerprint": teacher_fingerprint}}
+    check_alike(config.model_dump(mode="json"), facts)
     unreached = {student.name: student.to(device).freeze_unreached(teacher) for student in students}
 
     def begin_run() -> None:
@@ -233,15 +235,28 @@ def build_models(
         bases = [(one, one.architecture.build(*vocabulary)) for one in config.students if one.architecture]  # all have
         students = [build_student(one, None, seed, base=base) for one, base in bases]
         return no_teacher, None, students, _build_probe(config, job, None, run, device)
-    with said_of("teacher.path"):
-        head = load_teacher_head(config.teacher.path) if config.needs_teacher_head else None
-        model = head.model.base_model if head else load_encoder(config.teacher.path)
+    model, head = load_teacher(config.teacher.path, config.needs_teacher_head)
     teacher_fingerprint = fingerprint(head.model if head else model)
     check_teacher(run, teacher_fingerprint)
     students = build_students(config, model, head, stream, run)
     probe = _build_probe(config, job, model, run, device)
     reads = [student.teacher_reads for student in students]
     return Teacher(model, reads, config.teacher.dtype, device, head), teacher_fingerprint, students, probe
+
+
+def load_teacher(path: str, needs_head: bool) -> tuple[HuggingFaceModel, VocabularyHead | None]:
+    """The encoder, with its masked-language head where an objective reads that."""
+    with said_of("teacher.path"):
+        head = load_teacher_head(path) if needs_head else None
+        return head.model.base_model if head else load_encoder(path), head
+
+
+def check_finished(config: RunConfig, run: Path) -> None:
+    """Refuse to call a run done that another teacher made. One at the path it had then is not read again."""
+    facts = read_facts(run / "run.json").teacher
+    if config.teacher and facts and facts.path != config.teacher.path:
+        model, head = load_teacher(config.teacher.path, config.needs_teacher_head)
+        check_teacher(run, fingerprint(head.model if head else model))
 
 
 def _build_probe(

@@ -140,6 +140,8 @@ def make_cells(evaluation: Evaluation, output: Path, device: torch.device, stop_
                 try:
                     if mine:
                         _make_group(evaluation, model, name, data, output, device, stop_requested)
+                except torch.AcceleratorError:  # the device is of no use to the other models either
+                    raise
                 except (ValueError, RuntimeError) as error:  # a device without memory is a RuntimeError
                     if isinstance(error, RuntimeError):
                         traceback.print_exc()

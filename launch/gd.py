@@ -28,7 +28,7 @@ from launch.world import World
 
 def prepare(arguments: argparse.Namespace, run: Path, world: World) -> Train:
     """Refuse before anything is loaded what cannot be trained; gives what trains the rest."""
-    from launch.distillation import check_input, distil
+    from launch.distillation import check_finished, check_input, distil
     from launch.output_folder import check_writable
     from launch.run_config import read_run_config
     from launch.run_folder import read_done, summary
@@ -38,6 +38,7 @@ def prepare(arguments: argparse.Namespace, run: Path, world: World) -> Train:
     if not (done := read_done(run)):
         check_writable(run, "run folder")
         return lambda stop, on_lost: distil(config, job, run, stop, on_lost)
+    check_finished(config, run)
     if world.rank == 0:
         when = f"{done.finished:%Y-%m-%d %H:%M} UTC"
         print(f"{summary(run, config, done)}\ndone already, {when}: {run / 'done.json'}", flush=True)

@@ -9,6 +9,7 @@ with a masked-language head keeps it: AutoModel and AutoModelForMaskedLM both lo
 """
 
 import argparse
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -69,13 +70,15 @@ def publish(
     model = auto_class_of(model_folder).from_pretrained(model_folder)
     tokenizer = AutoTokenizer.from_pretrained(run / "tokenizer")
     own = next(one for one in read_run_config(run / "config.json").students if one.name == student)
-    unreached = read_facts(run / "run.json").unreached_parameters[student]
+    facts = read_facts(run / "run.json")
+    unreached = facts.unreached_parameters[student]
     drawn = {name for name in unreached if name.startswith("pooler.")}
     with writing(output):
         model.save_pretrained(partial, state_dict={n: w for n, w in model.state_dict().items() if n not in drawn})
         save_tokenizer(tokenizer, partial, EncoderShape.of(model.config).max_row_tokens)
         (partial / "README.md").write_text(card, encoding="utf-8")
-        (partial / "distillation.json").write_text(own.model_dump_json(indent=2), encoding="utf-8")
+        made = own.model_dump(mode="json") | {"teacher": facts.teacher.model_dump() if facts.teacher else None}
+        (partial / "distillation.json").write_text(json.dumps(made, ensure_ascii=False, indent=2), encoding="utf-8")
     difference = difference_to_live(partial, checkpoint / student / "outputs.safetensors")
     if not difference <= TOLERANCE:
         raise ValueError(f"{partial}: its outputs differ from the live student's by {difference:.2g}; not published")

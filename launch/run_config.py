@@ -202,7 +202,9 @@ def _path_in(values: Any, location: tuple[Any, ...], missing: bool) -> Iterator[
             yield part
 
 
-def changed_keys(old: dict[Any, Any], new: dict[Any, Any], prefix: str = "") -> list[str]:
+def changed_keys(
+    old: dict[Any, Any], new: dict[Any, Any], prefix: str = "", may_change: Sequence[str] = MAY_CHANGE
+) -> list[str]:
     """Dotted keys, as --set has them, whose values differ between two resolved configs, but for those that may change.
 
     A list that has become longer or shorter is one key.
@@ -210,12 +212,12 @@ def changed_keys(old: dict[Any, Any], new: dict[Any, Any], prefix: str = "") -> 
     changed = []
     for key in sorted(old.keys() | new.keys()):
         path, before, after = f"{prefix}{key}", old.get(key), new.get(key)
-        if path in MAY_CHANGE or before == after:
+        if path in may_change or before == after:
             continue
         if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
             before, after = dict(enumerate(before)), dict(enumerate(after))
         if isinstance(before, dict) and isinstance(after, dict):
-            changed += changed_keys(before, after, f"{path}.")
+            changed += changed_keys(before, after, f"{path}.", may_change)
         else:
             changed.append(path)
     return changed

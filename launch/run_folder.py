@@ -6,7 +6,7 @@ import time
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from pydantic import PositiveInt, ValidationError
 from transformers import AutoTokenizer
@@ -18,10 +18,12 @@ from launch.run_facts import ProbeFacts, read_facts
 from pretrain.checkpoint import TrainingState
 from pretrain.durable import share, try_lock, write_durably, writing
 from pretrain.metrics import read_metrics
-from pretrain.outcome import raise_together
+from pretrain.outcome import on_rank_zero, raise_together
 from pretrain.settings import Settings
 from pretrain.student import Student
 
+_PATHS = ("about", "corpus.manifest", "corpus.cache_folder", "corpus.cache_gigabytes", "teacher.path", "student",
+          "task.train", "task.dev")  # fmt: skip
 _held: list[TextIO] = []  # locks, which go with the process
 
 
@@ -43,6 +45,15 @@ def check_run_folder(config: RunConfig, manifest: Manifest | None, run: Path) ->
         if "training.total_steps" in changed:
             ways += "; a run's length belongs to its schedule: to train longer begin a new run with init.student"
         raise ValueError(f"{run}: belongs to another config; different: {', '.join(changed)}. {ways}")
+
+
+def check_alike(config: dict[str, Any], inputs: dict[str, Any]) -> None:
+    """ValueError on every rank where one was given something else than rank 0: by a command typed on each host, or by
+    an older copy on its disk. Where it lies there may differ."""
+    mine = config, inputs
+    first = on_rank_zero(lambda: mine)
+    changed = [key for one, other in zip(first, mine, strict=True) for key in changed_keys(one, other, "", _PATHS)]
+    raise_together(f"has another {', '.join(changed)} than rank 0" if changed else None)
 
 
 def is_under_way(run: Path) -> bool:

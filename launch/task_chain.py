@@ -10,8 +10,10 @@ after the last one that is finished.
 import json
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 from transformers import AutoTokenizer
@@ -20,16 +22,16 @@ from corpus.tokenizer import save_tokenizer
 from launch.distillation import build_trainer, check_input
 from launch.publish import publish
 from launch.run_config import changed_keys, read_strictly
-from launch.run_folder import check_run_folder, check_shared, hold_run_folder, read_done, write_done
+from launch.run_folder import check_alike, check_run_folder, check_shared, hold_run_folder, read_done, write_done
 from launch.task_inputs import file_inputs, model_inputs
 from launch.task_run_config import ORDER, GeneralStageConfig, StageName, TaskRunConfig
 from pretrain.durable import share, write_durably
-from pretrain.engine import start_distributed
 from pretrain.outcome import on_rank_zero
-from pretrain.peers import Heartbeat, PeerLost, peers_heeded
+from pretrain.peers import PeerLost, join_ranks, peers_heeded
 from pretrain.pretrained import load_pretrained
 from pretrain.stopping import StopRequest, explain_stop, ignore_stop_requests
 from pretrain.student import Student
+from tasks.evaluation import score_of_commonest_label
 from tasks.readers import TaskData
 from tasks.stage import EncodedTask, Stage, encode_task, release_memory
 
@@ -57,13 +59,18 @@ def _check_order(names: list[StageName], run: Path) -> None:
         raise ValueError(f"{folders}: made from another {names[num_done]}, which is not done; remove them too")
 
 
-def check_inputs(config: TaskRunConfig, run: Path) -> None:
-    """Refuse to go on with other weights, tokenizers or examples at the same paths; note them where none are noted."""
-    now = {
+def inputs_of(config: TaskRunConfig) -> dict[str, Any]:
+    """Fingerprints of the models, their tokenizers and the examples that a chain begins with."""
+    return {
         "teacher": model_inputs(config.teacher.path) if config.teacher else None,
         "student": model_inputs(config.student),
         "files": file_inputs(config.task),
     }
+
+
+def check_inputs(config: TaskRunConfig, run: Path) -> None:
+    """Refuse to go on with other weights, tokenizers or examples at the same paths; note them where none are noted."""
+    now = inputs_of(config)
     path = run / "inputs.json"
     if not path.is_file():
         write_durably(path, json.dumps(now, indent=2))
@@ -90,6 +97,7 @@ class Chain:
         self.config, self.data, self.run, self.stop, self.on_lost = config, data, run, stop, on_lost
         self.teacher, self.student = config.teacher.path if config.teacher else None, config.student
         self.task: EncodedTask = encode_task(config.task, data, config.student)
+        self.commonest = score_of_commonest_label(data, config.task)
 
     def train(self) -> int:
         """Runs what is not done yet; the number of what stopped it, or 0.
@@ -98,15 +106,15 @@ class Chain:
         """
         timeout_seconds = self.config.training.collective_timeout_seconds
         with peers_heeded(timeout_seconds):
-            self.device = start_distributed(timeout_seconds)
-            heartbeat = Heartbeat(timeout_seconds, self.on_lost)
+            self.device, heartbeat = join_ranks(timeout_seconds, self.on_lost)
+            check_alike(self.config.model_dump(mode="json"), inputs_of(self.config))
             on_rank_zero(self._begin)
             check_shared(self.run / "config.json")
             number = self._run_stages()
             if number and dist.get_rank() == 0:
                 print(f"[rank 0] stopped: {explain_stop(number)}; run again to go on", file=sys.stderr, flush=True)
             elif dist.get_rank() == 0:
-                print(summary(self.config, self.run), flush=True)
+                print(summary(self.config, self.run, self.commonest), flush=True)
             ignore_stop_requests()  # launchers end the other ranks as soon as the first one is gone
             dist.barrier()
             heartbeat.close()
@@ -155,6 +163,7 @@ class Chain:
             self._publish(folder, stage.student)
             if scores:
                 write_durably(folder / "scores.json", json.dumps(scores, indent=2))
+                warn_of_collapse(name, scores[self.config.task.scored_by], self.commonest)
             write_done(folder, stage.trainer.state)
 
         on_rank_zero(finish)
@@ -187,8 +196,15 @@ class Chain:
         return 0
 
 
-def summary(config: TaskRunConfig, run: Path) -> str:
-    """A line a stage: its scores on the development examples."""
+def warn_of_collapse(stage: StageName, score: float, commonest: float | None) -> None:
+    """Say so where a model knows no more than which label is the commonest: what comes after would learn that."""
+    if commonest is not None and score <= commonest:
+        cure = f"other learning rates or more epochs may help (stages.{stage})"
+        warnings.warn(f"{stage}: {score:.4f}, always the commonest label {commonest:.4f}: {cure}", stacklevel=2)
+
+
+def summary(config: TaskRunConfig, run: Path, commonest: float | None = None) -> str:
+    """A line a stage, its scores on the development examples, and what the commonest label scores."""
     lines = [f"{'stage':<8}{config.task.scored_by:>16}  all scores"]
     for name in ORDER:
         path = run / name / "scores.json"
@@ -196,4 +212,6 @@ def summary(config: TaskRunConfig, run: Path) -> str:
             scores = json.loads(path.read_text())
             every = ", ".join(f"{key} {value:.4f}" for key, value in scores.items())
             lines.append(f"{name:<8}{scores[config.task.scored_by]:>16.4f}  {every}")
+    if commonest is not None:
+        lines.append(f"{'':<8}{commonest:>16.4f}  always the commonest label")
     return "\n".join([*lines, f"models: {run}/<stage>/model"])

@@ -5,12 +5,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from launch.run_config import RunConfig, read_run_config, said_of
-from launch.task_inputs import tokenizer_of
+from launch.task_inputs import model_inputs, tokenizer_of
 from pretrain.encoder import EncoderShape
 from pretrain.engine import DeepSpeedConfig
 from pretrain.pretrained import read_shape
@@ -124,25 +124,43 @@ class TaskRunConfig(Settings):
             check_head(self.teacher.path, self.task.kind, labels, needs_head)
 
     def warn_of_other_losses(self) -> None:
-        """Say so where TD1 does not go on with the losses that the student was distilled by."""
+        """Say so where TD1 does not go on with the losses and the teacher that the student was distilled by."""
         if self.stages.td1 is None:
             return
-        types, before = {one.type for one in self.stages.td1.objective}, self._losses_before()
-        source = "stages.ged" if self.stages.ged else self.student
-        if before is None:
+        now = {one.type: one.model_dump(mode="json") for one in self.stages.td1.objective}
+        made, source = self._made_by(), "stages.ged" if self.stages.ged else self.student
+        if made is None:
             warnings.warn(f"{source}: does not say what it was distilled by; td1 should use the same", stacklevel=2)
-        elif not types <= before:
+            return
+        before = {one["type"]: one for one in made["objective"]}
+        if not now.keys() <= before.keys():
             warnings.warn(
-                f"stages.td1 uses {', '.join(sorted(types))}, but {source} distils by "
+                f"stages.td1 uses {', '.join(sorted(now))}, but {source} distils by "
                 f"{', '.join(sorted(before))}: a change of losses is known to hurt",
                 stacklevel=2,
             )
+        for name in now.keys() & before.keys():
+            for key in sorted(now[name].keys() & before[name].keys() - {"weight"}):
+                if now[name][key] != before[name][key]:
+                    then = f"{source} distils with {json.dumps(before[name][key])}"
+                    warnings.warn(f"stages.td1: {name}: {key} {json.dumps(now[name][key])}, but {then}", stacklevel=2)
+        self._warn_of_another_teacher(made.get("teacher"))
 
-    def _losses_before(self) -> set[str] | None:
+    def _warn_of_another_teacher(self, before: dict[str, str] | None) -> None:
+        """A teacher that is not fine-tuned here may have been before, and be the same otherwise: nothing is said."""
+        if not before or not self.teacher or not self.stages.ft or before["path"] == self.teacher.path:
+            return
+        if model_inputs(self.teacher.path)["weights"] != before["fingerprint"]:
+            cure = "its relations are others; stages.ged turns the student to it first"
+            said = f"{self.student} was distilled from {before['path']}, td1 goes on with {self.teacher.path}: {cure}"
+            warnings.warn(said, stacklevel=2)
+
+    def _made_by(self) -> dict[str, Any] | None:
         """What the student that comes to TD1 was distilled by, where it is known."""
         if self.general:
-            return {one.type for one in self.general.students[0].objective}
+            return self.general.students[0].model_dump(mode="json")
         try:
-            return {one["type"] for one in json.loads((Path(self.student) / PROVENANCE).read_text())["objective"]}
+            made = json.loads((Path(self.student) / PROVENANCE).read_text())
+            return made if all("type" in one for one in made["objective"]) else None
         except (OSError, ValueError, KeyError, TypeError):
             return None

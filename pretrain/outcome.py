@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch.distributed as dist
+from torch.distributed import ProcessGroup
 
 _Result = TypeVar("_Result")
 
@@ -21,7 +22,7 @@ def on_rank_zero(action: Callable[[], _Result]) -> _Result:
         except Exception as error:  # told before it is raised: the others wait
             outcome[1] = str(error)
             fault = None if isinstance(error, ValueError | OSError) else error
-    dist.broadcast_object_list(outcome)
+    dist.broadcast_object_list(outcome, group=_words())
     if fault:
         raise fault
     if outcome[1] is not None:
@@ -29,10 +30,22 @@ def on_rank_zero(action: Callable[[], _Result]) -> _Result:
     return outcome[0]
 
 
+_of_the_cpu: dict[ProcessGroup | None, ProcessGroup] = {}
+
+
+def _words() -> ProcessGroup | None:
+    """A group of the CPU: one of a device only notes what is to be sent, and a rank that leaves takes it along."""
+    if dist.get_backend() == "gloo":
+        return None
+    if dist.group.WORLD not in _of_the_cpu:
+        _of_the_cpu[dist.group.WORLD] = dist.new_group(backend="gloo")
+    return _of_the_cpu[dist.group.WORLD]
+
+
 def raise_together(problem: str | None) -> None:
     """ValueError on every rank where at least one has a problem, of the lowest such rank."""
     problems: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(problems, problem)
+    dist.all_gather_object(problems, problem, group=_words())
     for rank, one in enumerate(problems):
         if one is not None:
             where = f"rank {rank}: " if len(problems) > 1 else ""

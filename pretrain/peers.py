@@ -10,14 +10,36 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import distributed_c10d
 
+from pretrain.engine import start_distributed
+
 # The agreement is to notice a missing rank first: a group of the device ends the process without a word of ours.
 _DEVICE_GRACE_SECONDS = 60
 _BEAT_SECONDS = 1.0
 _OTHER_WORDS_SECONDS = 6.0  # for the main thread to say the same and leave
+_LOADING_SECONDS = 1800  # others wait for rank 0, which projects a large teacher's layers; the heartbeat goes on
+_MOST_REASON = 600  # characters
 
 
 class PeerLost(Exception):
     """Another rank died, or does not answer any more; this one cannot go on."""
+
+
+def join_ranks(timeout_seconds: int, on_lost: Callable[[PeerLost], None]) -> tuple[torch.device, "Heartbeat"]:
+    """The process group, begun; what watches it comes before anything that one rank alone may fail at.
+
+    A device's group waits for ever for a rank that is lost while it begins, so that is timed too.
+    """
+    seconds = timeout_seconds + _DEVICE_GRACE_SECONDS
+    message = f"the ranks were not joined within {seconds} s: one of them is lost, cut off or has no working device"
+    timer = threading.Timer(seconds, on_lost, [PeerLost(message)])
+    timer.daemon = True
+    timer.start()
+    try:
+        device = start_distributed(timeout_seconds)
+    finally:
+        timer.cancel()
+    limit_collectives(max(timeout_seconds, _LOADING_SECONDS))
+    return device, Heartbeat(timeout_seconds, on_lost)
 
 
 class Agreement:
@@ -108,9 +130,11 @@ def peers_heeded(timeout_seconds: int) -> Iterator[None]:
         text = str(error)
         if not isinstance(error, dist.DistError) and "gloo" not in text:
             raise
+        reason = " ".join(text.split())[:_MOST_REASON]
         if "timed out" in text.lower() or "timeout" in text.lower():
             raise PeerLost(
                 f"other ranks did not answer within {timeout_seconds} s (training.collective_timeout_seconds): "
-                "a host is lost, cut off or hangs"
+                f"a host is lost, cut off or hangs ({reason})"
             ) from error
-        raise PeerLost("the connection to another rank broke: its process or host is gone") from error
+        gone = "its process or host is gone, or what joins them failed"
+        raise PeerLost(f"the connection to another rank broke: {gone} ({reason})") from error

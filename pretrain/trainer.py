@@ -92,6 +92,7 @@ class Trainer:
         self.agreement = Agreement(config.collective_timeout_seconds)
         limit_collectives(config.collective_timeout_seconds)  # after the engines, which make groups
         self._slow_steps, self._step_seconds, self._data_seconds = SlowSteps(), 0.0, 0.0
+        self._device_step: torch.cuda.Event | None = None  # where the last step ends in the device's queue
         self._skipped_rows = 0  # of this rank, since it last logged
         self.checkpoints = Checkpoints(run, config.keep_checkpoints)
         self.state = self.checkpoints.load(engines)
@@ -153,7 +154,18 @@ class Trainer:
             features = self.teacher(batch)
             for engine in self.engines:
                 engine.train_micro_batch(batch, features, self._dropout_seed(engine.name, step, index))
+            del batch, features  # not beside the next ones
+        if self.device.type == "cuda":
+            self._follow_device()
         self._step_seconds = time.perf_counter() - started
+
+    def _follow_device(self) -> None:
+        """Goes on while the device makes this step, and no further: else a step's time is that of its launches."""
+        done, before = torch.cuda.Event(), self._device_step
+        done.record()
+        if before:
+            before.synchronize()
+        self._device_step = done
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
         started = time.perf_counter()

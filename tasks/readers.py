@@ -38,6 +38,9 @@ class TaskData:
             "answers moved to where their words stand": self.num_moved,
             "entities left out that overlap longer ones": self.num_nested,
             "development texts that are also in training": self.num_overlapping,
+            "examples with an empty text, kept": sum(
+                not all(text.strip() for text in text_of(example)) for example in (*self.train, *self.dev)
+            ),
         }
         parts = [f"{len(self.train):,} examples to train on, {len(self.dev):,} to score"]
         if self.labels:

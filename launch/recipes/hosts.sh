@@ -17,4 +17,9 @@ rm "$exports"
 export DS_ENV_FILE=/dev/fd/9
 # Without this pdsh goes on waiting for a host that was cut off.
 export PDSH_SSH_ARGS_APPEND="-o ServerAliveInterval=5 -o ServerAliveCountMax=3"
-exec deepspeed $LAUNCHER_FLAGS --hostfile "$HOSTFILE" launch/gd.py "$@"
+# deepspeed quotes for the hosts' shells only what has a blank, and JSON takes one at its end.
+for argument; do
+    case $argument in *[[{\"]*) argument+=" " ;; esac
+    arguments+=("$argument")
+done
+exec deepspeed $LAUNCHER_FLAGS --hostfile "$HOSTFILE" launch/gd.py "${arguments[@]}"

@@ -33,6 +33,20 @@ def test_many_rejects_are_a_warning_and_half_are_none():
     assert (record.name, record.licence) == ("wiki", "MIT")
 
 
+def test_a_field_that_some_records_lack_is_told_before_it_costs_half_of_them():
+    ledger = Ledger()
+    ledger.documents_in, ledger.documents = 40, 38
+    for line in (1, 2):
+        ledger.reject(Reason.FIELD_MISSING, f"f:{line}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ledger.close(SOURCE, [])
+    ledger.documents -= 1
+    ledger.reject(Reason.FIELD_MISSING, "f:3")
+    with pytest.warns(UserWarning, match=r"wiki: 3 of 40 documents rejected .*; field_missing: name fields"):
+        ledger.close(SOURCE, [])
+
+
 def test_the_warning_says_what_cures_the_reason_that_rejects_most():
     ledger = Ledger()
     ledger.documents_in = 3

@@ -98,6 +98,13 @@ def test_bad_records_are_rejected_for_their_reason(format):
     assert items[3].text.endswith("文") and len(items) == 4
 
 
+def test_a_field_that_is_null_is_empty_where_another_is_not():
+    records = ({"t": None, "body": "文"}, {"t": "题", "body": None}, {"t": None, "body": None}, {"t": None})
+    whole, title, none, missing = read("jsonl", *records, text_fields=("t", "body"))
+    assert [whole.text, title.text] == ["文", "题"]
+    assert [none.reason, missing.reason] == [Reason.FIELD_NOT_A_STRING, Reason.FIELD_MISSING]
+
+
 def test_a_missing_field_is_named_and_the_fields_that_are_there():
     (bare, other) = read("jsonl", {}, {"body": "文", "k": 1, "一" * 99: ""}, text_fields=("body", "t"), id_field="k")
     assert bare.label == "f:1 (no body; it has no fields)"

@@ -9,11 +9,11 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from corpus.store import StoreLost
 from launch import distillation, rank
-from launch.distillation import check_input
+from launch.distillation import check_finished, check_input
 from launch.gd import prepare
 from launch.run_config import read_run_config
 from launch.run_folder import check_teacher
@@ -48,6 +48,20 @@ def test_one_rank_of_twice_the_rows_gives_the_same_student(finished_run, config_
     again = launch("--config", str(config_file), "--run", str(tmp_path / "run"))
     assert again.returncode == 0 and "6 steps, 768 tokens" in again.stdout
     assert "done already, 20" in again.stdout and str(tmp_path / "run/done.json") in again.stdout
+
+
+def test_a_run_that_another_teacher_finished_is_not_called_done(finished_run, config_file, teacher_folder, tmp_path):
+    other = tmp_path / "teacher"
+    shutil.copytree(teacher_folder, other)
+    config = read_run_config(config_file, [f"teacher.path={other}"])
+    check_finished(config, finished_run)  # the same one at another path
+    weights = load_file(other / "model.safetensors")
+    first = next(iter(weights))
+    save_file(weights | {first: weights[first] + 1}, other / "model.safetensors", {"format": "pt"})
+    with pytest.raises(
+        ValueError, match=rf"teacher.path: not the weights .* began with \(then from {teacher_folder}\)"
+    ):
+        check_finished(config, finished_run)
 
 
 def test_pairs_projected_layers_and_every_layer_objective_run(config_file, tmp_path):

@@ -18,7 +18,7 @@ from tests.launch.jobs import ROOT, Job, assert_same_end, newest_step
 TOTAL_STEPS, SAVE_EVERY_STEPS = 240, 40
 TIMEOUT_SECONDS = 20  # ranks that start on two busy cores come ten seconds apart
 NOTICE_SECONDS = TIMEOUT_SECONDS + 30  # ranks leave after three, launchers some seconds later, on two busy cores more
-LOST = "stopped: the connection to another rank broke: its process or host is gone; run again"
+LOST = "stopped: the connection to another rank broke: its process or host is gone, or what joins them failed ("
 CUT_OFF = f"stopped: other ranks did not answer within {TIMEOUT_SECONDS} s (training.collective_timeout_seconds)"
 
 Launcher = Callable[[TwoHosts], list[tuple[Host, list[str]]]]

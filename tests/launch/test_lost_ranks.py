@@ -42,6 +42,22 @@ def test_the_other_rank_leaves_in_seconds_and_says_why(two_ranks, number, reason
     assert first.process.wait(20) == 76
     assert f"[rank 0] stopped: {reason}" in first.said and first.said.count("stopped") == 1
     assert "Traceback" not in first.said
+    assert " (" in first.said.partition(reason)[2] and "gloo" in first.said  # the library's own words
+
+
+def test_ranks_that_were_given_different_things_are_refused_before_they_begin(config_values, tmp_path):
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    command, jobs = [sys.executable, "launch/gd.py"], []
+    (config := tmp_path / "alike.json").write_text(json.dumps(config_values))
+    for rank, set_ in (("0", ()), ("1", ("--set", "training.save_every_steps=2", "students.0.optimizer.lr=0.01"))):
+        mine = world | {"RANK": rank, "LOCAL_RANK": rank}
+        jobs.append(Job(command, config, tmp_path / "run", *set_, environment=mine))
+    with jobs[0], jobs[1]:
+        assert [job.process.wait(60) for job in jobs] == [2, 2]
+    for rank, job in enumerate(jobs):
+        wrong = "students.0.optimizer.lr, training.save_every_steps"
+        assert f"[rank {rank}] stopped: rank 1: has another {wrong} than rank 0" in job.said
+    assert not (tmp_path / "run/config.json").exists()
 
 
 def test_a_rank_that_never_comes_is_waited_for_no_longer(config_file, tmp_path):

@@ -78,6 +78,18 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch):
         run_folder.hold_run_folder(tmp_path)
 
 
+def test_ranks_may_have_their_inputs_at_other_paths_and_no_others(monkeypatch):
+    first = {"teacher": {"path": "a"}, "training": {"keep_checkpoints": 1}}, {"teacher": {"fingerprint": "0"}}
+    problems: list[str | None] = []
+    monkeypatch.setattr(run_folder, "on_rank_zero", lambda action: first)
+    monkeypatch.setattr(run_folder, "raise_together", problems.append)
+    run_folder.check_alike({"teacher": {"path": "b"}, "training": {"keep_checkpoints": 1}}, first[1])
+    run_folder.check_alike(
+        {"teacher": {"path": "a"}, "training": {"keep_checkpoints": 2}}, {"teacher": {"fingerprint": "1"}}
+    )
+    assert problems == [None, "has another training.keep_checkpoints, teacher.fingerprint than rank 0"]
+
+
 def test_a_host_that_does_not_see_the_run_folder_is_an_error(tmp_path, monkeypatch):
     problems: list[str | None] = []
     monkeypatch.setattr(run_folder, "raise_together", problems.append)

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from launch import rank, task_run_config, td
 from launch.publish import publish
 from launch.run_config import read_strictly
 from launch.run_folder import write_done
-from launch.task_chain import Chain, check_chain, check_inputs
+from launch.task_chain import Chain, check_chain, check_inputs, warn_of_collapse
 from launch.task_inputs import model_inputs
 from launch.task_run_config import TaskRunConfig
 from launch.world import World
@@ -89,6 +90,7 @@ def test_a_chain_runs_every_stage_and_picks_up_after_the_last(chain_file, tmp_pa
     for stage in ("ft", "ged", "td1", "td2"):
         assert (run / stage / "done.json").is_file()
         assert AutoTokenizer.from_pretrained(run / stage / "model").model_max_length == 40
+    assert "0.5000  always the commonest label" in first.stdout
     assert set(json.loads((run / "td2/scores.json").read_text())) == {"accuracy", "f1", "macro_f1"}
     assert not (run / "td1/scores.json").exists()  # its head is not trained
     assert AutoModelForSequenceClassification.from_pretrained(run / "td2/model").config.num_hidden_layers == 2
@@ -251,6 +253,31 @@ def test_models_with_fewer_embeddings_than_tokens_are_refused(chain_file, tmp_pa
             check(chain_file, f"{key}={tmp_path / 'model'}")
 
 
+def test_a_model_that_knows_no_more_than_the_commonest_label_is_warned_of(recwarn):
+    warn_of_collapse("ft", 0.7, 0.69)
+    warn_of_collapse("ft", 0.1, None)  # entities and reading have none
+    assert not recwarn
+    message = r"^ft: 0.6900, always the commonest label 0.6900: other learning rates .* \(stages.ft\)$"
+    with pytest.warns(UserWarning, match=message):
+        warn_of_collapse("ft", 0.69, 0.69)
+
+
+def test_another_teacher_than_the_students_is_warned_of(chain_file, student, copied_teacher, teacher_folder, recwarn):
+    without, another = "stages.ged=null", f"teacher.path={copied_teacher}"
+    check(chain_file, without)
+    check(chain_file, without, another)  # the same weights elsewhere
+    weights = load_file(copied_teacher / "model.safetensors")
+    first = next(iter(weights))
+    save_file(weights | {first: weights[first] + 1}, copied_teacher / "model.safetensors", {"format": "pt"})
+    model_inputs.cache_clear()
+    check(chain_file, without, another, "stages.ft=null", "stages.td2=null")  # it may be fine-tuned: nothing to compare
+    check(chain_file, another)  # GED goes before
+    assert not [one for one in recwarn if "distilled from" in str(one.message)]
+    said = f"{student} was distilled from {teacher_folder}, td1 goes on with {copied_teacher}: its relations are others"
+    with pytest.warns(UserWarning, match=re.escape(said)):
+        check(chain_file, without, another)
+
+
 def test_a_change_of_losses_is_warned_of(chain_file, student, teacher_folder, recwarn):
     check(chain_file)
     assert not [one for one in recwarn if "losses" in str(one.message)]
@@ -259,5 +286,9 @@ def test_a_change_of_losses_is_warned_of(chain_file, student, teacher_folder, re
         check(chain_file, other)
     with pytest.warns(UserWarning, match=r"stages.td1 uses minilm, but .*small distils by hidden_states, minilm_v2"):
         check(chain_file, other, "stages.ged=null")
+    for ged, source in (("stages.ged=null", student), ("stages.td2=null", "stages.ged")):
+        said = f"stages.td1: minilm_v2: num_relation_heads 2, but {source} distils with 4"
+        with pytest.warns(UserWarning, match=re.escape(said)):
+            check(chain_file, 'stages.td1.objective=[{"type": "minilm_v2", "num_relation_heads": 2}]', ged)
     with pytest.warns(UserWarning, match="does not say what it was distilled by"):
         check(chain_file, f"student={teacher_folder}", "stages.ged=null")

@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.distributed import distributed_c10d
 
+from pretrain import peers
 from pretrain.peers import Agreement, Heartbeat, PeerLost, limit_collectives, peers_heeded
 from tests.pretrain.tiny import spawn, train
 
@@ -50,6 +51,19 @@ def limited(rank: int, folder: Path) -> None:
 def test_two_ranks_agree_and_no_group_keeps_a_time_of_its_own(tmp_path):
     spawn(limited, (tmp_path,))
     assert (tmp_path / "heard").exists()
+
+
+def test_a_group_that_never_begins_is_told_in_time(monkeypatch):
+    told: list[str] = []
+    monkeypatch.setattr(peers, "_DEVICE_GRACE_SECONDS", 0)
+    monkeypatch.setattr(peers, "limit_collectives", lambda seconds: told.append(f"waits {seconds} s"))
+    monkeypatch.setattr(peers, "Heartbeat", lambda seconds, on_lost: "beats")
+    for waits in (0, 2):
+        monkeypatch.setattr(peers, "start_distributed", lambda _, waits=waits: time.sleep(waits))
+        assert peers.join_ranks(1, lambda error: told.append(str(error))) == (None, "beats")
+    time.sleep(1.5)
+    lost = "the ranks were not joined within 1 s: one of them is lost, cut off or has no working device"
+    assert told == ["waits 1800 s", lost, "waits 1800 s"]
 
 
 def test_other_errors_are_left_as_they_are():

@@ -52,6 +52,11 @@ def test_pairs_words_in_a_list_and_labels_nobody_agreed_on(read):
     assert read("sentence", sentences(*map(str, range(99))), sentences("0")).summary.count("...") == 1
 
 
+def test_examples_without_a_text_are_kept_and_counted(read):
+    records = [{"sentence1": "甲", "sentence2": second, "label": label} for label, second in ((1, " "), (0, "乙"))]
+    assert read("pair", records, records[1:], columns=PAIR).summary.endswith("; 1 examples with an empty text, kept")
+
+
 def test_labels_that_differ_by_blanks_are_no_two_classes(read):
     with pytest.raises(ValueError, match=r"train.json: labels 'a' and 'a ' differ by blanks alone$"):
         read("sentence", sentences("a", "b", "a "), sentences("a"))

@@ -1,0 +1,37 @@
+"""What one rank finds is known to all, by a group of the CPU whatever the device."""
+
+import os
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch.distributed as dist
+
+from pretrain import outcome
+from tests.pretrain.tiny import spawn
+
+
+def told(rank: int, folder: Path, is_device: bool) -> None:
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    with patch.object(outcome.dist, "get_backend", lambda *_: "nccl" if is_device else "gloo"):
+        assert outcome.on_rank_zero(lambda: os.getpid()) == outcome.on_rank_zero(lambda: os.getpid())
+        for kind in (ValueError, OSError):
+            with pytest.raises(ValueError, match=r"^no room$"):
+                outcome.on_rank_zero(lambda kind=kind: fail(kind))
+        with pytest.raises(ValueError if rank else KeyError, match="a bug"):
+            outcome.on_rank_zero(lambda: fail(KeyError, "a bug"))
+        outcome.raise_together(None)
+        with pytest.raises(ValueError, match=r"^rank 1: mine$"):
+            outcome.raise_together("mine" if rank else None)
+    assert len(dist.distributed_c10d._world.pg_map) == 1 + is_device  # one more, made once
+    (folder / f"told{rank}").touch()
+
+
+def fail(kind: type[Exception], message: str = "no room") -> None:
+    raise kind(message)
+
+
+@pytest.mark.parametrize("is_device", [False, True])
+def test_all_ranks_learn_what_one_finds(tmp_path, is_device):
+    spawn(told, (tmp_path, is_device))
+    assert (tmp_path / "told0").exists() and (tmp_path / "told1").exists()
