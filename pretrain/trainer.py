@@ -27,6 +27,7 @@ from pretrain.settings import Settings
 from pretrain.slow_steps import SlowSteps
 from pretrain.stopping import SLOW_STEP
 from pretrain.teacher import TeacherFunction
+from pretrain.vocabulary_objectives import with_places
 
 Batch = Mapping[str, Tensor]
 
@@ -93,6 +94,7 @@ class Trainer:
         limit_collectives(config.collective_timeout_seconds)  # after the engines, which make groups
         self._slow_steps, self._step_seconds, self._data_seconds = SlowSteps(), 0.0, 0.0
         self._device_step: torch.cuda.Event | None = None  # where the last step ends in the device's queue
+        self._reads_places = any(engine.student.head for engine in engines)
         self._skipped_rows = 0  # of this rank, since it last logged
         self.checkpoints = Checkpoints(run, config.keep_checkpoints)
         self.state = self.checkpoints.load(engines)
@@ -150,7 +152,8 @@ class Trainer:
             batch = self._next(batches)
             # Rows that the corpus could not give come empty: CLS SEP and padding.
             self._skipped_rows += int((batch["attention_mask"].sum(1) <= 2).sum())
-            batch = to_device(without_padding(batch), self.device)
+            batch = without_padding(batch)
+            batch = to_device(with_places(batch) if self._reads_places else batch, self.device)
             features = self.teacher(batch)
             for engine in self.engines:
                 engine.train_micro_batch(batch, features, self._dropout_seed(engine.name, step, index))

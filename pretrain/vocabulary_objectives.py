@@ -87,7 +87,7 @@ class MaskedLM(Objective):
 
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`mlm`."""
-        return {"mlm": _masked_language_loss(student, self.layer, batch["labels"])}
+        return {"mlm": _masked_language_loss(student, self.layer, batch)}
 
 
 class DistilBERT(Objective):
@@ -114,13 +114,13 @@ class DistilBERT(Objective):
 
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`distilbert/soft`, `distilbert/mlm` and `distilbert/cosine`; those of weight 0 left out."""
-        mask = real_tokens(batch) if self.positions == "real" else batch["labels"] != IGNORED
-        target = _decoder_inputs(teacher, self.teacher_layer, mask)
-        output = _decoder_inputs(student, self.student_layer, mask)
-        soft = distillation_loss(target, output, token_weights(mask)[mask], self.temperature)
+        name = "real_places" if self.positions == "real" else "labelled_places"
+        target = _decoder_inputs(teacher, self.teacher_layer, places := _places(batch, name))
+        output = _decoder_inputs(student, self.student_layer, places)
+        soft = distillation_loss(target, output, _weights(batch, name), self.temperature)
         terms = {"distilbert/soft": soft}
         if self.shares["distilbert/mlm"]:
-            terms["distilbert/mlm"] = _masked_language_loss(student, self.student_layer, batch["labels"])
+            terms["distilbert/mlm"] = _masked_language_loss(student, self.student_layer, batch)
         if self.shares["distilbert/cosine"]:
             states = self.projection(student.hidden_states[self.student_layer]).float()
             above = teacher.hidden_states[self.teacher_layer].detach().float()
@@ -133,13 +133,37 @@ class DistilBERT(Objective):
         return super().total({name: self.shares[name] * value for name, value in terms.items()}, progress)
 
 
-def _masked_language_loss(student: Features, layer: int, labels: Tensor) -> Tensor:
-    mask = labels != IGNORED
-    return masked_language_loss(*_decoder_inputs(student, layer, mask), labels[mask], token_weights(mask)[mask])
+def with_places(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The batch, still on the CPU, with where its real and its labelled tokens are: a device would be waited for."""
+    places = {"real_places": _places(batch, "real_places")}
+    if "labels" in batch:
+        places["labelled_places"] = _places(batch, "labelled_places")
+    return {**batch, **places}
 
 
-def _decoder_inputs(features: Features, layer: int, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """States [N, E], weight and bias at the N places of a mask [B, L]; a GPU is waited for, to know N."""
+def _places(batch: Mapping[str, Tensor], name: str) -> Tensor:
+    """Those of the B x L tokens that are meant [N], as the batch has them or counted."""
+    if name in batch:
+        return batch[name]
+    return _mask(batch, name).flatten().nonzero().squeeze(1)
+
+
+def _mask(batch: Mapping[str, Tensor], name: str) -> Tensor:
+    return real_tokens(batch) if name == "real_places" else batch["labels"] != IGNORED
+
+
+def _weights(batch: Mapping[str, Tensor], name: str) -> Tensor:
+    return token_weights(_mask(batch, name)).flatten().index_select(0, _places(batch, name))
+
+
+def _masked_language_loss(student: Features, layer: int, batch: Mapping[str, Tensor]) -> Tensor:
+    places = _places(batch, "labelled_places")
+    labels = batch["labels"].flatten().index_select(0, places)
+    return masked_language_loss(*_decoder_inputs(student, layer, places), labels, _weights(batch, "labelled_places"))
+
+
+def _decoder_inputs(features: Features, layer: int, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """States [N, E], weight and bias at N of the B x L tokens."""
     head = features.head
     assert isinstance(head, VocabularyHead)
-    return head.transform(features.hidden_states[layer][mask]), head.weight, head.bias
+    return head.transform(features.hidden_states[layer].flatten(0, 1).index_select(0, places)), head.weight, head.bias

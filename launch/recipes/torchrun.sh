@@ -5,6 +5,8 @@
 #
 # RANKS_PER_HOST is a number, or gpu for one rank a GPU. One host needs neither NUM_HOSTS nor FIRST_HOST. To stop it, send
 # SIGTERM to torchrun: a rank that is stopped alone is started again, as is one that was refused, 20 times.
+# Hosts of several networks want GLOO_SOCKET_IFNAME=eth0 NCCL_SOCKET_IFNAME=eth0; projecting a large teacher's layers, which
+# is rank 0's, more than the one core that torchrun leaves a rank: OMP_NUM_THREADS=8.
 # A store of its own for every start: in the agent's, ranks that are started again find addresses of those before them.
 # (Without the --, torchrun takes --run for an option of its own.)
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1

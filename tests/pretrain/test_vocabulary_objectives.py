@@ -10,7 +10,7 @@ from pretrain.objectives import ObjectiveConfig
 from pretrain.student import build_student
 from pretrain.teacher import no_teacher
 from pretrain.vocabulary_head import VocabularyHead
-from pretrain.vocabulary_objectives import IGNORED, DistilBERTConfig, MaskedLMConfig
+from pretrain.vocabulary_objectives import IGNORED, DistilBERTConfig, MaskedLMConfig, with_places
 from tests.pretrain.tiny import VOCAB, batch, feature_batch, features, shape, student_config, teacher_model
 
 
@@ -124,6 +124,21 @@ def test_more_padding_changes_nothing(config):
     terms, wider = (objective(*models(num_padding=n), labelled_batch(n)) for n in (0, 4))
     for name in terms:
         torch.testing.assert_close(terms[name], wider[name])
+
+
+@pytest.mark.parametrize("positions", ["real", "masked"])
+def test_places_found_before_change_no_bit(positions):
+    batch, (teacher, student) = labelled_batch(3), models(num_padding=3)
+    placed = with_places(batch)
+    assert placed["labelled_places"].tolist() == [3, 7, 12 + 1]
+    assert torch.equal(placed["real_places"], batch["attention_mask"].flatten().nonzero().squeeze(1))
+    objective = DistilBERTConfig(type="distilbert", positions=positions).build(shape(), shape(2, 12))
+    found = []
+    for one in (batch, placed):
+        terms = objective(teacher, student, one)
+        inputs = [student.hidden_states[2], student.head.weight]
+        found.append([*terms.values(), *torch.autograd.grad(objective.total(terms), inputs)])
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*found, strict=True))
 
 
 def test_distilbert_is_zero_when_both_agree():
