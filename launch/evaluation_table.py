@@ -161,8 +161,9 @@ def _method(results: Mapping[str, Any]) -> str:
         f"Every model is fine-tuned alike: {recipe['epochs']:g} epochs"
         + (f" of at most {most:,} training examples" if most else "")
         + (f", a further {held:,} (a tenth of all at most) held out" if (held := recipe["num_held_out"]) else "")
-        + f", batches of {results['config']['deepspeed']['train_batch_size']}, {_choice(recipe, seeds, tasks)}. "
-        "Speed: the encoder and its tokenizer on the same "
+        + f", batches of {results['config']['deepspeed']['train_batch_size']}, {_choice(recipe, seeds, tasks)}"
+        + (f", head and pooler at {ratio:g} times it" if (ratio := recipe["head_lr_ratio"]) != 1 else "")
+        + ". Speed: the encoder and its tokenizer on the same "
         "texts, float32 on one CPU thread, one at a time and in batches of 32, medians, the models taking turns. "
         f"Ratios are to {results['models'][0]['name']}."
         + _edges(recipe["learning_rates"], results["models"])

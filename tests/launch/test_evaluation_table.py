@@ -142,7 +142,12 @@ def test_a_missing_or_damaged_cell_is_named(evaluation, tmp_path):
             "with the first seed, on the development examples themselves.",
         ),
         ({"learning_rates": (1e-4, 1e-4)}, ("two",), "held out (for two, of too few texts, the development examples"),
-        ({"learning_rates": (1e-4,)}, (), "batches of 32, learning rate 0.0001."),
+        ({"learning_rates": (1e-4,)}, (), "batches of 32, learning rate 0.0001. Speed"),
+        (
+            {"learning_rates": (1e-4,), "head_lr_ratio": 10.0},
+            (),
+            "learning rate 0.0001, head and pooler at 10 times it. Speed",
+        ),
         ({}, (), "epochs, a further 1,000 (a tenth of all at most) held out, batches of 32"),
         ({"num_held_out": 0}, (), "epochs, batches of 32"),
     ],
