@@ -7,8 +7,10 @@ import os
 import sys
 import time
 from datetime import timedelta
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ import torch.distributed as dist
 
 from pretrain.engine import StudentEngine
 from pretrain.metrics import read_metrics
-from pretrain.trainer import DataLate, to_device
+from pretrain.trainer import DataLate, Trainer, to_device
 from tests.pretrain.tiny import rows_from, spawn, student_config, train
 
 EVERY_KIND = {"objective": [{"type": "minilm_v2", "num_relation_heads": 4}, {"type": "hidden_states"}, {"type": "mlm"}]}
@@ -140,6 +142,39 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(tmp_path, monk
     lines = read_metrics(tmp_path)
     assert [line["small/skipped_steps"] for line in lines] == [0, 1, 0]
     assert all(math.isfinite(value) for line in lines for value in line.values())
+
+
+def test_the_weights_of_losses_know_how_far_the_run_is_after_a_resume_too(tmp_path, monkeypatch):
+    seen, original = [], StudentEngine.train_micro_batch
+
+    def watched(engine, *arguments):
+        original(engine, *arguments)
+        seen.append(engine.student.progress)
+
+    monkeypatch.setattr(StudentEngine, "train_micro_batch", watched)
+    for steps in (4, 8):
+        train(tmp_path, steps, micro_rows=4)  # two micro-batches a step
+    assert seen == [step / 8 for step in range(8) for _ in range(2)]
+
+
+def test_the_host_runs_one_step_ahead_of_a_device_and_no_further(monkeypatch):
+    events = []
+    monkeypatch.setattr(torch.cuda, "Event", lambda: events.append(Mock()) or events[-1])
+    trainer = SimpleNamespace(_device_step=None)
+    for _ in range(3):
+        Trainer._follow_device(trainer)
+    assert [event.record.call_count for event in events] == [1, 1, 1]
+    assert [event.synchronize.call_count for event in events] == [1, 1, 0]
+
+
+def test_every_rank_student_step_and_micro_batch_drops_others(monkeypatch):
+    trainers = [SimpleNamespace(config=SimpleNamespace(seed=seed)) for seed in (1, 2)]
+    seeds = []
+    for rank in range(3):
+        monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)
+        each = product(trainers, ("one", "two"), range(4), range(2))
+        seeds += [Trainer._dropout_seed(*arguments) for arguments in each]
+    assert len(set(seeds)) == len(seeds) == 96
 
 
 def poison_gradients(monkeypatch, steps):
