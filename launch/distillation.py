@@ -184,10 +184,10 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: StopRequest
     """Everything on this rank, the run folder begun by rank 0."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     manifest = job.manifest
+    check_alike(config.model_dump(mode="json"), {"corpus": {"fingerprint": manifest.fingerprint}})
     stream = build_stream(manifest, config.corpus)
     teacher, teacher_fingerprint, students, (probe, probe_facts) = build_models(config, job, stream, run, device)
-    facts = {"corpus": {"fingerprint": manifest.fingerprint}, "teacher": {"fingerprint": teacher_fingerprint}}
-    check_alike(config.model_dump(mode="json"), facts)
+    check_alike({}, {"teacher": {"fingerprint": teacher_fingerprint}})
     unreached = {student.name: student.to(device).freeze_unreached(teacher) for student in students}
 
     def begin_run() -> None:

@@ -43,6 +43,6 @@ def warn_of_unreached(config: RunConfig, unreached: Mapping[str, Sequence[str]])
             warnings.warn(
                 f"probe.task: {student}: its last states, by which neighbours are found, pass through {len(between)} "
                 f"tensors that no objective trains ({between[0]} to {between[-1]}): the neighbours say less than the "
-                "losses; hidden_states or pkd beside what it has would reach them",
+                "losses; hidden_states beside what it has would reach them",
                 stacklevel=2,
             )

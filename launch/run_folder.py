@@ -1,6 +1,7 @@
 """The folder of a run: what is refused there, what later readers need, and what says that it is done."""
 
 import json
+import re
 import shutil
 import time
 import warnings
@@ -22,8 +23,11 @@ from pretrain.outcome import on_rank_zero, raise_together
 from pretrain.settings import Settings
 from pretrain.student import Student
 
-_PATHS = ("about", "corpus.manifest", "corpus.cache_folder", "corpus.cache_gigabytes", "teacher.path", "student",
-          "task.train", "task.dev")  # fmt: skip
+# Keys that a rank may have otherwise than rank 0: where its host has things, which are compared themselves.
+_PATHS = re.compile(
+    r"about|corpus\.(manifest|cache_folder|cache_gigabytes)|teacher\.path|student|(probe\.)?task\.(train|dev)|"
+    r"probe\.heldout|stages\.ged\.config|students\.\d+\.init\.student"
+)
 _held: list[TextIO] = []  # locks, which go with the process
 
 
@@ -50,9 +54,9 @@ def check_run_folder(config: RunConfig, manifest: Manifest | None, run: Path) ->
 def check_alike(config: dict[str, Any], inputs: dict[str, Any]) -> None:
     """ValueError on every rank where one was given something else than rank 0: by a command typed on each host, or by
     an older copy on its disk. Where it lies there may differ."""
-    mine = config, inputs
-    first = on_rank_zero(lambda: mine)
-    changed = [key for one, other in zip(first, mine, strict=True) for key in changed_keys(one, other, "", _PATHS)]
+    first_config, first_inputs = on_rank_zero(lambda: (config, inputs))
+    changed = [key for key in changed_keys(first_config, config, may_change=()) if not _PATHS.fullmatch(key)]
+    changed += changed_keys(first_inputs, inputs, may_change=())
     raise_together(f"has another {', '.join(changed)} than rank 0" if changed else None)
 
 

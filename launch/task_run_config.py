@@ -140,11 +140,13 @@ class TaskRunConfig(Settings):
                 stacklevel=2,
             )
         for name in now.keys() & before.keys():
-            for key in sorted(now[name].keys() & before[name].keys() - {"weight"}):
-                if now[name][key] != before[name][key]:
+            for key in sorted(now[name].keys() & before[name].keys() - {"weight", "kernel"}):
+                stands_for_itself = now[name][key] is not None and before[name][key] is not None
+                if stands_for_itself and now[name][key] != before[name][key]:
                     then = f"{source} distils with {json.dumps(before[name][key])}"
                     warnings.warn(f"stages.td1: {name}: {key} {json.dumps(now[name][key])}, but {then}", stacklevel=2)
-        self._warn_of_another_teacher(made.get("teacher"))
+        if "distilbert" not in before:  # whose teacher's fingerprint is of its head too
+            self._warn_of_another_teacher(made.get("teacher"))
 
     def _warn_of_another_teacher(self, before: dict[str, str] | None) -> None:
         """A teacher that is not fine-tuned here may have been before, and be the same otherwise: nothing is said."""

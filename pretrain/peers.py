@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributed import distributed_c10d
 
 from pretrain.engine import start_distributed
+from pretrain.outcome import raise_together
 
 # The agreement is to notice a missing rank first: a group of the device ends the process without a word of ours.
 _DEVICE_GRACE_SECONDS = 60
@@ -36,6 +37,7 @@ def join_ranks(timeout_seconds: int, on_lost: Callable[[PeerLost], None]) -> tup
     timer.start()
     try:
         device = start_distributed(timeout_seconds)
+        raise_together(None)  # makes the group that it goes by
     finally:
         timer.cancel()
     limit_collectives(max(timeout_seconds, _LOADING_SECONDS))

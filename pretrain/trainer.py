@@ -43,7 +43,7 @@ class LoopConfig(Settings):
     save_every_steps: PositiveInt = 5000
     keep_checkpoints: PositiveInt = 3  # the newest ones
     max_skipped_in_a_row: PositiveInt = 20  # steps whose loss or gradient was not finite; more stop the run
-    collective_timeout_seconds: PositiveInt = 600  # after which a rank that does not answer counts as lost
+    collective_timeout_seconds: PositiveInt = 600  # for a rank to answer; half an hour or more while models load
     data_timeout_seconds: PositiveInt = 300  # for one batch, after which its source counts as hanging
     on_slow_step: Literal["warn", "stop"] = "warn"  # ten times the usual; "stop" saves and leaves, to be run again
     seed: NonNegativeInt = 17

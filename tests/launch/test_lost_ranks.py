@@ -49,13 +49,14 @@ def test_ranks_that_were_given_different_things_are_refused_before_they_begin(co
     world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     command, jobs = [sys.executable, "launch/gd.py"], []
     (config := tmp_path / "alike.json").write_text(json.dumps(config_values))
-    for rank, set_ in (("0", ()), ("1", ("--set", "training.save_every_steps=2", "students.0.optimizer.lr=0.01"))):
+    others = ("--set", "training.save_every_steps=2", "students.0.optimizer.lr=0.01", "corpus.rows=pairs")
+    for rank, set_ in (("0", ()), ("1", others)):  # pairs are counted by all ranks together
         mine = world | {"RANK": rank, "LOCAL_RANK": rank}
         jobs.append(Job(command, config, tmp_path / "run", *set_, environment=mine))
     with jobs[0], jobs[1]:
-        assert [job.process.wait(60) for job in jobs] == [2, 2]
+        assert [job.process.wait(120) for job in jobs] == [2, 2]
     for rank, job in enumerate(jobs):
-        wrong = "students.0.optimizer.lr, training.save_every_steps"
+        wrong = "corpus.rows, students.0.optimizer.lr, training.save_every_steps"
         assert f"[rank {rank}] stopped: rank 1: has another {wrong} than rank 0" in job.said
     assert not (tmp_path / "run/config.json").exists()
 

@@ -79,15 +79,19 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch):
 
 
 def test_ranks_may_have_their_inputs_at_other_paths_and_no_others(monkeypatch):
-    first = {"teacher": {"path": "a"}, "training": {"keep_checkpoints": 1}}, {"teacher": {"fingerprint": "0"}}
+    def given(path, keep, weights):
+        init = [{"init": {"student": path, "layers": keep}}]
+        config = {"teacher": {"path": path}, "students": init, "student": path, "training": {"keep_checkpoints": keep}}
+        config |= {"probe": {"heldout": path, "task": {"dev": path}}, "stages": {"ged": {"config": path}}}
+        return config, {"student": {"weights": weights}}
+
     problems: list[str | None] = []
-    monkeypatch.setattr(run_folder, "on_rank_zero", lambda action: first)
+    monkeypatch.setattr(run_folder, "on_rank_zero", lambda action: given("a", 1, "0"))
     monkeypatch.setattr(run_folder, "raise_together", problems.append)
-    run_folder.check_alike({"teacher": {"path": "b"}, "training": {"keep_checkpoints": 1}}, first[1])
-    run_folder.check_alike(
-        {"teacher": {"path": "a"}, "training": {"keep_checkpoints": 2}}, {"teacher": {"fingerprint": "1"}}
-    )
-    assert problems == [None, "has another training.keep_checkpoints, teacher.fingerprint than rank 0"]
+    run_folder.check_alike(*given("b", 1, "0"))
+    run_folder.check_alike(*given("a", 2, "1"))
+    other = "students.0.init.layers, training.keep_checkpoints, student.weights"
+    assert problems == [None, f"has another {other} than rank 0"]
 
 
 def test_a_host_that_does_not_see_the_run_folder_is_an_error(tmp_path, monkeypatch):

@@ -290,5 +290,11 @@ def test_a_change_of_losses_is_warned_of(chain_file, student, teacher_folder, re
         said = f"stages.td1: minilm_v2: num_relation_heads 2, but {source} distils with 4"
         with pytest.warns(UserWarning, match=re.escape(said)):
             check(chain_file, 'stages.td1.objective=[{"type": "minilm_v2", "num_relation_heads": 2}]', ged)
+    before = len(recwarn)
+    for key in ("kernel", "teacher_layer"):  # the same loss by other means; the layer that null stands for
+        value = {"kernel": '"triton"', "teacher_layer": "4"}[key]
+        same = f'stages.td1.objective=[{{"type": "minilm_v2", "num_relation_heads": 4, "{key}": {value}}}]'
+        read_strictly(TaskRunConfig, chain_file, [same, "stages.ged=null"]).warn_of_other_losses()
+    assert not [one for one in recwarn.list[before:] if "stages.td1" in str(one.message)]
     with pytest.warns(UserWarning, match="does not say what it was distilled by"):
         check(chain_file, f"student={teacher_folder}", "stages.ged=null")

@@ -1,6 +1,5 @@
 """What one rank finds is known to all, by a group of the CPU whatever the device."""
 
-import os
 from pathlib import Path
 from unittest.mock import patch
 
@@ -14,7 +13,7 @@ from tests.pretrain.tiny import spawn
 def told(rank: int, folder: Path, is_device: bool) -> None:
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     with patch.object(outcome.dist, "get_backend", lambda *_: "nccl" if is_device else "gloo"):
-        assert outcome.on_rank_zero(lambda: os.getpid()) == outcome.on_rank_zero(lambda: os.getpid())
+        assert outcome.on_rank_zero(lambda: rank + 5) == 5
         for kind in (ValueError, OSError):
             with pytest.raises(ValueError, match=r"^no room$"):
                 outcome.on_rank_zero(lambda kind=kind: fail(kind))

@@ -54,16 +54,17 @@ def test_two_ranks_agree_and_no_group_keeps_a_time_of_its_own(tmp_path):
 
 
 def test_a_group_that_never_begins_is_told_in_time(monkeypatch):
-    told: list[str] = []
+    told: list[str | None] = []
     monkeypatch.setattr(peers, "_DEVICE_GRACE_SECONDS", 0)
     monkeypatch.setattr(peers, "limit_collectives", lambda seconds: told.append(f"waits {seconds} s"))
+    monkeypatch.setattr(peers, "raise_together", told.append)
     monkeypatch.setattr(peers, "Heartbeat", lambda seconds, on_lost: "beats")
     for waits in (0, 2):
         monkeypatch.setattr(peers, "start_distributed", lambda _, waits=waits: time.sleep(waits))
         assert peers.join_ranks(1, lambda error: told.append(str(error))) == (None, "beats")
     time.sleep(1.5)
     lost = "the ranks were not joined within 1 s: one of them is lost, cut off or has no working device"
-    assert told == ["waits 1800 s", lost, "waits 1800 s"]
+    assert told == [None, "waits 1800 s", lost, None, "waits 1800 s"]
 
 
 def test_other_errors_are_left_as_they_are():
