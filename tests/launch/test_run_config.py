@@ -154,7 +154,10 @@ def test_every_config_decodes_and_fits_its_teachers(path, teacher):
     if config.teacher is None:
         config.check(None)
     elif path.stem != "demo" or teacher.hidden_size == 384:
+        wide = [index for index, one in enumerate(config.students) if one.hidden_size > teacher.hidden_size]
+        config = read_run_config(path, [f"students.{index}.init.layers=scratch" for index in wide])  # as `about` says
         config.check(teacher)
+        assert all(f"students.{index}.init.layers=scratch" in config.about for index in wide)
     config.deepspeed.accumulation_steps(1)
 
 
