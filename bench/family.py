@@ -44,8 +44,9 @@ def main() -> None:
     parser.add_argument("--row-tokens", type=int, default=128)
     arguments = parser.parse_args()
     family = json.loads((ROOT / "configs/family.json").read_text())
+    width = AutoConfig.from_pretrained(arguments.teacher).hidden_size
     for student in family["students"]:
-        if student["hidden_size"] > AutoConfig.from_pretrained(arguments.teacher).hidden_size:
+        if student["hidden_size"] > width:
             student["init"]["layers"] = "scratch"  # a narrower teacher has none to give
     names = [student["name"] for student in family["students"]]
     times: dict[str, list[float]] = {}

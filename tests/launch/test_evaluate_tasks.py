@@ -160,6 +160,15 @@ def test_a_model_for_which_memory_does_not_suffice_keeps_nothing_of_it_from_the_
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_a_device_that_is_broken_is_blamed_on_no_other_model(arguments, tmp_path, monkeypatch):
+    tried = Mock(side_effect=torch.AcceleratorError("CUDA error: an illegal memory access was encountered"))
+    monkeypatch.setattr(evaluation_cells, "fine_tune", tried)
+    evaluation = read_evaluation(Path(arguments[6]), (), arguments[1:3], arguments[4:5], 1)
+    with pytest.raises(torch.AcceleratorError, match="illegal memory access"):
+        make_cells(evaluation, tmp_path, torch.device("cpu"), lambda: 0)
+    assert tried.call_count == 1
+
+
 def test_cells_that_another_machine_makes_are_waited_for(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(evaluate_tasks, "run_workers", lambda *_: 0)
     models, tasks, config = arguments[1:3], arguments[4:5], Path(arguments[6])

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from deepspeed.launcher.multinode_runner import PDSHRunner
 from safetensors.torch import load_file
 
 from tests.launch.jobs import ROOT, Job, free_port, logged_step, newest_step
@@ -57,6 +59,22 @@ def test_a_recipe_that_lacks_something_starts_nothing(recipe, environment, messa
     command = [ROOT / "launch/recipes" / recipe, "--config", "none"]
     done = subprocess.run(command, env=environment | {"PATH": os.environ["PATH"]}, capture_output=True, text=True)
     assert done.returncode != 0 and message in done.stderr
+
+
+def test_json_keeps_its_quotes_on_the_way_to_other_hosts(tmp_path):
+    """`deepspeed` says what it is given; its runner for pdsh quotes for the hosts' shells what has a blank."""
+    (tmp_path / "deepspeed").write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "deepspeed").chmod(0o755)
+    (hosts := tmp_path / "hosts").write_text("node1 slots=1\n")
+    environment = {"HOSTFILE": str(hosts), "INTERFACE": "eth0", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    given = ["--run", "a b", "--set", 'students.0.init={"student":"s,t"}', "rates=[1,2]", "training.seed=3"]
+    command = [ROOT / "launch/recipes/hosts.sh", *given]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    said = done.stdout.splitlines()[-len(given) :]
+    assert said == [*given[:3], given[3] + " ", given[4] + " ", given[5]]
+    quoted = PDSHRunner.parse_user_args(SimpleNamespace(args=SimpleNamespace(user_args=said)))
+    shell = subprocess.run(["bash", "-c", f"printf '%s\n' {' '.join(quoted)}"], capture_output=True, text=True)
+    assert [line.rstrip() for line in shell.stdout.splitlines()] == given
 
 
 def assert_same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
