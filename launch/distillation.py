@@ -18,6 +18,7 @@ from corpus.mixture import source_weights
 from corpus.store import StoreLost
 from corpus.stream import RowStream, count_pair_rows
 from corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
+from launch.machine import note_machine, settle_precision
 from launch.probe_input import ProbeData, build_probe, read_probe_data
 from launch.remarks import warn_of_documents, warn_of_lanes, warn_of_unreached
 from launch.run_config import CorpusConfig, RunConfig, read_run_config, said_of
@@ -185,6 +186,7 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: StopRequest
     rank, world_size = dist.get_rank(), dist.get_world_size()
     manifest = job.manifest
     check_alike(config.model_dump(mode="json"), {"corpus": {"fingerprint": manifest.fingerprint}})
+    given, (config, ran_on) = config, settle_precision(config, run, device)
     stream = build_stream(manifest, config.corpus)
     teacher, teacher_fingerprint, students, (probe, probe_facts) = build_models(config, job, stream, run, device)
     check_alike({}, {"teacher": {"fingerprint": teacher_fingerprint}})
@@ -198,7 +200,7 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: StopRequest
         warn_of_unreached(config, unreached)
         for remark in job.probe.remarks if job.probe else []:
             warnings.warn(remark, stacklevel=2)
-        write_run_folder(config, manifest, teacher_fingerprint, unreached, run, probe_facts)
+        write_run_folder(given, manifest, teacher_fingerprint, unreached, run, probe_facts)
         for student in students:
             save_start(student, run)
         print(f"[rank 0] {config.length(stream.rows_per_epoch)}", file=sys.stderr, flush=True)
@@ -210,7 +212,7 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: StopRequest
         for student, settings in zip(students, config.students, strict=True)
     ]
     rows = config.deepspeed.micro_rows(world_size)
-    return Trainer(
+    trainer = Trainer(
         run,
         config.training,
         teacher,
@@ -222,6 +224,8 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: StopRequest
         lambda: stop.number,
         probe,
     )
+    on_rank_zero(lambda: note_machine(run, ran_on, trainer.state.step))
+    return trainer
 
 
 def build_models(

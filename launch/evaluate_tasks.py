@@ -72,12 +72,17 @@ def work(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopReques
 
 def lead(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopRequest) -> int:
     """The process that was started: sees to the workers, then measures and writes."""
-    from launch.evaluation_cells import check_cells, complete_models
+    from launch.evaluation_cells import check_cells, complete_models, settle_precision
     from launch.evaluation_table import cut_texts, measure_costs, write_results
+    from pretrain.device import check_accelerator, chosen_device, device_name, explain_native
     from tasks.evaluation import score_of_commonest_label
     from tasks.readers import read_task
 
+    check_accelerator()
     evaluation.check()
+    evaluation = settle_precision(evaluation, arguments.output, device := chosen_device())
+    dtype = evaluation.config.deepspeed.torch_autocast.wanted
+    say(f"runs on {device_name(device)}; all models in {dtype}{explain_native(device)}")
     tasks = {name: read_task(task) for name, task in evaluation.tasks.items()}
     for name, data in tasks.items():
         say(f"{name}: {data.summary}")

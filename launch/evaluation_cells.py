@@ -11,8 +11,8 @@ import statistics
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,13 @@ from typing import Any
 import torch
 
 from launch.evaluation_config import Evaluation
+from launch.machine import warn_of_emulation
 from launch.run_config import changed_keys
 from launch.task_inputs import file_inputs, model_inputs
+from pretrain.deepspeed_config import AutocastConfig
+from pretrain.device import device_name
 from pretrain.durable import try_lock, write_durably
+from pretrain.precision import Dtype, native_dtypes
 from tasks.fine_tuning import FineTuned, FineTuningConfig, fine_tune, split_task
 from tasks.readers import TaskData, read_task
 from tasks.settings import TaskConfig
@@ -191,17 +195,47 @@ def identity(evaluation: Evaluation, model: str, task: str) -> dict[str, Any]:
         "fine_tuning": config.fine_tuning.model_dump(mode="json", exclude=_CHOICE),
         "batch_rows": config.deepspeed.train_batch_size,
         "gradient_clipping": config.deepspeed.gradient_clipping,
-        "autocast": config.deepspeed.torch_autocast.enabled,
+        "precision": config.deepspeed.torch_autocast.wanted,
     }
 
 
 def _completed(made_with: dict[str, Any]) -> dict[str, Any]:
     """What a cell was made from, as an earlier version noted it: keys that came since have their defaults."""
     task, recipe = (json.dumps(made_with[key]) for key in ("task", "fine_tuning"))
+    made_with = dict(made_with)
+    if "autocast" in made_with:
+        made_with["precision"] = "bfloat16" if made_with.pop("autocast") else "float32"
     return made_with | {
         "task": TaskConfig.model_validate_json(task).model_dump(mode="json"),
         "fine_tuning": FineTuningConfig.model_validate_json(recipe).model_dump(mode="json", exclude=_CHOICE),
     }
+
+
+def settle_precision(evaluation: Evaluation, output: Path, device: torch.device) -> Evaluation:
+    """With the type that every model computes in: the one named, that of the cells there are, or the device's best.
+
+    ValueError where the cells there are were computed in a type that the device would have to emulate.
+    """
+    config, key = evaluation.config, "deepspeed.torch_autocast"
+    wanted, natives = config.deepspeed.torch_autocast.wanted, native_dtypes(device)
+    made_in = _precision_of_cells(output)
+    if wanted == "auto" and made_in and made_in not in natives:
+        raise ValueError(
+            f"{output}: what is there was computed in {made_in}, which {device_name(device)} has no instructions for; "
+            f"give another --output, or --set {key}.dtype={made_in} to emulate it"
+        )
+    dtype = (made_in or natives[0]) if wanted == "auto" else wanted
+    if dtype not in natives:
+        warn_of_emulation(key, dtype, device)
+    deepspeed = config.deepspeed.model_copy(update={"torch_autocast": AutocastConfig.of(dtype)})
+    return replace(evaluation, config=config.model_copy(update={"deepspeed": deepspeed}))
+
+
+def _precision_of_cells(output: Path) -> Dtype | None:
+    for path in sorted(output.glob("*/*/*/made_with.json")):
+        with suppress(ValueError, KeyError, TypeError, AttributeError):  # check_cells names what cannot be read
+            return _completed(json.loads(path.read_text()))["precision"]
+    return None
 
 
 def check_cells(evaluation: Evaluation, output: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from launch.run_config import read_strictly
 from launch.task_inputs import tokenizer_of
-from pretrain.engine import DeepSpeedConfig
+from pretrain.deepspeed_config import DeepSpeedConfig
 from pretrain.pretrained import read_shape
 from pretrain.settings import Settings
 from pretrain.trainer import LoopConfig

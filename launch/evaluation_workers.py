@@ -15,6 +15,7 @@ from launch.evaluation_cells import num_cells, num_made
 from launch.evaluation_config import Evaluation
 from launch.rank import STOPPED, say
 from launch.world import GENERIC
+from pretrain.deepspeed_config import AutocastConfig
 from pretrain.durable import try_lock, writing
 from pretrain.stopping import StopRequest
 
@@ -40,7 +41,8 @@ def run_workers(evaluation: Evaluation, output: Path, num_workers: int | None, s
         _check_locks(output, num_workers)
     host = socket.gethostname()  # others may share the folder
     logs = [output / f"worker-{host}-{index}.log" for index in range(num_workers)]
-    workers = {log: _start(index, num_workers, log) for index, log in enumerate(logs)}
+    precision = evaluation.config.deepspeed.torch_autocast  # settled once, for all workers
+    workers = {log: _start(index, num_workers, log, precision) for index, log in enumerate(logs)}
     codes = _watch(workers, evaluation, output, stop)
     if stop.number or STOPPED in codes:
         say("stopped; run again to go on")
@@ -57,7 +59,7 @@ def _check_locks(output: Path, num_workers: int) -> None:
             raise ValueError(f"{output}: its file system {reason}; give --workers 1, or another --output") from error
 
 
-def _start(index: int, num_workers: int, log: Path) -> subprocess.Popen[bytes]:
+def _start(index: int, num_workers: int, log: Path, precision: AutocastConfig) -> subprocess.Popen[bytes]:
     """The command that this process is, as a worker, with its share of the machine."""
     # A world of its own, whatever launcher this process is in.
     environment = {name: value for name, value in os.environ.items() if name not in GENERIC}
@@ -67,7 +69,10 @@ def _start(index: int, num_workers: int, log: Path) -> subprocess.Popen[bytes]:
     elif "OMP_NUM_THREADS" not in environment:
         environment["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // num_workers))
     with log.open("wb") as file:
-        return subprocess.Popen([sys.executable, *sys.argv, "--worker"], stdout=file, stderr=file, env=environment)
+        settled = ["--set", f"deepspeed.torch_autocast={precision.model_dump_json()}"]
+        return subprocess.Popen(
+            [sys.executable, *sys.argv, "--worker", *settled], stdout=file, stderr=file, env=environment
+        )
 
 
 def _watch(

@@ -1,7 +1,7 @@
 """The model card of a published student: what the run knows, nothing else."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ vectors = (hidden * mask).sum(1) / mask.sum(1)  # the mean over real tokens
 | steps | {step:,} of {total_steps:,}, {rows_per_step} rows of {row_tokens} tokens each |
 | tokens seen | {tokens:,} ({epochs:.2f} times the corpus) |
 | training time | {hours:.2f} hours |
+| computed on | {ran_on} |
 | optimizer | AdamW, peak learning rate {lr:g}, betas {betas}, weight decay {weight_decay} on linear layers |
 
 ## Losses (mean over the last logged steps)
@@ -113,9 +114,19 @@ def model_card(
         tokens=state.tokens,
         epochs=state.tokens / max(1, corpus["tokens"]),
         hours=state.seconds / 3600,
+        ran_on=_ran_on([one for one in facts["ran_on"] if one["step"] < max(1, state.step)]),
         losses=_losses(name, last),
         unreached=_unreached(unreached, init),
     )
+
+
+def _ran_on(machines: Sequence[Mapping[str, Any]]) -> str:
+    """Devices and precisions, each from the step on at which it was taken."""
+    parts = []
+    for index, one in enumerate(machines):
+        types = [f"{who} in {one[key]}" for who, key in (("teacher", "teacher"), ("student", "students")) if one[key]]
+        parts.append((f"from step {one['step']:,} on " if index else "") + f"{one['device']}: {', '.join(types)}")
+    return "; ".join(parts) or "not recorded"
 
 
 def _start(init: Mapping[str, Any]) -> str:

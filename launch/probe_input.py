@@ -28,6 +28,7 @@ from pretrain.encoder import Encoder, HuggingFaceModel, Reads
 from pretrain.heldout import HeldoutRows
 from pretrain.live_probe import LabelledTexts, LiveProbe
 from pretrain.outcome import on_rank_zero
+from pretrain.precision import choose_dtype
 from pretrain.probe import NUM_NEIGHBOURS, chance_accuracy
 from tasks.examples import Classified
 from tasks.readers import read_task
@@ -158,8 +159,9 @@ def build_probe(
     What the teacher is worth is not measured again where the run knows it for the same texts.
     """
     assert config.probe
-    share, autocast = (dist.get_rank(), dist.get_world_size()), config.deepspeed.torch_autocast.enabled
-    probe = LiveProbe(config.probe.every_steps, device, autocast)
+    share = dist.get_rank(), dist.get_world_size()
+    dtype = choose_dtype(config.deepspeed.torch_autocast.wanted, device)
+    probe = LiveProbe(config.probe.every_steps, device, dtype)
     facts = on_rank_zero(lambda: _known_facts(data.facts, run))
     if data.texts and config.probe.task:
         tokenizer = load_tokenizer(tokenizer_name(config, manifest))
@@ -172,7 +174,7 @@ def build_probe(
         facts = facts.model_copy(update={"teacher_accuracy": accuracy if math.isfinite(accuracy) else None})
     if data.heldout:
         widths = [student.hidden_size for student in config.students]
-        probe.heldout = HeldoutRows(data.heldout, reader, widths, device, autocast, *share)
+        probe.heldout = HeldoutRows(data.heldout, reader, widths, device, dtype, *share)
     reader.release()
     return probe, facts
 

@@ -96,12 +96,14 @@ def run_job(prepare: Prepare, arguments: argparse.Namespace, world: World, stop:
     """Refuse where `prepare` does, or train what it gives; the exit code of what came of it."""
     from corpus.store import StoreLost
     from launch.run_folder import is_under_way
+    from pretrain.device import check_accelerator
     from pretrain.peers import PeerLost
     from pretrain.trainer import DataLate
 
     mute_transformers()
     run = arguments.run or Path("runs") / arguments.config.stem
     try:
+        check_accelerator()
         train = prepare(arguments, run, world)
     except StoreLost as error:  # what a run was begun with was there, and may come back
         return leave_lost(world, error) if is_under_way(run) else refuse(world, error)

@@ -32,6 +32,8 @@ from launch.report_models import (
 )
 from launch.report_page import render_page
 from launch.report_run import Run, read_run
+from pretrain.device import cpu_name, device_name
+from pretrain.precision import native_dtypes
 from pretrain.probe import NUM_NEIGHBOURS, chance_accuracy
 
 
@@ -62,7 +64,9 @@ def _summary(run: Run, teacher: Mapping[str, Any]) -> str:
     )
 
 
-def describe_method(train: Labelled, query: Labelled, pairs: Pairs | None, heldout: bool, reference: str) -> str:
+def describe_method(
+    train: Labelled, query: Labelled, pairs: Pairs | None, heldout: bool, reference: str, dtype: str = "float32"
+) -> str:
     """How the table's numbers were measured."""
     relations = (
         "Held-out relation loss: QQ + KK + VV against the teacher on rows that no model was trained on. "
@@ -76,9 +80,9 @@ def describe_method(train: Labelled, query: Labelled, pairs: Pairs | None, heldo
         f"Accuracy: {len(query[0]):,} texts labelled by their {NUM_NEIGHBOURS} nearest neighbours among "
         f"{len(train[0]):,} labelled ones, {len(set(train[1]))} classes (always the commonest gives "
         f"{100 * chance_accuracy(query[1]):.1f} %), by the mean of the last hidden states, centred, cut at "
-        f"{MAX_TOKENS} tokens, nothing fine-tuned; ± is one standard error. Speed: the same texts, "
-        "tokenising included, float32 on one CPU thread, one at a time and in batches of 32, medians, "
-        f"the models taking turns. {retrieval}{relations}Ratios are to {reference}."
+        f"{MAX_TOKENS} tokens, computed in {dtype}, nothing fine-tuned; ± is one standard error. Speed: the same "
+        f"texts, tokenising included, float32 on one thread of {cpu_name()}, one at a time and in batches of 32, "
+        f"medians, the models taking turns. {retrieval}{relations}Ratios are to {reference}."
     )
 
 
@@ -86,12 +90,15 @@ def build_report(
     run: Run, models: Models, train: Labelled, query: Labelled, pairs: Pairs | None, heldout: Manifest | None
 ) -> tuple[dict[str, Any], str]:
     """(the numbers, the page)."""
-    rows = measure_models(models, train, query, pairs, heldout)
+    dtype = native_dtypes("cpu")[0]
+    rows = measure_models(models, train, query, pairs, heldout, dtype)
     report = {
         "title": f"Distilled: {', '.join(run.students)}",
         "summary": summarise(run, rows[0]),
-        "method": describe_method(train, query, pairs, heldout is not None, rows[0]["name"]),
+        "method": describe_method(train, query, pairs, heldout is not None, rows[0]["name"], dtype),
         "models": rows,
+        "machine": device_name("cpu"),
+        "precision": dtype,
         "probe": {
             "num_neighbours": NUM_NEIGHBOURS,
             "max_tokens": MAX_TOKENS,

@@ -14,6 +14,7 @@ from corpus.manifest import Manifest
 from corpus.stream import RowStream
 from corpus.tokenizer import tokenizer_fingerprint
 from pretrain.heldout import heldout_relation_losses
+from pretrain.precision import Dtype
 from pretrain.pretrained import check_vocabulary, load_encoder, load_pretrained
 from pretrain.probe import compare_cost, mean_pooled, nearest_neighbour_accuracy, retrieval_accuracy
 
@@ -90,7 +91,9 @@ def read_model(path: str) -> tuple[Any, Any]:
     return model.eval(), tokenizer
 
 
-def probe_models(models: Models, train: Labelled, query: Labelled) -> dict[str, dict[str, float]]:
+def probe_models(
+    models: Models, train: Labelled, query: Labelled, dtype: Dtype = "float32"
+) -> dict[str, dict[str, float]]:
     """`accuracy` and `standard_error` of each model's mean-pooled vectors."""
     scores = {}
     for name, (model, tokenizer) in models.items():
@@ -99,7 +102,7 @@ def probe_models(models: Models, train: Labelled, query: Labelled) -> dict[str, 
             tokenizer,
             train[0] + query[0],
             max_tokens=MAX_TOKENS,
-            autocast=True,
+            dtype=dtype,
             progress=f"probe {name}",
         )
         near, asked = vectors[: len(train[0])], vectors[len(train[0]) :]
@@ -108,12 +111,12 @@ def probe_models(models: Models, train: Labelled, query: Labelled) -> dict[str, 
     return scores
 
 
-def retrieve_documents(models: Models, pairs: Pairs) -> dict[str, dict[str, float]]:
+def retrieve_documents(models: Models, pairs: Pairs, dtype: Dtype = "float32") -> dict[str, dict[str, float]]:
     """`retrieval` and `retrieval_error` of each model: titles asked among the texts."""
     scores = {}
     for name, (model, tokenizer) in models.items():
         titles, texts = (
-            mean_pooled(model, tokenizer, side, max_tokens=MAX_TOKENS, autocast=True, progress=f"retrieval {name}")
+            mean_pooled(model, tokenizer, side, max_tokens=MAX_TOKENS, dtype=dtype, progress=f"retrieval {name}")
             for side in pairs
         )
         result = retrieval_accuracy(titles, texts)
@@ -121,7 +124,7 @@ def retrieve_documents(models: Models, pairs: Pairs) -> dict[str, dict[str, floa
     return scores
 
 
-def measure_heldout(models: Models, manifest: Manifest) -> dict[str, float]:
+def measure_heldout(models: Models, manifest: Manifest, dtype: Dtype = "float32") -> dict[str, float]:
     """Relation loss from the first model to each other one on the first rows of a held-out corpus."""
     built_with = manifest.tokenizer.fingerprint
     same = {name: model for name, (model, one) in models.items() if tokenizer_fingerprint(one) == built_with}
@@ -132,18 +135,26 @@ def measure_heldout(models: Models, manifest: Manifest) -> dict[str, float]:
         warnings.warn(f"{', '.join(others)}: {what}", stacklevel=2)
     with closing(RowStream(manifest, HELDOUT_ROW_TOKENS, seed=0).batches(0, HELDOUT_ROWS)) as batches:
         rows = tqdm(islice(batches, HELDOUT_BATCHES), "held-out rows", HELDOUT_BATCHES, leave=False)
-        return heldout_relation_losses(same[first], same, rows)
+        return heldout_relation_losses(same[first], same, rows, dtype)
 
 
 def measure_models(
-    models: Models, train: Labelled, query: Labelled, pairs: Pairs | None = None, heldout: Manifest | None = None
+    models: Models,
+    train: Labelled,
+    query: Labelled,
+    pairs: Pairs | None = None,
+    heldout: Manifest | None = None,
+    dtype: Dtype = "float32",
 ) -> list[dict[str, Any]]:
-    """A row of numbers for each model; retrieval and the held-out loss only where there is what they need."""
-    scores = probe_models(models, train, query)
-    found = retrieve_documents(models, pairs) if pairs else {}
+    """A row of numbers for each model; retrieval and the held-out loss only where there is what they need.
+
+    Vectors and relations are computed in `dtype`, costs always in float32.
+    """
+    scores = probe_models(models, train, query, dtype)
+    found = retrieve_documents(models, pairs, dtype) if pairs else {}
     costs = compare_cost(models, query[0], max_tokens=MAX_TOKENS)
     # Last: reading relations changes the attention that the models run with.
-    losses = measure_heldout(models, heldout) if heldout else {}
+    losses = measure_heldout(models, heldout, dtype) if heldout else {}
     rows = []
     for name, (model, _) in models.items():
         row = {"name": name, "num_layers": model.config.num_hidden_layers, "hidden_size": model.config.hidden_size}

@@ -14,8 +14,8 @@ from corpus.order import NUM_LANES
 from corpus.rows import RowKind
 from corpus.settings import unknown_key
 from launch.probe_config import ProbeConfig
+from pretrain.deepspeed_config import DeepSpeedConfig
 from pretrain.encoder import EncoderShape
-from pretrain.engine import DeepSpeedConfig
 from pretrain.settings import Settings
 from pretrain.student import StudentConfig
 from pretrain.teacher import TeacherConfig
@@ -23,10 +23,10 @@ from pretrain.trainer import TrainingConfig
 
 # May differ between a run and its resumption; everything else makes another run.
 MAY_CHANGE = ("about", "probe", "corpus.manifest", "corpus.cache_folder", "corpus.cache_gigabytes", "corpus.on_fault",
-              "teacher.path", "training.log_every_steps", "training.save_every_steps", "training.keep_checkpoints",
-              "training.collective_timeout_seconds", "training.data_timeout_seconds", "training.on_slow_step",
-              "training.max_skipped_in_a_row", "deepspeed.train_micro_batch_size_per_gpu",
-              "deepspeed.zero_optimization.stage")  # fmt: skip
+              "teacher.path", "teacher.dtype", "training.log_every_steps", "training.save_every_steps",
+              "training.keep_checkpoints", "training.collective_timeout_seconds", "training.data_timeout_seconds",
+              "training.on_slow_step", "training.max_skipped_in_a_row", "deepspeed.train_micro_batch_size_per_gpu",
+              "deepspeed.torch_autocast", "deepspeed.zero_optimization.stage")  # fmt: skip
 
 Config = TypeVar("Config", bound=BaseModel)
 

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from corpus.manifest import Manifest
 from corpus.tokenizer import load_tokenizer, save_tokenizer
 from launch.run_config import RunConfig, changed_keys, read_run_config
-from launch.run_facts import ProbeFacts, read_facts
+from launch.run_facts import ProbeFacts, read_facts, read_ran_on
 from pretrain.checkpoint import TrainingState
 from pretrain.durable import share, try_lock, write_durably, writing
 from pretrain.metrics import read_metrics
@@ -117,6 +117,7 @@ def write_run_folder(
         "corpus": {"fingerprint": manifest.fingerprint, **totals, "sources": sources},
         "teacher": {"path": config.teacher.path, "fingerprint": teacher_fingerprint} if config.teacher else None,
         "unreached_parameters": unreached,
+        "ran_on": [one.model_dump() for one in read_ran_on(run / "run.json")],
     }
     if probe:
         facts["probe"] = probe.model_dump(exclude_defaults=True)

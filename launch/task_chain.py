@@ -20,8 +20,10 @@ from transformers import AutoTokenizer
 
 from corpus.tokenizer import save_tokenizer
 from launch.distillation import build_trainer, check_input
+from launch.machine import note_machine, settle_precision
 from launch.publish import publish
 from launch.run_config import changed_keys, read_strictly
+from launch.run_facts import RanOn
 from launch.run_folder import check_alike, check_run_folder, check_shared, hold_run_folder, read_done, write_done
 from launch.task_inputs import file_inputs, model_inputs
 from launch.task_run_config import ORDER, GeneralStageConfig, StageName, TaskRunConfig
@@ -108,7 +110,8 @@ class Chain:
         with peers_heeded(timeout_seconds):
             self.device, heartbeat = join_ranks(timeout_seconds, self.on_lost)
             check_alike(self.config.model_dump(mode="json"), inputs_of(self.config))
-            on_rank_zero(self._begin)
+            self.settled, ran_on = settle_precision(self.config, self.run, self.device)
+            on_rank_zero(lambda: self._begin(ran_on))
             check_shared(self.run / "config.json")
             number = self._run_stages()
             if number and dist.get_rank() == 0:
@@ -139,15 +142,16 @@ class Chain:
     def _is_done(self, name: StageName) -> bool:
         return on_rank_zero(lambda: read_done(self.run / name) is not None)
 
-    def _begin(self) -> None:
+    def _begin(self, ran_on: RanOn) -> None:
         hold_run_folder(self.run)
         check_inputs(self.config, self.run)
         self.config.warn_of_other_losses()
         self.config.deepspeed.warn(dist.get_world_size())
         write_durably(self.run / "config.json", self.config.model_dump_json(indent=2))
+        note_machine(self.run, ran_on, 0)
 
     def _run_stage(self, name: StageName) -> int:
-        config, folder = self.config, self.run / name
+        config, folder = self.settled, self.run / name
         student, teacher = (self.teacher, None) if name == "ft" else (self.student, self.teacher)
         assert student
         dtype = config.teacher.dtype if config.teacher else "float32"

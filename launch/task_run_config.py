@@ -11,8 +11,8 @@ from pydantic import Field, model_validator
 
 from launch.run_config import RunConfig, read_run_config, said_of
 from launch.task_inputs import model_inputs, tokenizer_of
+from pretrain.deepspeed_config import DeepSpeedConfig
 from pretrain.encoder import EncoderShape
-from pretrain.engine import DeepSpeedConfig
 from pretrain.pretrained import read_shape
 from pretrain.settings import Settings
 from pretrain.teacher import TeacherConfig

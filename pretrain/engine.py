@@ -1,81 +1,24 @@
-"""What this project knows about DeepSpeed: its config, its start, and one engine a student."""
+"""What this project knows about DeepSpeed: its start, and one engine a student."""
 
 import logging
 import os
 import socket
-import warnings
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Literal, Protocol
+from typing import Protocol
 
 import torch
-from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from pretrain.deepspeed_config import DeepSpeedConfig
 from pretrain.encoder import Features
 from pretrain.heap import keep_freed_memory
+from pretrain.loss_scale import LossScale
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig, build_optimizer, build_schedule
 from pretrain.optimizer_state import gather_optimizer_state, put_optimizer_state
-from pretrain.settings import Settings
+from pretrain.precision import choose_dtype
 from pretrain.student import Student
 from pretrain.student_files import Counters
-
-
-class AutocastConfig(Settings):
-    """DeepSpeed's `torch_autocast` section: weights and gradients stay float32."""
-
-    enabled: bool
-    dtype: Literal["bfloat16"] = "bfloat16"
-
-
-class ZeroConfig(Settings):
-    """DeepSpeed's `zero_optimization` section. Stage 3 would shard students of a few megabytes."""
-
-    stage: Literal[0, 1, 2] = 0
-    overlap_comm: bool = False
-    reduce_bucket_size: PositiveInt = 500_000_000
-    allgather_bucket_size: Annotated[int, Field(gt=0, multiple_of=2)] = 500_000_000  # DeepSpeed refuses odd ones
-
-
-class DeepSpeedConfig(Settings):
-    """The part of DeepSpeed's config that means something here; DeepSpeed itself accepts unknown keys silently."""
-
-    train_batch_size: PositiveInt  # rows a step, of all ranks; a multiple of them
-    train_micro_batch_size_per_gpu: PositiveInt  # at most: fewer where a rank's share of a step wants it
-    gradient_clipping: Annotated[float, Field(ge=0)] = 1.0  # the largest norm of a student's gradients; 0 for none
-    torch_autocast: AutocastConfig = AutocastConfig(enabled=True)
-    zero_optimization: ZeroConfig = ZeroConfig()
-    communication_data_type: Literal["fp32", "bf16"] | None = None  # that gradients are added up in between ranks
-
-    def micro_rows(self, world_size: int) -> int:
-        """Rows of a micro-batch: as many as the config allows and a rank's share of the global batch is cut evenly by.
-
-        ValueError when the ranks cannot share the global batch.
-        """
-        rows_per_rank, rest = divmod(self.train_batch_size, world_size)
-        if rest:
-            ranks = f"{world_size} ranks"
-            raise ValueError(f"deepspeed.train_batch_size: must be a multiple of {ranks}, got {self.train_batch_size}")
-        most = min(self.train_micro_batch_size_per_gpu, rows_per_rank)
-        return next(rows for rows in range(most, 0, -1) if rows_per_rank % rows == 0)
-
-    def accumulation_steps(self, world_size: int) -> int:
-        """Micro-batches a rank adds up for one step; ValueError as micro_rows."""
-        return self.train_batch_size // (self.micro_rows(world_size) * world_size)
-
-    def warn(self, world_size: int) -> None:
-        """Say what is not done as the config has it."""
-        rows, wanted = self.micro_rows(world_size), self.train_micro_batch_size_per_gpu
-        if rows != wanted:
-            share = self.train_batch_size // world_size
-            warnings.warn(
-                f"{rows} rows at once, not {wanted} (deepspeed.train_micro_batch_size_per_gpu): each of {world_size} "
-                f"ranks has {share} of the {self.train_batch_size} rows of a step",
-                stacklevel=2,
-            )
-        if self.communication_data_type == "bf16" and self.torch_autocast.enabled and self.zero_optimization.stage:
-            message = "gradients are summed in float32: under torch_autocast ZeRO 1 and 2 do not heed bf16"
-            warnings.warn(f"deepspeed.communication_data_type: {message}", stacklevel=2)
 
 
 def start_distributed(timeout_seconds: float = 1800) -> torch.device:
@@ -151,8 +94,7 @@ class StudentEngine:
                 values["zero_optimization"][key] = min(values["zero_optimization"][key], most)
         # Its timers would wait for the device twice a micro-batch.
         values |= {"timers": {"throughput": {"enabled": False}}}
-        # ZeRO would add up the gradients of linear layers in autocast's bfloat16; no forward pass asks this list.
-        values["torch_autocast"] |= {"lower_precision_safe_modules": []}
+        del values["torch_autocast"]
         optimizer = build_optimizer(student, config.optimizer, student.encoder.model.base_model)
         self.engine, _, _, self.schedule = deepspeed.initialize(
             model=student,
@@ -162,6 +104,9 @@ class StudentEngine:
             config=values,
             dist_init_required=False,
         )
+        student.dtype = choose_dtype(deepspeed_config.torch_autocast.wanted, self.engine.device)
+        self._loss_scale = LossScale(self.engine.device) if student.dtype == "float16" else None
+        self._scale_gradients()
         if world_size == 1 and not self.sharded:
             self.engine.enable_backward_allreduce = False  # it would copy every gradient twice, for nobody
         self._optimizer = optimizer
@@ -184,6 +129,7 @@ class StudentEngine:
             skipped_steps=self.engine.skipped_steps,
             schedule_steps=self.schedule.last_epoch,
             bad_in_a_row=int(self._bad_in_a_row),
+            loss_scale=self._loss_scale.state if self._loss_scale else None,
         )
 
     def gather_tensors(self) -> dict[str, Tensor]:
@@ -204,6 +150,9 @@ class StudentEngine:
         schedule.last_epoch = counters.schedule_steps
         self._bad_in_a_row = torch.full_like(self._bad_in_a_row, counters.bad_in_a_row)
         self._most_bad_in_a_row = self._bad_in_a_row
+        if self._loss_scale and counters.loss_scale:
+            self._loss_scale.state = counters.loss_scale
+            self._scale_gradients()
         rates = zip(self._optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True)
         for group, base, factor in rates:
             group["lr"] = base * factor(counters.schedule_steps)
@@ -217,7 +166,7 @@ class StudentEngine:
         torch.manual_seed(seed)
         self.student.progress = self.steps / self.total_steps
         loss, terms = self.engine(batch, teacher)
-        self.engine.backward(loss)
+        self.engine.backward(loss * self._loss_scale.scale if self._loss_scale and not self.sharded else loss)
         is_good = loss.detach().isfinite().float()
         self._step_is_bad = torch.maximum(self._step_is_bad, 1 - is_good)
         for name, value in terms.items():
@@ -236,8 +185,14 @@ class StudentEngine:
             # The gradients are those of all ranks already, and so is their norm.
             grads = [p.grad for p in self.student.parameters() if p.grad is not None]
             norm = nn.utils.get_total_norm(grads, foreach=True)
-            if self.max_grad_norm:  # clipped by the optimizer, which divides by this: one pass over them less
-                self._optimizer.grad_scale = (norm / self.max_grad_norm).clamp(min=1)  # type: ignore[attr-defined]
+            # Clipped and unscaled by the optimizer, which divides by this: one pass over them less
+            divisor = self._loss_scale.scale if self._loss_scale else None
+            if divisor is not None:
+                norm = norm / divisor
+            if self.max_grad_norm:
+                clipping = (norm / self.max_grad_norm).clamp(min=1)
+                divisor = clipping if divisor is None else clipping * divisor
+            self._optimizer.grad_scale = divisor  # type: ignore[attr-defined]
             self._step_is_bad = torch.maximum(self._step_is_bad, 1 - norm.isfinite().float())
         # Fused AdamW leaves everything as it is where this is 1, its step count included.
         self._optimizer.found_inf = self._step_is_bad  # type: ignore[attr-defined]
@@ -251,7 +206,16 @@ class StudentEngine:
         self._num_skipped = self._num_skipped + self._step_is_bad
         self._bad_in_a_row = (self._bad_in_a_row + 1) * self._step_is_bad
         self._most_bad_in_a_row = torch.maximum(self._most_bad_in_a_row, self._bad_in_a_row)
+        if self._loss_scale:
+            self._loss_scale.update(self._step_is_bad)
+            self._scale_gradients()
         self._step_is_bad = torch.zeros_like(self._step_is_bad)
+
+    def _scale_gradients(self) -> None:
+        """Tell ZeRO the loss scale: it multiplies the loss by it, and divides norms and gradients."""
+        if self._loss_scale and self.sharded:
+            self.engine.optimizer.custom_loss_scaler = True
+            self.engine.optimizer.external_loss_scale = float(self._loss_scale.scale)  # ZeRO waits for it anyway
 
     def _add(self, name: str, value: Tensor, is_good: Tensor) -> None:
         # Sums stay on the device: nothing waits for it until they are taken.
@@ -260,8 +224,11 @@ class StudentEngine:
 
     @property
     def is_bad(self) -> bool:
-        """Whether the last step was skipped, the same on every rank; waits for the device."""
-        return bool(self._bad_in_a_row)
+        """Whether the last step was skipped, and not for a loss scale that is being found; waits for the device.
+
+        The same on every rank.
+        """
+        return bool(self._bad_in_a_row) and (self._loss_scale is None or self._loss_scale.is_least)
 
     def take_metrics(self) -> dict[str, float]:
         """Means since the last call over the finite micro-batches of all ranks; one host synchronisation and one

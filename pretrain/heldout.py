@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pretrain.encoder import Encoder, EncoderShape, Features, HuggingFaceModel, Reads, real_tokens, without_padding
+from pretrain.precision import Dtype, autocast
 from pretrain.relation_objectives import published_teacher_layer
 from pretrain.relations import relation_loss
 
@@ -16,14 +17,17 @@ Projections = tuple[Tensor, Tensor, Tensor]  # q, k, v [B, L, D] of one layer
 
 @torch.no_grad()
 def heldout_relation_losses(
-    teacher: HuggingFaceModel, models: Mapping[str, HuggingFaceModel], batches: Iterable[Mapping[str, Tensor]]
+    teacher: HuggingFaceModel,
+    models: Mapping[str, HuggingFaceModel],
+    batches: Iterable[Mapping[str, Tensor]],
+    dtype: Dtype = "float32",
 ) -> dict[str, float]:
     """Mean of QQ + KK + VV (MiniLMv2 equation 8) from the teacher to each model's last layer, by name.
 
     The teacher itself, where it is among the models, is compared at the layer that is read of it: 0.
 
-    Models run in eval mode and in bfloat16 where autocast does so; `batches` are [B, L], at least one. Tokens of
-    different documents in a row are compared too, whatever the models attend to.
+    Models run in eval mode and in `dtype` by autocast; `batches` are [B, L], at least one. Tokens of different
+    documents in a row are compared too, whatever the models attend to.
     """
     target = EncoderShape.of(teacher.config)
     layer = published_teacher_layer(target)
@@ -34,7 +38,7 @@ def heldout_relation_losses(
     sums, count = dict.fromkeys(models, 0.0), 0
     for batch in batches:
         batch, count = without_padding(batch), count + 1
-        with torch.autocast(batch["input_ids"].device.type, torch.bfloat16):
+        with autocast(batch["input_ids"].device, dtype):
             wanted = _projections(source(batch), layer)
             found = {name: _projections(one(batch), layers[name]) for name, one in encoders.items()}
         for name, projections in found.items():
@@ -73,7 +77,7 @@ class HeldoutRows:
 
     Args:
         batches: [B, L], at least one, the same on every rank; rank r of W keeps every W-th.
-        teacher: reads them now, on `device`, in bfloat16 where `autocast` is on.
+        teacher: reads them now, on `device`, in `dtype` by autocast.
     """
 
     @torch.no_grad()
@@ -83,7 +87,7 @@ class HeldoutRows:
         teacher: Encoder,
         student_widths: Iterable[int],
         device: torch.device,
-        autocast: bool,
+        dtype: Dtype,
         rank: int,
         world_size: int,
     ) -> None:
@@ -93,7 +97,7 @@ class HeldoutRows:
         self._share = []
         for index in range(rank, len(batches), world_size):
             batch = without_padding(batches[index])
-            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            with autocast(device, dtype):
                 features = teacher(self._on_device(batch), Reads(projections=frozenset({layer})))
             wanted = tuple(tensor.cpu() for tensor in _projections(features, layer))
             self._share.append((index, batch, wanted))

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pretrain.encoder import Encoder, Reads, without_padding
 from pretrain.heldout import HeldoutRows
+from pretrain.precision import Dtype, autocast
 from pretrain.probe import batch_by_length, masked_mean, nearest_neighbour_accuracy
 from pretrain.student import Student
 
@@ -69,7 +70,7 @@ class LiveProbe:
     """What the trainer asks every `every_steps` steps, at the start and at the end; all ranks must ask.
 
     Args:
-        autocast: whether models run in bfloat16, as they do in training.
+        dtype: that models compute in, as they do in training.
         texts, heldout: either may be left out.
     """
 
@@ -77,12 +78,12 @@ class LiveProbe:
         self,
         every_steps: int,
         device: torch.device,
-        autocast: bool,
+        dtype: Dtype,
         texts: LabelledTexts | None = None,
         heldout: HeldoutRows | None = None,
     ) -> None:
         self.texts, self.heldout = texts, heldout
-        self._every_steps, self._device, self._autocast = every_steps, device, autocast
+        self._every_steps, self._device, self._dtype = every_steps, device, dtype
 
     def is_due(self, step: int) -> bool:
         """Whether the step is one of the regular ones."""
@@ -122,7 +123,7 @@ class LiveProbe:
         modes, share = [(module, module.training) for module in encoder.modules()], None
         encoder.eval()
         try:
-            with torch.no_grad(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
+            with torch.no_grad(), autocast(self._device, self._dtype):
                 share = compute(encoder).to(self._device)
         except Exception as error:  # whatever it is: training is worth more than its probe, and other ranks wait
             warnings.warn(f"the probe failed: {type(error).__name__}: {error}", stacklevel=2)

@@ -42,10 +42,16 @@ def _words() -> ProcessGroup | None:
     return _of_the_cpu[dist.group.WORLD]
 
 
+def gather_objects(own: _Result) -> list[_Result]:
+    """What each rank has, by rank, on all of them."""
+    objects: list = [None] * dist.get_world_size()
+    dist.all_gather_object(objects, own, group=_words())
+    return objects
+
+
 def raise_together(problem: str | None) -> None:
     """ValueError on every rank where at least one has a problem, of the lowest such rank."""
-    problems: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(problems, problem, group=_words())
+    problems = gather_objects(problem)
     for rank, one in enumerate(problems):
         if one is not None:
             where = f"rank {rank}: " if len(problems) > 1 else ""

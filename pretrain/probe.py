@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from pretrain.precision import Dtype, autocast
+
 BYTES_PER_FLOAT32 = 4
 NUM_NEIGHBOURS = 10
 
@@ -28,14 +30,14 @@ def mean_pooled(
     max_tokens: int = 128,
     rows_per_batch: int = 64,
     device: str | torch.device = "cpu",
-    autocast: bool = False,
+    dtype: Dtype = "float32",
     progress: str | None = None,
 ) -> torch.Tensor:
     """Mean of the last hidden states over real tokens, float32 [N, D], in the order of `texts`.
 
-    Texts are batched by length and cut at `max_tokens`. `autocast` runs the model in bfloat16; the mean is
-    always float32 and leaves padding out, so a vector does not depend on what it was batched with. `progress`
-    names a progress bar. ValueError without texts.
+    Texts are batched by length and cut at `max_tokens`. The model computes in `dtype` by autocast;
+    the mean is always float32 and leaves padding out, so a vector does not depend on what it was batched with.
+    `progress` names a progress bar. ValueError without texts.
     """
     if not texts:
         raise ValueError("no texts to embed")
@@ -45,7 +47,7 @@ def mean_pooled(
     with tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None, leave=False) as bar:
         for chosen, rows in batch_by_length(tokenizer, texts, max_tokens, rows_per_batch):
             batch = {name: tensor.to(device) for name, tensor in rows.items()}
-            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=autocast):
+            with autocast(device, dtype):
                 hidden = model(**batch).last_hidden_state
             for i, vector in zip(chosen, masked_mean(hidden, batch["attention_mask"]), strict=True):
                 vectors[i] = vector

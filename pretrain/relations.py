@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pretrain.precision import float32_inside
+from pretrain.precision import float32_inside, kept_dtype
 
 Pair = tuple[Tensor, Tensor]
 Kernel = Literal["portable", "triton"]
@@ -71,7 +71,7 @@ class _RelationLoss(torch.autograd.Function):
                 loss, *grads = relation_loss_and_gradient(teacher, student, mask, _query_weights(mask, heads), heads)
             else:
                 loss, *grads = _relation_loss_and_gradient(teacher, student, mask, real is None, heads, chunk)
-        merged = (None if grad is None else _merge_heads(grad, len(mask)).to(sa.dtype) for grad in grads)
+        merged = (None if grad is None else _merge_heads(grad, len(mask)).to(kept_dtype(sa.dtype)) for grad in grads)
         ctx.save_for_backward(*merged)
         return loss
 

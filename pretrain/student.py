@@ -15,6 +15,7 @@ from pretrain.initialization import InitConfig, initialize, seeded
 from pretrain.objective import Objective, Problems
 from pretrain.objectives import ObjectiveConfig
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
+from pretrain.precision import Dtype, autocast
 from pretrain.settings import Settings
 from pretrain.teacher import TeacherFunction
 from pretrain.vocabulary_head import VocabularyHead, auto_class_of
@@ -110,6 +111,7 @@ class Student(nn.Module):
         super().__init__()
         self.head = head
         self.name = name
+        self.dtype: Dtype = "float32"  # that `forward` computes in; weights stay float32
         self.progress = 0.0  # share of the run's steps that are made: schedules of weights want to know
         self.objectives = nn.ModuleList(objectives)
         self.encoder = Encoder(model, union(objective.student_reads for objective in objectives))
@@ -126,6 +128,10 @@ class Student(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor], teacher: Features) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one micro-batch, float32 scalar, and its terms."""
+        with autocast(batch["input_ids"].device, self.dtype):
+            return self._loss(batch, teacher)
+
+    def _loss(self, batch: Mapping[str, Tensor], teacher: Features) -> tuple[Tensor, dict[str, Tensor]]:
         features: Features = self.encoder(batch)
         features.head = self.head
         total, terms = torch.zeros((), device=batch["input_ids"].device), {}

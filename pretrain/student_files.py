@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pretrain.durable import writing
 from pretrain.encoder import HuggingFaceModel
+from pretrain.loss_scale import LossScaleState
 from pretrain.settings import Settings
 from pretrain.student import Student
 from pretrain.vocabulary_head import VocabularyHead
@@ -37,6 +38,7 @@ class Counters(Settings):
     skipped_steps: NonNegativeInt
     schedule_steps: NonNegativeInt
     bad_in_a_row: NonNegativeInt = 0
+    loss_scale: LossScaleState | None = None  # of students that compute in float16
 
 
 def save_student(student: Student, tensors: Mapping[str, Tensor], counters: Counters, folder: Path) -> None:

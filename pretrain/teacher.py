@@ -1,7 +1,6 @@
 """The frozen teacher: loaded once, cut above the highest layer read, never trained, never in a checkpoint."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
 
 import torch
 import xxhash
@@ -10,19 +9,19 @@ from transformers import AutoModelForMaskedLM
 
 from pretrain.encoder import Encoder, Features, HuggingFaceModel, Reads, cut_layers, union
 from pretrain.packed_linear import can_pack, pack_linears
+from pretrain.precision import WantedDtype, choose_dtype
 from pretrain.pretrained import load_model, read_shape
 from pretrain.settings import Settings
 from pretrain.vocabulary_head import VocabularyHead
 
 TeacherFunction = Callable[[Mapping[str, Tensor]], Features]
-Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 class TeacherConfig(Settings):
     """A frozen model: a hub id or a folder, and the precision it computes in."""
 
     path: str
-    dtype: Dtype = "bfloat16"
+    dtype: WantedDtype = "auto"  # auto: bfloat16, float16 or float32, whichever the device multiplies natively
 
 
 def load_teacher_head(path: str) -> VocabularyHead:
@@ -47,7 +46,7 @@ class Teacher(nn.Module):
         self,
         model: HuggingFaceModel,
         reads: Iterable[Reads],
-        dtype: Dtype,
+        dtype: WantedDtype,
         device: torch.device | str,
         head: VocabularyHead | None = None,
     ) -> None:
@@ -55,7 +54,7 @@ class Teacher(nn.Module):
         self.head = head
         self.encoder = Encoder(model, union(reads))
         cut_layers(model, self.encoder.reads.num_layers)
-        self.requires_grad_(False).eval().to(device, getattr(torch, dtype))
+        self.requires_grad_(False).eval().to(device, getattr(torch, choose_dtype(dtype, device)))
         if can_pack(model):
             pack_linears(model)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretrain.precision import float32_inside
+from pretrain.precision import float32_inside, kept_dtype
 
 # Logits alive at once, of each model. A GPU wants launches that fill it.
 CHUNK_BYTES = {"cpu": 16 << 20, "cuda": 256 << 20}
@@ -88,7 +88,7 @@ class _ChunkedLoss(torch.autograd.Function):
         with float32_inside(states.device.type):
             loss, gradients = _loss_and_gradients(states.float(), weight.float(), bias.float(), criterion, chunk)
         pairs = zip(gradients, (states, weight, bias), strict=True)
-        ctx.save_for_backward(*(gradient.to(tensor.dtype) for gradient, tensor in pairs))
+        ctx.save_for_backward(*(gradient.to(kept_dtype(tensor.dtype)) for gradient, tensor in pairs))
         return loss
 
     @staticmethod

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from pretrain.engine import DeepSpeedConfig
+from pretrain.deepspeed_config import DeepSpeedConfig
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
 from pretrain.settings import Settings
 from pretrain.trainer import LoopConfig

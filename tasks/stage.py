@@ -13,14 +13,16 @@ from pydantic import Field
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from pretrain.deepspeed_config import DeepSpeedConfig
 from pretrain.encoder import EncoderShape, without_padding
-from pretrain.engine import DeepSpeedConfig, StudentEngine
+from pretrain.engine import StudentEngine
 from pretrain.initialization import map_back, seeded
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
+from pretrain.precision import WantedDtype, autocast
 from pretrain.pretrained import load_pretrained
 from pretrain.settings import Settings
 from pretrain.student import Student
-from pretrain.teacher import Dtype, Teacher, TeacherFunction, no_teacher
+from pretrain.teacher import Teacher, TeacherFunction, no_teacher
 from pretrain.trainer import LoopConfig, Trainer, TrainingConfig
 from tasks.batches import TaskBatches, collate
 from tasks.encoding import Row, Tokenizer, encode
@@ -96,14 +98,13 @@ class Stage:
         config: StageConfig,
         student: str,
         teacher: str | None,
-        teacher_dtype: Dtype,
+        teacher_dtype: WantedDtype,
         loop: LoopConfig,
         deepspeed: DeepSpeedConfig,
         device: torch.device,
         stop_requested: Callable[[], int] = lambda: 0,
     ) -> None:
         self.run, self.task, self.config, self.device = run, task, config, device
-        self.autocast = deepspeed.torch_autocast.enabled
         model = load_task_model(student, task.config.kind, task.data.labels, loop.seed)
         with seeded(loop.seed):
             self.student, teacher_function = self._build(name, model, teacher, teacher_dtype)
@@ -127,7 +128,9 @@ class Stage:
             stop_requested,
         )
 
-    def _build(self, name: str, model: TaskModel, teacher: str | None, dtype: Dtype) -> tuple[Student, TeacherFunction]:
+    def _build(
+        self, name: str, model: TaskModel, teacher: str | None, dtype: WantedDtype
+    ) -> tuple[Student, TeacherFunction]:
         config, own = self.config, EncoderShape.of(model.config)
         if not config.needs_teacher:
             objectives = [objective.build(own, own) for objective in config.objective]
@@ -154,7 +157,7 @@ class Stage:
         if not rank and not sys.stderr.isatty():  # where the bar is not drawn
             print(f"scoring {len(examples):,} examples", file=sys.stderr, flush=True)
         self.student.eval()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+        with autocast(self.device, self.student.dtype):
             share, bar = rows[rank::world_size], None if rank else "scoring"
             answers = predict(self._logits, share, task.tokenizer.pad_token_id, progress=bar)
         self.student.train()

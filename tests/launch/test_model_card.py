@@ -12,6 +12,11 @@ FACTS = {
     "corpus": {"tokens": 10, "documents": 1, "fingerprint": "f", "sources": []},
     "teacher": {"path": "large", "fingerprint": "e"},
     "unreached_parameters": {"small": ["pooler.dense.weight"]},
+    "ran_on": [
+        {"step": 0, "device": "8 x NVIDIA H200", "teacher": "bfloat16", "students": "float16"},
+        {"step": 3, "device": "CPU", "teacher": None, "students": "float32"},
+        {"step": 6, "device": "after the checkpoint", "teacher": None, "students": "float32"},
+    ],
 }
 METRICS = {"step": 6, "small/loss": 0.5, "small/learning_rate": 1e-3, "small/grad_norm": 1.0, "small/skipped_steps": 0}
 
@@ -36,6 +41,8 @@ def test_the_start_is_what_the_weights_began_as(config_file, init, start, unreac
     assert "distilled from `large` on" in card and "| licence of the weights | not stated: the terms of" in card
     rows = card.split("| term | value |")[1].split("\n\n")[0].splitlines()
     assert rows[2:] == ["| loss | 0.5000 |"]
+    machines = "8 x NVIDIA H200: teacher in bfloat16, student in float16; from step 3 on CPU: student in float32"
+    assert f"| computed on | {machines} |" in card
 
 
 def test_what_it_is_called_elsewhere_and_how_its_vectors_are_made(config_file):

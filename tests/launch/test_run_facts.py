@@ -4,19 +4,28 @@ import json
 
 import pytest
 
-from launch.run_facts import read_facts
+from launch.run_facts import RanOn, read_facts, read_ran_on
 
 FACTS = {
     "corpus": {"fingerprint": "f", "tokens": 5, "documents": 2, "sources": [{"name": "a", "licence": "b"}]},
     "teacher": None,
     "unreached_parameters": {"small": []},
     "probe": None,
+    "ran_on": [{"step": 0, "device": "CPU", "teacher": None, "students": "float32"}],
 }
 
 
 def test_what_is_not_known_is_left_alone(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(FACTS | {"machine": "two cores"}))
     assert read_facts(tmp_path / "run.json").model_dump() == FACTS
+
+
+def test_older_runs_noted_no_machine(tmp_path):
+    assert read_ran_on(tmp_path / "run.json") == []
+    (tmp_path / "run.json").write_text(json.dumps({name: FACTS[name] for name in FACTS if name != "ran_on"}))
+    assert read_ran_on(tmp_path / "run.json") == read_facts(tmp_path / "run.json").ran_on == []
+    (tmp_path / "run.json").write_text(json.dumps({"ran_on": FACTS["ran_on"]}))  # all that a task's stages note
+    assert read_ran_on(tmp_path / "run.json") == [RanOn(device="CPU", students="float32")]
 
 
 def test_every_fault_is_told(tmp_path):

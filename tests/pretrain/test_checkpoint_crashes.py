@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from pretrain.checkpoint import Checkpoints, TrainingState
+from pretrain.deepspeed_config import DeepSpeedConfig
 from pretrain.durable import damage
-from pretrain.engine import DeepSpeedConfig, StudentEngine, start_distributed
+from pretrain.engine import StudentEngine, start_distributed
 from pretrain.student import build_student
 from pretrain.teacher import Teacher
 from tests.pretrain.tiny import batch, student_config, teacher_model

@@ -5,23 +5,25 @@ import torch
 
 from pretrain.encoder import Encoder, Reads
 from pretrain.heldout import heldout_relation_losses
+from pretrain.precision import autocast
 from pretrain.relation_objectives import MiniLMv2Config
 from pretrain.student import build_student
 from tests.pretrain.tiny import batch, student_config, teacher_model
 
 
-def test_it_equals_the_objective_and_is_zero_for_the_teacher():
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_it_equals_the_objective_and_is_zero_for_the_teacher(dtype):
     teacher = teacher_model()
     student = build_student(student_config(objective=[{"type": "minilm_v2", "num_relation_heads": 12}]), teacher, 0)
     batches = [batch(seed=seed) for seed in range(3)]
-    losses = heldout_relation_losses(teacher, {"student": student.encoder.model, "teacher": teacher}, batches)
+    losses = heldout_relation_losses(teacher, {"student": student.encoder.model, "teacher": teacher}, batches, dtype)
     assert losses["teacher"] == pytest.approx(0, abs=1e-6)
     objective = MiniLMv2Config(type="minilm_v2", num_relation_heads=12).build
     shape = student.encoder.shape
     reads = Encoder(teacher, Reads(projections=frozenset({4})))
     expected = 0.0
     for one in batches:
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), autocast("cpu", dtype):
             terms = objective(reads.shape, shape)(reads(one), student.encoder(one), one)
         expected += sum(float(value) for value in terms.values()) / len(batches)
     assert losses["student"] == pytest.approx(expected, rel=1e-5)

@@ -20,6 +20,7 @@ from pretrain.encoder import Encoder, Reads
 from pretrain.heldout import HeldoutRows, heldout_relation_losses
 from pretrain.live_probe import LabelledTexts, LiveProbe
 from pretrain.metrics import read_metrics
+from pretrain.precision import Dtype
 from pretrain.probe import mean_pooled, nearest_neighbour_accuracy
 from pretrain.student import build_student
 from tests.pretrain.tiny import VOCAB, batch, spawn, student_config, teacher_model, train
@@ -52,13 +53,13 @@ TRAIN, DEV = texts(150, 1), texts(90, 2)
 
 
 def build(
-    model: Any, device: torch.device, rank: int = 0, world_size: int = 1, every_steps: int = 4, autocast: bool = False
+    model: Any, device: torch.device, rank: int = 0, world_size: int = 1, every_steps: int = 4, dtype: Dtype = "float32"
 ) -> LiveProbe:
     reader = Encoder(model, Reads())
     labelled = LabelledTexts(TRAIN, DEV, tokenizer(), 10, device, rank, world_size)
-    heldout = HeldoutRows(HELDOUT, reader, [12, 12], device, autocast, rank, world_size)
+    heldout = HeldoutRows(HELDOUT, reader, [12, 12], device, dtype, rank, world_size)
     reader.release()
-    return LiveProbe(every_steps, device, autocast, labelled, heldout)
+    return LiveProbe(every_steps, device, dtype, labelled, heldout)
 
 
 def scores(run: Path) -> dict[float, dict[str, float]]:
@@ -76,7 +77,7 @@ def assert_same(first: dict[str, dict[str, torch.Tensor]], second: dict[str, dic
 
 @pytest.mark.parametrize("zero_stage", [0, 1])  # 1 runs in bfloat16
 def test_it_changes_no_bit_of_the_training_dropout_on(tmp_path, zero_stage):
-    every_step = partial(build, every_steps=1, autocast=zero_stage == 1)
+    every_step = partial(build, every_steps=1, dtype="bfloat16" if zero_stage == 1 else "float32")
     with_probe = train(tmp_path / "with", 4, TWO, zero_stage=zero_stage, build_probe=every_step)
     assert_same(with_probe, train(tmp_path / "without", 4, TWO, zero_stage=zero_stage))
     found = scores(tmp_path / "with")

@@ -10,9 +10,11 @@ import torch.multiprocessing as mp
 from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
+from pretrain.deepspeed_config import AutocastConfig, DeepSpeedConfig
 from pretrain.encoder import EncoderShape, Features
-from pretrain.engine import DeepSpeedConfig, StudentEngine, start_distributed
+from pretrain.engine import StudentEngine, start_distributed
 from pretrain.live_probe import LiveProbe
+from pretrain.precision import Dtype
 from pretrain.student import StudentConfig, build_student
 from pretrain.teacher import Teacher
 from pretrain.trainer import Trainer, TrainingConfig
@@ -98,6 +100,7 @@ def train(
     schedule_steps: int = 8,
     save_every_steps: int = 4,
     zero_stage: int = 0,
+    dtype: Dtype | None = None,
     rank: int = 0,
     world_size: int = 1,
     stop_requested: Callable[[], int] = lambda: 0,
@@ -115,7 +118,7 @@ def train(
     settings = {
         "train_batch_size": 8,
         "train_micro_batch_size_per_gpu": micro_rows,
-        "torch_autocast": {"enabled": zero_stage == 1},
+        "torch_autocast": AutocastConfig.of(dtype or ("bfloat16" if zero_stage == 1 else "float32")).model_dump(),
         "zero_optimization": {"stage": zero_stage},
     }
     deepspeed_config = DeepSpeedConfig.model_validate(settings)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pretrain.engine import DeepSpeedConfig, start_distributed
+from pretrain.deepspeed_config import DeepSpeedConfig
+from pretrain.engine import start_distributed
 from pretrain.trainer import LoopConfig
 from tasks.examples import Classified, Question, text_of
 from tasks.fine_tuning import FineTuningConfig, Stopped, fine_tune, split, split_task

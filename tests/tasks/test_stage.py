@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
+from pretrain.deepspeed_config import DeepSpeedConfig
 from pretrain.encoder import Features
-from pretrain.engine import DeepSpeedConfig, start_distributed
+from pretrain.engine import start_distributed
 from pretrain.initialization import map_back
 from pretrain.trainer import LoopConfig
 from tasks.batches import collate
