@@ -17,7 +17,8 @@ demo: venv
 	$(BIN)/python launch/demo_parts.py --output demo
 	$(BIN)/python launch/build_corpus.py --config configs/corpus/demo.json
 	$(BIN)/python launch/build_corpus.py --config configs/corpus/demo_heldout.json
-	$(BIN)/deepspeed --num_gpus 1 launch/gd.py --config configs/demo.json --run demo/run
+	$(BIN)/python launch/demo_config.py --config configs/demo.json --output demo/config.json
+	$(BIN)/deepspeed --num_gpus 1 launch/gd.py --config demo/config.json --run demo/run
 	rm -rf demo/students
 	$(BIN)/python launch/publish.py --run demo/run --student 4l384d --output demo/students/4l384d
 	$(BIN)/python launch/report.py --run demo/run --labels demo/labels --documents demo/text/heldout.jsonl \

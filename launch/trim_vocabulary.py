@@ -132,8 +132,12 @@ def save_trimmed(options: argparse.Namespace, folder: Path) -> str:
     model, missing = load_model(options.model)
     small = trim_model(model, kept)
     rows = [tokenizer(text, truncation=True, max_length=_SAMPLE_TOKENS)["input_ids"] for text in sample[:_SAMPLE_ROWS]]
+    saved_in = small.dtype
+    for one in (model, small):
+        one.float()  # many CPUs have no instructions for what it was saved in; float32 holds those values exactly
     for row in rows:
         check_same_states(model, small, torch.tensor([row]), kept)
+    small.to(saved_in)
     names = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
     trimmed = PreTrainedTokenizerFast(
         tokenizer_object=backend,
