@@ -14,6 +14,7 @@ from tqdm import tqdm
 from launch.evaluation_cells import num_cells, num_made
 from launch.evaluation_config import Evaluation
 from launch.rank import STOPPED, say
+from launch.threads import share_cores
 from launch.world import GENERIC
 from pretrain.deepspeed_config import AutocastConfig
 from pretrain.durable import try_lock, writing
@@ -68,6 +69,7 @@ def _start(index: int, num_workers: int, log: Path, precision: AutocastConfig) -
         environment["CUDA_VISIBLE_DEVICES"] = allowed.split(",")[index % num_gpus]
     elif "OMP_NUM_THREADS" not in environment:
         environment["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // num_workers))
+    share_cores(environment)
     with log.open("wb") as file:
         settled = ["--set", f"deepspeed.torch_autocast={precision.model_dump_json()}"]
         return subprocess.Popen(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from launch.rank_log import mute_transformers, tag_messages
+from launch.threads import share_cores
 from launch.world import World, read_world
 from pretrain.stopping import StopRequest, ignore_stop_requests
 
@@ -77,6 +78,7 @@ class Unbroken:
 def lead(about: str, prepare: Prepare) -> None:
     """Note signals from the first moment, find the rank, run the job and leave with its exit code."""
     arguments = parse_arguments(about)
+    share_cores()
     sys.stdout, sys.stderr = Unbroken(sys.stdout), Unbroken(sys.stderr)
     try:
         world = read_world(os.environ)

@@ -8,7 +8,7 @@ from transformers.activations import GELUActivation
 
 
 class PackedLinear(nn.Module):
-    """As the linear layer it is made from, its bias added in the kernel; for bfloat16 on a CPU, without gradients."""
+    """As the linear layer it is made from, its bias added in the kernel; for a CPU, without gradients."""
 
     def __init__(self, linear: nn.Linear, activation: Literal["none", "gelu"] = "none") -> None:
         super().__init__()
@@ -26,15 +26,15 @@ class PackedLinear(nn.Module):
 
 
 def can_pack(model: nn.Module) -> bool:
-    """Whether this machine has the kernels and the model is in bfloat16 on the CPU."""
+    """Whether this machine has the kernels for a model on the CPU in this type (oneDNN's float32 is never slower than
+    the one torch takes otherwise, and adds bias and activation in the same pass)."""
     parameter = next(model.parameters())
-    return (
-        parameter.dtype == torch.bfloat16
-        and parameter.device.type == "cpu"
-        and torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if parameter.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    has_kernel = parameter.dtype == torch.float32 or (
+        parameter.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )
+    return has_kernel and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def pack_linears(model: Any) -> None:
