@@ -232,7 +232,7 @@ def settle_precision(evaluation: Evaluation, output: Path, device: torch.device)
 
 
 def _precision_of_cells(output: Path) -> Dtype | None:
-    for path in sorted(output.glob("*/*/*/made_with.json")):
+    for path in sorted(output.glob("cells/*/*/*/made_with.json")):
         with suppress(ValueError, KeyError, TypeError, AttributeError):  # check_cells names what cannot be read
             return _completed(json.loads(path.read_text()))["precision"]
     return None
