@@ -9,12 +9,10 @@ import functools
 import re
 import shutil
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
-
-from tqdm import tqdm
 
 from corpus import ray_tasks, workers
 from corpus.assembly import build_manifest, read_inputs
@@ -31,6 +29,7 @@ from corpus.manifest import (
 )
 from corpus.packing import encode_unit
 from corpus.plan import Plan, build_plan, load_plan, save_plan
+from corpus.progress import progress
 from corpus.settings import CorpusConfig, SourceSettings
 from corpus.tokenizer import UnequalIds, load_tokenizer
 from corpus.unit import read_unit
@@ -90,12 +89,12 @@ def _without_fast_path(plan: Plan, work: Path, error: UnequalIds) -> Plan:
 
 def _run(what: str, step: Step, plan: Plan, *, work: Path, num_workers: int | None, engine: Engine) -> None:
     run_units = ray_tasks.run_units if engine == "ray" else workers.run_units
-    with _progress([unit.num_bytes for unit in plan.units], what) as bar:
-        run_units(step, plan, work, range(len(plan.units)), num_workers, bar.update)
+    with progress(what, _num_bytes(plan), "B") as shown:
+        run_units(step, plan, work, range(len(plan.units)), num_workers, shown.update)
 
 
-def _progress(sizes: Sequence[int], what: str) -> tqdm:
-    return tqdm(total=sum(sizes), unit="B", unit_scale=True, desc=what, disable=None)
+def _num_bytes(plan: Plan) -> int:
+    return sum(unit.num_bytes for unit in plan.units)
 
 
 def plan_corpus(config: CorpusConfig) -> tuple[Plan, Manifest | None]:
@@ -115,7 +114,8 @@ def _plan(config: CorpusConfig) -> tuple[Plan, Manifest | None]:
     tokenizer = load_tokenizer(config.tokenizer)
     if config.whole_words:
         check_segmenter()
-    plan = build_plan(config, build_tokenizer_record(config.tokenizer, tokenizer))
+    with progress("finding the inputs"):
+        plan = build_plan(config, build_tokenizer_record(config.tokenizer, tokenizer))
     output, work = Path(config.output), work_folder(config)
     foreign = [path.name for path in work.iterdir() if not _OURS.fullmatch(path.name)] if work.exists() else []
     if _is_used(output):
@@ -208,7 +208,9 @@ def run_unit(config: CorpusConfig, step: Step, index: int, every: int | None = N
         indexes = [index] if every is None else range(index, len(plan.units), every)
         try:
             for each in indexes:
-                step(load_plan(work, [each]), work, each, lambda _: None)
+                unit = load_plan(work, [each])
+                with progress(f"{step.__name__.replace('_', ' ')} {each}", _num_bytes(unit), "B") as shown:
+                    step(unit, work, each, shown.update)
         except UnequalIds as error:
             _without_fast_path(load_plan(work), work, error)
             raise ValueError(f"{error}; run --encode-unit again for every unit: they now use the tokenizer") from error
@@ -238,8 +240,9 @@ def _finish(plan: Plan, work: Path) -> Manifest:
     match_units(plan, work)  # done before; if it was of other units, theirs are not encoded
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    save_manifest(build_manifest(plan, work, folder), folder)
-    load_manifest(folder)
+    with progress("putting the units together"):
+        save_manifest(build_manifest(plan, work, folder), folder)
+        load_manifest(folder)
     folder.rename(output)
     sync_folder(output.parent)
     manifest = load_manifest(output)
@@ -264,10 +267,10 @@ def _existing(plan: Plan, output: Path) -> Manifest:
         [segment for unit in plan.units if unit.source == index for segment in unit.segments]
         for index in range(len(plan.config.sources))
     ]
-    with _progress([unit.num_bytes for unit in plan.units], "comparing") as bar:
+    with progress("comparing the inputs with the corpus that is there", _num_bytes(plan), "B") as shown:
         records: list[SourceRecord | TestRecord] = [*manifest.sources, *manifest.decontamination]
         for record, segments in zip(records, [*inputs, *plan.tests], strict=True):
-            if read_inputs(segments, bar.update) != record.inputs:
+            if read_inputs(segments, shown.update) != record.inputs:
                 raise ValueError(refusal.format(f"the inputs of {record.name} have changed"))
     return manifest
 

@@ -8,7 +8,7 @@ a byte a document. 100 million documents, about 100 GB of text, are 66 ranges fo
 import functools
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import xxhash
 from corpus.commit import Result, load_result, save_result
 from corpus.document import Reason
 from corpus.plan import Plan
+from corpus.progress import progress
 from corpus.shingles import NUM_BANDS, hash_shingles
 from corpus.spool import NUM_HASHES, Labelled, Spool
 from corpus.unit import load_read_unit, read_folder
@@ -65,11 +66,14 @@ def _drops_path(folder: Path, index: int) -> Path:
 
 
 def _match(plan: Plan, spools: list[Spool], key: str, folder: Path) -> Matched:
-    join = _Join(spools)
-    _mark_equal(join)
-    _warn_of_repeated_ids(plan, join)
-    if plan.config.near_duplicates:
-        _mark_similar(join, plan.config.near_duplicates.jaccard)
+    near = plan.config.near_duplicates
+    num_passes = (2 + (NUM_BANDS if near else 0)) * _num_ranges(sum(map(len, spools)))
+    with progress("comparing documents", num_passes, "passes") as shown:
+        join = _Join(spools, lambda: shown.update(1))
+        _mark_equal(join)
+        _warn_of_repeated_ids(plan, join)
+        if near:
+            _mark_similar(join, near.jaccard)
     for index, marks in enumerate(np.split(join.marks, join.starts[1:-1])):
         documents = np.flatnonzero(marks)
         rows = np.column_stack([documents, marks[documents]]).astype("<u4")
@@ -78,11 +82,15 @@ def _match(plan: Plan, spools: list[Spool], key: str, folder: Path) -> Matched:
     return Matched(key=key, num_duplicates=num_duplicates, num_near_duplicates=num_near)
 
 
+def _num_ranges(num_documents: int) -> int:
+    return -(-num_documents * _JOIN_BYTES_PER_DOCUMENT // MAX_JOIN_BYTES)
+
+
 class _Join:
     """All documents by position, which counts through the units; `marks` holds why each is dropped, or 0."""
 
-    def __init__(self, spools: list[Spool]) -> None:
-        self._spools = spools
+    def __init__(self, spools: list[Spool], on_range: Callable[[], object]) -> None:
+        self._spools, self._on_range = spools, on_range
         self.starts = np.cumsum([0, *map(len, spools)])
         self.marks = np.zeros(self.starts[-1], dtype=np.uint8)
         self.shingles = functools.lru_cache(maxsize=_NUM_CACHED)(self._shingles)
@@ -90,13 +98,14 @@ class _Join:
 
     def ranges(self, *columns: int) -> Iterator[tuple[np.ndarray, ...]]:
         """The keys of the documents not dropped yet, sorted, and their positions, range by range of the first."""
-        num_ranges = -(-len(self.marks) * _JOIN_BYTES_PER_DOCUMENT // MAX_JOIN_BYTES)
+        num_ranges = _num_ranges(len(self.marks))
         for index in range(num_ranges):
             pieces = [self._select(unit, columns, index, num_ranges) for unit in range(len(self._spools))]
             *keys, positions = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
             # A stable sort, so that equal keys stand in the order of their positions.
             order = np.lexsort(keys[::-1])
             yield *(key[order] for key in keys), positions[order]
+            self._on_range()
 
     def _select(self, unit: int, columns: tuple[int, ...], index: int, num_ranges: int) -> tuple[np.ndarray, ...]:
         keys = [self._spools[unit].column(column) for column in columns]

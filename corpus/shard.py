@@ -6,10 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TypeVar
 
-from tqdm import tqdm
-
 from corpus import block
 from corpus.manifest import FILE_NAME, Manifest, ShardRecord
+from corpus.progress import counted
 from corpus.store import StoreLost
 
 _Read = TypeVar("_Read")
@@ -123,7 +122,7 @@ def _read_side_by_side(
 def verify(manifest: Manifest) -> list[str]:
     """Rereads every block; the faults found, each naming shard and block. Empty for a sound corpus."""
     faults = []
-    for index in tqdm(range(len(manifest.blocks)), desc="verifying", unit=" blocks", disable=None):
+    for index in counted(range(len(manifest.blocks)), "verifying", len(manifest.blocks), "blocks"):
         try:
             ids = read_block(manifest, index).ids
         except ValueError as error:

@@ -9,7 +9,6 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from corpus.block import Block
 from corpus.manifest import Manifest, OnFault
@@ -17,6 +16,7 @@ from corpus.masking import Masker, MaskingSettings
 from corpus.mixture import source_weights
 from corpus.open_blocks import OpenBlocks, Planes
 from corpus.order import NUM_LANES, WINDOW_BLOCKS, Order
+from corpus.progress import counted
 from corpus.rows import (
     RowKind,
     build_empty_rows,
@@ -38,10 +38,9 @@ Batch = dict[str, torch.Tensor]
 def count_pair_rows(manifest: Manifest, row_tokens: int, indexes: Sequence[int], progress: bool = True) -> np.ndarray:
     """Rows of kind "pairs" that each of these blocks gives [indexes]; reads them."""
     check_rows("pairs", row_tokens)
-    hidden = None if progress else True
     blocks = read_blocks(manifest, list(indexes))
-    counted = tqdm(blocks, total=len(indexes), desc="counting pairs", unit=" blocks", disable=hidden)
-    return np.array([num_pair_rows(block.lengths, row_tokens).sum() for block in counted], dtype=np.int64)
+    shown = counted(blocks, "counting pairs", len(indexes), "blocks") if progress else blocks
+    return np.array([num_pair_rows(block.lengths, row_tokens).sum() for block in shown], dtype=np.int64)
 
 
 class RowStream:

@@ -11,6 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from corpus.manifest import Manifest
+from corpus.progress import counted
 from corpus.shard import read_block
 from corpus.texts import text_batches
 
@@ -37,7 +38,7 @@ def _uncut(backend: Tokenizer) -> Tokenizer:
 def count_corpus_pieces(manifest: Manifest) -> np.ndarray:
     """How often each piece [V] of the manifest's tokenizer occurs in the corpus."""
     counts = np.zeros(manifest.tokenizer.vocab_size, dtype=np.int64)
-    for index in range(len(manifest.blocks)):
+    for index in counted(range(len(manifest.blocks)), "counting pieces", len(manifest.blocks), "blocks"):
         counts += np.bincount(read_block(manifest, index)[0], minlength=len(counts))
     return counts
 

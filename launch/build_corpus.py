@@ -33,8 +33,6 @@ import warnings
 from collections.abc import Iterator
 from typing import get_args
 
-from tqdm import tqdm
-
 from corpus.builder import Engine, build_corpus, finish_corpus, match_corpus, plan_corpus, run_unit
 from corpus.encoding import Encoding
 from corpus.explanation import explain_source
@@ -42,11 +40,14 @@ from corpus.formats import Format
 from corpus.inputs import find_inputs
 from corpus.manifest import FILE_NAME, Counts, Manifest, load_manifest
 from corpus.packing import encode_unit
+from corpus.progress import progress, show_by
 from corpus.settings import CorpusConfig, load_config
 from corpus.shard import verify
 from corpus.unit import read_unit
 from corpus.workers import Step
+from launch.next_command import next_line, train_line
 from launch.output_folder import check_writable
+from pretrain.progress import Progress
 
 _CONFIG_KEYS = {"tokenizer", "output"}
 _RUN_KEYS = {"config", "verify", "workers", "engine", "plan", "read_unit", "match", "encode_unit", "finish", "explain"}
@@ -155,6 +156,8 @@ def run(arguments: argparse.Namespace) -> int:
     seconds = time.perf_counter() - start
     print(summarize(manifest, seconds if is_new else None))
     print("built" if is_new else "already built: the folder holds this corpus, nothing was changed")
+    print(next_line("python", "launch/inspect_corpus.py", config.output, "--rows", "5"))
+    print(train_line(config.output, manifest.tokenizer.name))
     return 0
 
 
@@ -163,8 +166,8 @@ def explain(config: CorpusConfig) -> Iterator[str]:
     for source in config.sources:
         parts = find_inputs(source)
         size = sum(part.num_bytes for part in parts)
-        with tqdm(total=size, unit="B", unit_scale=True, desc=source.name, disable=None) as bar:
-            yield str(explain_source(source, parts, bar.update))
+        with progress(source.name, size, "B") as shown:
+            yield str(explain_source(source, parts, shown.update))
 
 
 def verify_corpus(arguments: argparse.Namespace) -> int:
@@ -208,13 +211,14 @@ def _run_units(config: CorpusConfig, step: Step, flag: str, units: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    show_by(Progress)
     try:
         return run(parse_arguments(arguments))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print(f"stopped; the same command goes on from here\n{next_line('python', *sys.argv)}", file=sys.stderr)
         return 130
 
 

@@ -114,6 +114,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"demo_parts: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; finished parts are kept", file=sys.stderr)
+        return 130
     for name, what in done.items():
         print(f"{options.output / name}: {what}")
     return 0

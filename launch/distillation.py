@@ -20,7 +20,7 @@ from corpus.stream import RowStream, count_pair_rows
 from corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
 from launch.machine import note_machine, settle_precision
 from launch.probe_input import ProbeData, build_probe, read_probe_data
-from launch.remarks import warn_of_documents, warn_of_lanes, warn_of_unreached
+from launch.remarks import warn_of_documents, warn_of_epochs, warn_of_lanes, warn_of_unreached
 from launch.run_config import CorpusConfig, RunConfig, read_run_config, said_of
 from launch.run_facts import ProbeFacts, read_facts
 from launch.run_folder import (
@@ -44,6 +44,7 @@ from pretrain.live_probe import LiveProbe
 from pretrain.outcome import on_rank_zero
 from pretrain.peers import PeerLost, join_ranks, peers_heeded
 from pretrain.pretrained import check_vocabulary, load_encoder, read_shape
+from pretrain.progress import Progress
 from pretrain.stopping import StopRequest, explain_stop, ignore_stop_requests
 from pretrain.student import Student, StudentConfig, build_student
 from pretrain.teacher import (
@@ -67,6 +68,7 @@ class JobInput(NamedTuple):
     probe: ProbeData | None
 
 
+@Progress("checking the input")
 def check_input(config: RunConfig, run: Path, world_size: int) -> JobInput:
     """Refuse, before any process group, whatever can be refused now."""
     config.deepspeed.accumulation_steps(world_size)
@@ -164,8 +166,10 @@ def distil(config: RunConfig, job: JobInput, run: Path, stop: StopRequest, on_lo
     """
     timeout_seconds = config.training.collective_timeout_seconds
     with peers_heeded(timeout_seconds):
-        device, heartbeat = join_ranks(timeout_seconds, on_lost)
+        with Progress("joining the other ranks"):
+            device, heartbeat = join_ranks(timeout_seconds, on_lost)
         trainer = build_trainer(config, job, run, stop, device)
+        stop.waits_for = trainer.outlook
         number = trainer.train()
         if number and dist.get_rank() == 0:
             said = f"[rank 0] stopped at step {trainer.state.step}: {explain_stop(number)}; run again to go on"
@@ -197,6 +201,7 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: StopRequest
         warn_of_lanes(config.corpus.num_lanes, world_size)
         config.deepspeed.warn(world_size)
         warn_of_documents(config)
+        warn_of_epochs(config, stream.rows_per_epoch)
         warn_of_unreached(config, unreached)
         for remark in job.probe.remarks if job.probe else []:
             warnings.warn(remark, stacklevel=2)
@@ -248,6 +253,7 @@ def build_models(
     return Teacher(model, reads, config.teacher.dtype, device, head), teacher_fingerprint, students, probe
 
 
+@Progress("loading the teacher")
 def load_teacher(path: str, needs_head: bool) -> tuple[HuggingFaceModel, VocabularyHead | None]:
     """The encoder, with its masked-language head where an objective reads that."""
     with said_of("teacher.path"):
@@ -263,12 +269,14 @@ def check_finished(config: RunConfig, run: Path) -> None:
         check_teacher(run, fingerprint(head.model if head else model))
 
 
+@Progress("measuring the teacher")
 def _build_probe(
     config: RunConfig, job: JobInput, teacher: HuggingFaceModel | None, run: Path, device: torch.device
 ) -> Probe:
     return build_probe(config, job.probe, job.manifest, teacher, run, device) if job.probe else (None, None)
 
 
+@Progress("building the students")
 def build_students(
     config: RunConfig, teacher: HuggingFaceModel, head: VocabularyHead | None, stream: RowStream, run: Path
 ) -> list[Student]:

@@ -23,8 +23,10 @@ sys.path.insert(0, str(ROOT))
 
 from launch.evaluation_config import Evaluation, read_evaluation
 from launch.evaluation_workers import FAILED, run_workers
-from launch.rank import REFUSED, STOPPED, say
+from launch.next_command import next_line
+from launch.rank import REFUSED, STOPPED
 from launch.rank_log import mute_transformers
+from pretrain.progress import say
 from pretrain.stopping import StopRequest
 
 
@@ -45,7 +47,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Check, have the cells made, measure the costs, write what was found."""
     arguments = parse_arguments()
-    stop = StopRequest(1 if arguments.worker else 0)
+    stop = StopRequest(1 if arguments.worker else 0, say)
     mute_transformers()
     try:
         evaluation = read_evaluation(
@@ -90,8 +92,10 @@ def lead(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopReques
     for remark in remarks:
         say(f"to score: {remark}")
     check_cells(evaluation, arguments.output)
+    stop.waits_for = lambda: "once every worker has saved the step that it makes"
     code = run_workers(evaluation, arguments.output, arguments.workers, stop)
     if code not in (0, FAILED):
+        say(next_line("python", *sys.argv))
         return code
     check_cells(evaluation, arguments.output)  # other machines may have been at it
     complete = complete_models(evaluation, arguments.output)
@@ -107,7 +111,9 @@ def lead(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopReques
     evaluation = replace(evaluation, models=complete)
     costs = measure_costs(complete, list(tasks.values()))
     commonest = {name: score_of_commonest_label(tasks[name], task) for name, task in evaluation.tasks.items()}
-    print(write_results(evaluation, arguments.output, costs, commonest, remarks), flush=True)
+    print(write_results(evaluation, arguments.output, costs, commonest, remarks))
+    print(f"next: open {arguments.output / 'results.png'}, or run this command again with more --models or --tasks")
+    sys.stdout.flush()
     return code
 
 

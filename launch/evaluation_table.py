@@ -21,6 +21,7 @@ from launch.report_charts import COLOURS, STYLE
 from pretrain.durable import write_durably
 from pretrain.pretrained import load_encoder, load_pretrained
 from pretrain.probe import compare_cost
+from pretrain.progress import Progress
 from tasks.encoding import encode
 from tasks.examples import text_of
 from tasks.readers import TaskData
@@ -89,6 +90,7 @@ def cut_texts(evaluation: Evaluation, tasks: Mapping[str, TaskData]) -> list[str
     return [str(warning.message) for warning in caught]
 
 
+@Progress("timing the models")
 def measure_costs(models: Mapping[str, str], tasks: Sequence[TaskData]) -> dict[str, dict[str, float]]:
     """Sizes and speeds of the encoders on the same development texts, spread over the tasks."""
     texts = ["".join(text_of(task.dev[index % len(task.dev)])) for index in range(_NUM_TEXTS) for task in tasks]

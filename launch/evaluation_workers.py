@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from launch.evaluation_cells import num_cells, num_made
 from launch.evaluation_config import Evaluation
-from launch.rank import STOPPED, say
+from launch.rank import STOPPED
 from launch.threads import share_cores
 from launch.world import GENERIC
 from pretrain.deepspeed_config import AutocastConfig
 from pretrain.durable import try_lock, writing
+from pretrain.progress import Progress, say
 from pretrain.stopping import StopRequest
 
 FAILED = 1
@@ -85,39 +85,23 @@ def _watch(
     One that fails does not end the others: what it leaves is made when the command is run again.
     """
     running, told, looked = dict(workers), False, time.monotonic()
-    progress = _Progress(num_cells(evaluation), num_made(evaluation, output))
-    while running:
-        time.sleep(_WAIT_SECONDS)
-        if time.monotonic() - looked > _LOOK_SECONDS:
-            progress.show(num_made(evaluation, output))
-            looked = time.monotonic()
-        for log in [log for log, worker in running.items() if worker.poll() is not None]:
-            code = running.pop(log).returncode
-            if code not in (0, STOPPED) and not told:
-                tqdm.write(_failure(log, code), file=sys.stderr)
-        if stop.number and not told:
-            told = True
-            for worker in running.values():
-                worker.terminate()
-    progress.show(num_made(evaluation, output))
-    progress.bar.close()
+    made = num_made(evaluation, output)
+    with Progress("fine-tuning", num_cells(evaluation), "cells", initial=made) as progress:
+        while running:
+            time.sleep(_WAIT_SECONDS)
+            if time.monotonic() - looked > _LOOK_SECONDS:
+                progress.update(num_made(evaluation, output) - progress.done)
+                looked = time.monotonic()
+            for log in [log for log, worker in running.items() if worker.poll() is not None]:
+                code = running.pop(log).returncode
+                if code not in (0, STOPPED) and not told:
+                    say(_failure(log, code))
+            if stop.number and not told:
+                told = True
+                for worker in running.values():
+                    worker.terminate()
+        progress.update(num_made(evaluation, output) - progress.done)
     return [worker.returncode for worker in workers.values()]
-
-
-class _Progress:
-    """How many cells are made: a bar, or without a terminal a line whenever there are more."""
-
-    def __init__(self, total: int, made: int) -> None:
-        self.bar = tqdm(total=total, initial=made, unit="cell", smoothing=0.1, disable=None)
-        self._made_before, self._made, self._started = made, made, time.monotonic()
-
-    def show(self, made: int) -> None:
-        self.bar.update(made - self._made)
-        if self.bar.disable and made > self._made:
-            seconds = (time.monotonic() - self._started) / (made - self._made_before)
-            left = tqdm.format_interval(seconds * (self.bar.total - made))
-            say(f"{made} of {self.bar.total} cells are made; {seconds:.1f} s a cell, {left} left")
-        self._made = made
 
 
 def _failure(log: Path, code: int) -> str:

@@ -2,9 +2,10 @@
 
     deepspeed launch/gd.py --config configs/4l312d.json [--run runs/mine] [--set teacher.path=... corpus.seed=3]
 
-The same under torchrun, mpirun, srun or none of them. Continues a run that was stopped. SIGTERM, SIGINT or SIGUSR1 to
-any rank stops all of them at one step, with a checkpoint; a second SIGTERM or SIGINT ends a rank at once.
-The run folder must lie where all hosts see it. `done.json` in it is the one sign that a run is complete.
+The same under torchrun, mpirun, srun or none of them. Continues a run that was stopped; for that --run alone will do.
+SIGTERM, SIGINT (Ctrl-C), SIGUSR1 or SIGHUP to any rank stops all of them at one step, with a checkpoint; a second
+SIGTERM or SIGINT ends a rank at once. The run folder must lie where all hosts see it. `done.json` in it is the one
+sign that a run is complete.
 
 Exit codes of every rank:
     0   done: trained to the last step, now or before
@@ -41,7 +42,7 @@ def prepare(arguments: argparse.Namespace, run: Path, world: World) -> Train:
     check_finished(config, run)
     if world.rank == 0:
         when = f"{done.finished:%Y-%m-%d %H:%M} UTC"
-        print(f"{summary(run, config, done)}\ndone already, {when}: {run / 'done.json'}", flush=True)
+        print(f"done already, {when}: {run / 'done.json'}\n{summary(run, config, done)}", flush=True)
     return lambda *_: 0
 
 

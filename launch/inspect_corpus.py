@@ -17,13 +17,15 @@ import warnings
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from tqdm import tqdm
 
 from corpus.manifest import Counts, Manifest, load_manifest
+from corpus.progress import counted, show_by
 from corpus.shard import read_block, verify
 from corpus.stream import RowStream
 from corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
+from launch.next_command import train_line
 from launch.run_config import read_run_config
+from pretrain.progress import Progress
 
 # A tenth of a second each: enough of a big corpus to see how long its documents are.
 _MAX_SAMPLED_BLOCKS = 256
@@ -101,7 +103,7 @@ def length_histogram(manifest: Manifest) -> str:
     num_blocks = len(manifest.blocks)
     chosen = np.unique(np.linspace(0, num_blocks - 1, min(num_blocks, _MAX_SAMPLED_BLOCKS)).astype(int))
     lengths = np.concatenate(
-        [read_block(manifest, int(index))[1] for index in tqdm(chosen, desc="lengths", unit=" blocks", disable=None)]
+        [read_block(manifest, int(index))[1] for index in counted(chosen, "lengths", len(chosen), "blocks")]
     )
     exponents = np.log2(lengths).astype(int)
     documents = np.bincount(exponents)
@@ -158,16 +160,22 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{len(manifest.blocks):,} blocks in {len(manifest.shards)} shards, fingerprint {manifest.fingerprint}")
     if arguments.verify:
         print("\n".join(faults) or f"verified: {len(manifest.blocks):,} blocks are sound")
+    if not faults:
+        print(train_line(arguments.corpus, manifest.tokenizer.name))
     return 1 if faults else 0
 
 
 def main(arguments: list[str] | None = None) -> int:
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    show_by(Progress)
     try:
         return run(parse_arguments(arguments))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

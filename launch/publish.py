@@ -22,6 +22,7 @@ from transformers import AutoTokenizer
 
 from corpus.tokenizer import save_tokenizer
 from launch.model_card import model_card
+from launch.next_command import load_line, next_line
 from launch.rank_log import mute_transformers
 from launch.run_config import read_run_config
 from launch.run_facts import read_facts
@@ -29,6 +30,7 @@ from launch.run_folder import read_losses
 from pretrain.checkpoint import Checkpoints, read_state
 from pretrain.durable import damage, share, writing
 from pretrain.encoder import EncoderShape
+from pretrain.progress import Progress
 from pretrain.vocabulary_head import auto_class_of
 
 TOLERANCE = 1e-3  # the live student may have answered on a GPU; hidden states are of the order of 1
@@ -46,6 +48,7 @@ def choose_checkpoint(run: Path, step: int | None) -> Path:
     return chosen
 
 
+@Progress("publishing")
 def publish(
     run: Path,
     student: str,
@@ -136,7 +139,13 @@ def main() -> None:
     except (ValueError, OSError) as error:
         print(f"refused: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; nothing was published", file=sys.stderr)
+        sys.exit(130)
     print(f"{arguments.output}: loads with AutoModel; outputs within {difference:.1e} of the live student's")
+    print(load_line(arguments.output, "AutoModel"))
+    task = ["--config", "configs/tasks/tnews.json", "--set", f"student={arguments.output}"]
+    print(next_line("deepspeed", "launch/td.py", *task))
 
 
 if __name__ == "__main__":

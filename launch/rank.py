@@ -12,9 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from launch.next_command import again_line
 from launch.rank_log import mute_transformers, tag_messages
 from launch.threads import share_cores
 from launch.world import World, read_world
+from pretrain.progress import say
 from pretrain.stopping import StopRequest, ignore_stop_requests
 
 REFUSED, STOPPED, PEER_LOST = 2, 75, 76
@@ -28,11 +30,26 @@ Prepare = Callable[[argparse.Namespace, Path, World], Train]
 def parse_arguments(about: str) -> argparse.Namespace:
     """The command line; `--local_rank` is what the launcher prepends (LOCAL_RANK says the same)."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--config", type=Path, help="that of the run folder unless given, for a run that was begun")
     parser.add_argument("--run", type=Path, help="run folder; runs/<config's name> unless given")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def find_run(arguments: argparse.Namespace) -> Path:
+    """The run folder; where no config was given, `arguments.config` becomes the one that the run was begun with.
+
+    ValueError where there is neither.
+    """
+    if arguments.config:
+        return arguments.run or Path("runs") / arguments.config.stem
+    if not arguments.run:
+        raise ValueError("give --config FILE, or --run FOLDER to go on with a run that was begun")
+    arguments.config = arguments.run / "config.json"
+    if not arguments.config.is_file():
+        raise ValueError(f"--run {arguments.run}: no run was begun there; give --config too")
+    return arguments.run
 
 
 def leave_lost(world: World, error: Exception) -> int:
@@ -49,10 +66,6 @@ def refuse(world: World, error: ValueError) -> int:
     else:
         time.sleep(SPEAK_SECONDS)
     return REFUSED
-
-
-def say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 class Unbroken:
@@ -87,7 +100,7 @@ def lead(about: str, prepare: Prepare) -> None:
         sys.exit(REFUSED)
     world.export()
     tag_messages(world.rank)
-    stop = StopRequest(world.launcher_generations)
+    stop = StopRequest(world.launcher_generations, None if world.rank else lambda text: say(f"[rank 0] {text}"))
     code = run_job(prepare, arguments, world, stop)
     ignore_stop_requests()
     sys.stdout.flush()
@@ -103,8 +116,8 @@ def run_job(prepare: Prepare, arguments: argparse.Namespace, world: World, stop:
     from pretrain.trainer import DataLate
 
     mute_transformers()
-    run = arguments.run or Path("runs") / arguments.config.stem
     try:
+        run = find_run(arguments)
         check_accelerator()
         train = prepare(arguments, run, world)
     except StoreLost as error:  # what a run was begun with was there, and may come back
@@ -118,4 +131,6 @@ def run_job(prepare: Prepare, arguments: argparse.Namespace, world: World, stop:
     except ValueError as error:
         say(f"[rank {world.rank}] stopped: {error}")
         return REFUSED
+    if number and world.rank == 0:
+        say(again_line(sys.argv[0], run, world))
     return STOPPED if number else 0

@@ -8,6 +8,8 @@ from launch.run_config import RunConfig
 from pretrain.layer_objectives import TinyBERTConfig
 from pretrain.relation_objectives import MiniLMConfig, MiniLMv2Config
 
+MAX_EPOCHS = 100  # more of them are warned of
+
 
 def warn_of_lanes(num_lanes: int, world_size: int) -> None:
     """Say so where every rank reads bytes whose rows are another's."""
@@ -16,6 +18,19 @@ def warn_of_lanes(num_lanes: int, world_size: int) -> None:
         warnings.warn(
             f"{world_size} ranks read each byte {factor} times: corpus.num_lanes ({num_lanes}) is no multiple of them; "
             "the key belongs to the run, so it is chosen before its first step",
+            stacklevel=2,
+        )
+
+
+def warn_of_epochs(config: RunConfig, rows_per_epoch: int) -> None:
+    """Warn of a run that reads its corpus more often than anybody means to: a small corpus under a shipped config."""
+    steps, rows = config.training.total_steps, config.deepspeed.train_batch_size
+    epochs = steps * rows / rows_per_epoch
+    if epochs > MAX_EPOCHS:
+        few = max(1, MAX_EPOCHS * rows_per_epoch // rows)
+        warnings.warn(
+            f"training.total_steps: {steps:,} steps of {rows} rows are {epochs:,.0f} epochs of this corpus, which has "
+            f"{rows_per_epoch:,} rows; give a larger corpus or fewer steps ({MAX_EPOCHS} epochs are {few:,})",
             stacklevel=2,
         )
 

@@ -141,7 +141,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        return 130
     print(f"{options.output}: {report['summary']}")
+    print(f"next: open {options.output} in a browser; your own text and teacher: docs/guide.md")
     return 0
 
 

@@ -7,7 +7,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
 from transformers import AutoTokenizer
 
 from corpus.manifest import Manifest
@@ -17,6 +16,7 @@ from pretrain.heldout import heldout_relation_losses
 from pretrain.precision import Dtype
 from pretrain.pretrained import check_vocabulary, load_encoder, load_pretrained
 from pretrain.probe import compare_cost, mean_pooled, nearest_neighbour_accuracy, retrieval_accuracy
+from pretrain.progress import Progress
 
 MAX_TOKENS = 64
 MAX_DOCUMENTS = 1000
@@ -84,6 +84,7 @@ def read_models(arguments: list[str]) -> Models:
     return models
 
 
+@Progress("loading a model")
 def read_model(path: str) -> tuple[Any, Any]:
     """(model, tokenizer) of a folder or hub id. ValueError where part of either is not there."""
     model, tokenizer = load_encoder(path), load_pretrained(AutoTokenizer, path)
@@ -134,7 +135,7 @@ def measure_heldout(models: Models, manifest: Manifest, dtype: Dtype = "float32"
         what = "another tokenizer, so no held-out relation loss"
         warnings.warn(f"{', '.join(others)}: {what}", stacklevel=2)
     with closing(RowStream(manifest, HELDOUT_ROW_TOKENS, seed=0).batches(0, HELDOUT_ROWS)) as batches:
-        rows = tqdm(islice(batches, HELDOUT_BATCHES), "held-out rows", HELDOUT_BATCHES, leave=False)
+        rows = Progress("held-out rows", HELDOUT_BATCHES, "batches").over(islice(batches, HELDOUT_BATCHES))
         return heldout_relation_losses(same[first], same, rows, dtype)
 
 
@@ -152,7 +153,8 @@ def measure_models(
     """
     scores = probe_models(models, train, query, dtype)
     found = retrieve_documents(models, pairs, dtype) if pairs else {}
-    costs = compare_cost(models, query[0], max_tokens=MAX_TOKENS)
+    with Progress("timing the models"):
+        costs = compare_cost(models, query[0], max_tokens=MAX_TOKENS)
     # Last: reading relations changes the attention that the models run with.
     losses = measure_heldout(models, heldout, dtype) if heldout else {}
     rows = []

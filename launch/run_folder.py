@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 
 from corpus.manifest import Manifest
 from corpus.tokenizer import load_tokenizer, save_tokenizer
+from launch.next_command import publish_line
 from launch.run_config import RunConfig, changed_keys, read_run_config
 from launch.run_facts import ProbeFacts, read_facts, read_ran_on
 from pretrain.checkpoint import TrainingState
@@ -182,18 +183,19 @@ def read_losses(run: Path, student: str) -> list[dict[str, float]]:
 
 
 def summary(run: Path, config: RunConfig, done: Done) -> str:
-    """The table at the end: each student's first and last logged loss, then what it took and where it is."""
+    """The end of a run: each student's first and last logged loss, what it took, where it is, how to publish it."""
     names = [student.name for student in config.students]
     rate = done.tokens / max(done.seconds, 1e-9)
     took = f"{done.step:,} steps, {done.tokens:,} tokens, {done.seconds:,.0f} s, {rate:,.0f} tokens/s"
-    where = f"newest checkpoint: {run / 'checkpoints' / f'step_{done.step}'}"
+    where = [f"newest checkpoint: {run / 'checkpoints' / f'step_{done.step}'}"]
+    where += [publish_line(run, name) for name in names]
     try:
         lines = read_losses(run, names[0])
     except ValueError as error:
-        return "\n".join([f"no losses to show: {error}", took, where])
+        return "\n".join([f"no losses to show: {error}", took, *where])
     rows = []
     if lines:
         first, last = lines[0], lines[-1]
         rows = [f"{'student':<12}{'loss at step ' + str(first['step']):>20}{'loss at step ' + str(last['step']):>20}"]
         rows += [f"{name:<12}{first[name + '/loss']:>20.4f}{last[name + '/loss']:>20.4f}" for name in names]
-    return "\n".join([*rows, took, where])
+    return "\n".join([*rows, took, *where])

@@ -21,6 +21,7 @@ from transformers import AutoTokenizer
 from corpus.tokenizer import save_tokenizer
 from launch.distillation import build_trainer, check_input
 from launch.machine import note_machine, settle_precision
+from launch.next_command import load_line
 from launch.publish import publish
 from launch.run_config import changed_keys, read_strictly
 from launch.run_facts import RanOn
@@ -31,9 +32,11 @@ from pretrain.durable import share, write_durably
 from pretrain.outcome import on_rank_zero
 from pretrain.peers import PeerLost, join_ranks, peers_heeded
 from pretrain.pretrained import load_pretrained
+from pretrain.progress import Progress
 from pretrain.stopping import StopRequest, explain_stop, ignore_stop_requests
 from pretrain.student import Student
 from tasks.evaluation import score_of_commonest_label
+from tasks.models import AUTO_CLASSES
 from tasks.readers import TaskData
 from tasks.stage import EncodedTask, Stage, encode_task, release_memory
 
@@ -108,7 +111,8 @@ class Chain:
         """
         timeout_seconds = self.config.training.collective_timeout_seconds
         with peers_heeded(timeout_seconds):
-            self.device, heartbeat = join_ranks(timeout_seconds, self.on_lost)
+            with Progress("joining the other ranks"):
+                self.device, heartbeat = join_ranks(timeout_seconds, self.on_lost)
             check_alike(self.config.model_dump(mode="json"), inputs_of(self.config))
             self.settled, ran_on = settle_precision(self.config, self.run, self.device)
             on_rank_zero(lambda: self._begin(ran_on))
@@ -159,6 +163,7 @@ class Chain:
             folder, name, self.task, getattr(config.stages, name), student, teacher, dtype, config.training,
             config.deepspeed, self.device, lambda: self.stop.number,
         )  # fmt: skip
+        self.stop.waits_for = stage.trainer.outlook
         if number := stage.trainer.train():
             return number
         scores = stage.score(self.task.dev, self.data.dev) if stage.config.reads_labels else None
@@ -188,6 +193,7 @@ class Chain:
         config, folder = stage.run_config(self.teacher, self.student), self.run / "ged"
         job = check_input(config, folder, dist.get_world_size())
         trainer = build_trainer(config, job, folder, self.stop, self.device)
+        self.stop.waits_for = trainer.outlook
         if number := trainer.train():
             return number
 
@@ -218,4 +224,6 @@ def summary(config: TaskRunConfig, run: Path, commonest: float | None = None) ->
             lines.append(f"{name:<8}{scores[config.task.scored_by]:>16.4f}  {every}")
     if commonest is not None:
         lines.append(f"{'':<8}{commonest:>16.4f}  always the commonest label")
-    return "\n".join([*lines, f"models: {run}/<stage>/model"])
+    last = [name for name in ORDER if getattr(config.stages, name)][-1]
+    auto_class = "AutoModel" if last == "ged" else AUTO_CLASSES[config.task.kind].__name__
+    return "\n".join([*lines, f"models: {run}/<stage>/model", load_line(run / last / "model", auto_class)])

@@ -2,7 +2,8 @@
 
     deepspeed launch/td.py --config configs/tasks/tnews.json [--run runs/mine] [--set student=students/4l312d ...]
 
-Continues a chain that was stopped, after its last finished stage. The run folder must lie where all hosts see it.
+Continues a chain that was stopped, after its last finished stage; for that --run alone will do. The run folder must
+lie where all hosts see it.
 Signals and exit codes are those of launch/gd.py.
 """
 
@@ -13,8 +14,9 @@ from pathlib import Path
 # The deepspeed launcher puts only launch/ on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from launch.rank import Train, lead, say
+from launch.rank import Train, lead
 from launch.world import World
+from pretrain.progress import say
 
 
 def prepare(arguments: argparse.Namespace, run: Path, world: World) -> Train:

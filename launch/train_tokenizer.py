@@ -14,15 +14,15 @@ import argparse
 import warnings
 from collections.abc import Iterator
 
-from tqdm import tqdm
-
 from corpus.coverage import Coverage, measure_coverage
 from corpus.settings import SourceConfig
 from corpus.texts import read_texts
 from corpus.tokenizer import load_tokenizer
 from corpus.vocabulary import save_backend, train_unigram, train_wordpiece
+from launch.next_command import build_line
 from launch.output_folder import new_folder
 from launch.source_flags import add_source_flags, build_source
+from pretrain.progress import Progress
 
 MAX_TOKENS = 512
 _COVERED_TEXTS = 20_000
@@ -55,18 +55,21 @@ def train(options: argparse.Namespace, source: SourceConfig, folder: Path) -> Co
 
     def counted() -> Iterator[str]:
         nonlocal num_texts
-        for text in tqdm(read_texts(source), desc="reading", unit=" texts", disable=None):
+        for text in read_texts(source):
             num_texts += 1
+            shown.update()
             yield text
 
-    if options.kind == "wordpiece":
-        backend = train_wordpiece(counted(), options.vocab_size, options.character_coverage, not options.cased)
-    else:
-        backend = train_unigram(counted(), options.vocab_size, options.character_coverage)
+    with Progress("training the tokenizer", unit="texts") as shown:  # the trainer reads on after the last text
+        if options.kind == "wordpiece":
+            backend = train_wordpiece(counted(), options.vocab_size, options.character_coverage, not options.cased)
+        else:
+            backend = train_unigram(counted(), options.vocab_size, options.character_coverage)
     save_backend(backend, MAX_TOKENS, folder)
     step = -(-num_texts // _COVERED_TEXTS)
     sample = (text for index, text in enumerate(read_texts(source)) if index % step == 0)
-    coverage = measure_coverage(load_tokenizer(str(folder)), sample)
+    with Progress("measuring the coverage"):
+        coverage = measure_coverage(load_tokenizer(str(folder)), sample)
     (folder / "coverage.txt").write_text(f"{coverage}\n", encoding="utf-8")
     return coverage
 
@@ -82,7 +85,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        return 130
     print(f"{options.output}: {options.kind} tokenizer\n{coverage}")
+    print(build_line(options, options.output))
     return 0
 
 

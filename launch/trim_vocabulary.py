@@ -22,18 +22,20 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from tqdm import tqdm
 from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from corpus.manifest import load_manifest
+from corpus.progress import counted, show_by
 from corpus.shard import read_block
 from corpus.texts import read_texts
 from corpus.tokenizer import load_tokenizer, save_tokenizer, tokenizer_fingerprint
 from corpus.trimming import check_same_pieces, count_corpus_pieces, count_pieces, kept_ids, trim_tokenizer
+from launch.next_command import build_line
 from launch.output_folder import new_folder
 from launch.rank_log import mute_transformers
 from launch.source_flags import add_source_flags, build_source
 from pretrain.pretrained import check_weights, load_pretrained
+from pretrain.progress import Progress
 
 _SAMPLE_TEXTS = 256
 _SAMPLE_ROWS = 16
@@ -59,7 +61,7 @@ def count_used(options: argparse.Namespace, tokenizer: Any) -> tuple[np.ndarray,
     """How often each piece [V] occurs, and sample texts. ValueError for a corpus of another tokenizer."""
     if not options.corpus:
         sample: list[str] = []
-        texts = _sampled(tqdm(read_texts(build_source(options)), desc="counting", unit=" texts", disable=None), sample)
+        texts = _sampled(counted(read_texts(build_source(options)), "counting pieces", None, "texts"), sample)
         return count_pieces(tokenizer.backend_tokenizer, texts), sample
     manifest = load_manifest(options.corpus)
     if manifest.tokenizer.fingerprint != tokenizer_fingerprint(tokenizer):
@@ -79,6 +81,7 @@ def _sampled(texts: Iterator[str], sample: list[str]) -> Iterator[str]:
         yield text
 
 
+@Progress("loading the model")
 def load_model(name: str) -> tuple[PreTrainedModel, set[str]]:
     """The model with the head and in the precision it was saved with; names of weights that are not in it.
 
@@ -135,7 +138,7 @@ def save_trimmed(options: argparse.Namespace, folder: Path) -> str:
     saved_in = small.dtype
     for one in (model, small):
         one.float()  # many CPUs have no instructions for what it was saved in; float32 holds those values exactly
-    for row in rows:
+    for row in Progress("comparing hidden states", len(rows), "texts").over(rows):
         check_same_states(model, small, torch.tensor([row]), kept)
     small.to(saved_in)
     names = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
@@ -158,6 +161,7 @@ def save_trimmed(options: argparse.Namespace, folder: Path) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 0 with what was done on stdout, 2 with one line on stderr."""
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    show_by(Progress)
     options = parse_arguments(arguments)
     mute_transformers()
     try:
@@ -166,7 +170,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        return 130
     print(f"{options.output}: {done}")
+    print(build_line(options, options.output))
     return 0
 
 

@@ -1,13 +1,14 @@
 """Metrics of a run: JSON lines for what reads them later, TensorBoard for looking, a progress line for now.
 
-Without a terminal the progress is a line a logged step: a log file has no use for one that is drawn again and again.
+Without a terminal the progress is a line a logged step, and another one after a minute without any.
 """
 
 import errno
 import os
 import sys
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import orjson
@@ -15,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from pretrain.durable import write_durably
+from pretrain.progress import FIRST_SECONDS, LINE_SECONDS, Heartbeat, duration, say
 
 _NO_LOSSES = ("learning_rate", "grad_norm", "skipped_", "probe/")  # what else is logged of a student
 
@@ -26,7 +28,14 @@ class Metrics:
     means since the line before, or since the resume.
     """
 
-    def __init__(self, run: Path, total_steps: int, tokens_per_step: int, step: int = 0) -> None:
+    def __init__(
+        self,
+        run: Path,
+        total_steps: int,
+        tokens_per_step: int,
+        step: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         run.mkdir(parents=True, exist_ok=True)
         self.path = run / "metrics.jsonl"
         # None where a run was killed between its first checkpoint and its first line
@@ -47,10 +56,18 @@ class Metrics:
             dynamic_ncols=True,
             disable=None,  # without a terminal
         )
+        self._pace = Pace(total_steps, tokens_per_step, step, clock)
+        self._heartbeat = Heartbeat(lambda: say(self._pace.line()), clock)
 
     def advance(self) -> None:
         """One step done; no value is read from the device."""
         self._bar.update(self._tokens_per_step)
+        if self._pace.advance():
+            say(self._pace.line())
+            self._heartbeat.postpone()
+        if self._pace.is_first and self._bar.disable:
+            self._heartbeat.postpone()
+            self._heartbeat.start()
 
     def write(self, values: Mapping[str, float]) -> None:
         """One logged step: `step` and whatever else, student metrics prefixed by the student's name."""
@@ -73,11 +90,12 @@ class Metrics:
         if not self._bar.disable:
             self._bar.set_postfix_str(", ".join([f"step {step}", *losses]))
         elif losses:
-            print(f"step {step} of {self._total_steps}: {', '.join(losses)}{self._pace(step, values)}", file=sys.stderr)
+            print(f"step {step} of {self._total_steps}: {', '.join(losses)}{self._rate(step, values)}", file=sys.stderr)
+            self._heartbeat.postpone()
         if scores := [f"{name.replace('/probe/', ' ')} {text}" for name, text in shown.items() if "/probe/" in name]:
             tqdm.write(f"step {step}: {', '.join(scores)}", file=sys.stderr)
 
-    def _pace(self, step: int, values: Mapping[str, float]) -> str:
+    def _rate(self, step: int, values: Mapping[str, float]) -> str:
         if not (rate := values.get("tokens_per_second")):
             return ""
         seconds = (self._total_steps - step) * self._tokens_per_step / rate
@@ -101,6 +119,7 @@ class Metrics:
 
     def close(self) -> None:
         """Flush everything."""
+        self._heartbeat.stop()
         self._bar.close()
         if self._waiting:
             self._write_waiting()
@@ -110,6 +129,42 @@ class Metrics:
                 self._tensorboard.close()
         except OSError as error:
             self._give_up_tensorboard(error)
+
+
+class Pace:
+    """How fast a run is, from the end of its first step on: that one compiles and fills caches."""
+
+    def __init__(self, total_steps: int, tokens_per_step: int, step: int, clock: Callable[[], float]) -> None:
+        self._total_steps, self._tokens_per_step, self._clock = total_steps, tokens_per_step, clock
+        self._first, self._step = step + 1, step
+        self._opened, self._told = clock(), False
+        self._since = self._last = self._opened  # when the first step and the last one ended
+
+    @property
+    def is_first(self) -> bool:
+        """Whether the last step was the first one of this process."""
+        return self._step == self._first
+
+    def advance(self) -> bool:
+        """One more step is done; whether it is time for the one line that every run prints early."""
+        self._step, self._last = self._step + 1, self._clock()
+        if self.is_first:
+            self._since = self._last
+        is_due = self._step > self._first and not self._told and self._last - self._opened >= FIRST_SECONDS
+        self._told = self._told or is_due
+        return is_due
+
+    def line(self) -> str:
+        """Seconds a step, tokens/s and the time left; and since when the current step runs, if that is long."""
+        parts, waited = [], self._clock() - self._last
+        if num_steps := self._step - self._first:
+            seconds = max(self._last - self._since, 1e-9) / num_steps
+            left = duration((self._total_steps - self._step) * seconds)
+            each = f"{seconds:.2f}" if seconds < 10 else f"{seconds:.0f}"
+            parts.append(f"{each} s a step, {self._tokens_per_step / seconds:,.0f} tokens/s, {left} left")
+        if waited >= LINE_SECONDS or not parts:
+            parts.append(f"step {self._step + 1} has taken {duration(waited)} so far")
+        return f"step {self._step} of {self._total_steps}: {'; '.join(parts)}"
 
 
 def loss_terms(values: Mapping[str, float], student: str) -> dict[str, float]:

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from pretrain.precision import Dtype, autocast
+from pretrain.progress import Progress
 
 BYTES_PER_FLOAT32 = 4
 NUM_NEIGHBOURS = 10
@@ -37,21 +37,21 @@ def mean_pooled(
 
     Texts are batched by length and cut at `max_tokens`. The model computes in `dtype` by autocast;
     the mean is always float32 and leaves padding out, so a vector does not depend on what it was batched with.
-    `progress` names a progress bar. ValueError without texts.
+    `progress` names what is shown meanwhile. ValueError without texts.
     """
     if not texts:
         raise ValueError("no texts to embed")
     was_training = model.training
     model = model.to(device).eval()
     vectors: list[torch.Tensor] = [torch.empty(0)] * len(texts)
-    with tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None, leave=False) as bar:
+    with Progress(progress or "embedding", len(texts), "texts", hidden=progress is None) as shown:
         for chosen, rows in batch_by_length(tokenizer, texts, max_tokens, rows_per_batch):
             batch = {name: tensor.to(device) for name, tensor in rows.items()}
             with autocast(device, dtype):
                 hidden = model(**batch).last_hidden_state
             for i, vector in zip(chosen, masked_mean(hidden, batch["attention_mask"]), strict=True):
                 vectors[i] = vector
-            bar.update(len(chosen))
+            shown.update(len(chosen))
     if was_training:
         model.train()
     return torch.stack(vectors)

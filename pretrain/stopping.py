@@ -1,4 +1,4 @@
-"""Requests to stop: signals, and a launcher that is gone. Noted here at once, heeded by the trainer at a step's end."""
+"""Requests to stop: signals, and a launcher that is gone. Answered here at once, acted on at the end of a step."""
 
 import os
 import re
@@ -6,11 +6,16 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-LAUNCHER_GONE = int(signal.SIGHUP)  # stands for it among the numbers of signals; the signal itself is left alone
-SLOW_STEP = 1000  # no signal either
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+from pretrain.progress import busy_with
+
+# Reasons beside the numbers of signals, which end at 64
+SLOW_STEP = 1000
+LAUNCHER_GONE = 1001
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 # A launcher that gets a signal sends SIGTERM on to its ranks, which a signal to the whole group has reached already.
 _ECHO_SECONDS = 2.0
 _LOOK_SECONDS = 1.0  # between two looks at the launcher
@@ -22,17 +27,21 @@ _ORPHAN_SECONDS = 600.0  # for the step and the save after which a rank without 
 class StopRequest:
     """Whether this process was asked to stop. Made in the main thread, before anything that takes long.
 
-    SIGTERM, SIGINT and SIGUSR1 are noted; a second SIGTERM or SIGINT, more than two seconds after the first, ends the
-    process at once. So does, after ten minutes, that the launcher is gone. A thread sees to all this, so that it holds
-    while the main thread hangs in a collective or waits for data.
+    SIGTERM, SIGINT, SIGUSR1 and SIGHUP are requests, SIGHUP not where it is ignored (nohup); a second SIGTERM or
+    SIGINT, more than two seconds after the first, ends the process at once. So does, after ten minutes, that the
+    launcher is gone. A thread does all this, so that it works while the main thread hangs in a collective or waits for
+    data.
 
     Args:
         generations: how many ancestors are a launcher without which nobody would ever stop this process: none for a
             process started by hand, 2 for the deepspeed launcher, whose first process starts a second one on each host.
+        say: prints the answer to the first request; None on ranks that leave that to another one.
     """
 
-    def __init__(self, generations: int = 0) -> None:
+    def __init__(self, generations: int = 0, say: Callable[[str], None] | None = None) -> None:
         self.number = 0  # of the first signal that came, or LAUNCHER_GONE
+        self.waits_for: Callable[[], str] = lambda: f"before the first step; now: {busy_with('starting')}"
+        self._say = say
         self._first_end = float("inf")
         self._gone_since = float("inf")
         self._ancestors = _ancestors(generations)
@@ -44,7 +53,8 @@ class StopRequest:
         reader.settimeout(_LOOK_SECONDS)
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         for number in _SIGNALS:
-            signal.signal(number, lambda *_: None)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, lambda *_: None)
         threading.Thread(target=self._watch, args=(reader,), name="stop-request", daemon=True).start()
 
     def _watch(self, reader: socket.socket) -> None:
@@ -61,16 +71,33 @@ class StopRequest:
             if now - self._first_end > _ECHO_SECONDS:
                 os._exit(128 + number)
             self._first_end = min(self._first_end, now)
-        self.number = self.number or number
+        self._request(number)
+
+    def _request(self, number: int) -> None:
+        if self.number:
+            return
+        self.number = number
+        if self._say:
+            # Where nobody reads stderr, printing may hang: not in this thread, which a second signal needs.
+            threading.Thread(target=self._answer, args=(self._say,), daemon=True).start()
+
+    def _answer(self, say: Callable[[str], None]) -> None:
+        say(f"{explain_stop(self.number)}: stopping {self.waits_for()} (a second SIGTERM or Ctrl-C ends it at once)")
 
     def _look_for_launcher(self) -> None:
-        if _ancestors(len(self._ancestors)) == self._ancestors:
+        found = _ancestors(len(self._ancestors))
+        if found == self._ancestors:
             return
         now = time.monotonic()
-        self.number = self.number or LAUNCHER_GONE
+        self._request(LAUNCHER_GONE)
         self._gone_since = min(self._gone_since, now)
+        if len(found) == 2 and found[0] == self._ancestors[0]:
+            # Ctrl-C ended the first process of the deepspeed launcher. The second kills its ranks 30 seconds after it,
+            # whatever they are saving, and nobody waits for its exit code any more.
+            with suppress(ProcessLookupError):
+                os.kill(found[0], signal.SIGKILL)
         if now - self._gone_since > _ORPHAN_SECONDS:
-            os._exit(128 + LAUNCHER_GONE)
+            os._exit(1)
 
 
 def ignore_stop_requests() -> None:

@@ -16,6 +16,7 @@ from pretrain.objective import Objective, Problems
 from pretrain.objectives import ObjectiveConfig
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
 from pretrain.precision import Dtype, autocast
+from pretrain.progress import Progress
 from pretrain.settings import Settings
 from pretrain.teacher import TeacherFunction
 from pretrain.vocabulary_head import VocabularyHead, auto_class_of
@@ -150,6 +151,7 @@ class Student(nn.Module):
                 assert isinstance(objective, Objective)
                 objective.start_from(basis)
 
+    @Progress("finding what no objective reaches")
     def freeze_unreached(self, teacher: TeacherFunction, batch: Mapping[str, Tensor] | None = None) -> list[str]:
         """Freeze the parameters that no objective reaches and return their names within the published model.
 

@@ -11,6 +11,7 @@ from pretrain.encoder import Encoder, Features, HuggingFaceModel, Reads, cut_lay
 from pretrain.packed_linear import can_pack, pack_linears
 from pretrain.precision import WantedDtype, choose_dtype
 from pretrain.pretrained import load_model, read_shape
+from pretrain.progress import Progress
 from pretrain.settings import Settings
 from pretrain.vocabulary_head import VocabularyHead
 
@@ -78,6 +79,7 @@ def no_teacher(batch: Mapping[str, Tensor]) -> Features:
     return Features()
 
 
+@Progress("fingerprinting the weights")
 def fingerprint(model: nn.Module) -> str:
     """Hash of every weight, by name, shape and bits: what the run remembers of its teacher."""
     digest = xxhash.xxh3_128()

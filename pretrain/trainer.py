@@ -6,7 +6,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,7 @@ from pretrain.metrics import Metrics
 from pretrain.outcome import on_rank_zero
 from pretrain.peers import Agreement, limit_collectives
 from pretrain.prefetch import prefetch
+from pretrain.progress import Progress, busy_with
 from pretrain.settings import Settings
 from pretrain.slow_steps import SlowSteps
 from pretrain.stopping import SLOW_STEP
@@ -93,11 +94,13 @@ class Trainer:
         self.agreement = Agreement(config.collective_timeout_seconds)
         limit_collectives(config.collective_timeout_seconds)  # after the engines, which make groups
         self._slow_steps, self._step_seconds, self._data_seconds = SlowSteps(), 0.0, 0.0
+        self._step_started, self._save_seconds = 0.0, 0.0
         self._device_step: torch.cuda.Event | None = None  # where the last step ends in the device's queue
         self._reads_places = any(engine.student.head for engine in engines)
         self._skipped_rows = 0  # of this rank, since it last logged
         self.checkpoints = Checkpoints(run, config.keep_checkpoints)
-        self.state = self.checkpoints.load(engines)
+        with Progress("loading the checkpoint"):
+            self.state = self.checkpoints.load(engines)
         if self.state.step and dist.get_rank() == 0:
             where = self.checkpoints.folder / f"step_{self.state.step}"
             print(f"[rank 0] goes on from {where}", file=sys.stderr, flush=True)
@@ -106,7 +109,8 @@ class Trainer:
         """Train to `total_steps`, from wherever the run stands; 0, or the number of what stopped it, saved, before."""
         config, stop = self.config, self._agree_to_begin()
         metrics = self._open_metrics()
-        with closing(prefetch(self.batches_from(self.state.rows), config.data_timeout_seconds)) as batches:
+        batches_ahead = prefetch(self.batches_from(self.state.rows), config.data_timeout_seconds)
+        with closing(metrics) if metrics else nullcontext(), closing(batches_ahead) as batches:
             self._logged = self.state
             self._started = time.perf_counter() - self.state.seconds
             if self.probe and self.state.step == 0 and not stop:
@@ -114,7 +118,8 @@ class Trainer:
             for step in range(self.state.step + 1, config.total_steps + 1):
                 if stop:
                     break
-                self._train_step(batches, step)
+                with nullcontext() if self._step_seconds else Progress("the first step"):
+                    self._train_step(batches, step)
                 self._advance(metrics)
                 stop = self._agree(step)
                 last = step == config.total_steps
@@ -125,9 +130,15 @@ class Trainer:
                     stop = self._asked_meanwhile()
                 if last or stop or step % config.save_every_steps == 0:
                     self._save(in_passing=not (last or stop))
-        if metrics:
-            metrics.close()
         return stop if self.state.step < config.total_steps else 0
+
+    def outlook(self) -> str:
+        """What a request to stop waits for, and about how long; may be called from any thread."""
+        step, phase = f"step {self.state.step + 1}", busy_with("")
+        if phase or not self._step_seconds:
+            return f"after {phase or step}, then saving"
+        seconds = self._step_seconds - (time.perf_counter() - self._step_started)
+        return f"after {step}, then saving; about {max(seconds, 0) + self._save_seconds:.0f} s"
 
     def _agree_to_begin(self) -> int:
         """What asked any rank to stop while models were loaded."""
@@ -147,7 +158,8 @@ class Trainer:
         return stop or (SLOW_STEP if slow and self.config.on_slow_step == "stop" else 0)
 
     def _train_step(self, batches: Iterator[Batch], step: int) -> None:
-        started, self._data_seconds = time.perf_counter(), 0.0
+        started = self._step_started = time.perf_counter()
+        self._data_seconds = 0.0
         for index in range(self.engines[0].accumulation_steps):
             batch = self._next(batches)
             # Rows that the corpus could not give come empty: CLS SEP and padding.
@@ -211,7 +223,8 @@ class Trainer:
     def _measure(self) -> dict[str, float]:
         """What the probe gives; the clock of the run, and so its tokens a second, stands still meanwhile."""
         assert self.probe
-        values = self.probe.measure(self.state.step, [engine.student for engine in self.engines])
+        with Progress(f"measuring the students at step {self.state.step}"):
+            values = self.probe.measure(self.state.step, [engine.student for engine in self.engines])
         self._started += values["probe_seconds"]
         return values
 
@@ -257,7 +270,9 @@ class Trainer:
         """
         bad = [engine.name for engine in self.engines if engine.is_bad] if in_passing else []
         if not bad:
-            self.checkpoints.save(self.engines, self.state)
+            with Progress(f"saving the checkpoint of step {self.state.step}") as saving:
+                self.checkpoints.save(self.engines, self.state)
+            self._save_seconds = saving.seconds
         elif dist.get_rank() == 0:
             message = f"step {self.state.step}: the loss of {', '.join(bad)} is not finite; not saved"
             warnings.warn(message, stacklevel=2)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from pretrain.progress import Progress
 from tasks.batches import collate
 from tasks.encoding import Row, character_tags, tags_of
 from tasks.examples import Classified, Example, Question, Tagged
@@ -28,16 +28,16 @@ def predict(
 ) -> list[Tensor]:
     """Float32 logits of every row without its padding, in the order of the rows.
 
-    Batches hold rows of like length, at most `batch_rows` and 8,192 tokens. `progress` names a progress bar.
+    Batches hold rows of like length, at most `batch_rows` and 8,192 tokens. `progress` names what is shown meanwhile.
     """
     answers: list[Tensor] = [torch.empty(0)] * len(rows)
-    with tqdm(total=len(rows), desc=progress, unit="row", disable=None if progress else True, leave=False) as bar:
+    with Progress(progress or "predicting", len(rows), "rows", hidden=progress is None) as shown:
         for chosen in _batches([len(row.input_ids) for row in rows], batch_rows):
             logits = model(collate([rows[index] for index in chosen], pad_token_id)).float().cpu()
             for index, row in zip(chosen, logits, strict=True):
                 own = row if row.dim() == 1 else row[: len(rows[index].input_ids)]
                 answers[index] = own.clone()  # a view holds its whole batch, and goes to the other ranks with it
-            bar.update(len(chosen))
+            shown.update(len(chosen))
     return answers
 
 

@@ -1,7 +1,6 @@
 """A stage of a task: fine-tuning (FT), TD1 or TD2, by the trainer of general distillation with a task's rows."""
 
 import gc
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from pretrain.initialization import map_back, seeded
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
 from pretrain.precision import WantedDtype, autocast
 from pretrain.pretrained import load_pretrained
+from pretrain.progress import Progress
 from pretrain.settings import Settings
 from pretrain.student import Student
 from pretrain.teacher import Teacher, TeacherFunction, no_teacher
@@ -76,6 +76,7 @@ class EncodedTask:
     dev: list[Row]
 
 
+@Progress("encoding the examples")
 def encode_task(config: TaskConfig, data: TaskData, tokenizer_path: str) -> EncodedTask:
     """Both files in the ids of this tokenizer."""
     tokenizer = load_pretrained(AutoTokenizer, tokenizer_path)
@@ -154,12 +155,9 @@ class Stage:
         if not self.config.reads_labels:
             raise ValueError(f"{self.student.name}: no objective trains its head, so it has no answers")
         rank, world_size, task = dist.get_rank(), dist.get_world_size(), self.task
-        if not rank and not sys.stderr.isatty():  # where the bar is not drawn
-            print(f"scoring {len(examples):,} examples", file=sys.stderr, flush=True)
         self.student.eval()
         with autocast(self.device, self.student.dtype):
-            share, bar = rows[rank::world_size], None if rank else "scoring"
-            answers = predict(self._logits, share, task.tokenizer.pad_token_id, progress=bar)
+            answers = predict(self._logits, rows[rank::world_size], task.tokenizer.pad_token_id, progress="scoring")
         self.student.train()
         shares: list[list[Tensor]] = [answers] * world_size
         dist.all_gather_object(shares, answers)
