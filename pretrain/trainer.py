@@ -30,6 +30,9 @@ from pretrain.stopping import SLOW_STEP
 from pretrain.teacher import TeacherFunction
 from pretrain.vocabulary_objectives import with_places
 
+# Of longer steps none is added to agree to stop: ranks wait for each other at their end instead.
+_LONG_STEP_SECONDS = 2.0
+
 Batch = Mapping[str, Tensor]
 
 
@@ -95,6 +98,7 @@ class Trainer:
         limit_collectives(config.collective_timeout_seconds)  # after the engines, which make groups
         self._slow_steps, self._step_seconds, self._data_seconds = SlowSteps(), 0.0, 0.0
         self._step_started, self._save_seconds = 0.0, 0.0
+        self._steps_are_long = True  # until the ranks agree on how long the first one took
         self._device_step: torch.cuda.Event | None = None  # where the last step ends in the device's queue
         self._reads_places = any(engine.student.head for engine in engines)
         self._skipped_rows = 0  # of this rank, since it last logged
@@ -121,7 +125,7 @@ class Trainer:
                 with nullcontext() if self._step_seconds else Progress("the first step"):
                     self._train_step(batches, step)
                 self._advance(metrics)
-                stop = self._agree(step)
+                stop = self._agree(step) or (self._asked_meanwhile() if self._steps_are_long else 0)
                 last = step == config.total_steps
                 probed = self.probe is not None and (last or self.probe.is_due(step))
                 if probed or last or stop or step % config.log_every_steps == 0:
@@ -134,11 +138,11 @@ class Trainer:
 
     def outlook(self) -> str:
         """What a request to stop waits for, and about how long; may be called from any thread."""
-        step, phase = f"step {self.state.step + 1}", busy_with("")
+        phase = busy_with("")
         if phase or not self._step_seconds:
-            return f"after {phase or step}, then saving"
+            return f"after {phase or 'this step'}, then saving"
         seconds = self._step_seconds - (time.perf_counter() - self._step_started)
-        return f"after {step}, then saving; about {max(seconds, 0) + self._save_seconds:.0f} s"
+        return f"after this step, then saving; about {max(seconds, 0) + self._save_seconds:.0f} s"
 
     def _agree_to_begin(self) -> int:
         """What asked any rank to stop while models were loaded."""
@@ -151,6 +155,7 @@ class Trainer:
         # The rank rides along in the low digits of what it waited.
         waited = int(1000 * self._data_seconds) * world_size + rank
         stop, step_ms, waited = self.agreement.exchange([self.stop_requested(), int(1000 * self._step_seconds), waited])
+        self._steps_are_long = step_ms > 1000 * _LONG_STEP_SECONDS if step_ms else self._steps_are_long
         slow = self._slow_steps.heed(step_ms / 1000)
         if slow and rank == 0:
             waits = f"rank {waited % world_size} waited {waited // world_size / 1000:.1f} s of it for data"
