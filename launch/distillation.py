@@ -166,8 +166,7 @@ def distil(config: RunConfig, job: JobInput, run: Path, stop: StopRequest, on_lo
     """
     timeout_seconds = config.training.collective_timeout_seconds
     with peers_heeded(timeout_seconds):
-        with Progress("joining the other ranks"):
-            device, heartbeat = join_ranks(timeout_seconds, on_lost)
+        device, heartbeat = join_ranks(timeout_seconds, on_lost)
         trainer = build_trainer(config, job, run, stop, device)
         stop.waits_for = trainer.outlook
         number = trainer.train()

@@ -32,7 +32,6 @@ from pretrain.durable import share, write_durably
 from pretrain.outcome import on_rank_zero
 from pretrain.peers import PeerLost, join_ranks, peers_heeded
 from pretrain.pretrained import load_pretrained
-from pretrain.progress import Progress
 from pretrain.stopping import StopRequest, explain_stop, ignore_stop_requests
 from pretrain.student import Student
 from tasks.evaluation import score_of_commonest_label
@@ -111,8 +110,7 @@ class Chain:
         """
         timeout_seconds = self.config.training.collective_timeout_seconds
         with peers_heeded(timeout_seconds):
-            with Progress("joining the other ranks"):
-                self.device, heartbeat = join_ranks(timeout_seconds, self.on_lost)
+            self.device, heartbeat = join_ranks(timeout_seconds, self.on_lost)
             check_alike(self.config.model_dump(mode="json"), inputs_of(self.config))
             self.settled, ran_on = settle_precision(self.config, self.run, self.device)
             on_rank_zero(lambda: self._begin(ran_on))

@@ -12,6 +12,7 @@ from torch.distributed import distributed_c10d
 
 from pretrain.engine import start_distributed
 from pretrain.outcome import raise_together
+from pretrain.progress import Progress
 
 # The agreement is to notice a missing rank first: a group of the device ends the process without a word of ours.
 _DEVICE_GRACE_SECONDS = 60
@@ -25,6 +26,7 @@ class PeerLost(Exception):
     """Another rank died, or does not answer any more; this one cannot go on."""
 
 
+@Progress("joining the other ranks")
 def join_ranks(timeout_seconds: int, on_lost: Callable[[PeerLost], None]) -> tuple[torch.device, "Heartbeat"]:
     """The process group, begun; what watches it comes before anything that one rank alone may fail at.
 

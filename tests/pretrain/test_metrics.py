@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.metrics import Metrics, read_metrics
+from pretrain.metrics import Metrics, Pace, read_metrics
 
 
 def write(run, steps, resumed=0):
@@ -136,3 +136,54 @@ def test_on_a_terminal_what_a_probe_gave_stays_above_the_progress_line(tmp_path,
     lines = terminal.getvalue().split("\n")
     assert any(line.endswith(PROBED) for line in lines) and "step 1000, a 0.2500, b 0.5000]" in lines[-2]
     assert " of 5000" not in terminal.getvalue()
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_the_early_line_leaves_the_first_step_out_and_waits_for_five_seconds():
+    clock, said = Clock(), []
+    pace = Pace(total_steps=5000, tokens_per_step=4096, step=100, clock=clock)
+    for seconds in (60, 2, 2, 2):  # the first one compiles
+        clock.now += seconds
+        said.append(pace.line() if pace.advance() else None)
+    assert said == [None, "step 102 of 5000: 2.00 s a step, 2,048 tokens/s, 2:43:16 left", None, None]
+    pace = Pace(total_steps=5000, tokens_per_step=4096, step=0, clock=clock)
+    said = []
+    for _ in range(10):
+        clock.now += 1
+        said.append(pace.advance())
+    assert said.index(True) == 4 and said.count(True) == 1
+
+
+def test_a_step_that_takes_minutes_is_told_of_while_it_lasts():
+    clock = Clock()
+    pace = Pace(total_steps=10, tokens_per_step=1000, step=0, clock=clock)
+    clock.now += 90
+    pace.advance()
+    clock.now += 30
+    assert pace.line() == "step 1 of 10: step 2 has taken 0:30 so far"
+    clock.now += 70
+    pace.advance()
+    clock.now += 65
+    assert pace.line() == "step 2 of 10: 100 s a step, 10 tokens/s, 13:20 left; step 3 has taken 1:05 so far"
+
+
+def test_without_a_terminal_a_minute_without_a_logged_step_gives_a_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("pretrain.progress.Heartbeat.start", lambda self: None)  # its thread's work is done here
+    clock = Clock()
+    metrics = Metrics(tmp_path, total_steps=1000, tokens_per_step=100, clock=clock)
+    for step in range(1, 201):
+        clock.now += 1
+        metrics.advance()
+        if step % 100 == 0:
+            metrics.write({"step": step, "a/loss": 1.0, "tokens_per_second": 100.0})
+        metrics._heartbeat.look()
+    metrics.close()
+    assert [line.partition(":")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "step 5 of 1000", "step 65 of 1000", "step 100 of 1000", "step 160 of 1000", "step 200 of 1000",
+    ]  # fmt: skip

@@ -4,18 +4,20 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from pretrain.stopping import LAUNCHER_GONE, explain_stop
+from pretrain.stopping import LAUNCHER_GONE, StopRequest, explain_stop
 
 ROOT = Path(__file__).parents[2]
 WAITS = """
 import ctypes, signal, sys
 from pretrain.stopping import StopRequest, ignore_stop_requests
-stop = StopRequest(int(sys.argv[1]))
+stop = StopRequest(int(sys.argv[1]), lambda text: print(text, file=sys.stderr, flush=True))
 print("ready", flush=True)
 if sys.argv[2] == "ignore":
     ignore_stop_requests()
@@ -33,7 +35,8 @@ def start():
 
     def run(generations: int = 0, mode: str = "poll", before: tuple[str, ...] = ()) -> subprocess.Popen:
         command = [*before, sys.executable, "-c", WAITS, str(generations), mode]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
         started.append(process)
         for expected in ["ready", "ignoring"][: 1 + (mode == "ignore")]:
             assert process.stdout.readline().strip() == expected
@@ -41,11 +44,12 @@ def start():
 
     yield run
     for process in started:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
 def test_a_signal_is_noted_and_named(start, number):
     process = start()
     process.send_signal(number)
@@ -75,8 +79,56 @@ def test_the_first_signal_after_a_warning_by_slurm_ends_nothing(start):
 
 def test_who_is_leaving_already_heeds_nothing(start):
     process = start(mode="ignore")
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
         process.send_signal(number)
+    time.sleep(0.5)
+    assert process.poll() is None
+
+
+def test_a_request_is_answered_at_once_and_once_while_the_process_is_busy(start):
+    process = start(mode="hang")
+    process.send_signal(signal.SIGTERM)
+    second = "a second SIGTERM or Ctrl-C ends it at once"
+    assert process.stderr.readline() == f"SIGTERM: stopping before the first step; now: starting ({second})\n"
+    process.send_signal(signal.SIGINT)  # what Ctrl-C adds under a launcher
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    process.kill()
+    assert process.stderr.read() == ""
+
+
+def test_the_answer_says_what_is_waited_for_and_never_holds_up_the_next_signal(monkeypatch):
+    """Printing may hang, as where a pager that nobody turns reads it."""
+    monkeypatch.setattr(StopRequest, "__init__", lambda self: None)
+    stop, said, read = StopRequest(), [], threading.Event()
+    stop.number, stop._first_end, stop.waits_for = 0, float("inf"), lambda: "after this step"
+
+    def hang(text):
+        said.append(text)
+        read.wait()
+
+    stop._say = hang
+    stop._note(signal.SIGUSR1)
+    stop._note(signal.SIGTERM)
+    assert stop.number == signal.SIGUSR1 and stop._first_end < float("inf")
+    read.set()
+    assert said == ["SIGUSR1: stopping after this step (a second SIGTERM or Ctrl-C ends it at once)"]
+
+
+def test_a_closed_terminal_ends_nothing_under_nohup(start):
+    process = start(before=("nohup",))
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGUSR1)
+    assert int(process.communicate(timeout=20)[0]) == signal.SIGUSR1
+
+
+def test_a_closed_terminal_followed_by_a_sigterm_ends_nothing(start):
+    process = start(mode="hang")
+    process.send_signal(signal.SIGHUP)
+    time.sleep(2.5)
+    process.send_signal(signal.SIGTERM)
     time.sleep(0.5)
     assert process.poll() is None
 
@@ -93,4 +145,19 @@ def test_a_launcher_that_dies_is_noticed(start):
     process = start(1, "poll", ("sh", "-c", '"$@"; true', "launcher"))
     os.kill(process.pid, signal.SIGKILL)
     assert int(process.stdout.readline()) == LAUNCHER_GONE
-    assert explain_stop(LAUNCHER_GONE) == "the launcher is gone"
+    assert process.stderr.readline().startswith("the launcher is gone: stopping before the first step")
+    assert LAUNCHER_GONE > max(signal.valid_signals())
+
+
+def test_a_launcher_whose_first_process_is_gone_can_kill_its_ranks_no_more(start):
+    """Ctrl-C ends the first process of the deepspeed launcher; the second kills the ranks half a minute later."""
+    process = start(2, "hang", ("sh", "-c", """sh -c 'echo $$ >&2; "$@"; true' launcher "$@"; true""", "runner"))
+    second = int(process.stderr.readline())
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.stderr.readline().startswith("the launcher is gone: stopping")
+    for _ in range(200):
+        if not Path(f"/proc/{second}").exists() or "Z" in Path(f"/proc/{second}/stat").read_text().split()[2]:
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail(f"{second} is still there")
