@@ -1,9 +1,12 @@
 """A refusal is heard from every host, once."""
 
+from argparse import Namespace
+from pathlib import Path
+
 import pytest
 
 from launch import rank
-from launch.rank import REFUSED, refuse
+from launch.rank import REFUSED, find_run, refuse
 from launch.world import World
 
 
@@ -20,3 +23,19 @@ def test_the_first_rank_of_every_host_says_why(place, said, capsys, monkeypatch)
     monkeypatch.setattr(rank, "SPEAK_SECONDS", 0)
     assert refuse(place, ValueError("no file")) == REFUSED
     assert capsys.readouterr().err == said
+
+
+def test_a_run_that_was_begun_needs_no_config(tmp_path):
+    (tmp_path / "config.json").touch()
+    arguments = Namespace(config=None, run=tmp_path)
+    assert find_run(arguments) == tmp_path and arguments.config == tmp_path / "config.json"
+    arguments = Namespace(config=Path("configs/tiny.json"), run=tmp_path)
+    assert find_run(arguments) == tmp_path and arguments.config == Path("configs/tiny.json")
+    assert find_run(Namespace(config=Path("configs/tiny.json"), run=None)) == Path("runs/tiny")
+
+
+def test_neither_a_config_nor_a_run_that_was_begun_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="^give --config FILE, or --run FOLDER to go on with a run that was begun$"):
+        find_run(Namespace(config=None, run=None))
+    with pytest.raises(ValueError, match=f"^--run {tmp_path}: no run was begun there; give --config too$"):
+        find_run(Namespace(config=None, run=tmp_path))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch.remarks import warn_of_documents, warn_of_lanes, warn_of_unreached
+from launch.remarks import MAX_EPOCHS, warn_of_documents, warn_of_epochs, warn_of_lanes, warn_of_unreached
 from launch.run_config import read_run_config
 from pretrain.student import build_student
 from pretrain.teacher import Teacher
@@ -45,3 +45,15 @@ def test_a_probe_of_states_that_nothing_trains_is_told(config_file, recwarn):
     assert f" 10 tensors that no objective trains ({first} to encoder.layer.1.output.LayerNorm.bias): the n" in str(
         told[0].message
     )
+
+
+def test_a_run_of_thousands_of_epochs_is_told(config_file, recwarn):
+    config = read_run_config(config_file, ["training.total_steps=100000"])  # of 8 rows
+    warn_of_epochs(config, 800_000 // MAX_EPOCHS)
+    assert not recwarn
+    said = (
+        "training.total_steps: 100,000 steps of 8 rows are 2,000 epochs of this corpus, which has 400 rows; give a "
+        r"larger corpus or fewer steps \(100 epochs are 5,000\)"
+    )
+    with pytest.warns(UserWarning, match=said):
+        warn_of_epochs(config, 400)

@@ -138,7 +138,7 @@ def run_rank(rank: int, folder: Path, world_size: int) -> None:
     share = partial(build, rank=rank, world_size=world_size)
     ranks = {"rank": rank, "world_size": world_size}
     train(folder / "two", 8, [NOISY], 4, build_probe=share, **ranks)
-    asked = iter([0] * 3 + [15] * 9 if rank else [0] * 12)
+    asked = iter([0] * 4 + [15] * 9 if rank else [0] * 13)
     ranks |= {"stop_requested": lambda: next(asked), "save_every_steps": 8}
     train(folder / "stopped", 8, [NOISY], 4, build_probe=partial(share, every_steps=1), **ranks)
     broken = build(teacher_model(), torch.device("cpu"), rank, world_size)

@@ -16,8 +16,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from pretrain import trainer
 from pretrain.engine import StudentEngine
 from pretrain.metrics import read_metrics
+from pretrain.progress import Progress
 from pretrain.trainer import DataLate, Trainer, to_device
 from tests.pretrain.tiny import rows_from, spawn, student_config, train
 
@@ -44,14 +46,15 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, zero_stage):
     assert [line["step"] for line in timeless[0]] == [2, 4, 6, 8]
 
 
-def test_a_run_asked_to_stop_saves_one_step_later_and_goes_on_to_the_same_bits(tmp_path, capsys):
+def test_a_run_asked_to_stop_saves_one_step_later_and_goes_on_to_the_same_bits(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(trainer, "_LONG_STEP_SECONDS", math.inf)
     students, run = [student_config("one", **NOISY)], tmp_path / "parts"
     stopped_at = []
-    for stop_at in (0, 3, 8):
+    for stop_at in (0, 4, 9):
         asked = iter([0] * stop_at + [15] * 9)
         parts = train(run, 8, students, save_every_steps=8, stop_requested=lambda asked=asked: next(asked))
         stopped_at += [path.name for path in (run / "checkpoints").glob("step_*")]
-    # Asked before the first step: nothing was to save. Asked at the third: agreed at the fourth.
+    # Asked before the first step: nothing was to save. Asked at the third (the first asks twice): agreed at the fourth.
     assert stopped_at == ["step_4", "step_4", "step_8"]
     said = [line for line in capsys.readouterr().err.splitlines() if "goes on" in line]
     assert said == [f"[rank 0] goes on from {run / 'checkpoints/step_4'}"]
@@ -219,9 +222,31 @@ def test_a_last_step_that_is_not_finite_completes_the_run_with_the_student_befor
     assert_same(before["small"], train(tmp_path / "run", 4, micro_rows=8)["small"])  # as it was saved
 
 
+def test_a_run_of_long_steps_stops_in_the_one_that_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "_LONG_STEP_SECONDS", -1)
+    for number_of_looks, step in ((1, 1), (5, 3)):
+        asked = iter([0] * number_of_looks + [15] * 2)
+        train(tmp_path / str(step), 8, save_every_steps=8, stop_requested=lambda asked=asked: next(asked))
+        assert [path.name for path in (tmp_path / str(step) / "checkpoints").glob("step_*")] == [f"step_{step}"]
+
+
+def test_what_a_stop_waits_for_is_told_with_the_seconds_where_they_are_known(monkeypatch):
+    monkeypatch.setattr(Trainer, "__init__", lambda self: None)
+    running = Trainer()
+    running._step_seconds = running._save_seconds = running._step_started = 0.0
+    with Progress("the first step"):
+        assert running.outlook() == "after the first step, then saving"
+    assert running.outlook() == "after this step, then saving"
+    running._step_seconds, running._save_seconds, running._step_started = 5.0, 3.0, time.perf_counter() - 2
+    assert running.outlook() == "after this step, then saving; about 6 s"
+    running._step_started -= 60  # it takes longer than the one before
+    assert running.outlook() == "after this step, then saving; about 3 s"
+
+
 def test_a_row_of_steps_that_are_not_finite_goes_on_after_a_stop(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "_LONG_STEP_SECONDS", math.inf)
     poison_gradients(monkeypatch, range(3, 9))
-    asked = iter([0, 0, 0, *[15] * 9])
+    asked = iter([0] * 4 + [15] * 9)
     settings = {"micro_rows": 8, "save_every_steps": 8, "max_skipped_in_a_row": 5}
     with pytest.warns(UserWarning, match="changed nothing"):
         train(tmp_path, 8, stop_requested=lambda: next(asked), **settings)
