@@ -45,9 +45,24 @@ def test_one_rank_of_twice_the_rows_gives_the_same_student(finished_run, config_
     theirs = load_file(finished_run / "checkpoints/step_6/small/model/model.safetensors")
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-2, atol=2e-4)  # bfloat16 autocast
-    again = launch("--config", str(config_file), "--run", str(tmp_path / "run"))
-    assert again.returncode == 0 and "6 steps, 768 tokens" in again.stdout
-    assert "done already, 20" in again.stdout and str(tmp_path / "run/done.json") in again.stdout
+
+
+def test_a_finished_run_is_told_of_by_its_folder_alone_and_says_how_to_publish(finished_run, capsys):
+    arguments = Namespace(config=None, overrides=[], run=finished_run)
+    assert rank.run_job(prepare, arguments, World(), SimpleNamespace(number=0)) == 0
+    said = capsys.readouterr().out
+    assert "6 steps, 768 tokens" in said
+    assert "done already, 20" in said and str(finished_run / "done.json") in said
+    command = f"python launch/publish.py --run {finished_run} --student"
+    assert said.splitlines()[-2:] == [
+        f"next: {command} {name} --output students/{name}" for name in ("small", "other")
+    ]  # fmt: skip
+    arguments = Namespace(config=None, overrides=["corpus.seed=5"], run=finished_run)
+    assert rank.run_job(prepare, arguments, World(), SimpleNamespace(number=0)) == 2
+    assert "belongs to another config; different: corpus.seed" in capsys.readouterr().err
+    arguments = Namespace(config=None, overrides=[], run=finished_run / "none")
+    assert rank.run_job(prepare, arguments, World(), SimpleNamespace(number=0)) == 2
+    assert "none: no run was begun there; give --config too" in capsys.readouterr().err
 
 
 def test_a_run_that_another_teacher_finished_is_not_called_done(finished_run, config_file, teacher_folder, tmp_path):

@@ -14,6 +14,7 @@ from launch.run_config import read_run_config
 from launch.world import World
 
 ROOT = Path(__file__).parents[2]
+OTHERS = "next: the same command again, or its launcher with launch/gd.py --run runs/mine"
 
 
 def typed(line: str) -> list[str]:
@@ -33,13 +34,13 @@ def test_paths_with_spaces_stay_one_word():
 
 
 def test_a_model_whose_path_has_quotes_is_loaded_by_python():
-    *python, code = typed(load_line(Path("it's \"mine\""), "AutoModelForTokenClassification"))
+    *python, code = typed(load_line(Path('it\'s "mine"'), "AutoModelForTokenClassification"))
     assert python == ["python", "-i", "-c"]
     found = []
     loads = Namespace(from_pretrained=found.append)
     names = {"AutoModelForTokenClassification": loads, "AutoTokenizer": loads}
     exec(code.split("; ", 1)[1], names)
-    assert found == ["it's \"mine\""] * 2
+    assert found == ['it\'s "mine"'] * 2
     exec(code.split("; ", 1)[0], {})
 
 
@@ -67,10 +68,10 @@ def test_what_builds_a_corpus_with_a_tokenizer_takes_the_same_text():
     [
         (World(), None, "next: python launch/gd.py --run runs/mine"),
         (World(0, 0, 2, "a", 1, 2), "1", "next: deepspeed --num_gpus 2 launch/gd.py --run runs/mine"),
-        (World(0, 0, 2, "a", 1, 2), "2", "next: the same command again, or its launcher with launch/gd.py --run runs/mine"),
-        (World(0, 0, 2, "a", 1, 1), None, "next: the same command again, or its launcher with launch/gd.py --run runs/mine"),
+        (World(0, 0, 2, "a", 1, 2), "2", OTHERS),
+        (World(0, 0, 2, "a", 1, 1), None, OTHERS),
     ],
-)  # fmt: skip
+)
 def test_a_stopped_run_goes_on_by_its_folder_alone(world, hosts, line, monkeypatch):
     monkeypatch.delenv("CROSS_SIZE", raising=False)
     if hosts:

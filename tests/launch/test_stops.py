@@ -2,16 +2,19 @@
 
 import json
 import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.launch.jobs import ROOT, Job, deepspeed_command, newest_step
+from tests.launch.jobs import ROOT, Job, deepspeed_command, logged_step, newest_step
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,8 @@ def test_signals_before_training_end_it_before_training_or_at_once(long_config, 
         job.until(lambda: listens(job.process.pid))
         job.process.send_signal(signal.SIGUSR1)
         assert job.wait() == 75, job.said
-        assert job.said.endswith("[rank 0] stopped at step 0: SIGUSR1; run again to go on\n")
+        next_command = f"next: python launch/gd.py --run {tmp_path / 'run'}\n"
+        assert job.said.endswith(f"[rank 0] stopped at step 0: SIGUSR1; run again to go on\n{next_command}")
         assert not list((tmp_path / "run").glob("checkpoints/step_*"))
     with Job([sys.executable, "launch/gd.py"], long_config, tmp_path / "run") as job:
         job.until(lambda: listens(job.process.pid))
@@ -61,6 +65,57 @@ def test_signals_before_training_end_it_before_training_or_at_once(long_config, 
         time.sleep(2.5)
         job.process.send_signal(signal.SIGTERM)
         assert job.wait() in (75, 128 + signal.SIGTERM), job.said
+
+
+def on_terminal(*arguments: str) -> tuple[int, int]:
+    """The main job on a terminal of its own, as its foreground process: its pid, and the other end of the terminal."""
+    pid, terminal = pty.fork()
+    if not pid:
+        os.chdir(ROOT)
+        os.execve(
+            sys.executable,
+            [sys.executable, "launch/gd.py", *arguments],
+            os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
+        )
+    return pid, terminal
+
+
+def until_step(run: Path, step: int, terminal: int) -> str:
+    """What is said on the terminal until the run logs a step."""
+    said, end = b"", time.monotonic() + 120
+    while logged_step(run) < step:
+        assert time.monotonic() < end, said
+        if select.select([terminal], [], [], 0.05)[0]:
+            said += os.read(terminal, 65536)
+    return said.decode(errors="replace")
+
+
+def rest(terminal: int) -> str:
+    """What is said until the terminal's last process has left."""
+    said = b""
+    with suppress(OSError):
+        while data := os.read(terminal, 65536):
+            said += data
+    return said.decode(errors="replace")
+
+
+def test_ctrl_c_and_a_terminal_that_closes_end_in_a_checkpoint(long_config, tmp_path):
+    run = tmp_path / "run"
+    pid, terminal = on_terminal("--config", str(long_config), "--run", str(run))
+    until_step(run, 5, terminal)
+    os.write(terminal, b"\x03")
+    said = rest(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 75, said
+    answer = "[rank 0] SIGINT: stopping after this step, then saving; about"
+    assert said.index(answer) < said.index("[rank 0] stopped at step ")
+    assert "Traceback" not in said and f"next: python launch/gd.py --run {run}" in said
+    before = newest_step(run)
+    pid, terminal = on_terminal("--run", str(run))
+    said = until_step(run, before + 5, terminal)
+    assert f"goes on from {run / 'checkpoints' / f'step_{before}'}" in said
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 75
+    assert newest_step(run) >= before + 5
 
 
 def listens(pid: int) -> bool:
