@@ -16,7 +16,7 @@ from launch.next_command import again_line
 from launch.rank_log import mute_transformers, tag_messages
 from launch.threads import share_cores
 from launch.world import World, read_world
-from pretrain.progress import say
+from pretrain.progress import Progress, say
 from pretrain.stopping import StopRequest, ignore_stop_requests
 
 REFUSED, STOPPED, PEER_LOST = 2, 75, 76
@@ -109,13 +109,16 @@ def lead(about: str, prepare: Prepare) -> None:
 
 def run_job(prepare: Prepare, arguments: argparse.Namespace, world: World, stop: StopRequest) -> int:
     """Refuse where `prepare` does, or train what it gives; the exit code of what came of it."""
-    from corpus.store import StoreLost
-    from launch.run_folder import is_under_way
-    from pretrain.device import check_accelerator
-    from pretrain.peers import PeerLost
-    from pretrain.trainer import DataLate
+    with Progress("loading the libraries"):
+        from corpus.progress import show_by
+        from corpus.store import StoreLost
+        from launch.run_folder import is_under_way
+        from pretrain.device import check_accelerator
+        from pretrain.peers import PeerLost
+        from pretrain.trainer import DataLate
 
-    mute_transformers()
+        mute_transformers()
+    show_by(Progress)
     try:
         run = find_run(arguments)
         check_accelerator()

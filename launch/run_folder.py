@@ -21,6 +21,7 @@ from pretrain.checkpoint import TrainingState
 from pretrain.durable import share, try_lock, write_durably, writing
 from pretrain.metrics import read_metrics
 from pretrain.outcome import on_rank_zero, raise_together
+from pretrain.progress import Progress
 from pretrain.settings import Settings
 from pretrain.student import Student
 
@@ -66,6 +67,7 @@ def is_under_way(run: Path) -> bool:
     return (run / "config.json").is_file() and not (run / "done.json").is_file()
 
 
+@Progress("waiting for another job to leave the run folder")
 def hold_run_folder(run: Path, wait_seconds: float = 30.0) -> None:
     """Keep other jobs out of it as long as this process lives; one that is leaving just now is waited for.
 
@@ -86,6 +88,7 @@ def hold_run_folder(run: Path, wait_seconds: float = 30.0) -> None:
     _held.append(file)
 
 
+@Progress("waiting for every host to see the run folder")
 def check_shared(path: Path, wait_seconds: float = 60.0) -> None:
     """ValueError on every rank where one does not see what rank 0 wrote; a network's file system may take its time."""
     end = time.monotonic() + wait_seconds

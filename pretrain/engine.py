@@ -17,6 +17,7 @@ from pretrain.loss_scale import LossScale
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig, build_optimizer, build_schedule
 from pretrain.optimizer_state import gather_optimizer_state, put_optimizer_state
 from pretrain.precision import choose_dtype
+from pretrain.progress import Progress
 from pretrain.student import Student
 from pretrain.student_files import Counters
 
@@ -68,6 +69,7 @@ class StudentEngine:
     A student trained beside others therefore ends bit-identical to the same student trained alone.
     """
 
+    @Progress("building the engine")
     def __init__(
         self,
         student: Student,
