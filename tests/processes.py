@@ -130,4 +130,6 @@ def run_script(
             for rank in ranks:
                 rank.kill()
         code = next((rank.returncode for rank in ranks if rank.returncode), 0)
-        return subprocess.CompletedProcess(ranks[0].args, code, "".join(s[0] for s in said), "".join(s[1] for s in said))
+        return subprocess.CompletedProcess(
+            ranks[0].args, code, "".join(s[0] for s in said), "".join(s[1] for s in said)
+        )

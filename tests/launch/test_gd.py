@@ -21,7 +21,7 @@ from launch.world import World
 from pretrain.metrics import read_metrics
 from pretrain.teacher import fingerprint
 from pretrain.trainer import DataLate
-from tests.launch.conftest import launch
+from tests.launch.conftest import launch, launch_as_typed
 from tests.pretrain.tiny import teacher_model
 
 
@@ -95,7 +95,8 @@ def test_pairs_projected_layers_and_every_layer_objective_run(config_file, tmp_p
 
 
 def test_a_refusal_through_the_launcher_is_one_message_and_a_bad_exit_code(config_file, tmp_path):
-    done = launch("--config", str(config_file), "--run", str(tmp_path), "--set", "teacher.paht=x", num_ranks=2)
+    arguments = ("--config", str(config_file), "--run", str(tmp_path), "--set", "teacher.paht=x")
+    done = launch_as_typed(*arguments, num_ranks=2)
     assert done.returncode != 0
     assert done.stderr.count("refused: ") == 1
     assert "teacher.paht: unknown key; did you mean path?" in done.stderr
