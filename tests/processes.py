@@ -17,13 +17,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-_IMPORTS = ("deepspeed", "transformers.models.bert.modeling_bert", "launch.distillation", "launch.task_chain",
+IMPORTS = ("deepspeed", "transformers.models.bert.modeling_bert", "launch.distillation", "launch.task_chain",
             "launch.evaluate_tasks", "tests.pretrain.tiny")  # fmt: skip
 _OF_A_LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _PR_SET_PDEATHSIG = 1
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(list(_IMPORTS))
+CONTEXT.set_forkserver_preload(list(IMPORTS))
 
 
 def die_with_parent() -> None:

@@ -88,7 +88,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.filterwarnings("ignore:b. ")
-@pytest.mark.parametrize("num_workers", [2, 3])
+@pytest.mark.parametrize("num_workers", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_any_number_of_workers_gives_the_same(tmp_path, inputs, wordpiece, expected, num_workers):
     build_corpus(config(inputs, wordpiece, tmp_path / "out"), num_workers=num_workers)
     assert contents(tmp_path / "out") == expected
@@ -180,10 +180,10 @@ def kill_often(num_kills: int, tmp_path, inputs, wordpiece, expected) -> list[tu
                 path.unlink()
             continue
         process.kill()
-        process.wait()
+        process.wait(60)
         done = [sum(1 for _ in work.glob(f"{step}-?????")) for step in ("read", "encoded")]
         kills.append((round(time.monotonic() - began, 1), *done))
-    assert start(file).wait() == 0
+    assert start(file).wait(240) == 0
     assert contents(tmp_path / "out") == expected
     return kills
 

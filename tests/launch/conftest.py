@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from tests.corpus.conftest import corpus_folder, documents, wordpiece  # noqa: F401  (fixtures)
+from tests.corpus.conftest import corpus_folder, documents, one_core, wordpiece  # noqa: F401  (fixtures)
 from tests.launch.jobs import SAVE_EVERY_STEPS, Job, deepspeed_command
 from tests.pretrain.tiny import student_config, teacher_model
 from tests.processes import run_script
