@@ -37,7 +37,7 @@ def arguments(teacher_folder, tmp_path_factory):
     config = {
         "fine_tuning": {"learning_rates": [1e-3, 1e-2], "num_choosing_seeds": 1, "epochs": 2},
         "training": {"log_every_steps": 1, "seed": 3},
-        "deepspeed": {"train_batch_size": 4, "train_micro_batch_size_per_gpu": 4},
+        "deepspeed": {"train_batch_size": 4, "train_micro_batch_size_per_gpu": 4, "torch_autocast": {"enabled": False}},
     }
     (folder / "config.json").write_text(json.dumps(config))
     models = [f"large={teacher_folder}", f"small={teacher_folder}"]
@@ -53,6 +53,7 @@ def cells(output):
     return {path: path.stat().st_mtime_ns for path in output.glob("cells/*/*/*/scores.json")}
 
 
+@pytest.mark.job
 def test_stopped_and_shared_and_the_same_scores_for_the_same_weights(arguments, tmp_path):
     output = tmp_path / "out"
     files = tmp_path / "stdout", tmp_path / "stderr"
@@ -91,6 +92,7 @@ def test_stopped_and_shared_and_the_same_scores_for_the_same_weights(arguments, 
     assert code == 0 and cells(output) == made
 
 
+@pytest.mark.job
 def test_a_model_that_fails_is_shown_and_the_others_are_made(arguments, teacher_folder, tmp_path):
     model, output = shutil.copytree(teacher_folder, tmp_path / "other"), tmp_path / "out"
     weights = load_file(model / "model.safetensors")
@@ -177,6 +179,7 @@ def test_a_folder_without_locks_is_used_by_one_worker_with_a_warning(arguments, 
         assert mine
 
 
+@pytest.mark.job
 def test_what_cannot_be_meant_is_refused(arguments, tmp_path, teacher_folder):
     def refused(*more: str) -> str:
         code, _, stderr = evaluate(*arguments, "--output", str(tmp_path / "none"), *more)

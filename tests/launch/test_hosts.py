@@ -14,6 +14,8 @@ import pytest
 from tests.launch.hosts import Host, TwoHosts, two_hosts
 from tests.launch.jobs import ROOT, SAVE_EVERY_STEPS, Job, assert_same_end, newest_step
 
+pytestmark = pytest.mark.job
+
 TIMEOUT_SECONDS = 20  # ranks that start on two busy cores come ten seconds apart
 PATIENCE = ("--set", f"training.collective_timeout_seconds={TIMEOUT_SECONDS}")
 NOTICE_SECONDS = TIMEOUT_SECONDS + 30  # ranks leave after three, launchers some seconds later, on two busy cores more

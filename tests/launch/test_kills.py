@@ -14,6 +14,8 @@ import torch
 from pretrain.metrics import read_metrics
 from tests.launch.jobs import SAVE_EVERY_STEPS, Job, assert_same_end, deepspeed_command, logged_step, newest_step
 
+pytestmark = pytest.mark.job
+
 # How what is killed is found; "all" leaves nobody who could say anything.
 VICTIMS: dict[str, Callable[[Job], list[int]]] = {
     "rank 0": lambda job: job.ranks()[:1],

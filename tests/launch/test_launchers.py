@@ -15,6 +15,8 @@ from deepspeed.launcher.multinode_runner import PDSHRunner
 from tests.launch.jobs import ROOT, SAVE_EVERY_STEPS, Job, assert_same_end, free_port, logged_step, newest_step
 from tests.launch.slurm import PROGRAMS, Slurm
 
+pytestmark = pytest.mark.job
+
 
 def torchrun() -> dict[str, str]:
     path = f"{ROOT / '.venv/bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -45,11 +47,12 @@ def test_json_keeps_its_quotes_on_the_way_to_other_hosts(tmp_path):
     environment = {"HOSTFILE": str(hosts), "INTERFACE": "eth0", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     given = ["--run", "a b", "--set", 'students.0.init={"student":"s,t"}', "rates=[1,2]", "training.seed=3"]
     command = [ROOT / "launch/recipes/hosts.sh", *given]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
     said = done.stdout.splitlines()[-len(given) :]
     assert said == [*given[:3], given[3] + " ", given[4] + " ", given[5]]
     quoted = PDSHRunner.parse_user_args(SimpleNamespace(args=SimpleNamespace(user_args=said)))
-    shell = subprocess.run(["bash", "-c", f"printf '%s\n' {' '.join(quoted)}"], capture_output=True, text=True)
+    command = ["bash", "-c", f"printf '%s\n' {' '.join(quoted)}"]
+    shell = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert [line.rstrip() for line in shell.stdout.splitlines()] == given
 
 

@@ -9,13 +9,16 @@ import pytest
 from tests.launch.jobs import Job
 from tests.processes import places_of
 
+pytestmark = pytest.mark.job
+
 
 @pytest.fixture
 def two_ranks(config_values, tmp_path):
     """Both ranks as processes started by hand, which give a lost one three seconds."""
     training = {"total_steps": 100_000, "log_every_steps": 1, "collective_timeout_seconds": 3}
     config = tmp_path / "long.json"
-    config.write_text(json.dumps(config_values | {"training": training}))
+    deepspeed = config_values["deepspeed"] | {"torch_autocast": {"enabled": False}}
+    config.write_text(json.dumps(config_values | {"training": training, "deepspeed": deepspeed}))
     jobs = [Job(None, config, tmp_path / "run", environment=place) for place in places_of(2)]
     with jobs[0], jobs[1]:
         jobs[0].until_step(3)

@@ -59,7 +59,7 @@ def values(teacher_folder, student, config_file, config_values, tmp_path_factory
             "td2": STAGE | {"objective": [{"type": "labels"}, {"type": "soft_labels"}]},
         },
         "training": {"log_every_steps": 1},
-        "deepspeed": {"train_batch_size": 4, "train_micro_batch_size_per_gpu": 4},
+        "deepspeed": {"train_batch_size": 4, "train_micro_batch_size_per_gpu": 4, "torch_autocast": {"enabled": False}},
     }  # fmt: skip
 
 
