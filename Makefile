@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: venv demo test test-slow lint bench
+.PHONY: venv demo check test test-slow lint bench
 
 venv: $(READY)
 
@@ -25,11 +25,14 @@ demo: venv
 		--heldout demo/heldout --output demo/report.html \
 		--models teacher=demo/teacher student=demo/students/4l384d untrained=demo/run/start/4l384d
 
+check: lint
+	$(BIN)/python -m pytest -n 2 -m "not slow and not job"
+
 test: venv
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-slow: venv
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 1 -m slow -o faulthandler_timeout=3600
 
 lint: venv
 	$(BIN)/ruff check .

@@ -21,6 +21,8 @@ from corpus.unit import OnBytes
 # A process a core: libraries that start a thread for each core would only fight.
 ONE_THREAD = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
+IMPORTS = ("transformers.models.auto.tokenization_auto",)  # most of what a worker imports
+
 Step = Callable[[Plan, Path, int, OnBytes], Any]
 
 
@@ -46,7 +48,9 @@ def run_units(
 
 def _run_in_processes(step: Step, work: Path, todo: list[int], num_workers: int, on_bytes: OnBytes) -> None:
     """Hands out an index at a time over a pipe to each process. (A pool hangs now and then when one is killed.)"""
-    context = multiprocessing.get_context("spawn")  # a fork would copy threads' locks, held for ever
+    # Forked from a process without threads, whose locks would be held for ever, that imports once what takes seconds.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(IMPORTS))
     waiting = iter(todo)
     workers: dict[Connection, BaseProcess] = {}
     try:

@@ -5,7 +5,7 @@ import os
 import socket
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +22,23 @@ from pretrain.student import Student
 from pretrain.student_files import Counters
 
 
+def import_deepspeed() -> Any:
+    """The deepspeed package, imported when first needed (it takes seconds), with its own kernels switched off.
+
+    On a CPU it would otherwise compile one that only inference uses: two minutes, and for ever where a process that was
+    killed left its lock behind.
+    """
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__ = {}
+    return deepspeed
+
+
 def start_distributed(timeout_seconds: float = 1800) -> torch.device:
     """Join the process group that the environment describes (a bare `python` is a world of one)."""
-    import deepspeed
+    deepspeed = import_deepspeed()
     from deepspeed.accelerator import get_accelerator
 
-    # No op is looked for: init_distributed would compile one for inference, two minutes on a CPU.
-    deepspeed.ops.__compatible_ops__ = {}
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
     if "RANK" not in os.environ:
@@ -78,8 +88,7 @@ class StudentEngine:
         total_steps: int,
         world_size: int,
     ) -> None:
-        import deepspeed
-
+        deepspeed = import_deepspeed()
         self.student, self.name = student, student.name
         self.accumulation_steps = deepspeed_config.accumulation_steps(world_size)
         self.max_grad_norm, self.total_steps = deepspeed_config.gradient_clipping, total_steps

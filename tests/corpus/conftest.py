@@ -1,5 +1,6 @@
 """Two tiny real tokenizers and a tiny corpus, made once."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from corpus.builder import build_corpus
 from corpus.settings import CorpusConfig
+from tests import processes
 
 HAN = "天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏"
 NAMES = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
@@ -16,6 +18,15 @@ NAMES = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_
 def save(backend: Tokenizer, folder: Path, **names: str) -> Path:
     PreTrainedTokenizerFast(tokenizer_object=backend, **names).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_core() -> Iterator[None]:
+    """Builds start no workers unless a test asks for some, and those are forked as the ranks of other tests are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("corpus.workers.num_usable_cores", lambda: 1)
+        patch.setattr("corpus.workers.IMPORTS", processes.IMPORTS)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -98,9 +98,9 @@ def test_origins_are_blocked_with_all_below_them(origin, is_blocked):
 
 
 def test_an_origin_too_long_for_a_host_takes_no_time_to_speak_of():
-    start = time.perf_counter()
+    start = time.process_time()
     assert isinstance(clean("文字", "." * 100_000, blocked_origins=("a.cn",)), Document)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 5  # tens of seconds where it is quadratic
 
 
 def test_host():

@@ -104,9 +104,13 @@ def test_text_and_what_is_asked_for_by_its_own_format_is_not_warned_of(tmp_path,
     [
         ("own.7z", b"7z\xbc\xaf\x27\x1c..", "holds .7z, which its name does not say; .7z cannot be read: unpack it"),
         ("own.bin", pack_zip("in", JSON), "holds .zip, which its name does not say; name it so"),
-        ("own.txt", gzip.compress(b"x"), "holds .gz, which its name does not say; name it so"),
+        ("own.txt", gzip.compress(b"x", mtime=0), "holds .gz, which its name does not say; name it so"),
         ("own.json", b'\n[{"t": "x"},\n', "is a JSON array; jsonl wants a record a line, as jq -c '.[]' makes of it"),
-        ("own.gz", gzip.compress(b"[{}]"), "is a JSON array; jsonl wants a record a line, as jq -c '.[]' makes of it"),
+        (
+            "own.gz",
+            gzip.compress(b"[{}]", mtime=0),
+            "is a JSON array; jsonl wants a record a line, as jq -c '.[]' makes of it",
+        ),
     ],
 )
 def test_what_no_line_of_is_a_record_is_refused(tmp_path, name, data, said):

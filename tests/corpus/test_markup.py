@@ -98,9 +98,9 @@ def test_simplified_is_by_phrase():
 
 
 def test_brackets_nested_without_measure_take_no_time_to_speak_of():
-    start = time.perf_counter()
+    start = time.process_time()
     drop_empty_brackets("（" * 20_000 + "）" * 20_000)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 5  # tens of seconds where it is quadratic
 
 
 @pytest.mark.parametrize("piece", ["<a ", "<!--", "<script>", "（", "-{", "www.", "&#", "《 ", "http://a:", " \n"])
@@ -111,6 +111,6 @@ def test_hostile_text_takes_no_time_to_speak_of(piece):
 
 def test_many_addresses_before_text_take_no_time_to_speak_of():
     addresses = ",".join(f"http://a.cn/{index}.jpg" for index in range(2000))
-    start = time.perf_counter()
+    start = time.process_time()
     assert drop_url_lines(f"图片:{addresses} 完") == f"图片:{addresses} 完"
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 5  # tens of seconds where it is quadratic

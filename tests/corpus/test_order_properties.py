@@ -45,7 +45,6 @@ def sequence(order: Order, positions: np.ndarray) -> list[Row]:
     return list(zip(blocks.tolist(), rows.tolist(), strict=True))
 
 
-@settings(deadline=None)
 @given(mixtures(), st.integers(0, 4))
 def test_epochs_show_every_row_of_a_source_as_often(mixture, epoch):
     sources, arguments = mixture
@@ -67,7 +66,6 @@ def test_epochs_show_every_row_of_a_source_as_often(mixture, epoch):
     assert not came and not last, "rows of no source"
 
 
-@settings(deadline=None)
 @given(mixtures(), st.integers(0, 4000), RANKS, st.integers(1, 7), RANKS, st.integers(1, 7))
 def test_ranks_come_and_go_in_one_sequence(mixture, start, ranks, rows, later_ranks, later_rows):
     """Slices of each batch are the batch of one rank, whatever ranks there are, before and after a change of them."""
@@ -84,7 +82,6 @@ def test_ranks_come_and_go_in_one_sequence(mixture, start, ranks, rows, later_ra
     assert together == sequence(Order(**arguments), np.arange(start, start + len(together)))
 
 
-@settings(deadline=None)
 @given(mixtures(), RANKS)
 def test_ranks_of_an_epoch_share_no_row(mixture, num_ranks):
     sources, arguments = mixture
@@ -95,7 +92,6 @@ def test_ranks_of_an_epoch_share_no_row(mixture, num_ranks):
     assert len(every) == sum(map(len, ranks)) == sum(arguments["rows_per_block"])
 
 
-@settings(deadline=None)
 @given(mixtures(), st.integers(0, 300), st.integers(0, 300))
 def test_resuming_anywhere_is_never_having_stopped(mixture, stop, count):
     _, arguments = mixture
@@ -103,7 +99,6 @@ def test_resuming_anywhere_is_never_having_stopped(mixture, stop, count):
     assert whole[stop:] == sequence(Order(**arguments), np.arange(stop, stop + count))
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.integers(1, 3))
 def test_a_mixture_of_nothing_is_refused(table, num_sources):
     sources = [index % num_sources for index in range(len(table))]
@@ -158,7 +153,7 @@ def corpora(draw) -> Manifest:
     return manifest
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(corpora(), st.integers(8, 60), st.integers(0, 99))
 def test_every_token_of_an_epoch_comes_once_at_any_row_length(manifest, row_tokens, seed):
     stream = RowStream(manifest, row_tokens, seed)
@@ -168,7 +163,7 @@ def test_every_token_of_an_epoch_comes_once_at_any_row_length(manifest, row_toke
         assert sorted(text.tolist()) == list(range(5, 5 + sum(manifest.blocks.tokens)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(corpora(), st.integers(8, 60), RANKS, RANKS, st.integers(1, 5), st.integers(0, 500))
 def test_streams_of_ranks_are_slices_of_one(manifest, row_tokens, ranks, later_ranks, rows_per_batch, start):
     reference, num_batches = RowStream(manifest, row_tokens, 3), 3

@@ -39,7 +39,7 @@ def read_units(plan, format):
     return units
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.text("天地 \n\r", max_size=12), max_size=30), st.integers(8, 60), st.sampled_from(["lines", "clue"]))
 @pytest.mark.filterwarnings("ignore:.*lines without a blank one")
 def test_units_hold_every_document_once_and_whole(tmp_path_factory, tokenizer, pieces, unit_bytes, format):

@@ -12,7 +12,7 @@ def reference(text: str) -> list[str]:
     return [text[start : start + 5] for start in range(max(len(text) - 4, 1))]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(TEXT, min_size=1, max_size=8))
 def test_hashes_are_equal_where_the_shingles_are(texts):
     hashes, offsets = hash_shingles(texts)

@@ -210,7 +210,7 @@ def test_hidden_files_are_skipped_with_a_warning(tmp_path):
         assert [part.member for part in find_parts([path])] == ["a"]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.binary(min_size=1, max_size=60).map(lambda data: data.replace(b"x", b"\n")), st.integers(1, 20))
 def test_lines_do_not_depend_on_chunks(tmp_path_factory, data, size):
     path = tmp_path_factory.mktemp("lines") / "text"

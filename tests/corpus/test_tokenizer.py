@@ -34,7 +34,7 @@ def tokenizer(request):
     return load_tokenizer(str(request.getfixturevalue(request.param)))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(
         st.sampled_from(["[MASK]", "[CLS]", "<s>", "</s>", "<mask>", "<pad>", " ", "天", "地", "s"]),

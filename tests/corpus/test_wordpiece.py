@@ -89,7 +89,7 @@ def test_every_character_of_unicode(tokenizer, pattern):
         assert_equal(tokenizer, [pattern.format(char) for char in characters(range(start, start + 0x10000))])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     texts=st.lists(st.text(st.one_of(st.sampled_from(TRICKY), st.characters(codec="utf-8")), max_size=60), max_size=6)
 )

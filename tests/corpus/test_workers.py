@@ -87,8 +87,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+@pytest.mark.job
 @pytest.mark.filterwarnings("ignore:b. ")
-@pytest.mark.parametrize("num_workers", [2, 3])
+@pytest.mark.parametrize("num_workers", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_any_number_of_workers_gives_the_same(tmp_path, inputs, wordpiece, expected, num_workers):
     build_corpus(config(inputs, wordpiece, tmp_path / "out"), num_workers=num_workers)
     assert contents(tmp_path / "out") == expected
@@ -114,6 +115,7 @@ def test_single_steps_in_any_order_give_the_same(tmp_path, inputs, wordpiece, ex
     assert contents(tmp_path / "out") == expected
 
 
+@pytest.mark.job
 def test_what_goes_wrong_in_a_worker_is_told_here(tmp_path, wordpiece):
     (tmp_path / "in").mkdir()
     for index in range(3):
@@ -135,6 +137,7 @@ def warn(plan, work, index, on_bytes):
     on_bytes(7)
 
 
+@pytest.mark.job
 def test_a_killed_worker_is_told_and_warnings_arrive(tmp_path, inputs, wordpiece):
     asked = config(inputs, wordpiece, tmp_path / "out")
     plan, _ = plan_corpus(asked)
@@ -180,14 +183,15 @@ def kill_often(num_kills: int, tmp_path, inputs, wordpiece, expected) -> list[tu
                 path.unlink()
             continue
         process.kill()
-        process.wait()
+        process.wait(60)
         done = [sum(1 for _ in work.glob(f"{step}-?????")) for step in ("read", "encoded")]
         kills.append((round(time.monotonic() - began, 1), *done))
-    assert start(file).wait() == 0
+    assert start(file).wait(240) == 0
     assert contents(tmp_path / "out") == expected
     return kills
 
 
+@pytest.mark.job
 def test_a_killed_build_goes_on_to_the_same_corpus(tmp_path, inputs, wordpiece, expected):
     kill_often(1, tmp_path, inputs, wordpiece, expected)
 

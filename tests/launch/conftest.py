@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,10 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from tests.corpus.conftest import corpus_folder, documents, wordpiece  # noqa: F401  (fixtures)
-from tests.launch.jobs import Job, deepspeed_command
+from tests.corpus.conftest import corpus_folder, documents, one_core, wordpiece  # noqa: F401  (fixtures)
+from tests.launch.jobs import SAVE_EVERY_STEPS, Job, deepspeed_command
 from tests.pretrain.tiny import student_config, teacher_model
+from tests.processes import run_script
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,23 +60,26 @@ def config_file(tmp_path_factory: pytest.TempPathFactory, config_values: dict[st
     return path
 
 
-def launch(*arguments: str, num_ranks: int = 1, port: int = 0) -> subprocess.CompletedProcess[str]:
+def launch(*arguments: str, num_ranks: int = 1) -> subprocess.CompletedProcess[str]:
+    """`launch/gd.py` on as many ranks, without the seconds that a launcher and its imports take."""
+    return run_script("launch/gd.py", *arguments, num_ranks=num_ranks)
+
+
+def launch_as_typed(*arguments: str, num_ranks: int) -> subprocess.CompletedProcess[str]:
     """`deepspeed launch/gd.py ...` as a user types it, with a port of its own."""
-    port = port or 20000 + os.getpid() % 20000
-    command = ["-m", "deepspeed.launcher.runner", "--num_gpus", str(num_ranks), "--master_port", str(port), "-q"]
     return subprocess.run(
-        [sys.executable, *command, "launch/gd.py", *arguments],
+        [*deepspeed_command(num_ranks), *arguments],
         cwd=ROOT,
         env=os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=240,
     )
 
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory, config_file: Path) -> Path:
-    """The main job through the real launcher, on two ranks."""
+    """The main job on two ranks."""
     run = tmp_path_factory.mktemp("runs") / "tiny"
     done = launch("--config", str(config_file), "--run", str(run), num_ranks=2)
     assert done.returncode == 0, done.stderr
@@ -84,10 +87,23 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, config_file: Path) ->
     return run
 
 
-@pytest.fixture(scope="module")
-def undisturbed(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of a module's own `config` that nothing happened to, two ranks of one host."""
+@pytest.fixture(scope="session")
+def disturbed_config(tmp_path_factory: pytest.TempPathFactory, config_values: dict[str, Any]) -> Path:
+    """Of runs that are killed, cut off or stopped on their way: long enough for three times, a checkpoint now and then.
+
+    In float32, which every machine has: they are to end with the bits of a run that nothing happened to.
+    """
+    training = {"total_steps": 160, "log_every_steps": 1, "save_every_steps": SAVE_EVERY_STEPS}
+    deepspeed = config_values["deepspeed"] | {"torch_autocast": {"enabled": False}}
+    path = tmp_path_factory.mktemp("config") / "disturbed.json"
+    path.write_text(json.dumps(config_values | {"training": training, "deepspeed": deepspeed}))
+    return path
+
+
+@pytest.fixture(scope="session")
+def undisturbed(disturbed_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of `disturbed_config` that nothing happened to: two ranks of one host, by the deepspeed launcher."""
     run = tmp_path_factory.mktemp("undisturbed") / "run"
-    with Job(deepspeed_command(), config, run) as job:
+    with Job(deepspeed_command(), disturbed_config, run) as job:
         assert job.wait() == 0, job.said
     return run

@@ -77,7 +77,7 @@ class Host:
         self.enter = ["nsenter", "--target", str(self.pid), *spaces, "env", f"--chdir={ROOT}"]
 
     def run(self, *command: str) -> None:
-        subprocess.run([*self.enter, *command], check=True, capture_output=True)
+        subprocess.run([*self.enter, *command], check=True, capture_output=True, timeout=60)
 
     def processes(self) -> dict[int, str]:
         """Command by process id of all that runs here, the first process and sshd aside."""
@@ -97,7 +97,7 @@ class Host:
 
     def kill_all(self) -> None:
         """SIGKILL to all that runs here; the kernel lives on and closes its connections."""
-        subprocess.run([*self.enter, "sh", "-c", "kill -9 -1"], check=False, capture_output=True)
+        subprocess.run([*self.enter, "sh", "-c", "kill -9 -1"], check=False, capture_output=True, timeout=60)
 
     def close(self) -> None:
         assert self._first.stdin
@@ -133,7 +133,7 @@ class TwoHosts:
     def _lay_cable(self) -> None:
         ends = [["netns", str(host.pid)] for host in self.hosts]
         add = ["ip", "link", "add", "eth0", *ends[0], "type", "veth", "peer", "name", "eth0", *ends[1]]
-        done = subprocess.run(add, capture_output=True, text=True)
+        done = subprocess.run(add, capture_output=True, text=True, timeout=60)
         if done.returncode:
             raise OSError(done.stderr.strip())
         for host in self.hosts:

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,15 +14,11 @@ import torch
 from safetensors.torch import load_file
 
 from pretrain.metrics import read_metrics
+from tests.processes import Script, die_with_parent, free_port
 
 ROOT = Path(__file__).parents[2]
 POLL_SECONDS = 0.002
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+SAVE_EVERY_STEPS = 20  # of the runs that are disturbed
 
 
 def deepspeed_command(num_ranks: int = 2) -> list[str]:
@@ -34,21 +29,36 @@ def deepspeed_command(num_ranks: int = 2) -> list[str]:
 
 
 class Job:
-    """One launch in a session of its own; what it says goes to a file. Leaves no process behind."""
+    """One launch in a session of its own; what it says goes to a file. Leaves no process behind.
+
+    Args:
+        launcher: the command; none for one rank without a launcher, forked from a process that has imported already.
+    """
 
     def __init__(
-        self, launcher: Sequence[str], config: Path, run: Path, *more: str, environment: Mapping[str, str] | None = None
+        self,
+        launcher: Sequence[str] | None,
+        config: Path,
+        run: Path,
+        *more: str,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.started = time.time()
         self.run, self.log = run, run.with_name(f"{run.name}.{time.monotonic_ns()}.log")
+        arguments, environment = ["--config", str(config), "--run", str(run), *more], environment or {}
+        self.process: Script | subprocess.Popen[bytes]
+        if launcher is None:
+            self.process = Script("launch/gd.py", arguments, self.log, self.log, environment)
+            return
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [*launcher, "--config", str(config), "--run", str(run), *more],
+                [*launcher, *arguments],
                 cwd=ROOT,
-                env=os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"} | (environment or {}),
+                env=os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"} | environment,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=die_with_parent,  # where a time limit ends the tests, nothing goes on for ever
             )
 
     def __enter__(self) -> "Job":
@@ -58,7 +68,7 @@ class Job:
         for pid in [*self.pids(), self.process.pid]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self.process.wait()
+        self.process.wait(60)
 
     @property
     def said(self) -> str:

@@ -65,7 +65,7 @@ class Slurm:
 
     def ask(self, *command: str) -> str:
         """What a command of Slurm's prints, its errors too."""
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=120)
         return (done.stdout + done.stderr).strip()
 
     def _until(self, condition, seconds: float = 30) -> None:
@@ -90,4 +90,4 @@ class Slurm:
                 daemon.wait(20)
             except subprocess.TimeoutExpired:
                 daemon.kill()
-                daemon.wait()
+                daemon.wait(60)

@@ -102,11 +102,13 @@ def test_warnings_are_a_line(tmp_path, tokenizer, capsys):
     assert "warning: a: 2 of 3 documents rejected (duplicate 2), e.g. a.txt:2, a.txt:3\n" in capsys.readouterr().err
 
 
+@pytest.mark.job
 def test_runs_from_anywhere(tmp_path, text, tokenizer):
     command = [sys.executable, str(COMMAND), *build(text, tokenizer, tmp_path / "out")]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    settings = {"cwd": tmp_path, "capture_output": True, "text": True, "check": False, "timeout": 240}
+    done = subprocess.run(command, **settings)
     assert done.returncode == 0 and "built" in done.stdout, done.stderr
-    again = subprocess.run([*command, "--colour", "red"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    again = subprocess.run([*command, "--colour", "red"], **settings)
     assert again.returncode == 2 and "unrecognized arguments: --colour red" in again.stderr
 
 

@@ -4,6 +4,7 @@ import shutil
 import warnings
 
 import numpy as np
+import pytest
 
 from corpus.manifest import load_manifest
 from corpus.stream import RowStream
@@ -11,6 +12,7 @@ from pretrain.metrics import read_metrics
 from tests.launch.conftest import launch
 
 
+@pytest.mark.job
 def test_skipped_rows_are_named_and_counted(config_file, tmp_path, corpus_folder):
     broken = shutil.copytree(corpus_folder, tmp_path / "corpus")
     manifest = load_manifest(broken)

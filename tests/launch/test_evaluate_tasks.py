@@ -2,12 +2,9 @@
 
 import gc
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import weakref
 from argparse import Namespace
@@ -25,9 +22,7 @@ from launch.evaluation_config import read_evaluation
 from launch.evaluation_workers import run_workers
 from pretrain import durable
 from tasks.fine_tuning import FineTuned
-
-ROOT = Path(__file__).parents[2]
-GENERIC = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+from tests.processes import Script, run_script
 
 
 @pytest.fixture(scope="module")
@@ -42,40 +37,32 @@ def arguments(teacher_folder, tmp_path_factory):
     config = {
         "fine_tuning": {"learning_rates": [1e-3, 1e-2], "num_choosing_seeds": 1, "epochs": 2},
         "training": {"log_every_steps": 1, "seed": 3},
-        "deepspeed": {"train_batch_size": 4, "train_micro_batch_size_per_gpu": 4},
+        "deepspeed": {"train_batch_size": 4, "train_micro_batch_size_per_gpu": 4, "torch_autocast": {"enabled": False}},
     }
     (folder / "config.json").write_text(json.dumps(config))
     models = [f"large={teacher_folder}", f"small={teacher_folder}"]
     return ["--models", *models, "--tasks", str(folder / "t.json"), "--config", str(folder / "config.json")]
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    # What tests in this process told torch.distributed is not for another process.
-    mine = {name: value for name, value in os.environ.items() if name not in GENERIC}
-    return subprocess.Popen(
-        [sys.executable, "launch/evaluate_tasks.py", *arguments], cwd=ROOT, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, env=mine | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-
-
 def evaluate(*arguments: str) -> tuple[int, str, str]:
-    process = start(*arguments)
-    stdout, stderr = process.communicate(timeout=300)
-    return process.returncode, stdout, stderr
+    done = run_script("launch/evaluate_tasks.py", *arguments)
+    return done.returncode, done.stdout, done.stderr
 
 
 def cells(output):
     return {path: path.stat().st_mtime_ns for path in output.glob("cells/*/*/*/scores.json")}
 
 
+@pytest.mark.job
 def test_stopped_and_shared_and_the_same_scores_for_the_same_weights(arguments, tmp_path):
     output = tmp_path / "out"
-    stopped = start(*arguments, "--seeds", "2", "--output", str(output))
-    end = time.monotonic() + 200
-    while not cells(output) and time.monotonic() < end:
-        time.sleep(0.1)
+    files = tmp_path / "stdout", tmp_path / "stderr"
+    stopped = Script("launch/evaluate_tasks.py", [*arguments, "--seeds", "2", "--output", str(output)], *files)
+    while not cells(output):
+        assert stopped.poll() is None, files[1].read_text()
+        time.sleep(0.01)
     stopped.send_signal(signal.SIGTERM)
-    _, stderr = stopped.communicate(timeout=100)
+    _, stderr = stopped.communicate()
     assert stopped.returncode == 75 and "stopped; run again to go on" in stderr, stderr
     before = cells(output)
     assert 0 < len(before) < 6
@@ -105,6 +92,7 @@ def test_stopped_and_shared_and_the_same_scores_for_the_same_weights(arguments, 
     assert code == 0 and cells(output) == made
 
 
+@pytest.mark.job
 def test_a_model_that_fails_is_shown_and_the_others_are_made(arguments, teacher_folder, tmp_path):
     model, output = shutil.copytree(teacher_folder, tmp_path / "other"), tmp_path / "out"
     weights = load_file(model / "model.safetensors")
@@ -191,6 +179,7 @@ def test_a_folder_without_locks_is_used_by_one_worker_with_a_warning(arguments, 
         assert mine
 
 
+@pytest.mark.job
 def test_what_cannot_be_meant_is_refused(arguments, tmp_path, teacher_folder):
     def refused(*more: str) -> str:
         code, _, stderr = evaluate(*arguments, "--output", str(tmp_path / "none"), *more)

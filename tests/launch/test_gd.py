@@ -21,7 +21,7 @@ from launch.world import World
 from pretrain.metrics import read_metrics
 from pretrain.teacher import fingerprint
 from pretrain.trainer import DataLate
-from tests.launch.conftest import launch
+from tests.launch.conftest import launch, launch_as_typed
 from tests.pretrain.tiny import teacher_model
 
 
@@ -79,6 +79,7 @@ def test_a_run_that_another_teacher_finished_is_not_called_done(finished_run, co
         check_finished(config, finished_run)
 
 
+@pytest.mark.job
 def test_pairs_projected_layers_and_every_layer_objective_run(config_file, tmp_path):
     """What is not in the other runs, in one; gone on with from step 3; then its student is where another begins."""
     objectives = [{"type": "tinybert"}, {"type": "pkd"}, {"type": "ernie_tiny"}]
@@ -109,8 +110,10 @@ def test_pairs_projected_layers_and_every_layer_objective_run(config_file, tmp_p
     assert all(torch.equal(start[name], end[name]) for name in end)
 
 
+@pytest.mark.job
 def test_a_refusal_through_the_launcher_is_one_message_and_a_bad_exit_code(config_file, tmp_path):
-    done = launch("--config", str(config_file), "--run", str(tmp_path), "--set", "teacher.paht=x", num_ranks=2)
+    arguments = ("--config", str(config_file), "--run", str(tmp_path), "--set", "teacher.paht=x")
+    done = launch_as_typed(*arguments, num_ranks=2)
     assert done.returncode != 0
     assert done.stderr.count("refused: ") == 1
     assert "teacher.paht: unknown key; did you mean path?" in done.stderr
@@ -210,6 +213,7 @@ def test_a_corpus_with_a_shard_missing_or_cut_is_refused(config_file, tmp_path, 
         check(config_file, tmp_path / "run", f"corpus.manifest={broken}")
 
 
+@pytest.mark.job
 def test_a_corrupt_shard_stops_the_job_with_its_name_and_not_a_traceback(config_file, tmp_path, corpus_folder):
     broken = tmp_path / "corpus"
     shutil.copytree(corpus_folder, broken)

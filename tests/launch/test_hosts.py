@@ -1,6 +1,5 @@
 """The main job on two hosts: killed or cut off, both sides stop, and a relaunch ends with the same bits."""
 
-import json
 import os
 import signal
 import subprocess
@@ -13,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.launch.hosts import Host, TwoHosts, two_hosts
-from tests.launch.jobs import ROOT, Job, assert_same_end, newest_step
+from tests.launch.jobs import ROOT, SAVE_EVERY_STEPS, Job, assert_same_end, newest_step
 
-TOTAL_STEPS, SAVE_EVERY_STEPS = 240, 40
+pytestmark = pytest.mark.job
+
 TIMEOUT_SECONDS = 20  # ranks that start on two busy cores come ten seconds apart
+PATIENCE = ("--set", f"training.collective_timeout_seconds={TIMEOUT_SECONDS}")
 NOTICE_SECONDS = TIMEOUT_SECONDS + 30  # ranks leave after three, launchers some seconds later, on two busy cores more
 LOST = "stopped: the connection to another rank broke: its process or host is gone, or what joins them failed ("
 CUT_OFF = f"stopped: other ranks did not answer within {TIMEOUT_SECONDS} s (training.collective_timeout_seconds)"
@@ -51,15 +52,6 @@ def pair(tmp_path_factory) -> Iterator[TwoHosts]:
         yield pair
 
 
-@pytest.fixture(scope="module")
-def config(tmp_path_factory, config_values) -> Path:
-    training = {"total_steps": TOTAL_STEPS, "log_every_steps": 1, "save_every_steps": SAVE_EVERY_STEPS,
-                "collective_timeout_seconds": TIMEOUT_SECONDS}  # fmt: skip
-    path = tmp_path_factory.mktemp("config") / "hosts.json"
-    path.write_text(json.dumps(config_values | {"training": training}))
-    return path
-
-
 @contextmanager
 def launched(pair: TwoHosts, launcher: Launcher, config: Path, run: Path) -> Iterator[list[Job]]:
     """The job on both hosts, as one launch a host that something is typed on."""
@@ -73,7 +65,7 @@ def launched(pair: TwoHosts, launcher: Launcher, config: Path, run: Path) -> Ite
     }
     with ExitStack() as stack:
         yield [
-            stack.enter_context(Job([*host.enter, *command], config, run, environment=environment))
+            stack.enter_context(Job([*host.enter, *command], config, run, *PATIENCE, environment=environment))
             for host, command in launcher(pair)
         ]
 
@@ -146,7 +138,9 @@ from tests.launch.hosts import TwoHosts
 print(*(host.pid for host in TwoHosts(Path(sys.argv[1])).hosts), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    done = subprocess.run([sys.executable, "-c", program, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=120
+    )
     assert done.returncode == -signal.SIGKILL
     left, end = [Path("/proc", pid) for pid in done.stdout.split()], time.monotonic() + 20
     assert len(left) == 2
@@ -155,8 +149,8 @@ os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.1)
 
 
-def test_a_cut_link_stops_both_hosts_and_changes_no_bit(pair, config, undisturbed, tmp_path):
-    row = stop_and_relaunch(pair, without_ssh, "link cut", config, tmp_path / "run")
+def test_a_cut_link_stops_both_hosts_and_changes_no_bit(pair, disturbed_config, undisturbed, tmp_path):
+    row = stop_and_relaunch(pair, without_ssh, "link cut", disturbed_config, tmp_path / "run")
     assert row["goes on from step"] == SAVE_EVERY_STEPS
     assert_same_end(tmp_path / "run", undisturbed)
 
@@ -164,8 +158,10 @@ def test_a_cut_link_stops_both_hosts_and_changes_no_bit(pair, config, undisturbe
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["host 1 killed", "host 0 killed", "link cut", "link cut in the save"])
 @pytest.mark.parametrize("launcher", [without_ssh, over_ssh, by_torchrun])
-def test_whatever_happens_to_a_host_changes_no_bit(pair, config, undisturbed, tmp_path, capsys, launcher, what):
-    row = stop_and_relaunch(pair, launcher, what, config, tmp_path / "run")
+def test_whatever_happens_to_a_host_changes_no_bit(
+    pair, disturbed_config, undisturbed, tmp_path, capsys, launcher, what
+):
+    row = stop_and_relaunch(pair, launcher, what, disturbed_config, tmp_path / "run")
     with capsys.disabled():
         print("", *(f"{name}: {value}" for name, value in row.items()), sep=" | ")
     assert_same_end(tmp_path / "run", undisturbed)
@@ -173,29 +169,29 @@ def test_whatever_happens_to_a_host_changes_no_bit(pair, config, undisturbed, tm
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [without_ssh, over_ssh, by_torchrun])
-def test_two_hosts_end_as_one_does(pair, config, undisturbed, tmp_path, launcher):
-    with launched(pair, launcher, config, tmp_path / "run") as jobs:
+def test_two_hosts_end_as_one_does(pair, disturbed_config, undisturbed, tmp_path, launcher):
+    with launched(pair, launcher, disturbed_config, tmp_path / "run") as jobs:
         assert [job.wait() for job in jobs] == [0] * len(jobs), said(jobs)
     assert_same_end(tmp_path / "run", undisturbed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("missing", [0, 1])
-def test_a_host_that_never_comes_is_waited_for_no_longer(pair, config, tmp_path, missing):
+def test_a_host_that_never_comes_is_waited_for_no_longer(pair, disturbed_config, tmp_path, missing):
     def all_but_one(pair: TwoHosts) -> list[tuple[Host, list[str]]]:
         return [without_ssh(pair)[1 - missing]]
 
-    with launched(pair, all_but_one, config, tmp_path / "run") as (job,):
+    with launched(pair, all_but_one, disturbed_config, tmp_path / "run") as (job,):
         assert job.wait(90) == 76, job.said
         assert f"[rank {1 - missing}] {CUT_OFF}" in job.said and 'gd.py", line' not in job.said, job.said
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_pdsh_hands_on_that_the_launcher_was_stopped(pair, config, undisturbed, tmp_path, number):
+def test_pdsh_hands_on_that_the_launcher_was_stopped(pair, disturbed_config, undisturbed, tmp_path, number):
     """SIGKILL is for pdsh and its ssh too: without it the job goes on, as if nothing had happened to `deepspeed`."""
     run = tmp_path / "run"
-    with launched(pair, over_ssh, config, run) as jobs:
+    with launched(pair, over_ssh, disturbed_config, run) as jobs:
         jobs[0].until_step(SAVE_EVERY_STEPS + 5)
         names = ["bin/deepspeed --hostfile", "pdsh -S", "ssh -o"][: 3 if number == signal.SIGKILL else 1]
         for pid, command in pair.hosts[0].processes().items():
@@ -203,6 +199,6 @@ def test_pdsh_hands_on_that_the_launcher_was_stopped(pair, config, undisturbed, 
                 os.kill(pid, number)
         seconds_until_empty(pair, jobs, NOTICE_SECONDS)
     assert newest_step(run) > SAVE_EVERY_STEPS and not (run / "done.json").exists()
-    with launched(pair, over_ssh, config, run) as jobs:
+    with launched(pair, over_ssh, disturbed_config, run) as jobs:
         assert [job.wait() for job in jobs] == [0], said(jobs)
     assert_same_end(run, undisturbed)

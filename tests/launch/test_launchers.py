@@ -1,6 +1,5 @@
 """The main job under the launchers that are not deepspeed's, by the recipes that a user copies."""
 
-import json
 import os
 import shutil
 import signal
@@ -11,34 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 from deepspeed.launcher.multinode_runner import PDSHRunner
-from safetensors.torch import load_file
 
-from tests.launch.jobs import ROOT, Job, free_port, logged_step, newest_step
+from tests.launch.jobs import ROOT, SAVE_EVERY_STEPS, Job, assert_same_end, free_port, logged_step, newest_step
 from tests.launch.slurm import PROGRAMS, Slurm
 
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory, config_values) -> Path:
-    training = {"total_steps": 400, "log_every_steps": 1, "save_every_steps": 100}
-    path = tmp_path_factory.mktemp("config") / "launched.json"
-    path.write_text(json.dumps(config_values | {"training": training}))
-    return path
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    assert json.loads((run / "done.json").read_text())["step"] == 400
-    return load_file(run / "checkpoints/step_400/small/model/model.safetensors")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(config, tmp_path_factory) -> dict[str, torch.Tensor]:
-    """The weights that every launcher must come to, by torchrun."""
-    run = tmp_path_factory.mktemp("undisturbed") / "run"
-    with Job(["launch/recipes/torchrun.sh"], config, run, environment=torchrun()) as job:
-        assert job.wait() == 0, job.said
-    return weights(run)
+pytestmark = pytest.mark.job
 
 
 def torchrun() -> dict[str, str]:
@@ -57,7 +34,8 @@ def torchrun() -> dict[str, str]:
 )
 def test_a_recipe_that_lacks_something_starts_nothing(recipe, environment, message):
     command = [ROOT / "launch/recipes" / recipe, "--config", "none"]
-    done = subprocess.run(command, env=environment | {"PATH": os.environ["PATH"]}, capture_output=True, text=True)
+    environment |= {"PATH": os.environ["PATH"]}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode != 0 and message in done.stderr
 
 
@@ -69,26 +47,22 @@ def test_json_keeps_its_quotes_on_the_way_to_other_hosts(tmp_path):
     environment = {"HOSTFILE": str(hosts), "INTERFACE": "eth0", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     given = ["--run", "a b", "--set", 'students.0.init={"student":"s,t"}', "rates=[1,2]", "training.seed=3"]
     command = [ROOT / "launch/recipes/hosts.sh", *given]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
     said = done.stdout.splitlines()[-len(given) :]
     assert said == [*given[:3], given[3] + " ", given[4] + " ", given[5]]
     quoted = PDSHRunner.parse_user_args(SimpleNamespace(args=SimpleNamespace(user_args=said)))
-    shell = subprocess.run(["bash", "-c", f"printf '%s\n' {' '.join(quoted)}"], capture_output=True, text=True)
+    command = ["bash", "-c", f"printf '%s\n' {' '.join(quoted)}"]
+    shell = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert [line.rstrip() for line in shell.stdout.splitlines()] == given
 
 
-def assert_same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-def test_torchruns_agent_brings_back_a_rank_that_was_killed(config, undisturbed, tmp_path):
-    with Job(["launch/recipes/torchrun.sh"], config, tmp_path / "run", environment=torchrun()) as job:
-        job.until_step(120)
+def test_torchruns_agent_brings_back_a_rank_that_was_killed(disturbed_config, undisturbed, tmp_path):
+    with Job(["launch/recipes/torchrun.sh"], disturbed_config, tmp_path / "run", environment=torchrun()) as job:
+        job.until_step(SAVE_EVERY_STEPS + 5)
         os.kill(job.ranks()[1], signal.SIGKILL)
         assert job.wait() == 0, job.said
         assert "the connection to another rank broke" in job.said
-    assert_same(weights(tmp_path / "run"), undisturbed)
+    assert_same_end(tmp_path / "run", undisturbed)
 
 
 def host(folder: Path, python: str) -> subprocess.Popen[str]:
@@ -146,30 +120,32 @@ def test_a_signal_while_ranks_are_started_reaches_all_of_them(tmp_path):
     assert process.returncode == 75 and set(said.splitlines()) <= {"saved"}
 
 
-def test_a_host_stops_and_goes_on_to_the_same_weights(config, undisturbed, tmp_path):
+def test_a_host_stops_and_goes_on_to_the_same_weights(disturbed_config, undisturbed, tmp_path):
     places = {"HOST_INDEX": "0", "NUM_HOSTS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    for step, code in ((120, 75), (None, 0)):
-        with Job(["launch/recipes/host.sh"], config, tmp_path / "run", environment=torchrun() | places) as job:
+    for step, code in ((SAVE_EVERY_STEPS + 5, 75), (None, 0)):
+        with Job(
+            ["launch/recipes/host.sh"], disturbed_config, tmp_path / "run", environment=torchrun() | places
+        ) as job:
             if step:
                 job.until_step(step)
                 job.process.send_signal(signal.SIGTERM)
             assert job.wait() == code, job.said
-    assert_same(weights(tmp_path / "run"), undisturbed)
+    assert_same_end(tmp_path / "run", undisturbed)
 
 
 @pytest.mark.slow
-def test_mpirun_hands_on_the_signal_and_the_exit_code(config, undisturbed, tmp_path):
+def test_mpirun_hands_on_the_signal_and_the_exit_code(disturbed_config, undisturbed, tmp_path):
     if not shutil.which("mpirun"):
         pytest.skip("mpirun is not installed")
     mpirun = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-np", "2", sys.executable, "launch/gd.py"]
-    with Job(mpirun, config, tmp_path / "run") as job:
+    with Job(mpirun, disturbed_config, tmp_path / "run") as job:
         job.until_step(20)
         job.process.send_signal(signal.SIGUSR1)
         assert job.wait() == 75, job.said
         assert f"[rank 0] stopped at step {newest_step(tmp_path / 'run')}: SIGUSR1" in job.said
-    with Job(mpirun, config, tmp_path / "run") as job:
+    with Job(mpirun, disturbed_config, tmp_path / "run") as job:
         assert job.wait() == 0, job.said
-    assert_same(weights(tmp_path / "run"), undisturbed)
+    assert_same_end(tmp_path / "run", undisturbed)
 
 
 @pytest.fixture
@@ -185,12 +161,12 @@ def slurm(tmp_path):
 
 
 @pytest.mark.slow
-def test_slurm_stops_and_requeues_to_the_same_weights(slurm, config, undisturbed, tmp_path):
+def test_slurm_stops_and_requeues_to_the_same_weights(slurm, disturbed_config, undisturbed, tmp_path):
     """One job: USR1 as before its time is up, then TERM as at a preemption; its own script brings it back."""
     run, log = tmp_path / "run", tmp_path / "job.log"
     path = f"{Path(sys.executable).parent}:{slurm.environment['PATH']}"
     slurm.environment |= {"PATH": path, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
-    recipe = ["launch/recipes/slurm.sbatch", "--config", str(config), "--run", str(run)]
+    recipe = ["launch/recipes/slurm.sbatch", "--config", str(disturbed_config), "--run", str(run)]
     smaller = ["--gpus-per-node=0", "--cpus-per-task=1"]  # than what the recipe asks for
     job = slurm.ask("sbatch", "--parsable", "--chdir", str(ROOT), "--output", str(log), *smaller, *recipe)
 
@@ -200,11 +176,11 @@ def test_slurm_stops_and_requeues_to_the_same_weights(slurm, config, undisturbed
             assert time.monotonic() < end, log.read_text() if log.exists() else slurm.state(job)
             time.sleep(0.01)
 
-    for number, (name, step) in enumerate([("USR1", 50), ("TERM", 150)], 1):
+    for number, (name, step) in enumerate([("USR1", 25), ("TERM", 75)], 1):
         until(lambda step=step: logged_step(run) >= step)
         slurm.ask("scancel", f"--signal={name}", job)
         until(lambda name=name: f": SIG{name}; run again to go on" in log.read_text())
         until(lambda number=number: slurm.state(job).get("Restarts") == str(number))
         assert newest_step(run) >= step
     until(lambda: slurm.state(job).get("JobState") == "COMPLETED")
-    assert_same(weights(run), undisturbed)
+    assert_same_end(run, undisturbed)

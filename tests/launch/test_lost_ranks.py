@@ -3,11 +3,13 @@
 import json
 import os
 import signal
-import sys
 
 import pytest
 
-from tests.launch.jobs import Job, free_port
+from tests.launch.jobs import Job
+from tests.processes import places_of
+
+pytestmark = pytest.mark.job
 
 
 @pytest.fixture
@@ -15,12 +17,9 @@ def two_ranks(config_values, tmp_path):
     """Both ranks as processes started by hand, which give a lost one three seconds."""
     training = {"total_steps": 100_000, "log_every_steps": 1, "collective_timeout_seconds": 3}
     config = tmp_path / "long.json"
-    config.write_text(json.dumps(config_values | {"training": training}))
-    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    command = [sys.executable, "launch/gd.py"]
-    jobs = [
-        Job(command, config, tmp_path / "run", environment=world | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"
-    ]
+    deepspeed = config_values["deepspeed"] | {"torch_autocast": {"enabled": False}}
+    config.write_text(json.dumps(config_values | {"training": training, "deepspeed": deepspeed}))
+    jobs = [Job(None, config, tmp_path / "run", environment=place) for place in places_of(2)]
     with jobs[0], jobs[1]:
         jobs[0].until_step(3)
         yield jobs
@@ -46,13 +45,10 @@ def test_the_other_rank_leaves_in_seconds_and_says_why(two_ranks, number, reason
 
 
 def test_ranks_that_were_given_different_things_are_refused_before_they_begin(config_values, tmp_path):
-    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    command, jobs = [sys.executable, "launch/gd.py"], []
     (config := tmp_path / "alike.json").write_text(json.dumps(config_values))
     others = ("--set", "training.save_every_steps=2", "students.0.optimizer.lr=0.01", "corpus.rows=pairs")
-    for rank, set_ in (("0", ()), ("1", others)):  # pairs are counted by all ranks together
-        mine = world | {"RANK": rank, "LOCAL_RANK": rank}
-        jobs.append(Job(command, config, tmp_path / "run", *set_, environment=mine))
+    given = zip(places_of(2), ((), others), strict=True)  # pairs are counted by all ranks together
+    jobs = [Job(None, config, tmp_path / "run", *set_, environment=place) for place, set_ in given]
     with jobs[0], jobs[1]:
         assert [job.process.wait(120) for job in jobs] == [2, 2]
     for rank, job in enumerate(jobs):
@@ -62,8 +58,7 @@ def test_ranks_that_were_given_different_things_are_refused_before_they_begin(co
 
 
 def test_a_rank_that_never_comes_is_waited_for_no_longer(config_file, tmp_path):
-    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "RANK": "0"}
-    command, patience = [sys.executable, "launch/gd.py"], ("--set", "training.collective_timeout_seconds=2")
-    with Job(command, config_file, tmp_path / "run", *patience, environment=world | {"LOCAL_RANK": "0"}) as job:
+    patience = ("--set", "training.collective_timeout_seconds=2")
+    with Job(None, config_file, tmp_path / "run", *patience, environment=places_of(2)[0]) as job:
         assert job.process.wait(60) == 76
         assert "[rank 0] stopped: other ranks did not answer within 2 s" in job.said and "Traceback" not in job.said

@@ -68,12 +68,14 @@ def test_what_the_corpus_cannot_mask_is_refused_before_anything_starts(write, tm
         read_run_config(write(MASKING | {"prob": 1.5}, [MLM]))
 
 
+@pytest.mark.job
 def test_a_teacher_without_a_head_stops_distilbert_with_a_message(write, tmp_path):
     done = launch("--config", str(write(MASKING, [{"type": "distilbert"}])), "--run", str(tmp_path / "run"))
     assert done.returncode != 0 and "Traceback" not in done.stderr
     assert re.search(r"stopped: teacher.path: .* has no masked-language head, which distilbert needs", done.stderr)
 
 
+@pytest.mark.job
 def test_students_with_a_head_train_on_two_ranks_and_are_published_with_it(write, headed_teacher, tmp_path):
     teacher = {"path": str(headed_teacher), "dtype": "float32"}
     path = write(MASKING, [{"type": "distilbert"}], [MLM, RELATIONS], teacher=teacher)
@@ -102,6 +104,7 @@ def alone(config_values, tmp_path):
     return path
 
 
+@pytest.mark.job
 def test_a_run_without_a_teacher_makes_one_that_others_learn_from(alone, write, corpus_folder, tmp_path):
     run, parts = tmp_path / "run", tmp_path / "parts"
     for folder in (run, parts):

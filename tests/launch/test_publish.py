@@ -34,7 +34,7 @@ def test_it_answers_in_another_process_with_nothing_of_ours_as_the_live_student(
     )
     live = finished_run / "checkpoints/step_6/small/outputs.safetensors"
     command = [sys.executable, "-c", code, published, live]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=published.parent, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=published.parent, check=True, timeout=240)
     assert done.stdout.startswith("bert (1, ")
     assert done.stdout.strip().endswith(", 12)")
 

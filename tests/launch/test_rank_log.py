@@ -21,5 +21,6 @@ logging.info("details")
 
 @pytest.mark.parametrize(("rank", "more"), [(0, ["[rank 0] FutureWarning: old tensors"]), (3, [])])
 def test_each_warning_is_one_line_with_its_rank_said_once(rank, more):
-    done = subprocess.run([sys.executable, "-c", SPEAKS, str(rank)], cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-c", SPEAKS, str(rank)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stderr.splitlines() == [f"[rank {rank}] block 7 is lost", *more]

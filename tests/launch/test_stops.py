@@ -16,13 +16,16 @@ import pytest
 
 from tests.launch.jobs import ROOT, Job, deepspeed_command, logged_step, newest_step
 
+pytestmark = pytest.mark.job
+
 
 @pytest.fixture(scope="module")
 def long_config(tmp_path_factory, config_values):
     """As the tiny config, but it would take minutes."""
     training = {"total_steps": 100_000, "log_every_steps": 1, "save_every_steps": 50_000}
     path = tmp_path_factory.mktemp("config") / "long.json"
-    path.write_text(json.dumps(config_values | {"training": training}))
+    deepspeed = config_values["deepspeed"] | {"torch_autocast": {"enabled": False}}
+    path.write_text(json.dumps(config_values | {"training": training, "deepspeed": deepspeed}))
     return path
 
 

@@ -2,11 +2,9 @@
 
 import gc
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 import weakref
 from argparse import Namespace
 from pathlib import Path
@@ -28,9 +26,8 @@ from launch.world import World
 from pretrain.checkpoint import TrainingState
 from tests.launch.test_evaluate_tasks import Engine
 from tests.pretrain.tiny import teacher_model
+from tests.processes import run_script
 
-ROOT = Path(__file__).parents[2]
-GENERIC = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 STAGE = {"epochs": 1, "optimizer": {"lr": 1e-3}}
 
 
@@ -62,7 +59,7 @@ def values(teacher_folder, student, config_file, config_values, tmp_path_factory
             "td2": STAGE | {"objective": [{"type": "labels"}, {"type": "soft_labels"}]},
         },
         "training": {"log_every_steps": 1},
-        "deepspeed": {"train_batch_size": 4, "train_micro_batch_size_per_gpu": 4},
+        "deepspeed": {"train_batch_size": 4, "train_micro_batch_size_per_gpu": 4, "torch_autocast": {"enabled": False}},
     }  # fmt: skip
 
 
@@ -74,12 +71,7 @@ def chain_file(values, tmp_path_factory):
 
 
 def run_chain(*arguments: str) -> subprocess.CompletedProcess[str]:
-    # What tests in this process told torch.distributed is not for another process.
-    mine = {name: value for name, value in os.environ.items() if name not in GENERIC}
-    return subprocess.run(
-        [sys.executable, "launch/td.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300,
-        env=mine | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    return run_script("launch/td.py", *arguments)
 
 
 def test_a_chain_runs_every_stage_and_picks_up_after_the_last(chain_file, tmp_path, values):

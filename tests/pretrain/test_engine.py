@@ -98,6 +98,26 @@ def test_a_step_clips_as_torch_does(max_norm, zero_stage):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
 
 
+def step_in_a_group_of_its_own(rank: int, folder: Path) -> None:
+    """As in a notebook: torch's own process group, and no start_distributed."""
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", TORCH_EXTENSIONS_DIR=str(folder / "extensions"))
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=0, world_size=1)
+    model, config = teacher_model(), student_config()
+    student = build_student(config, model, seed=1)
+    teacher = Teacher(model, [student.teacher_reads], "float32", "cpu")
+    student.freeze_unreached(teacher)
+    settings = {"train_batch_size": 3, "train_micro_batch_size_per_gpu": 3, "torch_autocast": {"enabled": False}}
+    engine = StudentEngine(student, config, DeepSpeedConfig.model_validate(settings), total_steps=1, world_size=1)
+    engine.train_micro_batch(batch(), teacher(batch()), seed=0)
+    (folder / "steps").write_text(str(engine.steps))
+
+
+def test_deepspeed_compiles_nothing_whoever_begins_the_process_group(tmp_path):
+    spawn(step_in_a_group_of_its_own, (tmp_path,), num_ranks=1)
+    assert (tmp_path / "steps").read_text() == "1"
+    assert not (tmp_path / "extensions").exists()
+
+
 def step_on_rank(rank: int, folder: Path) -> None:
     """Writes whether a step moved this rank's weights where the loss is infinite, gradients finite, on rank 1 alone."""
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")

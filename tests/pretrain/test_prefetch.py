@@ -42,7 +42,7 @@ def test_a_source_that_hangs_is_given_up():
 
     def source():
         yield 1
-        hangs.wait(8)
+        hangs.wait(60)
 
     items = prefetch(source(), 0.3)
     assert next(items) == 1
@@ -51,4 +51,4 @@ def test_a_source_that_hangs_is_given_up():
     hangs_no_longer.start()
     with pytest.raises(TimeoutError, match=r"nothing came within 0.3 s"):
         next(items)
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < 30

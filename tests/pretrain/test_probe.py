@@ -121,7 +121,7 @@ def slow_accuracy(train, train_labels, query, query_labels, k) -> float:
     return right / len(query)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10**6), k=st.integers(1, 12), num_classes=st.integers(2, 4))
 def test_accuracy_equals_a_slow_count(seed, k, num_classes):
     generator = torch.Generator().manual_seed(seed)

@@ -74,7 +74,7 @@ def slow_rows(slow_row: int, seconds: float):
 
 
 def test_data_that_is_late_is_told_and_acted_on_as_the_config_says(tmp_path, monkeypatch):
-    monkeypatch.setattr("tests.pretrain.tiny.rows_from", slow_rows(64, 1.5))
+    monkeypatch.setattr("tests.pretrain.tiny.rows_from", slow_rows(64, 3))  # ten busy steps take less
     message = r"step 9 took \d\.\d s, more than 10 times the usual .*; rank 0 waited \d\.\d s of it for data"
     with pytest.warns(UserWarning, match=message):
         train(tmp_path / "warned", 12, micro_rows=8)

@@ -46,7 +46,7 @@ def assert_same_gradients(fast, slow, inputs):
 
 
 @given(seed=st.integers(0, 2**30), chunk_bytes=st.sampled_from([1, 3 * 4 * VOCAB, 1 << 30]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_masked_loss_and_gradient_equal_the_reference(seed, chunk_bytes):
     model, (labels, shares) = draw(seed), labels_and_shares(seed)
     fast = masked_language_loss(*model, labels, shares, chunk_bytes)
@@ -60,7 +60,7 @@ def test_masked_loss_and_gradient_equal_the_reference(seed, chunk_bytes):
     chunk_bytes=st.sampled_from([1, 3 * 4 * VOCAB, 1 << 30]),
     temperature=st.sampled_from([0.5, 1.0, 2.0]),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_distillation_loss_and_gradient_equal_the_reference(seed, chunk_bytes, temperature):
     teacher, student, shares = draw(seed, width=9), draw(seed + 1), labels_and_shares(seed)[1]
     fast = distillation_loss(teacher, student, shares, temperature, chunk_bytes)

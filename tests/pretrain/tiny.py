@@ -18,6 +18,7 @@ from pretrain.precision import Dtype
 from pretrain.student import StudentConfig, build_student
 from pretrain.teacher import Teacher
 from pretrain.trainer import Trainer, TrainingConfig
+from tests import processes  # noqa: F401  (what the forkserver imports)
 
 VOCAB, ROW_TOKENS = 50, 12
 
@@ -148,12 +149,12 @@ def train(
 
 
 def spawn(function: Callable[..., None], arguments: tuple[Any, ...], num_ranks: int = 2) -> None:
-    """`function(rank, *arguments)` in a process a rank.
+    """`function(rank, *arguments)` in a process a rank, forked from one that has imported what they want.
 
     Each leaves at once when it is done, as the entry points do: gloo's threads may still hold Python's objects, and now
     and then abort a process that takes itself apart.
     """
-    mp.spawn(_run_and_leave, (function, arguments), nprocs=num_ranks)
+    mp.start_processes(_run_and_leave, (function, arguments), num_ranks, start_method="forkserver")
 
 
 def _run_and_leave(rank: int, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
