@@ -62,7 +62,9 @@ def use_triton(kernel: Kernel, teacher: Pair, student: Pair, num_relation_heads:
 
 @cache
 def _warn_once(problem: str) -> None:
-    warnings.warn(f"relation losses use the portable kernel, the Triton one does not work here: {problem}", stacklevel=2)
+    warnings.warn(
+        f"relation losses use the portable kernel, the Triton one does not work here: {problem}", stacklevel=2
+    )
 
 
 @cache

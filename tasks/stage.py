@@ -18,6 +18,7 @@ from pretrain.encoder import EncoderShape, without_padding
 from pretrain.engine import StudentEngine
 from pretrain.initialization import map_back, seeded
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
+from pretrain.outcome import gather_objects
 from pretrain.precision import WantedDtype, autocast
 from pretrain.pretrained import load_pretrained
 from pretrain.settings import Settings
@@ -161,8 +162,7 @@ class Stage:
             share, bar = rows[rank::world_size], None if rank else "scoring"
             answers = predict(self._logits, share, task.tokenizer.pad_token_id, progress=bar)
         self.student.train()
-        shares: list[list[Tensor]] = [answers] * world_size
-        dist.all_gather_object(shares, answers)
+        shares = gather_objects(answers)
         logits = [shares[index % world_size][index // world_size] for index in range(len(rows))]
         return score(logits, rows, examples, task.config, task.data.labels)
 
