@@ -1,9 +1,9 @@
 """The relation loss and its gradient as Triton kernels: no relation matrix is ever written, whatever L is.
 
-Shapes: B rows, L tokens, R relation heads, D hidden width, d = D / R. Flash-attention's tiling (arXiv:2205.14135) on two
-models at once: one pass over the tiles gives each query's normalizers and divergence, another the gradient. The kernels
-read [B, L, D] in place, in the models' own floating type. Triton's interpreter (TRITON_INTERPRET=1) runs the same code
-on a CPU.
+Shapes: B rows, L tokens, R relation heads, D hidden width, d = D / R. Flash-attention's tiling (arXiv:2205.14135) on
+two models at once: one pass over the tiles gives each query's normalizers and divergence, another the gradient. The
+kernels read [B, L, D] in place, in the models' own floating type. Triton's interpreter (TRITON_INTERPRET=1) runs the
+same code on a CPU.
 """
 
 import torch
@@ -141,6 +141,11 @@ def tile_of(teacher_depth: int, student_depth: int, precision: str) -> tuple[int
     return (32, 32) if depth <= 256 else (16, 32)
 
 
+def _depth(width: int) -> int:
+    """The width of a tile that holds a head: a power of two, and at least what tensor cores multiply."""
+    return max(16, int(triton.next_power_of_2(width)))
+
+
 def relation_loss_and_gradient(
     teacher: tuple[Tensor, Tensor], student: tuple[Tensor, Tensor], mask: Tensor, weight: Tensor, num_heads: int
 ) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -161,7 +166,7 @@ def relation_loss_and_gradient(
     teacher, student = _readable(teacher), _readable(student)
     batch, length, width = student[0].shape
     widths = teacher[0].shape[-1] // num_heads, width // num_heads
-    depths = [max(16, triton.next_power_of_2(width)) for width in widths]
+    depths = _depth(widths[0]), _depth(widths[1])
     precision = "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
     tile = tile_of(*depths, precision)
     sizes = (length, *widths, *(width**-0.5 for width in widths), num_heads, *depths, *tile, precision)
