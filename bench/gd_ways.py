@@ -60,11 +60,10 @@ def student_model(name: str, attention: str = "eager") -> Any:
     return bert(attention, **sizes).to(DEVICE)
 
 
-def ours(students: list[str], objective: str, rows: int, kernel: str = "auto", dtype: str = "auto") -> Step:
-    """The trainer's own teacher, students and engines.
-
-    Nothing waits for the device inside a step; the phases of a GPU's step are those between its own time stamps.
-    """
+def build_models(
+    students: list[str], objective: str, rows: int, kernel: str = "auto", dtype: str = "auto"
+) -> tuple[Any, list[Any]]:
+    """The trainer's own teacher and the students' engines, with random weights, the same every time."""
     from pretrain.deepspeed_config import AutocastConfig, DeepSpeedConfig
     from pretrain.engine import StudentEngine, start_distributed
     from pretrain.precision import choose_dtype
@@ -96,7 +95,15 @@ def ours(students: list[str], objective: str, rows: int, kernel: str = "auto", d
     for student in built:
         student.to(DEVICE).freeze_unreached(teacher)
     pairs = zip(built, configs, strict=True)
-    engines = [StudentEngine(student, config, deepspeed, 10**6, 1) for student, config in pairs]
+    return teacher, [StudentEngine(student, config, deepspeed, 10**6, 1) for student, config in pairs]
+
+
+def ours(students: list[str], objective: str, rows: int, kernel: str = "auto", dtype: str = "auto") -> Step:
+    """A step as the trainer makes it.
+
+    Nothing waits for the device inside it; the phases of a GPU's step are those between its own time stamps.
+    """
+    teacher, engines = build_models(students, objective, rows, kernel, dtype)
     phases = Phases()
     for engine in engines:
         for phase in ("backward", "step"):

@@ -19,7 +19,6 @@ from typing import NamedTuple
 # In the place of bench/, where corpus.py would hide the package of its name
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
@@ -158,6 +157,8 @@ def describe(results: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 def plot(path: str, device: str) -> None:
     """Peak memory against L at 4,096 tokens, R = 48."""
+    import matplotlib.pyplot as plt
+
     lengths = (64, 128, 256, 512, 1024)
     plt.figure(figsize=(6, 4))
     for name, way in ways(device).items():

@@ -68,7 +68,7 @@ def keep_kernels(config: AnyConfig, run: Path) -> AnyConfig:
 
     path = run / "config.json"
     before = on_rank_zero(lambda: json.loads(path.read_text()) if path.is_file() else {})
-    return type(config).model_validate(fill(config.model_dump(mode="json"), before))
+    return type(config).model_validate_json(json.dumps(fill(config.model_dump(mode="json"), before)))
 
 
 def check_alike(config: dict[str, Any], inputs: dict[str, Any]) -> None:
