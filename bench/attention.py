@@ -22,11 +22,13 @@ def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return torch.softmax(query @ key.mT * query.shape[-1] ** -0.5, -1) @ value
 
 
-def median_milliseconds(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
+def median_milliseconds(calls: dict[str, Callable[[], object]], repeats: int = REPEATS) -> dict[str, float]:
     """Median time of each call, interleaved, after one round of warm-up."""
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for round_number in range(REPEATS + 1):
+    for round_number in range(repeats + 1):
         for name, call in calls.items():
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             started = time.perf_counter()
             call()
             if torch.cuda.is_available():

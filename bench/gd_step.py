@@ -1,12 +1,14 @@
 """A general distillation step: ours, straight implementations and a published package, side by side in one run.
 
-    python bench/gd_step.py [--row-tokens 128 512] [--rows 8] [--rounds 5] [--teacher 24x1024] [--output FILE.json]
+    python bench/gd_step.py [--row-tokens 128 512] [--rows 8] [--rounds 5] [--teacher 24x1024] [--kernel triton]
+                            [--dtype float32] [--students 4l312d 6l768d] [--output FILE.json]
 
-Teacher 12 x 768 unless told, students 4 x 312 and 6 x 384; then 1, 2 and 4 students of one teacher pass against each
-alone. Every way is a process of its own (bench/gd_ways.py) that makes a step when told, in turn; medians.
-`--bertdistiller` is the interpreter of an environment with `pip install bertdistiller` (it wants transformers 4).
-Operations counted are those the mathematics needs: every matrix product of the layers that are read, forward, and
-twice more backward for the student.
+Teacher 12 x 768 unless told, students 4 x 312 and 6 x 384 (on a GPU 6 x 768 too); then 1, 2 and 4 students of one
+teacher pass against each alone. --kernel and --dtype are of our way; float32 leaves out the straight bfloat16 one.
+Every way is a process of its own (bench/gd_ways.py) that makes a step when told, in turn; medians. `--bertdistiller`
+is the interpreter of an environment with `pip install bertdistiller` (it wants transformers 4). Operations counted are
+those the mathematics needs: every matrix product of the layers that are read, forward, and twice more backward for the
+student.
 """
 
 import argparse
@@ -24,9 +26,11 @@ sys.path[0] = str(ROOT)
 
 import torch
 
-from bench.gd_ways import DEVICE, SIZES, TEACHER, clock, relation_heads, set_teacher
+from bench.clock import DEVICE, clock
+from bench.gd_ways import SIZES, TEACHER, relation_heads, set_teacher
 
 Answer = dict
+FOUR = ["4l312d", "4l384d", "6l312d", "6l384d"]
 Ways = Mapping[str, tuple[str, str, list[str]]]  # name -> interpreter, way, students
 
 
@@ -35,9 +39,12 @@ def teacher_sizes() -> str:
 
 
 @contextmanager
-def started(ways: Ways, rows: int, row_tokens: int) -> Iterator[dict[str, subprocess.Popen]]:
+def started(
+    ways: Ways, rows: int, row_tokens: int, arguments: argparse.Namespace
+) -> Iterator[dict[str, subprocess.Popen]]:
     """A process a way."""
     sizes = ["--rows", str(rows), "--row-tokens", str(row_tokens), "--teacher", teacher_sizes()]
+    sizes += ["--kernel", arguments.kernel, "--dtype", arguments.dtype]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     processes = {
         name: subprocess.Popen(
@@ -62,11 +69,11 @@ def step(name: str, process: subprocess.Popen) -> Answer:
         raise SystemExit(f"{name} ended; run bench/gd_ways.py to see why") from error
 
 
-def measure(ways: Ways, rows: int, row_tokens: int, rounds: int) -> dict[str, Answer]:
+def measure(ways: Ways, rows: int, row_tokens: int, arguments: argparse.Namespace) -> dict[str, Answer]:
     """Medians over interleaved rounds after two of warming up."""
     answers: dict[str, list[Answer]] = {name: [] for name in ways}
-    with started(ways, rows, row_tokens) as processes:
-        for round_number in range(rounds + 2):
+    with started(ways, rows, row_tokens, arguments) as processes:
+        for round_number in range(arguments.rounds + 2):
             for name, process in processes.items():
                 answer = step(name, process)
                 if round_number >= 2:
@@ -116,7 +123,7 @@ def matrix_rate() -> float:
 
 def compare_ways(student: str, rows: int, row_tokens: int, arguments: argparse.Namespace) -> dict:
     """Prints a table of the ways; gives its figures."""
-    names = ["ours", "straight float32", "straight bfloat16"]
+    names = ["ours", "straight float32"] + ([] if arguments.dtype == "float32" else ["straight bfloat16"])
     if TEACHER["num_attention_heads"] == 12:  # TinyBERT compares scores head by head: both need as many
         names += ["ours, tinybert", "straight tinybert"]
     if DEVICE.type == "cpu":
@@ -125,7 +132,7 @@ def compare_ways(student: str, rows: int, row_tokens: int, arguments: argparse.N
     if arguments.bertdistiller:
         ways["bertdistiller"] = (arguments.bertdistiller, "bertdistiller", [student])
     rate = matrix_rate()
-    medians = measure(ways, rows, row_tokens, arguments.rounds)
+    medians = measure(ways, rows, row_tokens, arguments)
     print(f"\nteacher {teacher_sizes()}, student {student}, {rows} x {row_tokens}, R = {relation_heads(student)}")
     print(f"{'way':24}{'tokens/s':>10}{'s a step (range)':>26}{'peak GB':>10}{'ours is faster':>16}")
     for name, answer in medians.items():
@@ -142,12 +149,12 @@ def compare_ways(student: str, rows: int, row_tokens: int, arguments: argparse.N
     return sizes | {"ways": medians, "needed_operations": needed, "matrix_rate": rate}
 
 
-def compare_families(rows: int, row_tokens: int, rounds: int) -> dict:
+def compare_families(rows: int, row_tokens: int, arguments: argparse.Namespace) -> dict:
     """Prints what several students of one teacher pass save; gives its figures."""
-    families = {"1 student": ["4l312d"], "2 students": ["4l312d", "6l384d"], "4 students": list(SIZES)}
+    families = {"1 student": ["4l312d"], "2 students": ["4l312d", "6l384d"], "4 students": FOUR}
     ways = {name: (sys.executable, "ours", students) for name, students in families.items()}
-    ways |= {f"{name} alone": (sys.executable, "ours", [name]) for name in SIZES}
-    medians = measure(ways, rows, row_tokens, rounds)
+    ways |= {f"{name} alone": (sys.executable, "ours", [name]) for name in FOUR}
+    medians = measure(ways, rows, row_tokens, arguments)
     print(f"\none pass of the {teacher_sizes()} teacher for several students, {rows} x {row_tokens}")
     for name, students in families.items():
         alone = sum(medians[f"{student} alone"]["seconds"] for student in students)
@@ -161,22 +168,27 @@ def main() -> None:
     parser.add_argument("--row-tokens", type=int, nargs="+", default=[128, 512])
     parser.add_argument("--rows", type=int, help="of 128 tokens; a quarter as many of 512")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--students", nargs="+", default=["4l312d", "6l384d"], choices=SIZES)
+    students = ["4l312d", "6l384d"] + (["6l768d"] if DEVICE.type == "cuda" else [])
+    parser.add_argument("--students", nargs="+", default=students, choices=SIZES)
+    parser.add_argument("--kernel", choices=("auto", "portable", "triton"), default="auto")
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--teacher", default=teacher_sizes(), metavar="LAYERSxWIDTH")
     parser.add_argument("--bertdistiller", metavar="PYTHON")
     parser.add_argument("--output", type=Path, help="JSON with every figure")
     arguments = parser.parse_args()
     set_teacher(arguments.teacher)
-    rows = arguments.rows or (16 if DEVICE.type == "cpu" else 128)
+    # On a GPU all ways stand in its memory side by side; the straight float32 one at L = 512 takes some 15 GB.
+    rows = arguments.rows or (16 if DEVICE.type == "cpu" else 64)
     name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{name}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}")
     results: dict = {"machine": name, "torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}
+    results |= {"kernel": arguments.kernel, "dtype": arguments.dtype}
     results |= {"teacher": arguments.teacher, "steps": [], "families": []}
     for row_tokens in arguments.row_tokens:
         rows_here = max(rows * 128 // row_tokens, 1)
         for student in arguments.students:
             results["steps"].append(compare_ways(student, rows_here, row_tokens, arguments))
-        results["families"].append(compare_families(rows_here, row_tokens, arguments.rounds))
+        results["families"].append(compare_families(rows_here, row_tokens, arguments))
         if arguments.output:
             arguments.output.write_text(json.dumps(results, indent=1) + "\n")
 

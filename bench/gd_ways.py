@@ -10,7 +10,6 @@ import argparse
 import json
 import resource
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,11 +21,14 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
+from bench.clock import DEVICE, Phases, clock
+
 TEACHER = {"num_hidden_layers": 12, "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}
-SIZES = {"4l312d": (4, 312, 1200), "4l384d": (4, 384, 1536), "6l312d": (6, 312, 1200), "6l384d": (6, 384, 1536)}
+SIZES = {"4l312d": (4, 312, 1200), "4l384d": (4, 384, 1536), "6l312d": (6, 312, 1200), "6l384d": (6, 384, 1536),
+         "6l768d": (6, 768, 3072)}  # fmt: skip
 VOCAB = 21128
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-Step = Callable[[dict[str, Tensor]], dict[str, float]]
+# Makes a step of a batch, and gives what tells the seconds of its phases once the device is done.
+Step = Callable[[dict[str, Tensor]], Callable[[], dict[str, float]]]
 
 
 def set_teacher(sizes: str) -> None:
@@ -58,26 +60,30 @@ def student_model(name: str, attention: str = "eager") -> Any:
     return bert(attention, **sizes).to(DEVICE)
 
 
-def clock() -> float:
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def ours(students: list[str], objective: str, rows: int) -> Step:
-    """The trainer's own teacher, students and engines."""
-    from pretrain.engine import DeepSpeedConfig, StudentEngine, start_distributed
+def build_models(
+    students: list[str], objective: str, rows: int, kernel: str = "auto", dtype: str = "auto"
+) -> tuple[Any, list[Any]]:
+    """The trainer's own teacher and the students' engines, with random weights, the same every time."""
+    from pretrain.deepspeed_config import AutocastConfig, DeepSpeedConfig
+    from pretrain.engine import StudentEngine, start_distributed
+    from pretrain.precision import choose_dtype
     from pretrain.student import StudentConfig, build_student
     from pretrain.teacher import Teacher
 
     start_distributed()
-    deepspeed = DeepSpeedConfig(train_batch_size=rows, train_micro_batch_size_per_gpu=rows)
+    dtype = choose_dtype(dtype, DEVICE)
+    autocast = AutocastConfig.of(dtype)
+    deepspeed = DeepSpeedConfig(train_batch_size=rows, train_micro_batch_size_per_gpu=rows, torch_autocast=autocast)
     teacher_model, configs = bert(**TEACHER), []
     for name in students:
         layers, width, inner = SIZES[name]
         wanted = {"type": objective} | (
             # The last layer, as in the other ways: of 24 the objective itself would stop at 21.
-            {"num_relation_heads": relation_heads(name), "teacher_layer": TEACHER["num_hidden_layers"]}
+            {
+                "num_relation_heads": relation_heads(name),
+                "teacher_layer": TEACHER["num_hidden_layers"],
+                "kernel": kernel,
+            }
             if objective == "minilm_v2"
             else {}
         )
@@ -85,37 +91,33 @@ def ours(students: list[str], objective: str, rows: int) -> Step:
         values |= {"intermediate_size": inner, "optimizer": {"lr": 1e-4}, "schedule": {}, "objective": [wanted]}
         configs.append(StudentConfig.model_validate(values))
     built = [build_student(config, teacher_model, 0) for config in configs]
-    teacher = Teacher(teacher_model, [student.teacher_reads for student in built], "bfloat16", DEVICE)
+    teacher = Teacher(teacher_model, [student.teacher_reads for student in built], dtype, DEVICE)
     for student in built:
         student.to(DEVICE).freeze_unreached(teacher)
     pairs = zip(built, configs, strict=True)
-    engines = [StudentEngine(student, config, deepspeed, 10**6, 1) for student, config in pairs]
-    phases: dict[str, float] = {}
+    return teacher, [StudentEngine(student, config, deepspeed, 10**6, 1) for student, config in pairs]
+
+
+def ours(students: list[str], objective: str, rows: int, kernel: str = "auto", dtype: str = "auto") -> Step:
+    """A step as the trainer makes it.
+
+    Nothing waits for the device inside it; the phases of a GPU's step are those between its own time stamps.
+    """
+    teacher, engines = build_models(students, objective, rows, kernel, dtype)
+    phases = Phases()
     for engine in engines:
         for phase in ("backward", "step"):
-            setattr(engine.engine, phase, timed(phase, getattr(engine.engine, phase), phases))
+            setattr(engine.engine, phase, phases.timed(phase, getattr(engine.engine, phase)))
+    teacher_pass = phases.timed("teacher", teacher)
 
-    def step(batch: dict[str, Tensor]) -> dict[str, float]:
-        phases.clear()
-        start = clock()
-        features = teacher(batch)
-        phases["teacher"] = clock() - start
+    def step(batch: dict[str, Tensor]) -> Callable[[], dict[str, float]]:
+        phases.begin()
+        features = teacher_pass(batch)
         for engine in engines:
             engine.train_micro_batch(batch, features, 0)
-        rest = clock() - start - sum(phases.values())
-        return {**phases, "student and loss": rest}
+        return phases.end()
 
     return step
-
-
-def timed(phase: str, function: Callable[..., Any], phases: dict[str, float]) -> Callable[..., Any]:
-    def call(*arguments: Any, **options: Any) -> Any:
-        start = clock()
-        result = function(*arguments, **options)
-        phases[phase] = phases.get(phase, 0.0) + clock() - start
-        return result
-
-    return call
 
 
 def last_projections(model: Any, store: dict[str, Tensor]) -> None:
@@ -138,7 +140,7 @@ def straight_minilm_v2(student_name: str, low_precision: bool) -> Step:
         split = tensor.float().unflatten(-1, (heads, -1)).transpose(1, 2)
         return (split @ split.mT / split.shape[-1] ** 0.5).log_softmax(-1)
 
-    def step(batch: dict[str, Tensor]) -> dict[str, float]:
+    def step(batch: dict[str, Tensor]) -> Callable[[], dict[str, float]]:
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=low_precision):
             with torch.no_grad():
                 teacher(**batch)
@@ -150,7 +152,7 @@ def straight_minilm_v2(student_name: str, low_precision: bool) -> Step:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        return {}
+        return dict
 
     return step
 
@@ -175,7 +177,7 @@ def straight_tinybert(student_name: str) -> Step:
     optimizer = torch.optim.AdamW([*student.parameters(), *fit.parameters()], lr=1e-4)
     stride = TEACHER["num_hidden_layers"] // student.config.num_hidden_layers
 
-    def step(batch: dict[str, Tensor]) -> dict[str, float]:
+    def step(batch: dict[str, Tensor]) -> Callable[[], dict[str, float]]:
         with torch.no_grad():
             of_teacher = teacher(**batch, output_hidden_states=True).hidden_states
         of_student = student(**batch, output_hidden_states=True).hidden_states
@@ -189,7 +191,7 @@ def straight_tinybert(student_name: str) -> Step:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        return {}
+        return dict
 
     return step
 
@@ -210,22 +212,22 @@ def bertdistiller(student_name: str) -> Step:
     trainer.attention_extractor = trainer._get_attention_extractor()
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4)
 
-    def step(batch: dict[str, Tensor]) -> dict[str, float]:
+    def step(batch: dict[str, Tensor]) -> Callable[[], dict[str, float]]:
         trainer.compute_loss(student, batch).backward()
         optimizer.step()
         optimizer.zero_grad()
-        return {}
+        return dict
 
     return step
 
 
-def build(way: str, students: list[str], rows: int) -> Step:
+def build(way: str, students: list[str], rows: int, kernel: str = "auto", dtype: str = "auto") -> Step:
     if way in ("ours", "ours, tinybert", "ours, memory given back"):
         if "given back" in way:
             from pretrain import engine
 
             engine.keep_freed_memory = lambda: None
-        return ours(students, "tinybert" if "tinybert" in way else "minilm_v2", rows)
+        return ours(students, "tinybert" if "tinybert" in way else "minilm_v2", rows, kernel, dtype)
     ways = {
         "straight float32": lambda name: straight_minilm_v2(name, low_precision=False),
         "straight bfloat16": lambda name: straight_minilm_v2(name, low_precision=True),
@@ -257,6 +259,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, required=True)
     parser.add_argument("--row-tokens", type=int, required=True)
     parser.add_argument("--teacher", default="12x768")
+    parser.add_argument("--kernel", choices=("auto", "portable", "triton"), default="auto")
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="of ours")
     return parser.parse_args()
 
 
@@ -264,7 +268,7 @@ def main() -> None:
     arguments = parse_arguments()
     set_teacher(arguments.teacher)
     answers, sys.stdout = sys.stdout, sys.stderr  # libraries print what they like; answers go where nothing else does
-    step = build(arguments.way, arguments.students, arguments.rows)
+    step = build(arguments.way, arguments.students, arguments.rows, arguments.kernel, arguments.dtype)
     for batch in batches(arguments.rows, arguments.row_tokens):
         if not sys.stdin.readline():
             return
@@ -272,7 +276,7 @@ def main() -> None:
             del batch["attention_mask"]  # the trainer drops a mask that masks nothing
         start = clock()
         phases = step(batch)
-        answer = {"seconds": clock() - start, "peak_bytes": peak_bytes(), "phases": phases}
+        answer = {"seconds": clock() - start, "peak_bytes": peak_bytes(), "phases": phases()}
         print(json.dumps(answer), file=answers, flush=True)
 
 

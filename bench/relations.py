@@ -1,47 +1,91 @@
-"""The relation loss with its gradient formed in the forward pass against the straightforward one, side by side.
+"""The relation loss and its gradient: portable kernel, Triton kernel and the straightforward way, side by side.
 
-    python bench/relations.py [--plot FILE.png]
+    python bench/relations.py [--plot FILE.png] [--repeats 7]
 
-Straightforward: softmax of both models' relations kept for autograd, as public MiniLMv2 code does, in float32. Prints
-medians of loss and gradient together, the ratio, the bytes that each keeps from forward to backward, and the most that
-is allocated at once. `--plot` draws the latter against L, at 4,096 tokens.
+Straightforward: softmax of both models' relations kept for autograd, as public MiniLMv2 code does, in float32, which a
+GPU multiplies as TF32 for all ways. Prints, for each case, the relative errors of loss and gradient against float64 (on
+two rows), medians of loss and gradient together, the bytes kept from forward to backward, and the most that is
+allocated at once. `--plot` draws the latter against L, at 4,096 tokens. The Triton kernel runs where the GPU is one of
+Triton's; elsewhere it is left out, and said to be.
 """
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
 # In the place of bench/, where corpus.py would hide the package of its name
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from bench.attention import median_milliseconds
+from pretrain.kernel_choice import exact_loss_and_gradients, relative_error, triton_problem
 from pretrain.relations import relation_loss
 
-WIDTHS = (768, 384)  # of teacher and student
-# B, L, R and widths; the last two are configs/4l312d.json's, the widest heads that a configuration here has
-CASES = [(32, 128, 24, WIDTHS), (8, 512, 24, WIDTHS), (32, 128, 48, WIDTHS), (8, 512, 48, WIDTHS)]
-CASES += [(32, 128, 8, (1024, 312)), (8, 512, 8, (1024, 312))]
+Loss = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+
+
+class Case(NamedTuple):
+    """B rows of L tokens, R relation heads, widths of teacher and student."""
+
+    batch: int
+    length: int
+    heads: int
+    teacher: int
+    student: int
+
+    def __str__(self) -> str:
+        return f"{self.batch:3} x{self.length:4}, R ={self.heads:3}, {self.teacher} ->{self.student:4}"
+
+
+def cases(device: str) -> list[Case]:
+    """Relations of configs/: 4l312d (R = 8), 4l384d and 6l384d, 6l768d (64), and of a base teacher (24 and 48)."""
+    kinds = [(24, 768, 384), (48, 768, 384), (8, 1024, 312)]
+    tokens = 4096
+    if device == "cuda":
+        kinds += [(64, 1024, 384), (64, 1024, 768)]
+        tokens = 16_384
+    return [Case(tokens // length, length, *kind) for kind in kinds for length in (128, 512)]
 
 
 def straightforward(teacher: Tensor, student: Tensor, mask: Tensor, num_heads: int) -> Tensor:
     """KL of the relations by autograd, the mean over real queries and heads, then rows."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")  # TF32 on a GPU, as ours
     logs = []
     for tensor in (teacher, student):
         heads = tensor.float().unflatten(-1, (num_heads, -1)).transpose(1, 2)
         logits = heads @ heads.mT * heads.shape[-1] ** -0.5
         logs.append(logits.masked_fill(~mask[:, None, None, :], -1e9).log_softmax(-1))
+    torch.set_float32_matmul_precision(before)
     divergence = (logs[0].exp() * (logs[0] - logs[1])).sum(-1).mean(1)
     return ((divergence * mask).sum(-1) / mask.sum(-1)).mean()
 
 
-def kept_bytes(loss_of: object, *arguments: object) -> int:
+def ours(kernel: str) -> Loss:
+    """One pair of relations of one tensor, as in a run: under autocast, which on a GPU means products in TF32."""
+
+    def loss(teacher: Tensor, student: Tensor, mask: Tensor, num_heads: int) -> Tensor:
+        with torch.autocast(mask.device.type, enabled=mask.is_cuda):
+            return relation_loss((teacher, teacher), (student, student), mask, num_heads, kernel)  # type: ignore[arg-type]
+
+    return loss
+
+
+def ways(device: str) -> dict[str, Loss]:
+    """What runs on this device, by name."""
+    found = {"portable": ours("portable"), "triton": ours("triton"), "straight": straightforward}
+    if device == "cpu" or triton_problem(device):
+        del found["triton"]
+    return found
+
+
+def kept_bytes(loss_of: Loss, *arguments: object) -> int:
     """Bytes that autograd saves for the backward pass."""
     sizes: dict[int, int] = {}
 
@@ -51,7 +95,7 @@ def kept_bytes(loss_of: object, *arguments: object) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss_of(*arguments)  # type: ignore[operator]
+        loss_of(*arguments)  # type: ignore[arg-type]
     return sum(sizes.values())
 
 
@@ -68,26 +112,56 @@ def peak_bytes(call: Callable[[], object]) -> int:
     return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
 
 
-def fused(teacher: Tensor, student: Tensor, mask: Tensor, num_heads: int) -> Tensor:
-    """Ours, one pair of relations of one tensor; the Triton kernel on a GPU."""
-    device = mask.device.type
-    kernel = "triton" if device == "cuda" else "portable"
-    with torch.autocast(device, enabled=device == "cuda"):  # as in a run: products in TF32
-        return relation_loss((teacher, teacher), (student, student), mask, num_heads, kernel)
-
-
-def draw(batch: int, length: int, device: str, widths: tuple[int, int] = WIDTHS) -> tuple[Tensor, Tensor, Tensor]:
+def draw(batch: int, length: int, device: str, widths: tuple[int, int] = (768, 384)) -> tuple[Tensor, Tensor, Tensor]:
     """Teacher's and student's tensors, and a mask that masks nothing."""
     teacher = torch.randn(batch, length, widths[0], device=device, dtype=torch.bfloat16)
     student = torch.randn(batch, length, widths[1], device=device, dtype=torch.bfloat16, requires_grad=True)
     return teacher, student, torch.ones(batch, length, dtype=torch.bool, device=device)
 
 
+def errors(way: Loss, case: Case, device: str) -> tuple[float, float]:
+    """Relative errors of loss and gradient against float64, on two rows of which one is padded."""
+    teacher, student, mask = draw(2, case.length, device, (case.teacher, case.student))
+    mask[1, case.length // 3 :] = False
+    loss = way(teacher, student, mask, case.heads)
+    (gradient,) = torch.autograd.grad(loss, [student])
+    exact = exact_loss_and_gradients((teacher, teacher), (student, student), mask, case.heads)
+    return relative_error(loss, exact[0]), relative_error(gradient, exact[1])
+
+
+def measure(case: Case, device: str, repeats: int = 7) -> dict[str, dict[str, float]]:
+    """By way: errors against float64, milliseconds of loss and gradient, megabytes kept and at most."""
+    inputs = (*draw(case.batch, case.length, device, (case.teacher, case.student)), case.heads)
+    results: dict[str, dict[str, float]] = {}
+    calls: dict[str, Callable[[], object]] = {}
+    for name, way in ways(device).items():
+        loss_error, gradient_error = errors(way, case, device)
+        calls[name] = lambda way=way: torch.autograd.grad(way(*inputs), [inputs[1]])
+        results[name] = {"loss error": loss_error, "gradient error": gradient_error}
+        results[name] |= {"kept MB": kept_bytes(way, *inputs) / 1e6, "peak MB": peak_bytes(calls[name]) / 1e6}
+    for name, milliseconds in median_milliseconds(calls, repeats).items():
+        results[name]["ms"] = milliseconds
+    return results
+
+
+def describe(results: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A line a way; `ratio` is how many times as long it takes as the fastest."""
+    fastest = min(values["ms"] for values in results.values())
+    return [
+        f"    {name:10}{one['ms']:9.2f} ms {one['ms'] / fastest:6.2f}x   "
+        f"errors: loss {one['loss error']:.1e}, gradient {one['gradient error']:.1e}   "
+        f"kept {one['kept MB']:,.1f} MB, at most {one['peak MB']:,.1f} MB"
+        for name, one in results.items()
+    ]
+
+
 def plot(path: str, device: str) -> None:
     """Peak memory against L at 4,096 tokens, R = 48."""
+    import matplotlib.pyplot as plt
+
     lengths = (64, 128, 256, 512, 1024)
     plt.figure(figsize=(6, 4))
-    for name, way in (("ours", fused), ("straightforward", straightforward)):
+    for name, way in ways(device).items():
         peaks = []
         for length in lengths:
             inputs = (*draw(4096 // length, length, device), 48)
@@ -106,26 +180,18 @@ def plot(path: str, device: str) -> None:
 
 
 def main() -> None:
-    """A line a case."""
+    """A line a way and case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plot", metavar="FILE.png")
+    parser.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    columns = ("ms", "straight", "ratio", "kept MB", "straight", "peak MB", "straight")
-    print("  B    L   R       widths" + "".join(f"{column:>10}" for column in columns))
-    for batch, length, heads, widths in CASES:
-        inputs = (*draw(batch, length, device, widths), heads)
-        ways = {"ours": fused, "straight": straightforward}
-        calls = {name: lambda way=way, i=inputs: way(*i).backward() for name, way in ways.items()}
-        times = median_milliseconds(calls)
-        kept = [kept_bytes(way, *inputs) / 1e6 for way in ways.values()]
-        peaks = [peak_bytes(call) / 1e6 for call in calls.values()]
-        cells = [times["ours"], times["straight"], times["straight"] / times["ours"], *kept, *peaks]
-        print(
-            f"{batch:3}{length:5}{heads:4}{widths[0]:7} ->{widths[1]:4}" + "".join(f"{cell:10.2f}" for cell in cells),
-            flush=True,
-        )
+    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(f"{name}, torch {torch.__version__}")
+    if "triton" not in ways(device):
+        print(f"without the Triton kernel: {triton_problem(device) or 'this is a CPU'}")
+    for case in cases(device):
+        print(case, *describe(measure(case, device, arguments.repeats)), sep="\n", flush=True)
     if arguments.plot:
         plot(arguments.plot, device)
 

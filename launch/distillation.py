@@ -30,6 +30,7 @@ from launch.run_folder import (
     check_teacher,
     hold_run_folder,
     is_under_way,
+    keep_kernels,
     save_start,
     summary,
     tokenizer_name,
@@ -41,7 +42,7 @@ from pretrain.encoder import EncoderShape, HuggingFaceModel
 from pretrain.engine import StudentEngine
 from pretrain.initialization import InitConfig
 from pretrain.live_probe import LiveProbe
-from pretrain.outcome import on_rank_zero
+from pretrain.outcome import gather_objects, on_rank_zero
 from pretrain.peers import PeerLost, join_ranks, peers_heeded
 from pretrain.pretrained import check_vocabulary, load_encoder, read_shape
 from pretrain.progress import Progress
@@ -132,10 +133,8 @@ def count_rows(manifest: Manifest, config: CorpusConfig) -> np.ndarray | None:
         outcome = count_pair_rows(manifest, config.row_tokens, range(len(manifest.blocks))[rank::world_size], not rank)
     except ValueError as error:
         outcome = error
-    outcomes: list[np.ndarray | ValueError] = [outcome] * world_size
-    dist.all_gather_object(outcomes, outcome)
     num_rows = np.zeros(len(manifest.blocks), dtype=np.int64)
-    for rank, one in enumerate(outcomes):
+    for rank, one in enumerate(gather_objects(outcome)):
         if isinstance(one, ValueError):
             raise one
         num_rows[rank::world_size] = one
@@ -189,6 +188,7 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: StopRequest
     rank, world_size = dist.get_rank(), dist.get_world_size()
     manifest = job.manifest
     check_alike(config.model_dump(mode="json"), {"corpus": {"fingerprint": manifest.fingerprint}})
+    config = keep_kernels(config, run)
     given, (config, ran_on) = config, settle_precision(config, run, device)
     stream = build_stream(manifest, config.corpus)
     teacher, teacher_fingerprint, students, (probe, probe_facts) = build_models(config, job, stream, run, device)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -21,12 +22,12 @@ from pretrain.student import StudentConfig
 from pretrain.teacher import TeacherConfig
 from pretrain.trainer import TrainingConfig
 
-# May differ between a run and its resumption; everything else makes another run.
+# May differ between a run and its resumption; everything else makes another run. "*" stands for any keys.
 MAY_CHANGE = ("about", "probe", "corpus.manifest", "corpus.cache_folder", "corpus.cache_gigabytes", "corpus.on_fault",
               "teacher.path", "teacher.dtype", "training.log_every_steps", "training.save_every_steps",
               "training.keep_checkpoints", "training.collective_timeout_seconds", "training.data_timeout_seconds",
               "training.on_slow_step", "training.max_skipped_in_a_row", "deepspeed.train_micro_batch_size_per_gpu",
-              "deepspeed.torch_autocast", "deepspeed.zero_optimization.stage")  # fmt: skip
+              "deepspeed.torch_autocast", "deepspeed.zero_optimization.stage", "*.kernel")  # fmt: skip
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -212,7 +213,7 @@ def changed_keys(
     changed = []
     for key in sorted(old.keys() | new.keys()):
         path, before, after = f"{prefix}{key}", old.get(key), new.get(key)
-        if path in may_change or before == after:
+        if before == after or any(fnmatchcase(path, one) for one in may_change):
             continue
         if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
             before, after = dict(enumerate(before)), dict(enumerate(after))

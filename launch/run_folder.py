@@ -7,9 +7,9 @@ import time
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
-from pydantic import PositiveInt, ValidationError
+from pydantic import BaseModel, PositiveInt, ValidationError
 from transformers import AutoTokenizer
 
 from corpus.manifest import Manifest
@@ -25,6 +25,7 @@ from pretrain.progress import Progress
 from pretrain.settings import Settings
 from pretrain.student import Student
 
+AnyConfig = TypeVar("AnyConfig", bound=BaseModel)
 # Keys that a rank may have otherwise than rank 0: where its host has things, which are compared themselves.
 _PATHS = re.compile(
     r"about|corpus\.(manifest|cache_folder|cache_gigabytes)|teacher\.path|student|(probe\.)?task\.(train|dev)|"
@@ -51,6 +52,25 @@ def check_run_folder(config: RunConfig, manifest: Manifest | None, run: Path) ->
         if "training.total_steps" in changed:
             ways += "; a run's length belongs to its schedule: to train longer begin a new run with init.student"
         raise ValueError(f"{run}: belongs to another config; different: {', '.join(changed)}. {ways}")
+
+
+def keep_kernels(config: AnyConfig, run: Path) -> AnyConfig:
+    """The configuration with the kernels that the run was begun with, wherever it leaves the choice to us ("auto").
+
+    Another kernel computes the same loss with other rounding. Every rank must call it.
+    """
+
+    def fill(now: Any, before: Any) -> Any:
+        if isinstance(now, dict) and isinstance(before, dict):
+            filled = {key: fill(value, before.get(key)) for key, value in now.items()}
+            return filled | ({"kernel": before["kernel"]} if now.get("kernel") == "auto" and "kernel" in before else {})
+        if isinstance(now, list) and isinstance(before, list) and len(now) == len(before):
+            return [fill(one, other) for one, other in zip(now, before, strict=True)]
+        return now
+
+    path = run / "config.json"
+    before = on_rank_zero(lambda: json.loads(path.read_text()) if path.is_file() else {})
+    return type(config).model_validate_json(json.dumps(fill(config.model_dump(mode="json"), before)))
 
 
 def check_alike(config: dict[str, Any], inputs: dict[str, Any]) -> None:

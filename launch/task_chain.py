@@ -25,7 +25,15 @@ from launch.next_command import load_line
 from launch.publish import publish
 from launch.run_config import changed_keys, read_strictly
 from launch.run_facts import RanOn
-from launch.run_folder import check_alike, check_run_folder, check_shared, hold_run_folder, read_done, write_done
+from launch.run_folder import (
+    check_alike,
+    check_run_folder,
+    check_shared,
+    hold_run_folder,
+    keep_kernels,
+    read_done,
+    write_done,
+)
 from launch.task_inputs import file_inputs, model_inputs
 from launch.task_run_config import ORDER, GeneralStageConfig, StageName, TaskRunConfig
 from pretrain.durable import share, write_durably
@@ -112,6 +120,7 @@ class Chain:
         with peers_heeded(timeout_seconds):
             self.device, heartbeat = join_ranks(timeout_seconds, self.on_lost)
             check_alike(self.config.model_dump(mode="json"), inputs_of(self.config))
+            self.config = keep_kernels(self.config, self.run)
             self.settled, ran_on = settle_precision(self.config, self.run, self.device)
             on_rank_zero(lambda: self._begin(ran_on))
             check_shared(self.run / "config.json")

@@ -18,6 +18,7 @@ from pretrain.optimizer import OptimizerConfig, ScheduleConfig, build_optimizer,
 from pretrain.optimizer_state import gather_optimizer_state, put_optimizer_state
 from pretrain.precision import choose_dtype
 from pretrain.progress import Progress
+from pretrain.rank_environment import choose_gpu, export_local_rank, set_gloo_interface, set_triton_cache
 from pretrain.student import Student
 from pretrain.student_files import Counters
 
@@ -43,11 +44,15 @@ def start_distributed(timeout_seconds: float = 1800) -> torch.device:
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
     if "RANK" not in os.environ:
         os.environ.update(alone, MASTER_PORT=str(_free_port()))
+    set_gloo_interface()
     accelerator = get_accelerator()
     local_rank = int(os.environ["LOCAL_RANK"])
     if accelerator.device_name() == "cpu":
         keep_freed_memory()
     else:
+        set_triton_cache()
+        local_rank = choose_gpu(local_rank, accelerator.device_count())
+        export_local_rank(local_rank)
         accelerator.set_device(local_rank)
     deepspeed.init_distributed(
         accelerator.communication_backend_name(), timeout=timedelta(seconds=timeout_seconds), verbose=False

@@ -1,8 +1,9 @@
 """The relation loss and its gradient as Triton kernels: no relation matrix is ever written, whatever L is.
 
-Shapes: N rows times relation heads, L tokens, d width of a relation head. Flash-attention's tiling (arXiv:2205.14135)
-on two models at once: a pass over tiles gives each query's normalisers and divergence, another the gradient. Triton's
-interpreter (TRITON_INTERPRET=1) runs the same code on a CPU. Same tests as the portable code in relations.py.
+Shapes: B rows, L tokens, R relation heads, D hidden width, d = D / R. Flash-attention's tiling (arXiv:2205.14135) on
+two models at once: one pass over the tiles gives each query's normalizers and divergence, another the gradient. The
+kernels read [B, L, D] in place, in the models' own floating type. Triton's interpreter (TRITON_INTERPRET=1) runs the
+same code on a CPU.
 """
 
 import torch
@@ -10,49 +11,59 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from pretrain.precision import kept_dtype
+
 _MASKED = tl.constexpr(-1e9)
 
 
 @triton.jit
-def _tile(x, y, rows, columns, length, width, depth: tl.constexpr, PRECISION: tl.constexpr):
-    """Products [rows, columns] of rows of x and of y, both [L, d]; what lies outside counts as 0."""
-    inner = tl.arange(0, depth)
-    a = tl.load(x + rows[:, None] * width + inner[None, :], (rows[:, None] < length) & (inner[None, :] < width), 0.0)
-    b = tl.load(
-        y + columns[:, None] * width + inner[None, :], (columns[:, None] < length) & (inner[None, :] < width), 0.0
-    )
-    return tl.dot(a, tl.trans(b), input_precision=PRECISION)
+def _load(x, tokens, length, stride, width, DEPTH: tl.constexpr):
+    """[tokens, DEPTH] of one head of one row; 0 outside the row and beyond the head's width."""
+    inner = tl.arange(0, DEPTH)
+    inside = (tokens[:, None] < length) & (inner[None, :] < width)
+    return tl.load(x + tokens[:, None] * stride + inner[None, :], inside, 0.0)
 
 
 @triton.jit
-def _place(length, block: tl.constexpr):
-    """This program's row-and-head and its queries: one dimension of programs, for CUDA allows 65,535 in the others."""
-    tiles = tl.cdiv(length, block)
-    return tl.program_id(0) // tiles, tl.program_id(0) % tiles * block + tl.arange(0, block)
+def _place(length, num_heads, BLOCK: tl.constexpr):
+    """This program's row, head and queries. One dimension of programs: CUDA allows only 65,535 in the others."""
+    tiles = tl.cdiv(length, BLOCK)
+    head = tl.program_id(0) // tiles
+    return (head // num_heads).to(tl.int64), head % num_heads, tl.program_id(0) % tiles * BLOCK + tl.arange(0, BLOCK)
 
 
-@triton.jit
+# One compiled kernel for every L and R: Triton would otherwise compile again for multiples of 16 and for 1.
+@triton.jit(do_not_specialize=["length", "num_heads"])
 def _normalizers_kernel(
-    ta, tb, sa, sb, mask, log_z_teacher, log_z_student, divergence,
+    ta, tb, sa, sb, mask, weight, log_z_teacher, log_z_student, divergence,
     length, teacher_width, student_width, teacher_scale, student_scale, num_heads,
-    TEACHER_DEPTH: tl.constexpr, STUDENT_DEPTH: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
+    TEACHER_DEPTH: tl.constexpr, STUDENT_DEPTH: tl.constexpr,
+    BLOCK: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """log Z of both models [N, L], and KL = sum p (z_teacher - z_student) - log Z_teacher + log Z_student, online."""
-    head, rows = _place(length, BLOCK)
+    """log Z of both models [B, R, L], and the weighted divergence of each query, online.
+
+    KL = sum p (z_teacher - z_student) - log Z_teacher + log Z_student.
+    """
+    row, head, rows = _place(length, num_heads, BLOCK)
+    teacher_stride, student_stride = teacher_width * num_heads, student_width * num_heads
+    of_teacher = row * length * teacher_stride + head * teacher_width
+    of_student = row * length * student_stride + head * student_width
+    a_t = _load(ta + of_teacher, rows, length, teacher_stride, teacher_width, TEACHER_DEPTH)
+    a_s = _load(sa + of_student, rows, length, student_stride, student_width, STUDENT_DEPTH)
     max_t = tl.full([BLOCK], float("-inf"), tl.float32)
     max_s = tl.full([BLOCK], float("-inf"), tl.float32)
     sum_t, sum_s, cross = (tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32))
-    of_teacher, of_student = head * length * teacher_width, head * length * student_width
-    for start in range(0, length, BLOCK):
-        columns = start + tl.arange(0, BLOCK)
+    for start in range(0, length, COLUMNS):
+        columns = start + tl.arange(0, COLUMNS)
         inside = columns < length
-        is_real = tl.load(mask + (head // num_heads) * length + columns, inside, 0) != 0
-        bias = tl.where(is_real, 0.0, _MASKED)[None, :]
-        z_t = _tile(ta + of_teacher, tb + of_teacher, rows, columns, length, teacher_width, TEACHER_DEPTH, PRECISION)
-        z_s = _tile(sa + of_student, sb + of_student, rows, columns, length, student_width, STUDENT_DEPTH, PRECISION)
-        difference = z_t * teacher_scale - z_s * student_scale
-        z_t = tl.where(inside[None, :], z_t * teacher_scale + bias, float("-inf"))
-        z_s = tl.where(inside[None, :], z_s * student_scale + bias, float("-inf"))
+        is_real = tl.load(mask + row * length + columns, inside, 0) != 0
+        bias = tl.where(inside, tl.where(is_real, 0.0, _MASKED), float("-inf"))[None, :]
+        b_t = _load(tb + of_teacher, columns, length, teacher_stride, teacher_width, TEACHER_DEPTH)
+        b_s = _load(sb + of_student, columns, length, student_stride, student_width, STUDENT_DEPTH)
+        z_t = tl.dot(a_t, tl.trans(b_t), input_precision=PRECISION) * teacher_scale
+        z_s = tl.dot(a_s, tl.trans(b_s), input_precision=PRECISION) * student_scale
+        difference = z_t - z_s
+        z_t, z_s = z_t + bias, z_s + bias
         new_t, new_s = tl.maximum(max_t, tl.max(z_t, 1)), tl.maximum(max_s, tl.max(z_s, 1))
         shrink = tl.exp(max_t - new_t)
         e_t = tl.exp(z_t - new_t[:, None])
@@ -61,85 +72,126 @@ def _normalizers_kernel(
         sum_s = sum_s * tl.exp(max_s - new_s) + tl.sum(tl.exp(z_s - new_s[:, None]), 1)
         max_t, max_s = new_t, new_s
     log_t, log_s = max_t + tl.log(sum_t), max_s + tl.log(sum_s)
-    at, stored = head * length + rows, rows < length
+    at, stored = (row * num_heads + head) * length + rows, rows < length
+    importance = tl.load(weight + row * length + rows, stored, 0.0)
     tl.store(log_z_teacher + at, log_t, stored)
     tl.store(log_z_student + at, log_s, stored)
-    tl.store(divergence + at, cross / sum_t - log_t + log_s, stored)
+    tl.store(divergence + at, (cross / sum_t - log_t + log_s) * importance, stored)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length", "num_heads"])
 def _gradient_kernel(
     tx, ty, sx, sy, mask, weight, log_z_teacher, log_z_student, gradient,
     length, teacher_width, student_width, teacher_scale, student_scale, num_heads,
-    TEACHER_DEPTH: tl.constexpr, STUDENT_DEPTH: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
+    TEACHER_DEPTH: tl.constexpr, STUDENT_DEPTH: tl.constexpr,
+    BLOCK: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
     ROWS_ARE_QUERIES: tl.constexpr, COLUMNS_ARE_QUERIES: tl.constexpr,
 ):  # fmt: skip
-    """Gradient by x [N, L, d] of logits x y^T whose rows, or columns, or in turn both are queries."""
-    head, rows = _place(length, BLOCK)
-    of_teacher, of_student, of_row = head * length * teacher_width, head * length * student_width, head * length
-    row_inside, inner = rows < length, tl.arange(0, STUDENT_DEPTH)
-    row_real = tl.load(mask + (head // num_heads) * length + rows, row_inside, 0) != 0
+    """Gradient by x [B, L, D] of logits x y^T whose rows, whose columns, or both in turn are queries."""
+    row, head, rows = _place(length, num_heads, BLOCK)
+    teacher_stride, student_stride = teacher_width * num_heads, student_width * num_heads
+    of_teacher = row * length * teacher_stride + head * teacher_width
+    of_student = row * length * student_stride + head * student_width
+    of_row, of_head = row * length, (row * num_heads + head) * length
+    x_t = _load(tx + of_teacher, rows, length, teacher_stride, teacher_width, TEACHER_DEPTH)
+    x_s = _load(sx + of_student, rows, length, student_stride, student_width, STUDENT_DEPTH)
+    row_inside = rows < length
+    row_real = tl.load(mask + of_row + rows, row_inside, 0) != 0
     row_weight = tl.load(weight + of_row + rows, row_inside, 0.0)
-    row_t = tl.load(log_z_teacher + of_row + rows, row_inside, 0.0)
-    row_s = tl.load(log_z_student + of_row + rows, row_inside, 0.0)
+    row_t = tl.load(log_z_teacher + of_head + rows, row_inside, 0.0)
+    row_s = tl.load(log_z_student + of_head + rows, row_inside, 0.0)
     total = tl.zeros([BLOCK, STUDENT_DEPTH], tl.float32)
-    for start in range(0, length, BLOCK):
-        columns = start + tl.arange(0, BLOCK)
+    for start in range(0, length, COLUMNS):
+        columns = start + tl.arange(0, COLUMNS)
         inside = columns < length
-        column_real = tl.load(mask + (head // num_heads) * length + columns, inside, 0) != 0
-        z_t = _tile(tx + of_teacher, ty + of_teacher, rows, columns, length, teacher_width, TEACHER_DEPTH, PRECISION)
-        z_s = _tile(sx + of_student, sy + of_student, rows, columns, length, student_width, STUDENT_DEPTH, PRECISION)
-        z_t, z_s = z_t * teacher_scale, z_s * student_scale
-        by_logits = tl.zeros([BLOCK, BLOCK], tl.float32)
+        column_real = tl.load(mask + of_row + columns, inside, 0) != 0
+        y_t = _load(ty + of_teacher, columns, length, teacher_stride, teacher_width, TEACHER_DEPTH)
+        y_s = _load(sy + of_student, columns, length, student_stride, student_width, STUDENT_DEPTH)
+        z_t = tl.dot(x_t, tl.trans(y_t), input_precision=PRECISION) * teacher_scale
+        z_s = tl.dot(x_s, tl.trans(y_s), input_precision=PRECISION) * student_scale
+        by_logits = tl.zeros([BLOCK, COLUMNS], tl.float32)
         if ROWS_ARE_QUERIES:
             change = tl.exp(z_s - row_s[:, None]) - tl.exp(z_t - row_t[:, None])
             by_logits += tl.where(column_real[None, :], change * row_weight[:, None], 0.0)
         if COLUMNS_ARE_QUERIES:
             column_weight = tl.load(weight + of_row + columns, inside, 0.0)
-            column_t = tl.load(log_z_teacher + of_row + columns, inside, 0.0)
-            column_s = tl.load(log_z_student + of_row + columns, inside, 0.0)
+            column_t = tl.load(log_z_teacher + of_head + columns, inside, 0.0)
+            column_s = tl.load(log_z_student + of_head + columns, inside, 0.0)
             change = tl.exp(z_s - column_s[None, :]) - tl.exp(z_t - column_t[None, :])
             by_logits += tl.where(row_real[:, None], change * column_weight[None, :], 0.0)
-        y = tl.load(
-            sy + of_student + columns[:, None] * student_width + inner[None, :],
-            inside[:, None] & (inner[None, :] < student_width), 0.0,
-        )  # fmt: skip
-        total += tl.dot(by_logits, y, input_precision=PRECISION)
-    place = gradient + of_student + rows[:, None] * student_width + inner[None, :]
-    tl.store(place, total * student_scale, row_inside[:, None] & (inner[None, :] < student_width))
+        # Differences of relations keep more than a bfloat16's digits, so this product is made in float32 or TF32.
+        total += tl.dot(by_logits, y_s.to(tl.float32), input_precision=PRECISION)
+    inner = tl.arange(0, STUDENT_DEPTH)
+    place = gradient + of_student + rows[:, None] * student_stride + inner[None, :]
+    stored = row_inside[:, None] & (inner[None, :] < student_width)
+    tl.store(place, (total * student_scale).to(gradient.dtype.element_ty), stored)
+
+
+def tile_of(teacher_depth: int, student_depth: int, precision: str) -> tuple[int, int]:
+    """Queries and keys of a tile for heads of these padded widths.
+
+    Chosen from what ptxas says of sm_80 and sm_90: the largest tiles that spill no or few registers. Fixed, not tuned
+    while running, as another tile adds up in another order and a resumed run would end with other bits.
+    """
+    depth = teacher_depth + student_depth
+    if precision == "ieee":  # without tensor cores every thread holds whole rows of its factors
+        return (32, 32) if depth <= 128 else (16, 16)
+    if depth <= 192:
+        return 64, 32
+    return (32, 32) if depth <= 256 else (16, 32)
+
+
+def _depth(width: int) -> int:
+    """The width of a tile that holds a head: a power of two, and at least what tensor cores multiply."""
+    return max(16, int(triton.next_power_of_2(width)))
 
 
 def relation_loss_and_gradient(
     teacher: tuple[Tensor, Tensor], student: tuple[Tensor, Tensor], mask: Tensor, weight: Tensor, num_heads: int
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """As relations.py: the loss and its gradients by the student's a and b, none by b where a is b.
+    """The loss and its gradients by the student's a and b, None for b where a is b.
+
+    Products of bfloat16 and float16 inputs are exact with float32 sums; those of float32 inputs and of the gradient are
+    TF32 or exact, as `torch.set_float32_matmul_precision` has it.
 
     Args:
-        teacher, student: a and b, float32 [N, L, d], contiguous; N = rows x relation heads.
-        mask: bool [rows, L].
-        weight: of each query, float32 [N, L].
+        teacher, student: a and b, [B, L, D] each, of one floating type a model.
+        mask: bool [B, L].
+        weight: of each query, float32 [B, L], 0 for padding.
+
+    Returns:
+        The loss, float32, and gradients [B, L, D] of the type that they are kept in (precision.py).
     """
-    (ta, tb), (sa, sb) = teacher, student
-    num, length, width = sa.shape
-    block = 64 if length >= 64 else 16
-    depths = [max(16, triton.next_power_of_2(tensor.shape[-1])) for tensor in (ta, sa)]
-    # As the portable code's products (precision.py). Exact ones of wide heads take registers that no GPU has.
+    same = student[0] is student[1]
+    teacher, student = _readable(teacher), _readable(student)
+    batch, length, width = student[0].shape
+    widths = teacher[0].shape[-1] // num_heads, width // num_heads
+    depths = _depth(widths[0]), _depth(widths[1])
     precision = "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
-    sizes = (length, ta.shape[-1], width, ta.shape[-1] ** -0.5, width**-0.5, num_heads, *depths, block, precision)
-    grid, is_real = (num * triton.cdiv(length, block),), mask.to(torch.int8).contiguous()
-    log_z_teacher, log_z_student, divergence = (torch.empty_like(weight) for _ in range(3))
-    made = log_z_teacher, log_z_student, divergence
+    tile = tile_of(*depths, precision)
+    sizes = (length, *widths, *(width**-0.5 for width in widths), num_heads, *depths, *tile, precision)
+    grid = (batch * num_heads * triton.cdiv(length, tile[0]),)
+    is_real, weight = mask.to(torch.int8).contiguous(), weight.contiguous()
+    log_z_teacher, log_z_student, divergence = mask.new_empty((3, batch, num_heads, length), dtype=torch.float32)
     # One stage: a second one's tiles of the widest heads do not fit an H100's shared memory
-    _normalizers_kernel[grid](ta, tb, sa, sb, is_real, *made, *sizes, num_stages=1)
     kept = (is_real, weight, log_z_teacher, log_z_student)
+    _normalizers_kernel[grid](*teacher, *student, *kept, divergence, *sizes, num_stages=1)
 
     def gradient(x: int, y: int, rows_are_queries: bool, columns_are_queries: bool) -> Tensor:
-        result = torch.empty_like(sa)
+        result = torch.empty_like(student[x], dtype=kept_dtype(student[x].dtype))
         models = (teacher[x], teacher[y], student[x], student[y])
         _gradient_kernel[grid](*models, *kept, result, *sizes, rows_are_queries, columns_are_queries, num_stages=1)
         return result
 
-    loss = (divergence * weight).sum()
-    if sa is sb:
-        return loss, gradient(0, 0, True, True), None
-    return loss, gradient(0, 1, True, False), gradient(1, 0, False, True)
+    if same:
+        return divergence.sum(), gradient(0, 0, True, True), None
+    return divergence.sum(), gradient(0, 1, True, False), gradient(1, 0, False, True)
+
+
+def _readable(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Contiguous, of a type that the kernels multiply: Triton's interpreter on a CPU knows no bfloat16."""
+    types = {tensor.dtype for tensor in pair}
+    low = not pair[0].is_cpu and types in ({torch.bfloat16}, {torch.float16})
+    dtype = pair[0].dtype if low else torch.float32
+    a, b = (tensor.detach().to(dtype).contiguous() for tensor in pair)
+    return a, b

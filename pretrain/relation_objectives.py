@@ -1,8 +1,6 @@
 """MiniLM's and MiniLMv2's objectives: self-attention relations of one teacher layer into the student's last layer."""
 
-import importlib.util
 import math
-import os
 from collections.abc import Mapping
 from typing import Literal
 
@@ -11,12 +9,12 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from pretrain.encoder import EncoderShape, Features, Reads, real_tokens
+from pretrain.kernel_choice import Kernel, triton_problem
 from pretrain.objective import Objective, Problems, Weight
-from pretrain.relations import Kernel, relation_loss
+from pretrain.relations import relation_loss
 from pretrain.settings import Settings
 
 Pairs = tuple[tuple[str, str], ...]
-MAX_TRITON_WIDTH = 256  # of a relation head: tiles of wider ones do not fit a GPU's shared memory
 
 
 class MiniLMv2Config(Settings):
@@ -25,14 +23,14 @@ class MiniLMv2Config(Settings):
     type: Literal["minilm_v2"]
     num_relation_heads: PositiveInt  # R; divides both widths
     teacher_layer: PositiveInt | None = None  # null: the paper's choice for a teacher of this size
-    kernel: Kernel = "portable"
+    kernel: Kernel = "auto"  # Triton's on a GPU where it works, the portable one elsewhere
     weight: Weight = 1.0
 
     def problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
         """(key, message) of everything that cannot work for this pair of models."""
         yield from _head_problems(self.num_relation_heads, teacher, student)
         yield from _layer_problems(self.teacher_layer, teacher)
-        yield from _kernel_problems(self.kernel, self.num_relation_heads, teacher, student)
+        yield from _kernel_problems(self.kernel)
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "Relations":
         """The objective for this pair of models, MiniLMv2 equations 5 to 8 with the pairs weighted 1 each."""
@@ -51,7 +49,7 @@ class MiniLMConfig(Settings):
     type: Literal["minilm", "ernie_tiny"]
     num_relation_heads: PositiveInt | None = None  # their own attention heads, equal in number, unless given
     teacher_layer: PositiveInt | None = None  # null: the last
-    kernel: Kernel = "portable"
+    kernel: Kernel = "auto"  # Triton's on a GPU where it works, the portable one elsewhere
     weight: Weight = 1.0
 
     def problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
@@ -66,7 +64,7 @@ class MiniLMConfig(Settings):
                 f"legal values: {_legal_heads(teacher, student)}",
             )
         yield from _layer_problems(self.teacher_layer, teacher)
-        yield from _kernel_problems(self.kernel, self.num_relation_heads or heads, teacher, student)
+        yield from _kernel_problems(self.kernel)
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "Relations":
         """The objective for this pair of models."""
@@ -96,21 +94,10 @@ def _layer_problems(layer: int | None, teacher: EncoderShape) -> Problems:
         yield "teacher_layer", f"the teacher has {teacher.num_layers} layers, got {layer}"
 
 
-def _kernel_problems(kernel: Kernel, heads: int, teacher: EncoderShape, student: EncoderShape) -> Problems:
-    width = max(teacher.hidden_size, student.hidden_size)
-    if kernel == "triton" and width > MAX_TRITON_WIDTH * heads:
-        both = math.gcd(teacher.hidden_size, student.hidden_size)
-        works = [more for more in range(heads, both + 1) if both % more == 0 and width <= MAX_TRITON_WIDTH * more]
-        other = f"num_relation_heads {works[0]} or the portable kernel" if works else "the portable kernel"
-        yield (
-            "kernel",
-            f"triton takes relation heads of up to {MAX_TRITON_WIDTH} dimensions, {heads} of them are "
-            f"{width // heads} wide; use {other}",
-        )
-    if kernel == "triton" and importlib.util.find_spec("triton") is None:
-        yield "kernel", "triton is not installed (it comes with the CUDA builds of torch); use portable"
-    elif kernel == "triton" and not (torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"):
-        yield "kernel", "triton wants a GPU (or, to try it, TRITON_INTERPRET=1); use portable"
+def _kernel_problems(kernel: Kernel) -> Problems:
+    problem = triton_problem("cuda" if torch.cuda.is_available() else "cpu") if kernel == "triton" else None
+    if problem:
+        yield "kernel", problem
 
 
 class Relations(Objective):

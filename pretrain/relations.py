@@ -3,15 +3,15 @@
 Shapes: B rows, L tokens, R relation heads, D hidden width (the model's own), d = D / R.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from pretrain.kernel_choice import Kernel, use_triton
 from pretrain.precision import float32_inside, kept_dtype
 
 Pair = tuple[Tensor, Tensor]
-Kernel = Literal["portable", "triton"]
 # Relation matrices alive at once. A few heads at a time stay in a core's cache; a GPU wants launches that fill it.
 CHUNK_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
 MASKED = -1e9  # float32 always: exp() of it is exactly 0 and differences of it stay finite
@@ -36,7 +36,7 @@ def relation_loss(
         student: a and b of the student, each [B, L, D_student]; pass one tensor twice for QQ, KK or VV.
         mask: bool [B, L], true at real tokens; None where all are.
         num_relation_heads: R; must divide both widths.
-        kernel: "triton" on a GPU writes no relation at all (relation_kernels.py).
+        kernel: "triton" on a GPU writes no relation at all (relation_kernels.py); "auto" takes it where it works.
         chunk_bytes: bytes of one relation matrix that the portable kernel keeps at a time; by device unless given.
 
     Returns:
@@ -63,16 +63,17 @@ class _RelationLoss(torch.autograd.Function):
         chunk: int,
     ) -> Tensor:  # fmt: skip
         mask = torch.ones(sa.shape[:2], dtype=torch.bool, device=sa.device) if real is None else real
+        weight = _query_weights(mask, heads)
         with float32_inside(mask.device.type):
-            teacher, student = _split_pair(ta, tb, heads), _split_pair(sa, sb, heads)
-            if kernel == "triton":
+            if use_triton(kernel, (ta, tb), (sa, sb), heads):
                 from pretrain.relation_kernels import relation_loss_and_gradient
 
-                loss, *grads = relation_loss_and_gradient(teacher, student, mask, _query_weights(mask, heads), heads)
+                loss, *grads = relation_loss_and_gradient((ta, tb), (sa, sb), mask, weight, heads)
             else:
-                loss, *grads = _relation_loss_and_gradient(teacher, student, mask, real is None, heads, chunk)
-        merged = (None if grad is None else _merge_heads(grad, len(mask)).to(kept_dtype(sa.dtype)) for grad in grads)
-        ctx.save_for_backward(*merged)
+                teacher, student = _split_pair(ta, tb, heads), _split_pair(sa, sb, heads)
+                loss, *grads = _relation_loss_and_gradient(teacher, student, mask, weight, real is None, heads, chunk)
+                grads = [None if grad is None else _merge_heads(grad, len(mask)) for grad in grads]
+        ctx.save_for_backward(*(None if grad is None else grad.to(kept_dtype(sa.dtype)) for grad in grads))
         return loss
 
     @staticmethod
@@ -82,13 +83,13 @@ class _RelationLoss(torch.autograd.Function):
 
 
 def _relation_loss_and_gradient(
-    teacher: Pair, student: Pair, mask: Tensor, is_full: bool, num_heads: int, chunk_bytes: int
+    teacher: Pair, student: Pair, mask: Tensor, weight: Tensor, is_full: bool, num_heads: int, chunk_bytes: int
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The loss and its gradients by a and b [B*R, L, d]; where they are one tensor, all of it by a and none by b."""
     length, same = mask.shape[1], student[0] is student[1]
     grad_a, grad_b = torch.empty_like(student[0]), None if same else torch.empty_like(student[1])
     scale = student[0].shape[-1] ** -0.5
-    weight = _query_weights(mask, num_heads).unsqueeze(-1)  # [B*R, L, 1]
+    weight = weight.repeat_interleave(num_heads, 0).unsqueeze(-1)  # [B*R, L, 1]
     # [B*R, 1, L]; adding it costs a copy of the logits, so it is left out where it is 0
     bias = None if is_full else torch.where(mask, 0.0, MASKED).repeat_interleave(num_heads, 0).unsqueeze(1)
     loss = torch.zeros((), device=mask.device)
@@ -111,9 +112,9 @@ def _relation_loss_and_gradient(
 
 
 def _query_weights(mask: Tensor, num_heads: int) -> Tensor:
-    """1 / (real queries of its row x heads x rows) for a real query, 0 for padding; float32 [B*R, L]."""
+    """1 / (real queries of its row x heads x rows) for a real query, 0 for padding; float32 [B, L]."""
     weight = mask / (mask.sum(-1, keepdim=True).clamp(min=1) * (num_heads * len(mask)))
-    return weight.float().repeat_interleave(num_heads, 0)
+    return weight.float()
 
 
 def _logits(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:

@@ -16,6 +16,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from pretrain.checkpoint import Checkpoints, TrainingState
+from pretrain.device_memory import explain_out_of_memory
 from pretrain.encoder import without_padding
 from pretrain.engine import StudentEngine
 from pretrain.live_probe import LiveProbe
@@ -171,9 +172,10 @@ class Trainer:
             self._skipped_rows += int((batch["attention_mask"].sum(1) <= 2).sum())
             batch = without_padding(batch)
             batch = to_device(with_places(batch) if self._reads_places else batch, self.device)
-            features = self.teacher(batch)
-            for engine in self.engines:
-                engine.train_micro_batch(batch, features, self._dropout_seed(engine.name, step, index))
+            with explain_out_of_memory(batch):
+                features = self.teacher(batch)
+                for engine in self.engines:
+                    engine.train_micro_batch(batch, features, self._dropout_seed(engine.name, step, index))
             del batch, features  # not beside the next ones
         if self.device.type == "cuda":
             self._follow_device()

@@ -39,12 +39,22 @@ class VocabularyHead(nn.Module):
         self.transform = nn.Sequential(dense, activation, norm)  # [.., D] -> [.., E]
         decoder = model.get_output_embeddings()
         self.weight, self.bias = decoder.weight, decoder.bias
+        self._frozen_decoder: tuple[Tensor, Tensor] | None = None
         self._model = (model,)  # in a tuple it is not registered, so nothing is saved or moved twice
 
     @property
     def model(self) -> Any:
         """The whole model, encoder and head, as it is published."""
         return self._model[0]
+
+    @property
+    def decoder(self) -> tuple[Tensor, Tensor]:
+        """Weight [V, E] and bias [V] for losses, which compute in float32; a teacher's are converted once and kept."""
+        if self.weight.requires_grad:
+            return self.weight, self.bias
+        if self._frozen_decoder is None or self._frozen_decoder[0].device != self.weight.device:
+            self._frozen_decoder = self.weight.detach().float(), self.bias.detach().float()
+        return self._frozen_decoder
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[.., D] -> [.., V]: all at once, for a few positions."""

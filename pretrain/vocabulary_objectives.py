@@ -166,4 +166,4 @@ def _decoder_inputs(features: Features, layer: int, places: Tensor) -> tuple[Ten
     """States [N, E], weight and bias at N of the B x L tokens."""
     head = features.head
     assert isinstance(head, VocabularyHead)
-    return head.transform(features.hidden_states[layer].flatten(0, 1).index_select(0, places)), head.weight, head.bias
+    return head.transform(features.hidden_states[layer].flatten(0, 1).index_select(0, places)), *head.decoder

@@ -17,6 +17,7 @@ from pretrain.encoder import EncoderShape, without_padding
 from pretrain.engine import StudentEngine
 from pretrain.initialization import map_back, seeded
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
+from pretrain.outcome import gather_objects
 from pretrain.precision import WantedDtype, autocast
 from pretrain.pretrained import load_pretrained
 from pretrain.progress import Progress
@@ -159,8 +160,7 @@ class Stage:
         with autocast(self.device, self.student.dtype):
             answers = predict(self._logits, rows[rank::world_size], task.tokenizer.pad_token_id, progress="scoring")
         self.student.train()
-        shares: list[list[Tensor]] = [answers] * world_size
-        dist.all_gather_object(shares, answers)
+        shares = gather_objects(answers)
         logits = [shares[index % world_size][index // world_size] for index in range(len(rows))]
         return score(logits, rows, examples, task.config, task.data.labels)
 

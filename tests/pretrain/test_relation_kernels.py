@@ -1,14 +1,12 @@
 """The Triton kernels against the portable code, on a GPU or in Triton's interpreter."""
 
 import importlib.util
-import re
 
 import pytest
 import torch
 
-from pretrain.relation_objectives import MiniLMConfig, MiniLMv2Config
+from pretrain.kernel_choice import exact_loss_and_gradients, relative_error, try_triton
 from pretrain.relations import relation_loss
-from tests.pretrain.tiny import shape
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
@@ -65,39 +63,47 @@ def test_bfloat16_inputs_give_a_float32_loss_near_the_float32_one():
     torch.testing.assert_close(loss, relation_loss(*draw(20, same=True), 3), rtol=0.02, atol=0)
 
 
-def test_a_kernel_that_cannot_run_here_is_refused(monkeypatch):
-    config = MiniLMv2Config(type="minilm_v2", num_relation_heads=4, kernel="triton")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    problem = "triton is not installed (it comes with the CUDA builds of torch); use portable"
-    assert list(config.problems(shape(), shape(2, 12))) == [("kernel", problem)]
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    problem = "triton wants a GPU (or, to try it, TRITON_INTERPRET=1); use portable"
-    assert list(config.problems(shape(), shape(2, 12))) == [("kernel", problem)]
+@needs_triton
+@pytest.mark.parametrize("precision", ["high", "highest"])
+@pytest.mark.parametrize("heads", [1, 4])  # of 96 and 24 dimensions: tiles of both sizes
+def test_tiles_of_every_size_give_the_same(heads, precision):
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        generator = torch.Generator().manual_seed(0)
+        teacher, student = (torch.randn(1, 40, width, generator=generator).to(DEVICE) for width in (96, 24))
+        pairs = (teacher, teacher), (student.requires_grad_(),) * 2
+        mask = torch.arange(40, device=DEVICE).expand(1, -1) < 30
+        loss = relation_loss(*pairs, mask, heads, "triton")
+        found = [loss, *torch.autograd.grad(loss, [student])]
+    finally:
+        torch.set_float32_matmul_precision(before)
+    expected = exact_loss_and_gradients(*pairs, mask, heads)
+    tolerance = 1e-2 if DEVICE == "cuda" and precision == "high" else 1e-5
+    assert all(relative_error(a, b) < tolerance for a, b in zip(found, expected, strict=True))
 
 
-@pytest.mark.parametrize(
-    ("teacher", "student", "heads", "other"),
-    [(768, 384, 2, "num_relation_heads 3 or the portable kernel"), (1024, 312, 1, "num_relation_heads 4 or .*")],
-)
-def test_heads_too_wide_for_the_triton_kernel_are_refused(monkeypatch, teacher, student, heads, other):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    shapes = shape(hidden_size=teacher), shape(2, student)
-    wide = f"triton takes relation heads of up to 256 dimensions, {heads} of them are {teacher // heads} wide; use "
-    for config in (
-        MiniLMv2Config(type="minilm_v2", num_relation_heads=heads, kernel="triton"),
-        MiniLMConfig(type="minilm", num_relation_heads=heads, kernel="triton"),
-    ):
-        [(key, message)] = config.problems(*shapes)
-        assert key == "kernel" and re.fullmatch(wide + other, message)
-        assert not list(config.model_copy(update={"kernel": "portable"}).problems(*shapes))
+@needs_triton
+def test_the_trial_finds_nothing_wrong():
+    models = (48, torch.bfloat16, True), (24, torch.bfloat16, True)
+    assert try_triton(torch.device(DEVICE), *models, 1, "high") is None
 
 
-def test_no_number_of_heads_may_suit_the_triton_kernel(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    config = MiniLMv2Config(type="minilm_v2", num_relation_heads=1, kernel="triton")
-    [(_, message)] = config.problems(shape(hidden_size=1024), shape(2, 311))
-    assert message.endswith("1024 wide; use the portable kernel")
+@needs_triton
+def test_the_trial_finds_a_kernel_that_is_wrong_or_does_not_run(monkeypatch):
+    from pretrain import relation_kernels
+
+    models = (48, torch.float32, False), (24, torch.float32, False)
+    zero = torch.zeros(2, 80, 24, device=DEVICE)
+    monkeypatch.setattr(relation_kernels, "relation_loss_and_gradient", lambda *_: (zero.sum(), zero, zero))
+    assert try_triton(torch.device(DEVICE), *models, 2, "high") == (
+        "its result on random tokens is wrong (relative error 1)"
+    )
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of resource: shared memory,\n Required: 5")
+
+    monkeypatch.setattr(relation_kernels, "relation_loss_and_gradient", fail)
+    assert try_triton(torch.device(DEVICE), *models, 3, "high") == (
+        "RuntimeError: out of resource: shared memory, Required: 5"
+    )

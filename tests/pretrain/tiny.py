@@ -124,7 +124,7 @@ def train(
     }
     deepspeed_config = DeepSpeedConfig.model_validate(settings)
     for student in built:
-        student.freeze_unreached(teacher)
+        student.to(device).freeze_unreached(teacher)
     engines = [
         StudentEngine(student, config, deepspeed_config, schedule_steps, world_size)
         for student, config in zip(built, configs, strict=True)
