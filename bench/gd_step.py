@@ -28,6 +28,7 @@ import torch
 
 from bench.clock import DEVICE, clock
 from bench.gd_ways import SIZES, TEACHER, relation_heads, set_teacher
+from pretrain.device import device_name
 
 Answer = dict
 FOUR = ["4l312d", "4l384d", "6l312d", "6l384d"]
@@ -179,7 +180,7 @@ def main() -> None:
     set_teacher(arguments.teacher)
     # On a GPU all ways stand in its memory side by side; the straight float32 one at L = 512 takes some 15 GB.
     rows = arguments.rows or (16 if DEVICE.type == "cpu" else 64)
-    name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    name = device_name(DEVICE)
     print(f"{name}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}")
     results: dict = {"machine": name, "torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}
     results |= {"kernel": arguments.kernel, "dtype": arguments.dtype}
