@@ -80,8 +80,7 @@ class Hardware:
     nvlink_bytes: float = 450e9  # a second, each way
     network_share: float = 0.8  # of a NIC's bandwidth that collectives reach
     hop_seconds: float = 10e-6  # of a message between nodes
-    launch_seconds: float = 8e-6  # of a kernel that is too small to hide its launch
-    kernels_per_layer: int = 12  # of a forward pass; a backward pass has twice as many
+    launch_seconds: float = 20e-6  # of the host, for a kernel: Python, autograd and the launch
     disk_bytes: float = 0.5e9  # a second, of one writer: written, synced, read back and checksummed
     gpu_mtbf_hours: float = 50_000.0  # 419 interruptions in 54 days of 16,384 GPUs (arXiv 2407.21783)
     bytes_per_token: float = 0.99  # compressed WordPiece ids (bench/README.md)
@@ -101,18 +100,31 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step of `rows` on all GPUs together. Seconds."""
+    """One optimizer step of `rows` on all GPUs together. Seconds: of the device for teacher and students, of the host
+    for all launches. The host runs ahead of the device, so the longer of the two sums counts."""
 
     micro_rows: int
     accumulation: int
     teacher: float
     students: float
+    host: float
     all_reduce: float
     tokens: int
 
     @property
     def seconds(self) -> float:
-        return self.teacher + self.students + self.all_reduce
+        return max(self.teacher + self.students, self.host) + self.all_reduce
+
+
+def teacher_kernels(layer: int) -> int:
+    """Kernels of a pass to q, k and v of a layer with fused attention (a test counts them)."""
+    return 12 * (layer - 1) + 9
+
+
+def student_kernels(num_layers: int) -> int:
+    """Kernels of a micro-batch of one student: forward under autocast, the portable kernel's relations, backward and
+    AdamW (a test counts them)."""
+    return 72 * num_layers + 152
 
 
 def plan_step(
@@ -126,21 +138,21 @@ def plan_step(
     accumulation = -(-rows_per_gpu * row_tokens // MICRO_TOKENS)
     micro_rows = -(-rows_per_gpu // accumulation)
     tokens = accumulation * micro_rows * row_tokens
-    launch = hardware.launch_seconds * hardware.kernels_per_layer * accumulation
     rate = hardware.tflops * 1e12
     layer = teacher.teacher_layer
-    teacher_compute = teacher.operations(row_tokens, layer) * tokens / (rate * hardware.teacher_share)
+    teacher_seconds = teacher.operations(row_tokens, layer) * tokens / (rate * hardware.teacher_share)
     student_seconds = reduce_seconds = 0.0
     for student in students:
         operations = 3 * student.operations(row_tokens) + 6 * row_tokens * (teacher.width + 3 * student.width)
         compute = operations * tokens / (rate * hardware.student_share)
         traffic = 3 * hardware.relation_passes * 4 * student.relation_heads * row_tokens
         compute += traffic * tokens / hardware.memory_bytes
-        student_seconds += max(compute, 3 * student.num_layers * launch)
+        student_seconds += compute
         num_bytes = 4 * student.trained_parameters(VOCABULARIES[0])
         reduce_seconds += hardware.all_reduce_seconds(num_bytes, gpus) if gpus > 1 else 0.0
-    teacher_seconds = max(teacher_compute, layer * launch)
-    return Step(micro_rows, accumulation, teacher_seconds, student_seconds, reduce_seconds, tokens * gpus)
+    kernels = teacher_kernels(layer) + sum(student_kernels(student.num_layers) for student in students)
+    host_seconds = hardware.launch_seconds * kernels * accumulation
+    return Step(micro_rows, accumulation, teacher_seconds, student_seconds, host_seconds, reduce_seconds, tokens * gpus)
 
 
 def read_factor(gpus: int) -> float:
@@ -181,10 +193,10 @@ def describe_students(hardware: Hardware, gpus: Sequence[int]) -> Iterator[str]:
 def describe_steps(hardware: Hardware, gpus: Sequence[int], batch_tokens: int) -> Iterator[str]:
     """Steps of every teacher, family and row length."""
     yield (
-        "| GPUs | teacher | students | L | micro x accumulation | teacher ms | students ms | all-reduce ms | tokens/s "
-        "| recipe, hours | MB/s read a rank | GB/s of all |"
+        "| GPUs | teacher | students | L | micro x accumulation | teacher ms | students ms | host ms | all-reduce ms "
+        "| tokens/s | recipe, hours | MB/s read a rank | GB/s of all |"
     )
-    yield "|---" * 12 + "|"
+    yield "|---" * 13 + "|"
     for count in gpus:
         for teacher in TEACHERS:
             for name, students in FAMILIES.items():
@@ -196,7 +208,7 @@ def describe_steps(hardware: Hardware, gpus: Sequence[int], batch_tokens: int) -
                     yield (
                         f"| {count:,} | {teacher.name} | {name} | {row_tokens} | "
                         f"{step.micro_rows} x {step.accumulation} | {step.teacher * 1e3:.1f} | "
-                        f"{step.students * 1e3:.1f} | {step.all_reduce * 1e3:.2f} ({share:.0%})"
+                        f"{step.students * 1e3:.1f} | {step.host * 1e3:.1f} | {step.all_reduce * 1e3:.2f} ({share:.0%})"
                         f" | {rate / 1e6:,.1f}M | {RECIPE_TOKENS / rate / 3600:,.1f} | {read / 1e6:.2f} | "
                         f"{read * count / 1e9:.2f} |"
                     )

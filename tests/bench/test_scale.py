@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench import gd_step, scale
 
@@ -62,3 +63,45 @@ def test_all_tables_are_printed(monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line and "|" not in line] == ["Students", "Steps", "Saving", "Start"]
     assert sum(line.startswith("| 8 |") for line in lines) == 12 + 1
+
+
+@pytest.mark.parametrize(("student", "num_layers"), [("4l312d", 4), ("6l384d", 6)])
+def test_kernels_are_those_of_a_step(monkeypatch, student, num_layers):
+    """Operations that are more than a view, of the trainer's own models with the attention of a GPU."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from bench import gd_ways
+    from pretrain import encoder, teacher
+
+    monkeypatch.setattr(encoder, "FASTEST_ATTENTION", "fused")
+    monkeypatch.setattr(teacher, "can_pack", lambda model: False)
+    monkeypatch.setattr(gd_ways, "VOCAB", 200)
+    for key, value in {"num_hidden_layers": 5, "hidden_size": 192, "num_attention_heads": 3}.items():
+        monkeypatch.setitem(gd_ways.TEACHER, key, value)
+    views = ("view", "transpose", "t", "permute", "expand", "slice", "select", "squeeze", "detach", "alias", "strided",
+             "unbind", "split", "empty", "unflatten", "lift_fresh", "_local_scalar_dense")  # fmt: skip
+
+    class Count(TorchDispatchMode):
+        kernels = 0
+
+        def __torch_dispatch__(self, function, types, arguments=(), options=None):
+            name = function.overloadpacket.__name__
+            self.kernels += not any(view == name or (view in name and len(view) > 1) for view in views)
+            return function(*arguments, **(options or {}))
+
+    model, [engine] = gd_ways.build_models([student], "minilm_v2", 2, "portable", "bfloat16")
+    ids = torch.arange(32).view(2, 16)
+    batch = {"input_ids": ids, "token_type_ids": torch.zeros_like(ids)}
+    engine.train_micro_batch(batch, model(batch), 0)
+    with Count() as of_teacher:
+        features = model(batch)
+    with Count() as of_student:
+        engine.train_micro_batch(batch, features, 0)
+    assert of_teacher.kernels == pytest.approx(scale.teacher_kernels(5), rel=0.05)
+    assert of_student.kernels == pytest.approx(scale.student_kernels(num_layers), rel=0.1)
+
+
+def test_the_longer_of_device_and_host_counts():
+    step = scale.Step(1, 1, teacher=2.0, students=1.0, host=4.0, all_reduce=0.5, tokens=1)
+    assert step.seconds == 4.5
+    assert scale.Step(1, 1, teacher=2.0, students=3.0, host=4.0, all_reduce=0.5, tokens=1).seconds == 5.5

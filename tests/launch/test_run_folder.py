@@ -1,6 +1,7 @@
 """done.json, and files that are whole whenever the process is killed."""
 
 import errno
+import json
 import re
 import subprocess
 import sys
@@ -11,7 +12,15 @@ import pytest
 
 from launch import run_folder
 from launch.run_config import read_run_config
-from launch.run_folder import check_shared, read_done, save_start, summary, write_done
+from launch.run_folder import (
+    check_run_folder,
+    check_shared,
+    keep_kernels,
+    read_done,
+    save_start,
+    summary,
+    write_done,
+)
 from pretrain import durable
 from pretrain.checkpoint import TrainingState
 from pretrain.student import build_student
@@ -102,3 +111,21 @@ def test_a_host_that_does_not_see_the_run_folder_is_an_error(tmp_path, monkeypat
     check_shared(tmp_path / "none.json", wait_seconds=0)
     said = f"{tmp_path / 'none.json'}: rank 0 wrote it, and it is not here; the run folder must be shared"
     assert problems == [None, said]
+
+
+def test_a_run_keeps_its_kernels_where_its_configuration_leaves_the_choice(tmp_path, config_file, monkeypatch):
+    monkeypatch.setattr(run_folder, "on_rank_zero", lambda action: action())
+    config = read_run_config(config_file, ["students.1.objective.0.kernel=triton"])
+    assert [one.objective[0].kernel for one in config.students] == ["auto", "triton"]
+    assert keep_kernels(config, tmp_path) == config  # nothing was begun
+    begun = read_run_config(config_file, [f"students.{index}.objective.0.kernel=portable" for index in (0, 1)])
+    (tmp_path / "config.json").write_text(begun.model_dump_json())
+    kept = keep_kernels(config, tmp_path)
+    assert [one.objective[0].kernel for one in kept.students] == ["portable", "triton"]
+    assert type(kept) is type(config)
+    check_run_folder(config, None, tmp_path)  # another kernel makes no other run
+    older = json.loads(begun.model_dump_json())
+    for student in older["students"]:
+        del student["objective"][0]["kernel"]
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    assert keep_kernels(config, tmp_path) == config

@@ -141,3 +141,13 @@ def test_an_untied_decoder_of_the_teacher_does_not_replace_the_embeddings(tmp_pa
     student = build_student(config, head.model.base_model, 0, teacher_head=head)
     assert torch.equal(student.head.weight, model.get_input_embeddings().weight)
     assert not torch.equal(student.head.weight, head.weight)
+
+
+def test_a_frozen_decoder_is_converted_once_and_a_trained_one_never():
+    head = VocabularyHead(teacher_model(auto_class=AutoModelForMaskedLM).to(torch.bfloat16))
+    assert head.decoder[0] is head.weight and head.decoder[1] is head.bias
+    head.requires_grad_(False)
+    weight, bias = head.decoder
+    assert weight.dtype == bias.dtype == torch.float32
+    assert head.decoder[0] is weight and head.decoder[1] is bias
+    assert torch.equal(weight, head.weight.float())
