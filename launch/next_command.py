@@ -1,6 +1,7 @@
 """The last line of every command: what to type next, with the paths of the user's own run."""
 
 import argparse
+import json
 import os
 import shlex
 from pathlib import Path
@@ -21,7 +22,7 @@ def publish_line(run: Path, student: str) -> str:
 
 def load_line(folder: Path, auto_class: str) -> str:
     """What opens a model and its tokenizer in an interactive Python, by a class of transformers."""
-    path = repr(str(folder))
+    path = json.dumps(str(folder), ensure_ascii=False)  # in double quotes: the shell's are single ones
     loads = f"model, tokenizer = {auto_class}.from_pretrained({path}), AutoTokenizer.from_pretrained({path})"
     return next_line("python", "-i", "-c", f"from transformers import {auto_class}, AutoTokenizer; {loads}")
 

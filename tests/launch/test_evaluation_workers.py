@@ -10,6 +10,7 @@ import pytest
 from launch import evaluation_workers
 from launch.evaluation_workers import run_workers
 from launch.rank import STOPPED
+from pretrain.deepspeed_config import AutocastConfig
 
 
 @pytest.fixture
@@ -19,12 +20,14 @@ def run(monkeypatch, tmp_path):
     monkeypatch.setattr(evaluation_workers, "num_made", lambda *_: 0)
 
     def run_programs(*programs, stop=0):
-        def start(index, num_workers, log):
+        def start(index, num_workers, log, precision):
             with log.open("wb") as file:
                 return subprocess.Popen([sys.executable, "-c", programs[index]], stdout=file, stderr=file)
 
         monkeypatch.setattr(evaluation_workers, "_start", start)
-        return run_workers(None, tmp_path, len(programs), SimpleNamespace(number=stop))
+        deepspeed = SimpleNamespace(torch_autocast=AutocastConfig.of("float32"))
+        evaluation = SimpleNamespace(config=SimpleNamespace(deepspeed=deepspeed))
+        return run_workers(evaluation, tmp_path, len(programs), SimpleNamespace(number=stop))
 
     return run_programs
 
@@ -76,6 +79,6 @@ def test_each_worker_is_a_world_with_one_of_the_gpus_that_the_user_allows(monkey
     monkeypatch.setattr(evaluation_workers.torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(evaluation_workers.subprocess, "Popen", lambda *_, env, **__: seen.append(env))
     for index in range(3):
-        evaluation_workers._start(index, 3, tmp_path / "log")
+        evaluation_workers._start(index, 3, tmp_path / "log", AutocastConfig.of("float32"))
     assert [env["CUDA_VISIBLE_DEVICES"] for env in seen] == given
     assert not any("RANK" in env or "WORLD_SIZE" in env for env in seen), "the launcher's world is not the workers'"

@@ -84,7 +84,7 @@ def test_publishing_says_how_to_load_and_to_distil_a_task(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["publish.py", "--run", "r", "--student", "s", "--output", "my students/s"])
     publish.main()
     _, load, task = capsys.readouterr().out.splitlines()
-    assert "from_pretrained('my students/s')" in typed(load)[-1]
+    assert 'from_pretrained("my students/s")' in typed(load)[-1]
     assert typed(task)[-1] == "student=my students/s" and (ROOT / typed(task)[3]).is_file()
 
 

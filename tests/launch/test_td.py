@@ -92,7 +92,7 @@ def test_a_chain_runs_every_stage_and_picks_up_after_the_last(chain_file, tmp_pa
     assert again.returncode == 0, again.stderr
     assert again.stdout == first.stdout and (run / "td2/done.json").is_file()
     assert before == {path: path.stat().st_mtime_ns for path in (run / "ft").rglob("*") if path.is_file()}
-    assert f"AutoModelForSequenceClassification.from_pretrained('{run / 'td2/model'}')" in first.stdout
+    assert f'AutoModelForSequenceClassification.from_pretrained("{run / "td2/model"}")' in first.stdout
     other = run_chain("--run", str(run), "--set", "training.seed=5")
     assert other.returncode == 2 and "belongs to another config; different: training.seed" in other.stderr
 
