@@ -48,6 +48,7 @@ def limited(rank: int, folder: Path) -> None:
             time.sleep(0.05)
 
 
+@pytest.mark.job
 def test_two_ranks_agree_and_no_group_keeps_a_time_of_its_own(tmp_path):
     spawn(limited, (tmp_path,))
     assert (tmp_path / "heard").exists()
@@ -89,6 +90,7 @@ def beaten(rank: int, folder: Path, dies: bool) -> None:
     os._exit(0)
 
 
+@pytest.mark.job
 @pytest.mark.parametrize(("dies", "codes"), [(False, [0, 0]), (True, [76, 1])])
 def test_a_lost_rank_is_noticed_while_the_main_thread_waits_for_something_else(tmp_path, dies, codes):
     ranks = [CONTEXT.Process(target=beaten, args=(rank, tmp_path, dies)) for rank in range(2)]
