@@ -1,8 +1,10 @@
 """A folder of blocks that were read from afar: bounded, shared by every process of a host, safe to lose."""
 
 import contextlib
+import errno
 import fcntl
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 _FOLDER_NAME = "blocks"  # what else lies in the folder given is its owner's, and never looked at
 _LOCK_NAME = "total_bytes.lock"
 _KEPT_SHARE = 0.9
+_LOCK_SECONDS = 60.0  # a write takes milliseconds; who holds the lock for longer hangs
 
 
 class BlockCache:
@@ -42,10 +45,13 @@ class BlockCache:
 
     def drop(self, name: str) -> None:
         """Forgets bytes that turned out to be wrong."""
-        with self._locked() as total, contextlib.suppress(FileNotFoundError):
-            num_bytes = (self._folder / name).stat().st_size
-            (self._folder / name).unlink()
-            total.set(total.get() - num_bytes)
+        try:
+            with self._locked() as total, contextlib.suppress(FileNotFoundError):
+                num_bytes = (self._folder / name).stat().st_size
+                (self._folder / name).unlink()
+                total.set(total.get() - num_bytes)
+        except OSError as error:
+            self._stop_writing(error)
 
     def write(self, name: str, data: bytes) -> None:
         """Keeps the bytes, dropping others for them where needed; more than the whole cache is not kept."""
@@ -55,8 +61,11 @@ class BlockCache:
             with self._locked() as total:
                 self._write(name, data, total)
         except OSError as error:
-            self._is_writable = False
-            warnings.warn(f"{self._folder}: no more blocks are cached: {error.strerror}", stacklevel=2)
+            self._stop_writing(error)
+
+    def _stop_writing(self, error: OSError) -> None:
+        self._is_writable = False
+        warnings.warn(f"{self._folder}: no more blocks are cached: {error.strerror}", stacklevel=3)
 
     def _write(self, name: str, data: bytes, total: "_Total") -> None:
         if (self._folder / name).exists():
@@ -86,8 +95,21 @@ class BlockCache:
     @contextlib.contextmanager
     def _locked(self) -> Iterator["_Total"]:
         with (self._folder / _LOCK_NAME).open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _lock(file.fileno())
             yield _Total(file.fileno())
+
+
+def _lock(descriptor: int) -> None:
+    """Take the lock; TimeoutError where another process does not let go of it."""
+    end = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                reason = f"another process holds its lock for more than {_LOCK_SECONDS:g} s"
+                raise TimeoutError(errno.ETIMEDOUT, reason) from None
+        time.sleep(0.002)
 
 
 class _Total:

@@ -17,8 +17,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-IMPORTS = ("deepspeed", "transformers.models.bert.modeling_bert", "launch.distillation", "launch.task_chain",
-            "launch.evaluate_tasks", "tests.pretrain.tiny")  # fmt: skip
+IMPORTS = (
+    "deepspeed.module_inject",
+    "torch._inductor.compile_fx",  # ZeRO's
+    "transformers.models.bert.modeling_bert",
+    "launch.distillation",
+    "launch.task_chain",
+    "launch.evaluate_tasks",
+    "tests.pretrain.tiny",
+)
 _OF_A_LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _PR_SET_PDEATHSIG = 1
 

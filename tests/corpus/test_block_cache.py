@@ -1,3 +1,4 @@
+import fcntl
 import multiprocessing
 import os
 import time
@@ -120,3 +121,17 @@ def test_processes_share_it(tmp_path):
         worker.join()
         assert worker.exitcode == 0
     assert faults.empty() and 2500 < sum(sizes(tmp_path / "blocks").values()) <= 5000
+
+
+def test_a_lock_that_another_process_keeps_is_not_waited_for_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr("corpus.block_cache._LOCK_SECONDS", 0.1)
+    cache = BlockCache(tmp_path, 5000)
+    cache.write("1", content(1))
+    with (tmp_path / "blocks/total_bytes.lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for use in (lambda: cache.write("2", content(2)), lambda: cache.drop("1")):
+            with pytest.warns(
+                UserWarning, match="no more blocks are cached: another process holds its lock for more th"
+            ):
+                use()
+    assert cache.read("1") == content(1) and cache.read("2") is None

@@ -42,6 +42,7 @@ def count_on_three(corpus: Path, folder: Path) -> list[dict]:
     return [json.loads((folder / f"seen_{rank}.json").read_text()) for rank in range(3)]
 
 
+@pytest.mark.job
 def test_ranks_share_the_counting_of_pairs(tmp_path, corpus_folder):
     seen = count_on_three(corpus_folder, tmp_path / "sound")
     manifest = load_manifest(corpus_folder)
@@ -52,6 +53,7 @@ def test_ranks_share_the_counting_of_pairs(tmp_path, corpus_folder):
     assert [one["rows"] for one in seen] == [expected] * 3
 
 
+@pytest.mark.job
 def test_a_block_that_one_rank_cannot_count_is_told_on_all(tmp_path, corpus_folder):
     corpus = shutil.copytree(corpus_folder, tmp_path / "corpus")
     table = load_manifest(corpus).blocks

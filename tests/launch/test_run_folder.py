@@ -68,6 +68,7 @@ def test_a_start_that_a_kill_left_half_is_written_again(tmp_path, teacher_folder
     assert {"model.safetensors", "tokenizer.json"} <= names and len(list((tmp_path / "start").iterdir())) == 1
 
 
+@pytest.mark.job
 def test_a_folder_where_another_job_trains_is_refused_until_that_ends(tmp_path):
     run = tmp_path / "run"
     hold = "import sys; from pathlib import Path; from launch.run_folder import hold_run_folder;"

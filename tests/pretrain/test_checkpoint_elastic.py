@@ -56,6 +56,7 @@ def run_failing_rank(rank: int, folder: Path, fault: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.job
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
@@ -75,6 +76,7 @@ def test_every_rank_is_told_of_a_fault_of_one(tmp_path, fault, message):
     assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} == {"latest", "step_2"}
 
 
+@pytest.mark.job
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_one_rank_then_two_then_one_is_the_uninterrupted_run_but_for_rounding(tmp_path, stage):
     train(tmp_path / "run", 2, STUDENTS, micro_rows=4, zero_stage=stage, save_every_steps=2)
@@ -88,6 +90,7 @@ def test_one_rank_then_two_then_one_is_the_uninterrupted_run_but_for_rounding(tm
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=2e-3 if stage == 1 else 5e-5)
 
 
+@pytest.mark.job
 def test_two_ranks_that_stop_go_on_bit_for_bit(tmp_path):
     """ZeRO's partitions are put together and taken apart again; padding between them is lost on nobody."""
     for folder, steps in (("parts", (2, 4)), ("whole", (4,))):

@@ -112,6 +112,7 @@ def step_in_a_group_of_its_own(rank: int, folder: Path) -> None:
     (folder / "steps").write_text(str(engine.steps))
 
 
+@pytest.mark.job
 def test_deepspeed_compiles_nothing_whoever_begins_the_process_group(tmp_path):
     spawn(step_in_a_group_of_its_own, (tmp_path,), num_ranks=1)
     assert (tmp_path / "steps").read_text() == "1"
@@ -138,6 +139,7 @@ def step_on_rank(rank: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.job
 def test_a_loss_that_is_infinite_on_one_rank_moves_no_rank(tmp_path):
     spawn(step_on_rank, (tmp_path,))
     assert [(tmp_path / f"seen_{rank}").read_text() for rank in range(2)] == ["moved False, bad True"] * 2

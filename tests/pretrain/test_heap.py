@@ -23,6 +23,7 @@ print(min(faults))  # a heap may still grow once or twice before it has settled
 """
 
 
+@pytest.mark.job
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_tensors_lie_where_freed_ones_lay():
     faults = {

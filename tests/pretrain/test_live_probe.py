@@ -149,6 +149,7 @@ def run_rank(rank: int, folder: Path, world_size: int) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.job
 def test_ranks_share_the_work_and_give_the_scores_of_one(tmp_path):
     torch.set_num_threads(1)
     spawn(run_rank, (tmp_path, 2))

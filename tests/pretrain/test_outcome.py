@@ -35,6 +35,7 @@ def fail(kind: type[Exception], message: str = "no room") -> None:
     raise kind(message)
 
 
+@pytest.mark.job
 def test_all_ranks_learn_what_one_finds_whatever_the_device(tmp_path):
     spawn(told, (tmp_path,))
     assert (tmp_path / "told0").exists() and (tmp_path / "told1").exists()

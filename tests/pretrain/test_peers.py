@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.distributed import distributed_c10d
 
 from pretrain import peers
 from pretrain.peers import Agreement, Heartbeat, PeerLost, limit_collectives, peers_heeded
 from tests.pretrain.tiny import spawn, train
+from tests.processes import CONTEXT
 
 
 def test_a_world_of_one_agrees_with_itself_one_step_late(tmp_path):
@@ -48,6 +48,7 @@ def limited(rank: int, folder: Path) -> None:
             time.sleep(0.05)
 
 
+@pytest.mark.job
 def test_two_ranks_agree_and_no_group_keeps_a_time_of_its_own(tmp_path):
     spawn(limited, (tmp_path,))
     assert (tmp_path / "heard").exists()
@@ -89,9 +90,10 @@ def beaten(rank: int, folder: Path, dies: bool) -> None:
     os._exit(0)
 
 
+@pytest.mark.job
 @pytest.mark.parametrize(("dies", "codes"), [(False, [0, 0]), (True, [76, 1])])
 def test_a_lost_rank_is_noticed_while_the_main_thread_waits_for_something_else(tmp_path, dies, codes):
-    ranks = [mp.get_context("spawn").Process(target=beaten, args=(rank, tmp_path, dies)) for rank in range(2)]
+    ranks = [CONTEXT.Process(target=beaten, args=(rank, tmp_path, dies)) for rank in range(2)]
     for process in ranks:
         process.start()
     for process in ranks:

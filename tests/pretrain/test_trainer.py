@@ -267,6 +267,7 @@ def run_rank(rank: int, folder: Path, world_size: int) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.job
 def test_two_ranks_of_four_rows_equal_one_rank_of_eight(tmp_path):
     spawn(run_rank, (tmp_path, 2))
     first, second = (torch.load(tmp_path / f"weights_{rank}.pt", weights_only=True) for rank in range(2))
@@ -280,6 +281,7 @@ def test_two_ranks_of_four_rows_equal_one_rank_of_eight(tmp_path):
     assert ours[-1]["one/loss"] == pytest.approx(theirs[-1]["one/loss"], rel=1e-4)
 
 
+@pytest.mark.job
 def test_a_run_of_two_ranks_goes_on_with_one(tmp_path):
     spawn(run_rank, (tmp_path, 2))
     moved = train(tmp_path / "two", 8, TWO, micro_rows=4)
