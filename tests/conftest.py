@@ -1,6 +1,7 @@
 """Fixtures shared by every test: tiny, made here, no network."""
 
 import os
+import signal
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -16,6 +17,10 @@ if not torch.cuda.is_available():
 # The same examples every time, however long a busy machine takes for one.
 settings.register_profile("reproducible", deadline=None, derandomize=True)
 settings.load_profile("reproducible")
+
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    # Under nohup: processes that tests start would inherit that. A handler is not inherited, and pytest lives on.
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 JOBS = {"finished_run", "undisturbed", "probed_run"}
 
