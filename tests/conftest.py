@@ -14,15 +14,14 @@ from hypothesis import settings
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton reads it when it is first imported, by whomever
 
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # under nohup: this process outlives it, those it starts need not
+    signal.signal(signal.SIGHUP, lambda *_: None)
+
 # The same examples every time, however long a busy machine takes for one.
 settings.register_profile("reproducible", deadline=None, derandomize=True)
 settings.load_profile("reproducible")
 
-if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-    # Under nohup: processes that tests start would inherit that. A handler is not inherited, and pytest lives on.
-    signal.signal(signal.SIGHUP, lambda *_: None)
-
-JOBS = {"finished_run", "undisturbed", "probed_run"}
+JOBS = {"finished_run", "undisturbed", "probed_run"}  # fixtures
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,6 +9,7 @@ import time
 import weakref
 from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
@@ -161,7 +162,7 @@ def test_cells_that_another_machine_makes_are_waited_for(arguments, tmp_path, mo
     monkeypatch.setattr(evaluate_tasks, "run_workers", lambda *_: 0)
     models, tasks, config = arguments[1:3], arguments[4:5], Path(arguments[6])
     evaluation = read_evaluation(config, (), models, tasks, 1)
-    assert evaluate_tasks.lead(evaluation, Namespace(output=tmp_path, workers=1), None) == 75
+    assert evaluate_tasks.lead(evaluation, Namespace(output=tmp_path, workers=1), SimpleNamespace()) == 75
     assert "the other cells are made on another machine; run again when they are" in capsys.readouterr().err
 
 

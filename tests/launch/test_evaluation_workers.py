@@ -12,6 +12,9 @@ from launch.evaluation_workers import run_workers
 from launch.rank import STOPPED
 from pretrain.deepspeed_config import AutocastConfig
 
+PRECISION = AutocastConfig(enabled=True, dtype="float16")
+EVALUATION = SimpleNamespace(config=SimpleNamespace(deepspeed=SimpleNamespace(torch_autocast=PRECISION)))
+
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
@@ -25,9 +28,7 @@ def run(monkeypatch, tmp_path):
                 return subprocess.Popen([sys.executable, "-c", programs[index]], stdout=file, stderr=file)
 
         monkeypatch.setattr(evaluation_workers, "_start", start)
-        deepspeed = SimpleNamespace(torch_autocast=AutocastConfig.of("float32"))
-        evaluation = SimpleNamespace(config=SimpleNamespace(deepspeed=deepspeed))
-        return run_workers(evaluation, tmp_path, len(programs), SimpleNamespace(number=stop))
+        return run_workers(EVALUATION, tmp_path, len(programs), SimpleNamespace(number=stop))
 
     return run_programs
 
@@ -77,8 +78,10 @@ def test_each_worker_is_a_world_with_one_of_the_gpus_that_the_user_allows(monkey
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
     monkeypatch.setattr(evaluation_workers.torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(evaluation_workers.subprocess, "Popen", lambda *_, env, **__: seen.append(env))
+    monkeypatch.setattr(evaluation_workers.subprocess, "Popen", lambda command, env, **_: seen.append((command, env)))
     for index in range(3):
-        evaluation_workers._start(index, 3, tmp_path / "log", AutocastConfig.of("float32"))
-    assert [env["CUDA_VISIBLE_DEVICES"] for env in seen] == given
-    assert not any("RANK" in env or "WORLD_SIZE" in env for env in seen), "the launcher's world is not the workers'"
+        evaluation_workers._start(index, 3, tmp_path / "log", PRECISION)
+    assert [env["CUDA_VISIBLE_DEVICES"] for _, env in seen] == given
+    assert not any("RANK" in env or "WORLD_SIZE" in env for _, env in seen), "the launcher's world is not the workers'"
+    settled = 'deepspeed.torch_autocast={"enabled":true,"dtype":"float16"}'
+    assert all(command[-3:] == ["--worker", "--set", settled] for command, _ in seen)

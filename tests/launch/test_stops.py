@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from tests.launch.jobs import ROOT, Job, deepspeed_command, logged_step, newest_step
+from tests.processes import places_of
 
 pytestmark = pytest.mark.job
 
@@ -29,28 +30,47 @@ def long_config(tmp_path_factory, config_values):
     return path
 
 
-def test_signals_and_lost_launchers_end_every_rank_with_a_checkpoint(long_config, tmp_path):
+def check_stop(jobs: list[Job], code: int | None, reason: str, before: int) -> int:
+    """What was disturbed at a step after `before` leaves with this code, and a checkpoint, whose step is given."""
+    assert all(job.wait() == code or code is None for job in jobs), jobs[0].said
+    step, said = newest_step(jobs[0].run), "".join(job.said for job in jobs)
+    assert re.search(f"stopped at step {step}: ({reason}); run again to go on", said), said
+    assert step >= before + 5 and said.count("stopped") == 1
+    assert 'gd.py", line' not in said  # no traceback of ours; the launcher shows one of its own at Ctrl-C
+    assert not (jobs[0].run / "done.json").exists()
+    return step
+
+
+DISTURBANCES = {
+    "a rank": [
+        (75, "SIGTERM", lambda job: os.kill(job.ranks()[0], signal.SIGTERM)),
+        (None, "SIGINT|SIGTERM", lambda job: os.killpg(job.process.pid, signal.SIGINT)),  # Ctrl-C
+    ],
+    "the launcher": [
+        (-signal.SIGTERM, "the launcher is gone", lambda job: job.process.terminate()),
+        (-signal.SIGKILL, "the launcher is gone", lambda job: job.process.kill()),
+    ],
+}
+
+
+@pytest.mark.parametrize("who", DISTURBANCES)
+def test_signals_and_lost_launchers_end_every_rank_with_a_checkpoint(long_config, tmp_path, who):
     """One run, stopped again and again, each time in another way, and going on from there."""
-    run, before = tmp_path / "run", 0
-
-    def stopped(code: int | None, reason: str, disturb) -> None:
-        nonlocal before
-        with Job(deepspeed_command(), long_config, run) as job:
-            job.until_step(before + 5)
+    step = 0
+    for code, reason, disturb in DISTURBANCES[who]:
+        with Job(deepspeed_command(), long_config, tmp_path / "run") as job:
+            job.until_step(step + 5)
             disturb(job)
-            assert job.wait() == code or code is None, job.said
-            step = newest_step(run)
-            assert re.search(f"stopped at step {step}: ({reason}); run again to go on", job.said), job.said
-            assert step >= before + 5 and job.said.count("stopped") == 1
-            assert 'gd.py", line' not in job.said  # no traceback of ours; the launcher shows one of its own at Ctrl-C
-            before = step
+            step = check_stop([job], code, reason, step)
 
-    stopped(75, "SIGUSR1", lambda job: os.kill(job.ranks()[1], signal.SIGUSR1))
-    stopped(75, "SIGTERM", lambda job: os.kill(job.ranks()[0], signal.SIGTERM))
-    stopped(None, "SIGINT|SIGTERM", lambda job: os.killpg(job.process.pid, signal.SIGINT))  # Ctrl-C
-    stopped(-signal.SIGTERM, "the launcher is gone", lambda job: job.process.terminate())
-    stopped(-signal.SIGKILL, "the launcher is gone", lambda job: job.process.kill())
-    assert not (run / "done.json").exists()
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_to_one_rank_ends_both_with_a_checkpoint(long_config, tmp_path, rank):
+    with ExitStack() as stack:
+        jobs = [stack.enter_context(Job(None, long_config, tmp_path / "run", environment=at)) for at in places_of(2)]
+        jobs[0].until_step(5)
+        jobs[rank].process.send_signal(signal.SIGUSR1)
+        check_stop(jobs, 75, "SIGUSR1", 0)
 
 
 def test_signals_before_training_end_it_before_training_or_at_once(long_config, tmp_path):
