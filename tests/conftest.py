@@ -2,6 +2,8 @@
 
 import os
 import signal
+from collections.abc import Iterator
+from unittest.mock import patch
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -29,3 +31,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if JOBS & set(getattr(item, "fixturenames", ())):
             item.add_marker("job")
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """What a test sets, or DeepSpeed for it (RANK, MASTER_PORT), is not left to the processes of later tests."""
+    with patch.dict(os.environ):
+        yield
