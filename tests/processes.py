@@ -33,11 +33,6 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(list(IMPORTS))
 
 
-def plain_environment() -> dict[str, str]:
-    """The variables of this process, but for what its tests told torch.distributed: that is not for another one."""
-    return {name: value for name, value in os.environ.items() if name not in _OF_A_LAUNCHER}
-
-
 def die_with_parent() -> None:
     """SIGKILL for this process when the one that started it ends, however that ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -59,7 +54,8 @@ class Script:
         stderr: Path,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        mine = plain_environment()
+        # What tests in this process told torch.distributed is not for another process.
+        mine = {name: value for name, value in os.environ.items() if name not in _OF_A_LAUNCHER}
         self.args, self._files = [script, *arguments], (stdout, stderr)
         self._process = CONTEXT.Process(target=_run, args=(self.args, stdout, stderr, mine | dict(environment or {})))
         self._process.start()

@@ -1,6 +1,7 @@
 """A tiny corpus, teacher, config and a finished run of the main job, each made once by the real commands."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from tests.corpus.conftest import corpus_folder, documents, one_core, wordpiece  # noqa: F401  (fixtures)
 from tests.launch.jobs import SAVE_EVERY_STEPS, Job, deepspeed_command
 from tests.pretrain.tiny import student_config, teacher_model
-from tests.processes import plain_environment, run_script
+from tests.processes import run_script
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,7 +70,7 @@ def launch_as_typed(*arguments: str, num_ranks: int) -> subprocess.CompletedProc
     return subprocess.run(
         [*deepspeed_command(num_ranks), *arguments],
         cwd=ROOT,
-        env=plain_environment() | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=240,

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from pretrain.metrics import read_metrics
-from tests.processes import Script, die_with_parent, free_port, plain_environment
+from tests.processes import Script, die_with_parent, free_port
 
 ROOT = Path(__file__).parents[2]
 POLL_SECONDS = 0.002
@@ -54,7 +54,7 @@ class Job:
             self.process = subprocess.Popen(
                 [*launcher, *arguments],
                 cwd=ROOT,
-                env=plain_environment() | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"} | environment,
+                env=os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"} | environment,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

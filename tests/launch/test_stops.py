@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.launch.jobs import ROOT, Job, deepspeed_command, logged_step, newest_step
-from tests.processes import places_of, plain_environment
+from tests.processes import places_of
 
 pytestmark = pytest.mark.job
 
@@ -98,7 +98,7 @@ def on_terminal(*arguments: str) -> tuple[int, int]:
         os.execve(
             sys.executable,
             [sys.executable, "launch/gd.py", *arguments],
-            plain_environment() | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
+            os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
         )
     return pid, terminal
 
