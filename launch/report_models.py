@@ -20,7 +20,7 @@ from pretrain.progress import Progress
 
 MAX_TOKENS = 64
 MAX_DOCUMENTS = 1000
-HELDOUT_BATCHES, HELDOUT_ROWS, HELDOUT_ROW_TOKENS = 16, 32, 128
+HELDOUT_BATCHES, HELDOUT_ROWS, HELDOUT_ROW_TOKENS = 8, 32, 128
 
 Labelled = tuple[list[str], list[int | str]]
 Pairs = tuple[list[str], list[str]]

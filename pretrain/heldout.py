@@ -24,15 +24,15 @@ def heldout_relation_losses(
 ) -> dict[str, float]:
     """Mean of QQ + KK + VV (MiniLMv2 equation 8) from the teacher to each model's last layer, by name.
 
-    The teacher itself, where it is among the models, is compared at the layer that is read of it: 0.
+    The teacher itself, where it is among the models, has 0, at the layer that is read of it.
 
     Models run in eval mode and in `dtype` by autocast; `batches` are [B, L], at least one. Tokens of different
     documents in a row are compared too, whatever the models attend to.
     """
     target = EncoderShape.of(teacher.config)
     layer = published_teacher_layer(target)
-    layers = {name: layer if model is teacher else model.config.num_hidden_layers for name, model in models.items()}
-    encoders = {name: _reader(model, layers[name]) for name, model in models.items()}
+    layers = {name: model.config.num_hidden_layers for name, model in models.items()}
+    encoders = {name: _reader(model, layers[name]) for name, model in models.items() if model is not teacher}
     source = Encoder(teacher.eval(), Reads(projections=frozenset({layer})))
     num_heads = shared_relation_heads([target.hidden_size, *(one.shape.hidden_size for one in encoders.values())])
     sums, count = dict.fromkeys(models, 0.0), 0

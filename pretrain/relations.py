@@ -71,7 +71,10 @@ class _RelationLoss(torch.autograd.Function):
                 loss, *grads = relation_loss_and_gradient((ta, tb), (sa, sb), mask, weight, heads)
             else:
                 teacher, student = _split_pair(ta, tb, heads), _split_pair(sa, sb, heads)
-                loss, *grads = _relation_loss_and_gradient(teacher, student, mask, weight, real is None, heads, chunk)
+                wanted = any(ctx.needs_input_grad[2:4])  # not where a loss is only measured
+                loss, *grads = _relation_loss_and_gradient(
+                    teacher, student, mask, weight, real is None, heads, chunk, wanted
+                )
                 grads = [None if grad is None else _merge_heads(grad, len(mask)) for grad in grads]
         ctx.save_for_backward(*(None if grad is None else grad.to(kept_dtype(sa.dtype)) for grad in grads))
         return loss
@@ -83,11 +86,13 @@ class _RelationLoss(torch.autograd.Function):
 
 
 def _relation_loss_and_gradient(
-    teacher: Pair, student: Pair, mask: Tensor, weight: Tensor, is_full: bool, num_heads: int, chunk_bytes: int
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The loss and its gradients by a and b [B*R, L, d]; where they are one tensor, all of it by a and none by b."""
+    teacher: Pair, student: Pair, mask: Tensor, weight: Tensor, is_full: bool, num_heads: int, chunk_bytes: int,
+    wants_gradient: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    """The loss and, where wanted, its gradients by a and b [B*R, L, d]; where they are one tensor, all of it by a."""
     length, same = mask.shape[1], student[0] is student[1]
-    grad_a, grad_b = torch.empty_like(student[0]), None if same else torch.empty_like(student[1])
+    grad_a = torch.empty_like(student[0]) if wants_gradient else None
+    grad_b = torch.empty_like(student[1]) if wants_gradient and not same else None
     scale = student[0].shape[-1] ** -0.5
     weight = weight.repeat_interleave(num_heads, 0).unsqueeze(-1)  # [B*R, L, 1]
     # [B*R, 1, L]; adding it costs a copy of the logits, so it is left out where it is 0
@@ -102,6 +107,8 @@ def _relation_loss_and_gradient(
             _logits(teacher[0][part], teacher[1][part], bias_here), _logits(a, b, bias_here)
         )
         loss += (divergence * weight[part]).sum()
+        if grad_a is None:
+            continue
         grad_logits = difference.mul_(weight[part] * scale)
         if grad_b is None:
             torch.bmm(grad_logits + grad_logits.mT, a, out=grad_a[part])
