@@ -29,6 +29,7 @@ import torch
 from bench.clock import DEVICE, clock
 from bench.gd_ways import SIZES, TEACHER, relation_heads, set_teacher
 from pretrain.device import device_name
+from pretrain.precision import choose_dtype
 
 Answer = dict
 FOUR = ["4l312d", "4l384d", "6l312d", "6l384d"]
@@ -110,10 +111,10 @@ def needed_operations(students: list[str], rows: int, row_tokens: int) -> float:
     return total * rows * row_tokens
 
 
-def matrix_rate() -> float:
-    """bfloat16 operations a second of a square matrix product, the best of several."""
+def matrix_rate(dtype: str) -> float:
+    """Operations a second of a square matrix product in this type, the best of several."""
     size = 8192 if DEVICE.type == "cuda" else 2048
-    a, b = (torch.randn(size, size, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
+    a, b = (torch.randn(size, size, device=DEVICE, dtype=getattr(torch, dtype)) for _ in range(2))
     times = []
     for _ in range(12):
         start = clock()
@@ -132,7 +133,8 @@ def compare_ways(student: str, rows: int, row_tokens: int, arguments: argparse.N
     ways = {name: (sys.executable, name, [student]) for name in names}
     if arguments.bertdistiller:
         ways["bertdistiller"] = (arguments.bertdistiller, "bertdistiller", [student])
-    rate = matrix_rate()
+    dtype = choose_dtype(arguments.dtype, DEVICE)
+    rate = matrix_rate(dtype)
     medians = measure(ways, rows, row_tokens, arguments)
     print(f"\nteacher {teacher_sizes()}, student {student}, {rows} x {row_tokens}, R = {relation_heads(student)}")
     print(f"{'way':24}{'tokens/s':>10}{'s a step (range)':>26}{'peak GB':>10}{'ours is faster':>16}")
@@ -145,7 +147,7 @@ def compare_ways(student: str, rows: int, row_tokens: int, arguments: argparse.N
     print("ours, share of the step: " + ", ".join(f"{k} {v / ours['seconds']:.0%}" for k, v in ours["phases"].items()))
     needed = needed_operations([student], rows, row_tokens)
     reached = needed / ours["seconds"]
-    print(f"ours: {reached / 1e9:,.0f} GFLOP/s needed; a bfloat16 product does {rate / 1e9:,.0f}: {reached / rate:.0%}")
+    print(f"ours: {reached / 1e9:,.0f} GFLOP/s needed; a {dtype} product does {rate / 1e9:,.0f}: {reached / rate:.0%}")
     sizes = {"student": student, "rows": rows, "row_tokens": row_tokens}
     return sizes | {"ways": medians, "needed_operations": needed, "matrix_rate": rate}
 
