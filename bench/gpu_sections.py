@@ -18,6 +18,7 @@ from bench.clock import DEVICE, clock
 from bench.gd_step import matrix_rate, needed_operations
 from bench.gd_ways import VOCAB, build_models, set_teacher
 from pretrain.kernel_choice import triton_problem
+from pretrain.precision import choose_dtype
 
 Facts = dict[str, Any]
 LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-3, 1e-2  # against float64; gradients are rounded to bfloat16
@@ -98,9 +99,10 @@ def speed(tiny: bool) -> Facts:
     ]
     if tiny:
         plans = [("2x192", "4l312d", "portable", 2, 16)]
-    rate = 1e9 if tiny else matrix_rate()
+    dtype = choose_dtype("auto", DEVICE)
+    rate = 1e9 if tiny else matrix_rate(dtype)
     facts: Facts = {"ok": None, "matrix rate": rate, "steps": []}
-    print(f"a bfloat16 product: {rate / 1e12:,.0f} TFLOP/s")
+    print(f"a {dtype} product: {rate / 1e12:,.0f} TFLOP/s")
     for teacher, student, kernel, rows, length in plans:
         plan = {"teacher": teacher, "student": student, "kernel": kernel, "rows": rows, "row_tokens": length}
         try:
