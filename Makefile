@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# A thread that waits for the others gives its core away soon: launch/threads.py.
+export GOMP_SPINCOUNT ?= 10000
 
 .PHONY: venv demo check test test-slow lint bench
 

@@ -13,7 +13,13 @@ from pretrain.engine import start_distributed
 
 @pytest.mark.parametrize(
     ("step_seconds", "steps"),
-    [(0.001, 420), (TRAINING_SECONDS / 100, 100), (TRAINING_SECONDS / 3, LEAST_STEPS), (1000.0, LEAST_STEPS)],
+    [
+        (0.001, 420),
+        (TRAINING_SECONDS / 100, 100),
+        (TRAINING_SECONDS / 3, LEAST_STEPS),
+        (TRAINING_SECONDS / 31.5, 31),
+        (1000.0, LEAST_STEPS),
+    ],
 )
 def test_a_slower_machine_makes_fewer_steps(step_seconds, steps):
     assert choose_steps(step_seconds, 420) == steps
