@@ -74,10 +74,10 @@ def _dtypes_before(run: Path) -> Mapping[str, Dtype]:
         return noted[-1].dtypes
     if not (run / "config.json").is_file():
         return {}
-    values = json.loads((run / "config.json").read_text())  # has been decoded already, so its keys are known
-    section = values["deepspeed"]["torch_autocast"]
+    values = json.loads((run / "config.json").read_text())
+    section = values["deepspeed"].get("torch_autocast", {"enabled": True})
     named = {"teacher": (values["teacher"] or {}).get("dtype", "auto")}
-    named["students"] = section["dtype"] if section["enabled"] else "float32"
+    named["students"] = section.get("dtype", "auto") if section["enabled"] else "float32"
     return {name: dtype for name, dtype in named.items() if dtype != "auto"}
 
 

@@ -101,6 +101,8 @@ def test_a_run_of_an_earlier_version_computed_in_what_its_config_names(settle, t
     before["deepspeed"] = before["deepspeed"] | {"torch_autocast": {"enabled": True, "dtype": "bfloat16"}}
     (tmp_path / "run/config.json").write_text(json.dumps(before))
     assert settle([A100])[0] == ("float32", "bfloat16")
+    (tmp_path / "run/config.json").write_text(json.dumps(before | {"deepspeed": {"train_batch_size": 8}}))
+    assert settle([V100])[0] == ("float32", "float16"), "what it does not name is left to the device"
 
 
 def test_a_type_is_kept_only_where_all_have_it():
