@@ -56,6 +56,7 @@ def test_json_keeps_its_quotes_on_the_way_to_other_hosts(tmp_path):
     assert [line.rstrip() for line in shell.stdout.splitlines()] == given
 
 
+@pytest.mark.slow
 def test_torchruns_agent_brings_back_a_rank_that_was_killed(disturbed_config, undisturbed, tmp_path):
     with Job(["launch/recipes/torchrun.sh"], disturbed_config, tmp_path / "run", environment=torchrun()) as job:
         job.until_step(SAVE_EVERY_STEPS + 5)
@@ -120,6 +121,7 @@ def test_a_signal_while_ranks_are_started_reaches_all_of_them(tmp_path):
     assert process.returncode == 75 and set(said.splitlines()) <= {"saved"}
 
 
+@pytest.mark.slow
 def test_a_host_stops_and_goes_on_to_the_same_weights(disturbed_config, undisturbed, tmp_path):
     places = {"HOST_INDEX": "0", "NUM_HOSTS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     for step, code in ((SAVE_EVERY_STEPS + 5, 75), (None, 0)):
