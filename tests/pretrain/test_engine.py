@@ -73,6 +73,17 @@ def test_autocast_computes_in_bfloat16_and_zero_adds_gradients_up_in_float32(zer
         assert set(engine.engine.optimizer.ipg_buckets) == {torch.float32}  # DeepSpeed sums each type in its own bucket
 
 
+@pytest.mark.parametrize("zero_stage", [1, 2])
+def test_zero_adds_gradients_up_in_the_type_that_is_asked_for(zero_stage):
+    start_distributed()
+    model, config = teacher_model(), student_config()
+    student = build_student(config, model, seed=1)
+    settings = {"train_batch_size": 3, "train_micro_batch_size_per_gpu": 3, "communication_data_type": "bf16"}
+    settings |= {"torch_autocast": {"enabled": True, "dtype": "bfloat16"}, "zero_optimization": {"stage": zero_stage}}
+    engine = StudentEngine(student, config, DeepSpeedConfig.model_validate(settings), total_steps=9, world_size=1)
+    assert set(engine.engine.optimizer.ipg_buckets) == {torch.bfloat16}
+
+
 @pytest.mark.parametrize("zero_stage", [0, 1, 2])
 @pytest.mark.parametrize("max_norm", [0.0, 1e-3, 1e3])
 def test_a_step_clips_as_torch_does(max_norm, zero_stage):
