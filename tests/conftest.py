@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from unittest.mock import patch
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -33,8 +33,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("job")
 
 
-@pytest.fixture(autouse=True)
-def own_environment() -> Iterator[None]:
-    """What a test sets, or DeepSpeed for it (RANK, MASTER_PORT), is not left to the processes of later tests."""
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """What a test or its fixtures set, or DeepSpeed for them (RANK, MASTER_PORT), is not left to later tests."""
     with patch.dict(os.environ):
-        yield
+        return (yield)
