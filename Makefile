@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-# A thread that waits for the others gives its core away soon: launch/threads.py.
+# A thread that waits for the others gives its core away soon: launch/job/threads.py.
 export GOMP_SPINCOUNT ?= 10000
 
 .PHONY: venv demo check test test-slow lint bench
@@ -16,10 +16,10 @@ $(READY): requirements.txt
 	touch $@
 
 demo: venv
-	$(BIN)/python launch/demo_parts.py --output demo
+	$(BIN)/python -m launch.demo.parts --output demo
 	$(BIN)/python launch/build_corpus.py --config configs/corpus/demo.json
 	$(BIN)/python launch/build_corpus.py --config configs/corpus/demo_heldout.json
-	$(BIN)/python launch/demo_config.py --config configs/demo.json --output demo/config.json
+	$(BIN)/python -m launch.demo.config --config configs/demo.json --output demo/config.json
 	$(BIN)/deepspeed --num_gpus 1 launch/gd.py --config demo/config.json --run demo/run
 	rm -rf demo/students
 	$(BIN)/python launch/publish.py --run demo/run --student 4l384d --output demo/students/4l384d

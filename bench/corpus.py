@@ -28,7 +28,7 @@ sys.path[0] = str(ROOT)
 
 import numpy as np
 
-from corpus.normalization import normalize
+from corpus.cleaning.normalization import normalize
 
 # No rule of cleaning, for none of the others has one
 BARE = dict.fromkeys(("language_variants", "html", "empty_brackets", "url_lines"), False) | {
@@ -52,13 +52,13 @@ def build_without_near_duplicates(files: list[str], tokenizer: str, output: Path
 
 def build(files: list[str], tokenizer: str, output: Path, of_source: dict, of_corpus: dict) -> bytes:
     """The ids of the corpus, one document after another, uint16."""
-    from corpus.builder import build_corpus
-    from corpus.settings import CorpusConfig
-    from corpus.shard import read_block
+    from corpus.building.builder import build_corpus
+    from corpus.config import BuildConfig
+    from corpus.shards.shard import read_block
 
     source = {"name": "bench", "format": "jsonl", "text_fields": ["text"], "inputs": files} | of_source
     state = {"sources": [source], "tokenizer": tokenizer, "output": str(output)} | of_corpus
-    manifest, _ = build_corpus(CorpusConfig.model_validate_json(json.dumps(state)), 1)
+    manifest, _ = build_corpus(BuildConfig.model_validate_json(json.dumps(state)), 1)
     return b"".join(read_block(manifest, index)[0].tobytes() for index in range(len(manifest.blocks)))
 
 

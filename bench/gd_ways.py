@@ -64,11 +64,13 @@ def build_models(
     students: list[str], objective: str, rows: int, kernel: str = "auto", dtype: str = "auto"
 ) -> tuple[Any, list[Any]]:
     """The trainer's own teacher and the students' engines, with random weights, the same every time."""
-    from pretrain.deepspeed_config import AutocastConfig, DeepSpeedConfig
-    from pretrain.engine import StudentEngine, start_distributed
+    from pretrain.engines.deepspeed_config import AutocastConfig, DeepSpeedConfig
+    from pretrain.engines.engine import StudentEngine
+    from pretrain.models.teacher import Teacher
     from pretrain.precision import choose_dtype
-    from pretrain.student import StudentConfig, build_student
-    from pretrain.teacher import Teacher
+    from pretrain.ranks.process_group import start_distributed
+    from pretrain.students.config import StudentConfig
+    from pretrain.students.student import build_student
 
     start_distributed()
     dtype = choose_dtype(dtype, DEVICE)
@@ -224,7 +226,7 @@ def bertdistiller(student_name: str) -> Step:
 def build(way: str, students: list[str], rows: int, kernel: str = "auto", dtype: str = "auto") -> Step:
     if way in ("ours", "ours, tinybert", "ours, memory given back"):
         if "given back" in way:
-            from pretrain import engine
+            from pretrain.engines import engine
 
             engine.keep_freed_memory = lambda: None
         return ours(students, "tinybert" if "tinybert" in way else "minilm_v2", rows, kernel, dtype)

@@ -35,7 +35,7 @@ def job(tiny: bool, folder: Path) -> dict[str, Any]:
         f"{'the same bits as undisturbed' if same else f'{distance:.1e} from the undisturbed run'}",
         flush=True,
     )
-    from launch.publish import publish
+    from launch.publishing.student_folder import publish
 
     apart = publish(stopped, "student", folder / "published")
     print(f"published; its answers on the CPU are within {apart:.1e} of the live student's", flush=True)

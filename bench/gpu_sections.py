@@ -17,7 +17,7 @@ from bench import relations
 from bench.clock import DEVICE, clock
 from bench.gd_step import matrix_rate, needed_operations
 from bench.gd_ways import VOCAB, build_models, set_teacher
-from pretrain.kernel_choice import triton_problem
+from pretrain.objectives.kernel_choice import triton_problem
 from pretrain.precision import choose_dtype
 
 Facts = dict[str, Any]

@@ -26,12 +26,12 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import numpy as np
 import torch
 
-from corpus.manifest import Manifest, load_manifest, save_manifest
-from corpus.open_blocks import OpenBlocks
-from corpus.order import Order
-from corpus.rows import num_packed_rows
-from corpus.shard import read_block
-from corpus.stream import RowStream
+from corpus.rows.open_blocks import OpenBlocks
+from corpus.rows.order import Order
+from corpus.rows.packing import num_packed_rows
+from corpus.rows.stream import RowStream
+from corpus.shards.manifest import Manifest, load_manifest, save_manifest
+from corpus.shards.shard import read_block
 
 ROW_TOKENS = (512, 128)
 BATCH_ROWS = 64

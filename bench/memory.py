@@ -41,8 +41,8 @@ def repeat(source: Path, target: Path, num_bytes: int) -> None:
 
 def build(source: Path, tokenizer: str, output: Path) -> None:
     """Prints documents in and kept, and the peak of resident memory in MB: what `main` runs for every size."""
-    from corpus.builder import build_corpus
-    from corpus.settings import CorpusConfig
+    from corpus.building.builder import build_corpus
+    from corpus.config import BuildConfig
 
     state = {
         "sources": [{"name": "bench", "format": "jsonl", "text_fields": ["text"], "inputs": [str(source)]}],
@@ -50,7 +50,7 @@ def build(source: Path, tokenizer: str, output: Path) -> None:
         "output": str(output),
         "near_duplicates": {},
     }
-    manifest, _ = build_corpus(CorpusConfig.model_validate_json(json.dumps(state)), 1)
+    manifest, _ = build_corpus(BuildConfig.model_validate_json(json.dumps(state)), 1)
     status = Path("/proc/self/status").read_text()
     peak = int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) / 1024  # not ru_maxrss: that begins with the parent's
     print(manifest.totals.documents_in, manifest.totals.documents, f"{peak:.0f}")

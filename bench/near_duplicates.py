@@ -18,11 +18,12 @@ ROOT = Path(__file__).resolve().parents[1]
 # In the place of bench/, where corpus.py would hide the package of its name
 sys.path[0] = str(ROOT)
 
-from corpus.builder import match_corpus, plan_corpus, run_unit, work_folder
-from corpus.duplicates import load_drops
-from corpus.normalization import normalize
-from corpus.settings import CorpusConfig
-from corpus.unit import load_read_unit, read_unit
+from corpus.building.builder import match_corpus, plan_corpus, run_unit
+from corpus.building.match_step import load_drops
+from corpus.building.read_step import load_read_unit, read_unit
+from corpus.building.work_folder import work_folder
+from corpus.cleaning.normalization import normalize
+from corpus.config import BuildConfig
 
 _MIN_CHARACTERS = 200
 # No rule of cleaning, so that the number of a document is that of its line
@@ -61,7 +62,7 @@ def find_dropped(sources: list[list[str]], tokenizer: str) -> list[set[int]]:
             path.write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
             source = {"name": str(name), "format": "jsonl", "text_fields": ["text"], "cleaning": _BARE}
             state["sources"].append(source | {"inputs": [str(path)]})
-        config = CorpusConfig.model_validate_json(json.dumps(state))
+        config = BuildConfig.model_validate_json(json.dumps(state))
         plan, _ = plan_corpus(config)
         if len(plan.units) != len(sources):
             raise SystemExit("too many documents: each source must be one unit of work")

@@ -27,8 +27,12 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import numpy as np
 from tqdm import tqdm
 
-from corpus import block
-from corpus.manifest import (
+from corpus.rows.mixture import Mixture, source_weights
+from corpus.rows.order import NUM_LANES, Order
+from corpus.rows.packing import num_packed_rows
+from corpus.rows.stream import RowStream
+from corpus.shards import block
+from corpus.shards.manifest import (
     BlockTable,
     Manifest,
     ShardRecord,
@@ -39,10 +43,6 @@ from corpus.manifest import (
     save_manifest,
     total_counts,
 )
-from corpus.mixture import Mixture, source_weights
-from corpus.order import NUM_LANES, Order
-from corpus.rows import num_packed_rows
-from corpus.stream import RowStream
 
 SEED = 17
 BLOCKS_PER_SHARD = 480

@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from bench.attention import median_milliseconds
-from pretrain.kernel_choice import exact_loss_and_gradients, relative_error, triton_problem
-from pretrain.relations import relation_loss
+from pretrain.objectives.kernel_choice import exact_loss_and_gradients, relative_error, triton_problem
+from pretrain.objectives.relation_loss import relation_loss
 
 Loss = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 

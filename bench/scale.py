@@ -15,9 +15,9 @@ from pathlib import Path
 # In the place of bench/, where corpus.py would hide the package of its name
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from corpus.order import NUM_LANES
-from pretrain.encoder import EncoderShape
-from pretrain.relation_objectives import published_teacher_layer
+from corpus.rows.order import NUM_LANES
+from pretrain.models.encoder import EncoderShape
+from pretrain.objectives.relations import published_teacher_layer
 
 VOCABULARIES = (21_128, 250_002)  # Google's Chinese WordPiece, XLM-R's pieces
 NUM_POSITIONS, NUM_TYPES = 512, 2

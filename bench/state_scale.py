@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from transformers import AutoTokenizer
 
-from pretrain.pretrained import load_encoder
+from pretrain.models.pretrained import load_encoder
 
 
 def main() -> None:

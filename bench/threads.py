@@ -1,4 +1,4 @@
-"""What neighbours on the same cores cost a step, by how long OpenMP's threads spin while they wait (launch/threads.py).
+"""What neighbours on the same cores cost a step, by how long waiting OpenMP threads spin (launch/job/threads.py).
 
     python bench/threads.py [--rounds 5] [--steps 5]
 

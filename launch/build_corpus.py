@@ -21,32 +21,32 @@ Slurm    steps, each its own command
 C stands for: python launch/build_corpus.py --config FILE
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import argparse
 import re
+import sys
 import time
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import get_args
 
-from corpus.builder import Engine, build_corpus, finish_corpus, match_corpus, plan_corpus, run_unit
-from corpus.encoding import Encoding
-from corpus.explanation import explain_source
-from corpus.formats import Format
-from corpus.inputs import find_inputs
-from corpus.manifest import FILE_NAME, Counts, Manifest, load_manifest
-from corpus.packing import encode_unit
+if not __package__:  # run as a script: these folders win over any installed package of the same name
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from corpus.building.builder import Engine, build_corpus, finish_corpus, match_corpus, plan_corpus, run_unit
+from corpus.building.encode_step import encode_unit
+from corpus.building.read_step import read_unit
+from corpus.building.workers import Step
+from corpus.cleaning.explanation import explain_source
+from corpus.config import BuildConfig, load_config
 from corpus.progress import progress, show_by
-from corpus.settings import CorpusConfig, load_config
-from corpus.shard import verify
-from corpus.unit import read_unit
-from corpus.workers import Step
-from launch.next_command import next_line, train_line
-from launch.output_folder import check_writable
+from corpus.reading.charset import Encoding
+from corpus.reading.formats import Format
+from corpus.shards.manifest import FILE_NAME, Counts, Manifest, load_manifest
+from corpus.shards.shard import verify
+from corpus.source import find_inputs
+from launch.command_line.next_command import next_line, train_line
+from launch.command_line.output_folder import check_writable
 from pretrain.progress import Progress
 
 _CONFIG_KEYS = {"tokenizer", "output"}
@@ -87,7 +87,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def build_config(arguments: argparse.Namespace) -> CorpusConfig:
+def build_config(arguments: argparse.Namespace) -> BuildConfig:
     """The file's configuration under the flags that were given."""
     given = {key: value for key, value in vars(arguments).items() if value is not None}
     overrides = {key: given[key] for key in given.keys() & _CONFIG_KEYS}
@@ -161,7 +161,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def explain(config: CorpusConfig) -> Iterator[str]:
+def explain(config: BuildConfig) -> Iterator[str]:
     """What the rules do to each source."""
     for source in config.sources:
         parts = find_inputs(source)
@@ -181,7 +181,7 @@ def verify_corpus(arguments: argparse.Namespace) -> int:
     return 1 if faults else 0
 
 
-def run_step(arguments: argparse.Namespace, config: CorpusConfig) -> bool:
+def run_step(arguments: argparse.Namespace, config: BuildConfig) -> bool:
     """Does the one step that was asked for, if one was."""
     if arguments.plan:
         plan, manifest = plan_corpus(config)
@@ -199,7 +199,7 @@ def run_step(arguments: argparse.Namespace, config: CorpusConfig) -> bool:
     return True
 
 
-def _run_units(config: CorpusConfig, step: Step, flag: str, units: str) -> None:
+def _run_units(config: BuildConfig, step: Step, flag: str, units: str) -> None:
     """Unit K, or of K/N every N-th from K on; an array of more jobs than units leaves some without any."""
     match = re.fullmatch(r"(\d+)(?:/(\d+))?", units, re.ASCII)
     index, every = (int(number) if number else None for number in match.groups()) if match else (None, None)

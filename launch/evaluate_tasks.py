@@ -19,15 +19,16 @@ from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+if not __package__:  # run as a script: these folders win over any installed package of the same name
+    sys.path[0] = str(ROOT)
 
-from launch.evaluation_config import Evaluation, read_evaluation
-from launch.evaluation_workers import FAILED, run_workers
-from launch.next_command import next_line
-from launch.rank import REFUSED, STOPPED
-from launch.rank_log import mute_transformers
+from launch.command_line.next_command import next_line
+from launch.evaluation.config import Evaluation, read_evaluation
+from launch.evaluation.workers import FAILED, run_workers
+from launch.job.messages import mute_transformers
+from launch.job.rank import REFUSED, STOPPED
 from pretrain.progress import say
-from pretrain.stopping import StopRequest
+from pretrain.ranks.stopping import StopRequest
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -53,7 +54,7 @@ def main() -> int:
         evaluation = read_evaluation(
             arguments.config, arguments.overrides, arguments.models, arguments.tasks, arguments.seeds
         )
-        return (work if arguments.worker else lead)(evaluation, arguments, stop)
+        return (work if arguments.worker else evaluate)(evaluation, arguments, stop)
     except ValueError as error:
         say(f"refused: {error}")
         return REFUSED
@@ -61,8 +62,8 @@ def main() -> int:
 
 def work(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopRequest) -> int:
     """One worker: makes cells until none is left."""
-    from launch.evaluation_cells import make_cells
-    from pretrain.engine import start_distributed
+    from launch.evaluation.cells import make_cells
+    from pretrain.ranks.process_group import start_distributed
     from tasks.fine_tuning import Stopped
 
     try:
@@ -72,10 +73,10 @@ def work(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopReques
     return 0
 
 
-def lead(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopRequest) -> int:
+def evaluate(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopRequest) -> int:
     """The process that was started: sees to the workers, then measures and writes."""
-    from launch.evaluation_cells import check_cells, complete_models, settle_precision
-    from launch.evaluation_table import cut_texts, measure_costs, write_results
+    from launch.evaluation.cells import check_cells, complete_models, settle_precision
+    from launch.evaluation.table import cut_texts, measure_costs, write_results
     from pretrain.device import check_accelerator, chosen_device, device_name, explain_native
     from tasks.evaluation import score_of_commonest_label
     from tasks.readers import read_task

@@ -21,18 +21,22 @@ import sys
 from pathlib import Path
 
 # The deepspeed launcher puts only launch/ on the path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from launch.rank import Train, lead
-from launch.world import World
+if not __package__:  # run as a script: these folders win over any installed package of the same name
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from launch.job.rank import Train, main
+from launch.job.world import World
 
 
 def prepare(arguments: argparse.Namespace, run: Path, world: World) -> Train:
     """Refuse before anything is loaded what cannot be trained; gives what trains the rest."""
-    from launch.distillation import check_finished, check_input, distil
-    from launch.output_folder import check_writable
-    from launch.run_config import read_run_config
-    from launch.run_folder import read_done, summary
+    from launch.command_line.output_folder import check_writable
+    from launch.distillation.checks import check_finished, check_input
+    from launch.distillation.config import read_run_config
+    from launch.distillation.run_files import summary
+    from launch.distillation.training import distil
+    from launch.job.run_folder import read_done
 
     config = read_run_config(arguments.config, arguments.overrides)
     job = check_input(config, run, world.size)
@@ -47,4 +51,4 @@ def prepare(arguments: argparse.Namespace, run: Path, world: World) -> Train:
 
 
 if __name__ == "__main__":
-    lead(__doc__, prepare)
+    main(__doc__, prepare)

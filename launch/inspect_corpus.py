@@ -6,25 +6,25 @@ python launch/inspect_corpus.py CORPUS_FOLDER --run-config configs/4l312d.json  
 python launch/inspect_corpus.py CORPUS_FOLDER --verify                                # rereads every block
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import argparse
 import random
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 
-from corpus.manifest import Counts, Manifest, load_manifest
+if not __package__:  # run as a script: these folders win over any installed package of the same name
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from corpus.progress import counted, show_by
-from corpus.shard import read_block, verify
-from corpus.stream import RowStream
-from corpus.tokenizer import load_tokenizer, tokenizer_fingerprint
-from launch.next_command import train_line
-from launch.run_config import read_run_config
+from corpus.rows.stream import RowStream
+from corpus.shards.manifest import Counts, Manifest, load_manifest
+from corpus.shards.shard import read_block, verify
+from corpus.vocabulary.tokenizer import load_tokenizer, tokenizer_fingerprint
+from launch.command_line.next_command import train_line
+from launch.distillation.config import read_run_config
 from pretrain.progress import Progress
 
 # A tenth of a second each: enough of a big corpus to see how long its documents are.

@@ -11,14 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from pydantic import BaseModel
 
-from corpus.settings import CorpusConfig as BuildConfig
-from launch.evaluation_config import EvaluationConfig
-from launch.run_config import MAY_CHANGE, RunConfig
-from launch.task_run_config import TaskRunConfig
+if not __package__:  # run as a script: these folders win over any installed package of the same name
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from corpus.config import BuildConfig
+from launch.distillation.config import MAY_CHANGE, RunConfig
+from launch.evaluation.config import EvaluationConfig
+from launch.stages.config import TaskRunConfig
 
 ROOTS: dict[str, type[BaseModel]] = {
     "build_corpus.py": BuildConfig,

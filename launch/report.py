@@ -15,12 +15,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a script: these folders win over any installed package of the same name
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from corpus.manifest import Manifest, load_manifest
-from launch.rank_log import mute_transformers
-from launch.report_charts import draw_accuracy, draw_run
-from launch.report_models import (
+from corpus.shards.manifest import Manifest, load_manifest
+from launch.job.messages import mute_transformers
+from launch.reports.charts import draw_accuracy, draw_run
+from launch.reports.models import (
     MAX_TOKENS,
     Labelled,
     Models,
@@ -30,11 +31,11 @@ from launch.report_models import (
     read_models,
     read_pairs,
 )
-from launch.report_page import render_page
-from launch.report_run import Run, read_run
+from launch.reports.page import render_page
+from launch.reports.run import Run, read_run
 from pretrain.device import cpu_name, device_name
 from pretrain.precision import native_dtypes
-from pretrain.probe import NUM_NEIGHBOURS, chance_accuracy
+from pretrain.probes.vectors import NUM_NEIGHBOURS, chance_accuracy
 
 
 def duration(seconds: float) -> str:

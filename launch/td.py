@@ -12,19 +12,21 @@ import sys
 from pathlib import Path
 
 # The deepspeed launcher puts only launch/ on the path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from launch.rank import Train, lead
-from launch.world import World
+if not __package__:  # run as a script: these folders win over any installed package of the same name
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from launch.job.rank import Train, main
+from launch.job.world import World
 from pretrain.progress import say
 
 
 def prepare(arguments: argparse.Namespace, run: Path, world: World) -> Train:
     """Refuse before anything trains what cannot be; gives what runs the stages."""
-    from launch.output_folder import check_writable
-    from launch.run_config import read_strictly
-    from launch.task_chain import Chain, check_chain
-    from launch.task_run_config import TaskRunConfig
+    from launch.command_line.config_file import read_strictly
+    from launch.command_line.output_folder import check_writable
+    from launch.stages.chain import Chain, check_chain
+    from launch.stages.config import TaskRunConfig
     from tasks.readers import read_task
 
     config = read_strictly(TaskRunConfig, arguments.config, arguments.overrides)
@@ -40,4 +42,4 @@ def prepare(arguments: argparse.Namespace, run: Path, world: World) -> Train:
 
 
 if __name__ == "__main__":
-    lead(__doc__, prepare)
+    main(__doc__, prepare)

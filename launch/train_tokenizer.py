@@ -5,23 +5,23 @@ python launch/train_tokenizer.py --input PATH ... --format wiki2019zh --kind wor
 OUT loads with AutoTokenizer. Its coverage.txt tells how well the vocabulary covers the text.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import argparse
+import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
-from corpus.coverage import Coverage, measure_coverage
-from corpus.settings import SourceConfig
-from corpus.texts import read_texts
-from corpus.tokenizer import load_tokenizer
-from corpus.vocabulary import save_backend, train_unigram, train_wordpiece
-from launch.next_command import build_line
-from launch.output_folder import new_folder
-from launch.source_flags import add_source_flags, build_source
+if not __package__:  # run as a script: these folders win over any installed package of the same name
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from corpus.config import SourceConfig
+from corpus.vocabulary.coverage import Coverage, measure_coverage
+from corpus.vocabulary.texts import read_texts
+from corpus.vocabulary.tokenizer import load_tokenizer
+from corpus.vocabulary.training import save_backend, train_unigram, train_wordpiece
+from launch.command_line.next_command import build_line
+from launch.command_line.output_folder import new_folder
+from launch.command_line.source_flags import add_source_flags, build_source
 from pretrain.progress import Progress
 
 MAX_TOKENS = 512

@@ -8,15 +8,12 @@ model is as it was. On sample text the tokens and all hidden states are compared
 Sentencepiece (XLM-R) and WordPiece (BERT) vocabularies.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import argparse
 import copy
+import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,17 +21,20 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerFast
 
-from corpus.manifest import load_manifest
+if not __package__:  # run as a script: these folders win over any installed package of the same name
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from corpus.progress import counted, show_by
-from corpus.shard import read_block
-from corpus.texts import read_texts
-from corpus.tokenizer import load_tokenizer, save_tokenizer, tokenizer_fingerprint
-from corpus.trimming import check_same_pieces, count_corpus_pieces, count_pieces, kept_ids, trim_tokenizer
-from launch.next_command import build_line
-from launch.output_folder import new_folder
-from launch.rank_log import mute_transformers
-from launch.source_flags import add_source_flags, build_source
-from pretrain.pretrained import check_weights, load_pretrained
+from corpus.shards.manifest import load_manifest
+from corpus.shards.shard import count_corpus_pieces, read_block
+from corpus.vocabulary.texts import read_texts
+from corpus.vocabulary.tokenizer import load_tokenizer, save_tokenizer, tokenizer_fingerprint
+from corpus.vocabulary.trimming import check_same_pieces, count_pieces, kept_ids, trim_tokenizer
+from launch.command_line.next_command import build_line
+from launch.command_line.output_folder import new_folder
+from launch.command_line.source_flags import add_source_flags, build_source
+from launch.job.messages import mute_transformers
+from pretrain.models.pretrained import check_weights, load_pretrained
 from pretrain.progress import Progress
 
 _SAMPLE_TEXTS = 256

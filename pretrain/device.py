@@ -5,10 +5,12 @@ import platform
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from pretrain.precision import native_dtypes
 
@@ -88,3 +90,19 @@ def _driver_version() -> str:
     except OSError:
         found = None
     return found.group(1) if found else "one of an unknown version"
+
+
+@contextmanager
+def explain_out_of_memory(batch: Mapping[str, Tensor]) -> Iterator[None]:
+    """ValueError that names the key to change where the device has no room for this micro-batch [B, L]."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        rows, tokens = batch["input_ids"].shape
+        cure = (
+            f"set deepspeed.train_micro_batch_size_per_gpu to {rows // 2} or less: steps stay the same, in more parts"
+            if rows > 1
+            else "one row at a time is the least, so shorter rows (corpus.row_tokens) or a larger GPU are needed"
+        )
+        first = str(error).split(". ")[0]
+        raise ValueError(f"out of memory with {rows} rows of {tokens} tokens at once; {cure} ({first})") from error

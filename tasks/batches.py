@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasks.encoding import IGNORED, Row
+from tasks.rows import IGNORED, Row
 
 WINDOW_BATCHES = 32  # rows of this many global batches are sorted by length, so that batches hold little padding
 

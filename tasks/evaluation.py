@@ -11,11 +11,11 @@ from torch import Tensor
 
 from pretrain.progress import Progress
 from tasks.batches import collate
-from tasks.encoding import Row, character_tags, tags_of
+from tasks.config import TaskConfig
 from tasks.examples import Classified, Example, Question, Tagged
 from tasks.metrics import score_classes, score_entities, score_reading
 from tasks.readers import TaskData
-from tasks.settings import TaskConfig
+from tasks.rows import Row, character_tags, tags_of
 
 LogitsFunction = Callable[[Mapping[str, Tensor]], Tensor]  # a batch -> [B, C], [B, L, C] or [B, L, 2]
 MAX_ANSWER_TOKENS = 64

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from pretrain.deepspeed_config import DeepSpeedConfig
+from pretrain.engines.deepspeed_config import DeepSpeedConfig
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
 from pretrain.settings import Settings
-from pretrain.trainer import LoopConfig
-from tasks.encoding import Row, encode
+from pretrain.training.trainer import LoopConfig
+from tasks.config import TaskConfig
 from tasks.examples import Example, text_of
-from tasks.objectives import LabelsConfig
+from tasks.label_objectives import LabelsConfig
 from tasks.readers import TaskData
-from tasks.settings import TaskConfig
+from tasks.rows import Row, encode
 from tasks.stage import EncodedTask, Stage, StageConfig, encode_task
 
 _MARKS = re.compile(r"[_\[\]]")
@@ -73,21 +73,21 @@ class FineTuned:
     seconds: float
 
 
-def split_task(config: TaskConfig, data: TaskData, recipe: FineTuningConfig, tokenizer_path: str) -> SplitTask:
+def split_task(task: TaskConfig, data: TaskData, config: FineTuningConfig, tokenizer_path: str) -> SplitTask:
     """The same division of the training examples for every model and seed."""
-    held_out, train = split(data.train, recipe)
-    encoded = encode_task(config, replace(data, train=train), tokenizer_path)
-    return SplitTask(encoded, held_out, encode(held_out, config, data.labels, encoded.tokenizer))
+    held_out, train = split(data.train, config)
+    encoded = encode_task(task, replace(data, train=train), tokenizer_path)
+    return SplitTask(encoded, held_out, encode(held_out, task, data.labels, encoded.tokenizer))
 
 
-def split(examples: Sequence[Example], recipe: FineTuningConfig) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+def split(examples: Sequence[Example], config: FineTuningConfig) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     """(held out, trained on), each in the order of the file, drawn once.
 
     Examples about one text stay together, or a rate would be chosen by what was trained on: more than wanted are held
     out where the first text has more, up to half of all, and none where it has more than that.
     """
     order = np.random.default_rng(0).permutation(len(examples)).tolist()
-    wanted = min(recipe.num_held_out, len(examples) // 10)
+    wanted = min(config.num_held_out, len(examples) // 10)
     held_out: list[int] = []
     for group in _about_one_text(examples, order) if wanted else ():
         if held_out and len(held_out) + len(group) > wanted:
@@ -96,7 +96,7 @@ def split(examples: Sequence[Example], recipe: FineTuningConfig) -> tuple[tuple[
     if len(held_out) > len(examples) // 2:
         held_out = []
     taken = set(held_out)
-    rest = [index for index in order if index not in taken][: recipe.max_train_examples]
+    rest = [index for index in order if index not in taken][: config.max_train_examples]
     first, second = (tuple(examples[index] for index in sorted(part)) for part in (held_out, rest))
     return first, second
 
@@ -118,7 +118,7 @@ def fine_tune(
     run: Path,
     task: SplitTask,
     model: str,
-    recipe: FineTuningConfig,
+    config: FineTuningConfig,
     learning_rate: float,
     loop: LoopConfig,
     deepspeed: DeepSpeedConfig,
@@ -130,7 +130,7 @@ def fine_tune(
     Raises Stopped where `stop_requested` said so, ValueError where the model or the training cannot go on.
     """
     stage = Stage(
-        run, "model", task.encoded, recipe.stage(learning_rate), model, None, "float32", loop, deepspeed, device,
+        run, "model", task.encoded, config.stage(learning_rate), model, None, "float32", loop, deepspeed, device,
         stop_requested,
     )  # fmt: skip
     if stage.trainer.train():

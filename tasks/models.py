@@ -10,10 +10,10 @@ from transformers import (
     AutoModelForTokenClassification,
 )
 
-from pretrain.initialization import seeded
-from pretrain.pretrained import check_weights, load_model, load_pretrained
-from tasks.encoding import tags_of
-from tasks.settings import Kind
+from pretrain.models.pretrained import check_weights, load_model, load_pretrained
+from pretrain.students.initialization import seeded
+from tasks.config import Kind
+from tasks.rows import tags_of
 
 TaskModel = Any  # what one of these classes gives
 AUTO_CLASSES: dict[Kind, Any] = {

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tasks.config import Column, TaskConfig
 from tasks.examples import Classified, Entity, Example, Question, Tagged, text_of
-from tasks.records import Record, read_records, read_text
-from tasks.settings import Column, TaskConfig
+from tasks.record_files import Record, read_records, read_text
 
 _NUM_SHOWN = 20  # labels, where they are told
 

@@ -12,27 +12,27 @@ from pydantic import Field
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from pretrain.deepspeed_config import DeepSpeedConfig
-from pretrain.encoder import EncoderShape, without_padding
-from pretrain.engine import StudentEngine
-from pretrain.initialization import map_back, seeded
+from pretrain.engines.deepspeed_config import DeepSpeedConfig
+from pretrain.engines.engine import StudentEngine
+from pretrain.models.encoder import EncoderShape, without_padding
+from pretrain.models.pretrained import load_pretrained
+from pretrain.models.teacher import Teacher, TeacherFunction, no_teacher
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
-from pretrain.outcome import gather_objects
 from pretrain.precision import WantedDtype, autocast
-from pretrain.pretrained import load_pretrained
 from pretrain.progress import Progress
+from pretrain.ranks.together import gather_objects
 from pretrain.settings import Settings
-from pretrain.student import Student
-from pretrain.teacher import Teacher, TeacherFunction, no_teacher
-from pretrain.trainer import LoopConfig, Trainer, TrainingConfig
+from pretrain.students.initialization import map_back, seeded
+from pretrain.students.student import Student
+from pretrain.training.trainer import LoopConfig, Trainer, TrainingConfig
 from tasks.batches import TaskBatches, collate
-from tasks.encoding import Row, Tokenizer, encode
+from tasks.config import TaskConfig
 from tasks.evaluation import predict, score
 from tasks.examples import Example
+from tasks.label_objectives import TaskObjectiveConfig
 from tasks.models import TaskModel, load_task_model
-from tasks.objectives import TaskObjectiveConfig
 from tasks.readers import TaskData
-from tasks.settings import TaskConfig
+from tasks.rows import Row, Tokenizer, encode
 
 
 def release_memory() -> None:

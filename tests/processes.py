@@ -21,8 +21,8 @@ IMPORTS = (
     "deepspeed.module_inject",
     "torch._inductor.compile_fx",  # ZeRO's
     "transformers.models.bert.modeling_bert",
-    "launch.distillation",
-    "launch.task_chain",
+    "launch.distillation.training",
+    "launch.stages.chain",
     "launch.evaluate_tasks",
     "tests.pretrain.tiny",
 )

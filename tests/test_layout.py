@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from corpus.settings import load_config
-from launch.evaluation_config import EvaluationConfig, read_evaluation
-from launch.run_config import read_run_config, read_strictly
-from launch.task_run_config import TaskRunConfig
+from corpus.config import load_config
+from launch.command_line.config_file import read_strictly
+from launch.distillation.config import read_run_config
+from launch.evaluation.config import EvaluationConfig, read_evaluation
+from launch.stages.config import TaskRunConfig
 
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {"corpus": set(), "pretrain": set(), "tasks": {"pretrain"}, "launch": {"corpus", "pretrain", "tasks"}}
@@ -38,19 +39,49 @@ def test_folders_import_only_what_they_may(path):
     assert others <= MAY_IMPORT[folder]
 
 
-def test_no_import_cycles():
-    known = {module_name(path): imports(path) for path in MODULES}
+def check_no_cycles(arrows: dict[str, set[str]]) -> None:
     done: set[str] = set()
 
     def visit(name: str, above: tuple[str, ...]) -> None:
         assert name not in above, " -> ".join((*above, name))
         if name not in done:
-            for other in known[name] & known.keys():
+            for other in arrows[name] & arrows.keys():
                 visit(other, (*above, name))
             done.add(name)
 
-    for name in known:
+    for name in arrows:
         visit(name, ())
+
+
+def test_no_import_cycles():
+    check_no_cycles({module_name(path): imports(path) for path in MODULES})
+
+
+def test_no_import_cycles_between_folders():
+    """A folder is what its files import; a file directly in a package stands for itself."""
+    names = {module_name(path) for path in MODULES}
+
+    def room(name: str) -> str:
+        return name if name.count(".") < 2 else name.rpartition(".")[0]
+
+    arrows: dict[str, set[str]] = {}
+    for path in MODULES:
+        here = room(module_name(path))
+        arrows.setdefault(here, set()).update(room(name) for name in imports(path) & names if room(name) != here)
+    check_no_cycles(arrows)
+
+
+def test_commands_are_imported_by_nobody():
+    commands = {f"launch.{path.stem}" for path in (ROOT / "launch").glob("*.py")} - {"launch.__init__"}
+    assert len(commands) == 10
+    assert [module_name(path) for path in MODULES if commands & imports(path)] == []
+
+
+def test_every_folder_is_a_package_with_a_purpose_and_few_files():
+    """Without an __init__.py any installed package named `launch` or `corpus` would win over ours."""
+    for folder in {path.parent for path in MODULES}:
+        assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))), folder
+        assert len([*folder.glob("*.py")]) - 1 <= 15, folder
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
@@ -60,8 +91,8 @@ def test_files_are_nouns_of_a_readable_size(path):
 
 
 def test_no_entry_point_shadows_a_module_that_is_imported_elsewhere():
-    names = {path.stem for path in (ROOT / "launch").glob("*.py")}
-    assert not names & {"tokenize", "evaluate", "datasets", "profile", "config", "deepspeed", "transformers"}
+    names = {path.stem for path in (ROOT / "launch").glob("*") if path.suffix in ("", ".py")}
+    assert not names & {"tokenize", "evaluate", "datasets", "profile", "config", "deepspeed", "transformers", "tests"}
 
 
 def test_every_config_decodes():

@@ -71,7 +71,7 @@ def test_kernels_are_those_of_a_step(monkeypatch, student, num_layers):
     from torch.utils._python_dispatch import TorchDispatchMode
 
     from bench import gd_ways
-    from pretrain import encoder, teacher
+    from pretrain.models import encoder, teacher
 
     monkeypatch.setattr(encoder, "FASTEST_ATTENTION", "fused")
     monkeypatch.setattr(teacher, "can_pack", lambda model: False)

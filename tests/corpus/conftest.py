@@ -7,8 +7,8 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from corpus.builder import build_corpus
-from corpus.settings import CorpusConfig
+from corpus.building.builder import build_corpus
+from corpus.config import BuildConfig
 from tests import processes
 
 HAN = "天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏"
@@ -24,8 +24,8 @@ def save(backend: Tokenizer, folder: Path, **names: str) -> Path:
 def one_core() -> Iterator[None]:
     """Builds start no workers unless a test asks for some, and those are forked as the ranks of other tests are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("corpus.workers.num_usable_cores", lambda: 1)
-        patch.setattr("corpus.workers.IMPORTS", processes.IMPORTS)
+        patch.setattr("corpus.building.workers.num_usable_cores", lambda: 1)
+        patch.setattr("corpus.building.workers.IMPORTS", processes.IMPORTS)
         yield
 
 
@@ -84,7 +84,7 @@ def corpus_folder(tmp_path_factory: pytest.TempPathFactory, wordpiece: Path, doc
         "output": str(folder / "corpus"),
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("corpus.block.TARGET_BYTES", 500)
-        patch.setattr("corpus.shard.MAX_SHARD_BYTES", 1800)
-        build_corpus(CorpusConfig.model_validate(state, strict=False))
+        patch.setattr("corpus.shards.block.TARGET_BYTES", 500)
+        patch.setattr("corpus.shards.shard.MAX_SHARD_BYTES", 1800)
+        build_corpus(BuildConfig.model_validate(state, strict=False))
     return folder / "corpus"

@@ -8,14 +8,14 @@ import torch
 from transformers import AutoModelForMaskedLM
 
 from bench.gpu_job import job
-from pretrain.encoder import Encoder, Reads
-from pretrain.engine import start_distributed
-from pretrain.kernel_choice import exact_loss_and_gradients, relative_error
-from pretrain.relations import relation_loss
-from pretrain.student import build_student
-from pretrain.teacher import Teacher
-from pretrain.vocabulary_head import VocabularyHead
-from pretrain.vocabulary_objectives import with_places
+from pretrain.models.encoder import Encoder, Reads
+from pretrain.models.teacher import Teacher
+from pretrain.models.vocabulary_head import VocabularyHead
+from pretrain.objectives.kernel_choice import exact_loss_and_gradients, relative_error
+from pretrain.objectives.relation_loss import relation_loss
+from pretrain.objectives.vocabulary import with_places
+from pretrain.ranks.process_group import start_distributed
+from pretrain.students.student import build_student
 from tests.pretrain import tiny
 
 pytestmark = pytest.mark.gpu

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from pretrain.metrics import read_metrics
+from pretrain.training.metrics import read_metrics
 from tests.processes import Script, die_with_parent, free_port
 
 ROOT = Path(__file__).parents[2]

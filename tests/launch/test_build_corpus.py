@@ -9,8 +9,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from launch import output_folder
 from launch.build_corpus import main
+from launch.command_line import output_folder
 
 COMMAND = Path(__file__).parents[2] / "launch" / "build_corpus.py"
 
@@ -137,7 +137,7 @@ def test_steps_as_a_scheduler_calls_them(tmp_path, text, tokenizer, capsys):
 
 
 def test_jobs_of_an_array_share_the_units_among_them(tmp_path, tokenizer, capsys, monkeypatch):
-    monkeypatch.setattr("corpus.plan.UNIT_BYTES", 16)
+    monkeypatch.setattr("corpus.building.plan.UNIT_BYTES", 16)
     (tmp_path / "a.txt").write_text("天地玄黄\n" * 8, encoding="utf-8")
     arguments = build(str(tmp_path / "a.txt"), tokenizer, tmp_path / "out")
     assert main([*arguments, "--plan"]) == 0

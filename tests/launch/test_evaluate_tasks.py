@@ -17,10 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
-from launch import evaluate_tasks, evaluation_cells, evaluation_workers
-from launch.evaluation_cells import complete_models, make_cells
-from launch.evaluation_config import read_evaluation
-from launch.evaluation_workers import run_workers
+from launch import evaluate_tasks
+from launch.evaluation import cells, workers
+from launch.evaluation.cells import complete_models, make_cells
+from launch.evaluation.config import read_evaluation
+from launch.evaluation.workers import run_workers
 from pretrain import durable
 from tasks.fine_tuning import FineTuned
 from tests.processes import Script, run_script
@@ -50,7 +51,7 @@ def evaluate(*arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def cells(output):
+def made_cells(output):
     return {path: path.stat().st_mtime_ns for path in output.glob("cells/*/*/*/scores.json")}
 
 
@@ -59,23 +60,23 @@ def test_stopped_and_shared_and_the_same_scores_for_the_same_weights(arguments, 
     output = tmp_path / "out"
     files = tmp_path / "stdout", tmp_path / "stderr"
     stopped = Script("launch/evaluate_tasks.py", [*arguments, "--seeds", "2", "--output", str(output)], *files)
-    while not cells(output):
+    while not made_cells(output):
         assert stopped.poll() is None, files[1].read_text()
         time.sleep(0.01)
     stopped.send_signal(signal.SIGTERM)
     _, stderr = stopped.communicate()
     assert stopped.returncode == 75 and "stopped; run again to go on" in stderr, stderr
-    before = cells(output)
+    before = made_cells(output)
     assert 0 < len(before) < 6
     code, stdout, stderr = evaluate(*arguments, "--seeds", "2", "--output", str(output), "--workers", "2")
     assert code == 0, stderr
     assert "20 examples to train on, 20 to score; " in stderr
     assert "; 20 development texts that are also in training" in stderr
-    assert len(cells(output)) == 6 and before.items() <= cells(output).items()
+    assert len(made_cells(output)) == 6 and before.items() <= made_cells(output).items()
     large, small = json.loads((output / "results.json").read_text())["models"]
     assert large["tasks"] == small["tasks"] and len(large["tasks"]["t"]["scores"]) == 2
     assert "| large |" in stdout and "| small |" in stdout and not list(output.glob("cells/*/*/*/run"))
-    made = cells(output)
+    made = made_cells(output)
     code, _, stderr = evaluate(*arguments, "--seeds", "2", "--output", str(output), "--set", "fine_tuning.epochs=3")
     assert code == 2 and "was made with another fine_tuning.epochs; give another --output" in stderr
     clipping = "deepspeed.gradient_clipping=0"
@@ -90,7 +91,7 @@ def test_stopped_and_shared_and_the_same_scores_for_the_same_weights(arguments, 
     del older["fine_tuning"]["head_lr_ratio"], older["task"]["window_stride"]
     path.write_text(json.dumps(older))
     code, _, _ = evaluate(*arguments, "--seeds", "1", "--output", str(output))
-    assert code == 0 and cells(output) == made
+    assert code == 0 and made_cells(output) == made
 
 
 @pytest.mark.job
@@ -106,7 +107,7 @@ def test_a_model_that_fails_is_shown_and_the_others_are_made(arguments, teacher_
     assert re.search(r"worker-.*-0.log: the worker failed with exit code 2:", stderr)
     assert "refused: other on t: " in stderr and f"{name} holds numbers that are not finite" in stderr
     assert "no results: other, which the others are compared with, does not have all of its cells" in stderr
-    assert {path.parts[-4] for path in cells(output)} == {"large"} and len(cells(output)) == 2
+    assert {path.parts[-4] for path in made_cells(output)} == {"large"} and len(made_cells(output)) == 2
     assert not (output / "results.json").exists()
     code, stdout, stderr = evaluate(
         *arguments, "--models", *reversed(models[1:]), "--output", str(output), "--seeds", "1"
@@ -137,7 +138,7 @@ def test_a_model_for_which_memory_does_not_suffice_keeps_nothing_of_it_from_the_
             raise torch.OutOfMemoryError("CUDA out of memory")
         return FineTuned({"accuracy": 0.5}, {"accuracy": 0.5}, 1, 1.0)
 
-    monkeypatch.setattr(evaluation_cells, "fine_tune", fine_tune)
+    monkeypatch.setattr(cells, "fine_tune", fine_tune)
     evaluation = read_evaluation(Path(arguments[6]), (), arguments[1:3], arguments[4:5], 1)
     gc.disable()
     try:
@@ -151,7 +152,7 @@ def test_a_model_for_which_memory_does_not_suffice_keeps_nothing_of_it_from_the_
 
 def test_a_device_that_is_broken_is_blamed_on_no_other_model(arguments, tmp_path, monkeypatch):
     tried = Mock(side_effect=torch.AcceleratorError("CUDA error: an illegal memory access was encountered"))
-    monkeypatch.setattr(evaluation_cells, "fine_tune", tried)
+    monkeypatch.setattr(cells, "fine_tune", tried)
     evaluation = read_evaluation(Path(arguments[6]), (), arguments[1:3], arguments[4:5], 1)
     with pytest.raises(torch.AcceleratorError, match="illegal memory access"):
         make_cells(evaluation, tmp_path, torch.device("cpu"), lambda: 0)
@@ -162,13 +163,13 @@ def test_cells_that_another_machine_makes_are_waited_for(arguments, tmp_path, mo
     monkeypatch.setattr(evaluate_tasks, "run_workers", lambda *_: 0)
     models, tasks, config = arguments[1:3], arguments[4:5], Path(arguments[6])
     evaluation = read_evaluation(config, (), models, tasks, 1)
-    assert evaluate_tasks.lead(evaluation, Namespace(output=tmp_path, workers=1), SimpleNamespace()) == 75
+    assert evaluate_tasks.evaluate(evaluation, Namespace(output=tmp_path, workers=1), SimpleNamespace()) == 75
     assert "the other cells are made on another machine; run again when they are" in capsys.readouterr().err
 
 
 def test_a_folder_without_locks_is_used_by_one_worker_with_a_warning(arguments, tmp_path, monkeypatch):
     monkeypatch.setattr(durable.fcntl, "flock", Mock(side_effect=OSError(95, "Operation not supported")))
-    monkeypatch.setattr(evaluation_workers, "_start", lambda *_: pytest.fail("a worker was started"))
+    monkeypatch.setattr(workers, "_start", lambda *_: pytest.fail("a worker was started"))
     evaluation = read_evaluation(Path(arguments[6]), (), arguments[1:3], arguments[4:5], 1)
     message = (
         r"its file system has no locks \(Operation not supported\), so that each of 2 workers .*; give --workers 1, or"
@@ -176,7 +177,7 @@ def test_a_folder_without_locks_is_used_by_one_worker_with_a_warning(arguments, 
     with pytest.raises(ValueError, match=message):
         run_workers(evaluation, tmp_path, 2, None)
     said = pytest.warns(UserWarning, match=r"its file system has no locks \(Operation not supported\); see to it")
-    with said, evaluation_cells.claimed(tmp_path / "group") as mine:
+    with said, cells.claimed(tmp_path / "group") as mine:
         assert mine
 
 

@@ -9,18 +9,19 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from launch.training.checks import check_finished, check_input
+from launch.training.config import read_run_config
+from launch.training.run_files import check_teacher
 from safetensors.torch import load_file, save_file
 
-from corpus.store import StoreLost
-from launch import distillation, rank
-from launch.distillation import check_finished, check_input
+from corpus.shards.store import StoreLost
+from launch.distillation import training
 from launch.gd import prepare
-from launch.run_config import read_run_config
-from launch.run_folder import check_teacher
-from launch.world import World
-from pretrain.metrics import read_metrics
-from pretrain.teacher import fingerprint
-from pretrain.trainer import DataLate
+from launch.job import rank
+from launch.job.world import World
+from pretrain.models.teacher import fingerprint
+from pretrain.training.metrics import read_metrics
+from pretrain.training.trainer import DataLate
 from tests.launch.conftest import launch, launch_as_typed
 from tests.pretrain.tiny import teacher_model
 
@@ -126,7 +127,7 @@ def test_data_out_of_reach_is_no_reason_to_end_a_run_for_good(config_file, tmp_p
     def distil(*_: object) -> int:
         raise error or ValueError("a teacher of other weights")
 
-    monkeypatch.setattr(distillation, "distil", distil)
+    monkeypatch.setattr(training, "distil", distil)
     monkeypatch.setattr(rank, "SPEAK_SECONDS", 0)
     arguments = Namespace(config=config_file, overrides=[], run=tmp_path)
     assert rank.run_job(prepare, arguments, World(), SimpleNamespace(number=0)) == (76 if error else 2)
@@ -158,7 +159,7 @@ def test_a_corpus_that_is_gone_ends_no_run_that_was_begun_with_it(config_file, t
 def test_a_run_folder_that_cannot_be_written_is_refused_before_models_are_built(
     config_file, tmp_path, capsys, monkeypatch, run, reason
 ):
-    monkeypatch.setattr(distillation, "distil", Mock(side_effect=AssertionError("models are built")))
+    monkeypatch.setattr(training, "distil", Mock(side_effect=AssertionError("models are built")))
     (tmp_path / "file").touch()
     arguments = Namespace(config=config_file, overrides=[], run=tmp_path / run)
     assert rank.run_job(prepare, arguments, World(), SimpleNamespace(number=0)) == 2

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from corpus.manifest import load_manifest
+from corpus.shards.manifest import load_manifest
 from launch.build_corpus import main as build
 from launch.inspect_corpus import epoch_line, main
 from tests.corpus.conftest import corpus_folder, documents, unigram, wordpiece  # noqa: F401  (fixtures)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from launch.command_line.config_file import read_strictly
 from launch.key_reference import ROOTS, reference
-from launch.run_config import read_strictly
-from launch.task_run_config import TaskRunConfig
+from launch.stages.config import TaskRunConfig
 
 DOCS = Path(__file__).parents[2] / "docs"
 

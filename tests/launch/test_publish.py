@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from launch.publish import main, publish
+from launch.publish import main
+from launch.publishing.student_folder import publish
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from corpus.builder import build_corpus
-from corpus.manifest import load_manifest
-from corpus.settings import CorpusConfig
-from corpus.vocabulary import build_unigram, save_backend
+from corpus.building.builder import build_corpus
+from corpus.config import BuildConfig
+from corpus.shards.manifest import load_manifest
+from corpus.vocabulary.training import build_unigram, save_backend
 from launch.report import duration, main
-from launch.report_models import measure_heldout, read_labelled, read_models, read_pairs
+from launch.reports.models import measure_heldout, read_labelled, read_models, read_pairs
 from tests.launch.tiny_e5 import PIECES, SCORES
 
 STEPS = [
@@ -111,7 +111,7 @@ def heldout(workplace) -> Path:
         "text_fields": ["text"],
     }
     state = {"sources": [source], "tokenizer": str(workplace / "big"), "output": str(workplace / "heldout")}
-    build_corpus(CorpusConfig.model_validate(state, strict=False))
+    build_corpus(BuildConfig.model_validate(state, strict=False))
     return workplace / "heldout"
 
 
@@ -126,7 +126,7 @@ def test_retrieval_and_held_out_loss_fill_their_columns(workplace, tmp_path, hel
 
 
 def test_a_held_out_corpus_of_another_tokenizer_is_refused(workplace, heldout, monkeypatch):
-    monkeypatch.setattr("launch.report_models.tokenizer_fingerprint", lambda tokenizer: "another")
+    monkeypatch.setattr("launch.reports.models.tokenizer_fingerprint", lambda tokenizer: "another")
     with pytest.raises(ValueError, match="heldout: was built with another tokenizer than the first model's"):
         measure_heldout(read_models([f"a={workplace / 'big'}"]), load_manifest(heldout))
 
@@ -134,7 +134,7 @@ def test_a_held_out_corpus_of_another_tokenizer_is_refused(workplace, heldout, m
 def test_a_model_with_another_tokenizer_has_no_held_out_loss(workplace, heldout, monkeypatch):
     both = read_models([f"a={workplace / 'big'}", f"b={workplace / 'big'}"])
     prints = iter([load_manifest(heldout).tokenizer.fingerprint, "another"])
-    monkeypatch.setattr("launch.report_models.tokenizer_fingerprint", lambda tokenizer: next(prints))
+    monkeypatch.setattr("launch.reports.models.tokenizer_fingerprint", lambda tokenizer: next(prints))
     with pytest.warns(UserWarning, match="b: another tokenizer, so no held-out relation loss"):
         assert set(measure_heldout(both, load_manifest(heldout))) == {"a"}
 

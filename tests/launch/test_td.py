@@ -15,15 +15,17 @@ import pytest
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from launch import rank, task_run_config, td
-from launch.publish import publish
-from launch.run_config import read_strictly
-from launch.run_folder import write_done
-from launch.task_chain import Chain, check_chain, check_inputs, warn_of_collapse
-from launch.task_inputs import model_inputs
-from launch.task_run_config import TaskRunConfig
-from launch.world import World
-from pretrain.checkpoint import TrainingState
+from launch import td
+from launch.command_line.config_file import read_strictly
+from launch.command_line.fingerprints import model_inputs
+from launch.job import rank
+from launch.job.run_folder import write_done
+from launch.job.world import World
+from launch.publishing.student_folder import publish
+from launch.stages import config as stages_config
+from launch.stages.chain import Chain, check_chain, check_inputs, warn_of_collapse
+from launch.stages.config import TaskRunConfig
+from pretrain.checkpoints.checkpoint import TrainingState
 from tests.launch.test_evaluate_tasks import Engine
 from tests.pretrain.tiny import teacher_model
 from tests.processes import run_script
@@ -193,8 +195,8 @@ def test_a_run_folder_that_cannot_be_written_is_refused_before_anything_trains(
 
 
 def test_the_file_of_the_general_stage_is_read_once(chain_file, tmp_path, monkeypatch):
-    reads = Mock(side_effect=task_run_config.read_run_config)
-    monkeypatch.setattr(task_run_config, "read_run_config", reads)
+    reads = Mock(side_effect=stages_config.read_run_config)
+    monkeypatch.setattr(stages_config, "read_run_config", reads)
     config = check(chain_file)
     check_chain(config, tmp_path, 1)
     assert reads.call_count == 1 and config == read_strictly(TaskRunConfig, chain_file)

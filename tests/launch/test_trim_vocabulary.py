@@ -16,7 +16,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from corpus.vocabulary import BERT_SPECIAL, build_unigram, build_wordpiece, save_backend
+from corpus.vocabulary.training import BERT_SPECIAL, build_unigram, build_wordpiece, save_backend
 from launch.trim_vocabulary import check_same_states, load_model, main, trim_model
 
 HAN = "天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pretrain.device_memory import explain_out_of_memory
+from pretrain.device import explain_out_of_memory
 from tests.pretrain import tiny
 
 
@@ -29,6 +29,6 @@ def test_a_step_that_does_not_fit_ends_the_run_with_it(tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried")
 
-    monkeypatch.setattr("pretrain.engine.StudentEngine.train_micro_batch", full)
+    monkeypatch.setattr("pretrain.engines.engine.StudentEngine.train_micro_batch", full)
     with pytest.raises(ValueError, match="out of memory with 4 rows of 12 tokens"):
         tiny.train(tmp_path / "run", 1)

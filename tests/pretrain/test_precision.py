@@ -6,15 +6,7 @@ import pytest
 import torch
 
 from pretrain import precision
-from pretrain.precision import (
-    autocast,
-    choose_dtype,
-    common_dtype,
-    float32_inside,
-    kept_dtype,
-    native_dtypes,
-    slowdown,
-)
+from pretrain.precision import autocast, choose_dtype, common_dtype, float32_inside, kept_dtype, native_dtypes, slowdown
 
 BFLOAT16_CPU, PLAIN_CPU = ("bfloat16", "float32"), ("float32",)
 AMPERE, VOLTA = ("bfloat16", "float16", "float32"), ("float16", "float32")

@@ -10,14 +10,16 @@ import torch.multiprocessing as mp
 from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
-from pretrain.deepspeed_config import AutocastConfig, DeepSpeedConfig
-from pretrain.encoder import EncoderShape, Features
-from pretrain.engine import StudentEngine, start_distributed
-from pretrain.live_probe import LiveProbe
+from pretrain.engines.deepspeed_config import AutocastConfig, DeepSpeedConfig
+from pretrain.engines.engine import StudentEngine
+from pretrain.models.encoder import EncoderShape, Features
+from pretrain.models.teacher import Teacher
 from pretrain.precision import Dtype
-from pretrain.student import StudentConfig, build_student
-from pretrain.teacher import Teacher
-from pretrain.trainer import Trainer, TrainingConfig
+from pretrain.probes.live_probe import LiveProbe
+from pretrain.ranks.process_group import start_distributed
+from pretrain.students.config import StudentConfig
+from pretrain.students.student import build_student
+from pretrain.training.trainer import Trainer, TrainingConfig
 from tests import processes  # noqa: F401  (what the forkserver imports)
 
 VOCAB, ROW_TOKENS = 50, 12

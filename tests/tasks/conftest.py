@@ -9,7 +9,7 @@ import zstandard
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertTokenizer, PreTrainedTokenizerFast
 
-from tasks.settings import TaskConfig
+from tasks.config import TaskConfig
 from tests.pretrain.tiny import teacher_model
 
 SHARED = Path(__file__).parents[2] / "../shared/data"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tasks.batches import TaskBatches, collate
-from tasks.encoding import IGNORED, Row
+from tasks.rows import IGNORED, Row
 
 PAD, BATCH_ROWS = 9, 8
 

@@ -7,13 +7,13 @@ import torch
 import zstandard
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
-from pretrain.encoder import Encoder, Reads
+from pretrain.models.encoder import Encoder, Reads
 from tasks import evaluation
-from tasks.encoding import IGNORED, Row, encode, tags_of
+from tasks.config import METRICS, TaskConfig
 from tasks.evaluation import MAX_ANSWER_TOKENS, answers_of, best_span, predict, score
 from tasks.examples import Classified, Entity, Question, Tagged
 from tasks.readers import read_task
-from tasks.settings import METRICS, TaskConfig
+from tasks.rows import IGNORED, Row, encode, tags_of
 from tests.pretrain.tiny import teacher_model
 from tests.tasks.conftest import SHARED
 

@@ -2,27 +2,27 @@
 
 import pytest
 
-from pretrain.deepspeed_config import DeepSpeedConfig
-from pretrain.engine import start_distributed
-from pretrain.trainer import LoopConfig
+from pretrain.engines.deepspeed_config import DeepSpeedConfig
+from pretrain.ranks.process_group import start_distributed
+from pretrain.training.trainer import LoopConfig
 from tasks.examples import Classified, Question, text_of
 from tasks.fine_tuning import FineTuningConfig, Stopped, fine_tune, split, split_task
 from tasks.readers import read_task
 
-RECIPE = FineTuningConfig(epochs=12, learning_rates=(3e-3,), num_held_out=3)
+CONFIG = FineTuningConfig(epochs=12, learning_rates=(3e-3,), num_held_out=3)
 DEEPSPEED = {"train_batch_size": 8, "train_micro_batch_size_per_gpu": 8, "torch_autocast": {"enabled": False}}
 
 
 @pytest.mark.parametrize(("num_held_out", "most", "sizes"), [(1000, None, (10, 90)), (4, 50, (4, 50)), (0, 7, (0, 7))])
 def test_examples_are_held_out_or_trained_on_and_stay_in_order(num_held_out, most, sizes):
-    recipe = FineTuningConfig(num_held_out=num_held_out, max_train_examples=most)
+    config = FineTuningConfig(num_held_out=num_held_out, max_train_examples=most)
     examples = [Classified(f"{index:02}", None, 0) for index in range(100)]
-    parts = split(examples, recipe)
+    parts = split(examples, config)
     held_out, train = ([one.text for one in part] for part in parts)
     assert (len(held_out), len(train)) == sizes
     assert not set(held_out) & set(train) and held_out == sorted(held_out) and train == sorted(train)
-    assert parts == split(examples, recipe)
-    assert split(examples, recipe.model_copy(update={"max_train_examples": 3}))[0] == parts[0]
+    assert parts == split(examples, config)
+    assert split(examples, config.model_copy(update={"max_train_examples": 3}))[0] == parts[0]
 
 
 @pytest.mark.parametrize(
@@ -58,23 +58,23 @@ def test_questions_about_one_text_are_all_held_out_or_all_trained_on():
 
 def test_held_out_examples_are_not_among_the_rows_that_are_trained_on(first_character, general):
     data = read_task(first_character)
-    task = split_task(first_character, data, RECIPE, general)
+    task = split_task(first_character, data, CONFIG, general)
     assert len(task.held_out) == len(task.held_out_rows) == 2, "a text stands twice, so a third would tear two apart"
     assert len(task.encoded.train) == len(data.train) - 2 and len(task.encoded.dev) == len(data.dev)
     ids = [task.encoded.tokenizer.decode(row.input_ids[1:-1]).replace(" ", "") for row in task.held_out_rows]
     assert ids == [text_of(example)[0] for example in task.held_out]
 
 
-def run(folder, first_character, general, seed=3, stop_at=None, recipe=RECIPE):
+def run(folder, first_character, general, seed=3, stop_at=None, config=CONFIG):
     asked = []
 
     def stop_requested():
         asked.append(1)
         return 15 if stop_at and len(asked) > stop_at else 0
 
-    task = split_task(first_character, read_task(first_character), recipe, general)
+    task = split_task(first_character, read_task(first_character), config, general)
     loop, deepspeed = LoopConfig(log_every_steps=4, seed=seed), DeepSpeedConfig.model_validate(DEEPSPEED)
-    return fine_tune(folder, task, general, recipe, 3e-3, loop, deepspeed, start_distributed(), stop_requested)
+    return fine_tune(folder, task, general, config, 3e-3, loop, deepspeed, start_distributed(), stop_requested)
 
 
 def test_a_stopped_run_ends_as_one_that_was_not(first_character, general, tmp_path):
@@ -90,8 +90,8 @@ def test_a_stopped_run_ends_as_one_that_was_not(first_character, general, tmp_pa
 
 
 def test_with_nothing_held_out_the_development_examples_alone_are_scored(first_character, general, tmp_path):
-    recipe = RECIPE.model_copy(update={"num_held_out": 0, "epochs": 1})
-    found = run(tmp_path, first_character, general, recipe=recipe)
+    config = CONFIG.model_copy(update={"num_held_out": 0, "epochs": 1})
+    found = run(tmp_path, first_character, general, config=config)
     assert found.held_out == {} and "accuracy" in found.dev
 
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from tasks.config import TaskConfig
 from tasks.examples import Classified, Entity, Question, Tagged
 from tasks.readers import read_task
-from tasks.settings import TaskConfig
 
 PAIR = {"text": "sentence1", "text_b": "sentence2"}
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
-from pretrain.deepspeed_config import DeepSpeedConfig
-from pretrain.encoder import Features
-from pretrain.engine import start_distributed
-from pretrain.initialization import map_back
-from pretrain.trainer import LoopConfig
+from pretrain.engines.deepspeed_config import DeepSpeedConfig
+from pretrain.models.encoder import Features
+from pretrain.ranks.process_group import start_distributed
+from pretrain.students.initialization import map_back
+from pretrain.training.trainer import LoopConfig
 from tasks.batches import collate
 from tasks.models import check_head, load_task_model
 from tasks.readers import read_task

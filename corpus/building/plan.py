@@ -1,0 +1,179 @@
+"""The plan of a build: what is read in which unit of work, fixed before any of it runs.
+
+A unit is about 64 MiB of one source: small parts together, or a range of a big plain one, cut where a document
+ends. Parts that cannot be split are in one unit whole. A plan depends on inputs and configuration alone.
+"""
+
+import json
+import re
+import warnings
+from collections.abc import Collection, Iterable, Iterator
+from itertools import accumulate, pairwise
+from pathlib import Path
+
+import xxhash
+
+from corpus.config import BuildConfig, Record, SourceConfig
+from corpus.durable import write_durably
+from corpus.reading.parts import Part, read_stored
+from corpus.shards.manifest import TokenizerRecord
+from corpus.source import find_inputs
+
+UNIT_BYTES = 64 << 20
+_LARGE_BYTES = 1 << 30  # of a part that is one unit whatever its size: from here on it holds up a build
+FILE_NAME = "plan.jsonl"
+# Units done by other code than this are done again; raise it when what a unit's result is changes.
+_FORMAT_VERSION = 5
+_NEWLINE = re.compile(rb"\n")
+_BLANK_LINE = re.compile(rb"\S[^\S\n]*\n\s*\n")
+
+
+class Segment(Record):
+    """Bytes `start` to `end` of a part as stored: documents whole, and no piece of another."""
+
+    part: Part
+    start: int
+    end: int
+
+
+class Unit(Record):
+    """Segments of the source of that index, in order."""
+
+    source: int
+    segments: tuple[Segment, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(segment.end - segment.start for segment in self.segments)
+
+
+class Plan(Record):
+    """All units in the order of the corpus. `tests` are the files of each test set of the configuration.
+
+    `fast_tokenizing` ends for the whole build where the fast path was once found unequal to the tokenizer.
+    """
+
+    config: BuildConfig
+    tokenizer: TokenizerRecord
+    units: tuple[Unit, ...]
+    tests: tuple[tuple[Segment, ...], ...]
+    fast_tokenizing: bool = True
+
+    def key(self, index: int) -> str:
+        """Another for a unit whose documents may be others: its bytes, how they are read, what is kept out."""
+        unit = self.units[index]
+        settings = self.config.model_dump(mode="json", include={"near_duplicates", "decontamination"})
+        source = self.config.sources[unit.source].model_dump(mode="json", exclude={"inputs"})
+        tests = [[segment.model_dump(mode="json") for segment in test] for test in self.tests]
+        state = [_FORMAT_VERSION, settings, source, unit.model_dump(mode="json", exclude={"source"}), tests]
+        return xxhash.xxh3_128_hexdigest(json.dumps(state).encode())
+
+
+def build_plan(config: BuildConfig, tokenizer: TokenizerRecord) -> Plan:
+    """Finds every input and cuts it into units. Raises ValueError for inputs that cannot be used."""
+    units = [
+        Unit(source=index, segments=segments)
+        for index, source in enumerate(config.sources)
+        for segments in _grouped(_segments(source))
+    ]
+    tests = tuple(tuple(_segments(source)) for source in config.decontamination)
+    return Plan(config=config, tokenizer=tokenizer, units=tuple(units), tests=tests)
+
+
+def _segments(source: SourceConfig) -> Iterator[Segment]:
+    boundary = _BLANK_LINE if source.format == "clue" else _NEWLINE
+    parts = find_inputs(source)
+    _warn_of_large(source, parts)
+    for part in parts:
+        is_whole = source.format == "files" or not part.is_splittable
+        cuts = [0, *(() if is_whole else _cuts(part, boundary)), part.num_bytes]
+        for start, end in pairwise(cuts):
+            yield Segment(part=part, start=start, end=end)
+
+
+def _warn_of_large(source: SourceConfig, parts: Iterable[Part]) -> None:
+    large = [part for part in parts if not part.is_splittable and part.num_bytes > _LARGE_BYTES]
+    if large:
+        largest = max(large, key=lambda part: part.num_bytes)
+        warnings.warn(
+            f"{source.name}: packed inputs above 1 GiB: {len(large)}, the largest {largest.name} with "
+            f"{largest.num_bytes / 1e9:.1f} GB; each is read by one core and begins anew when stopped: "
+            "split or unpack them for more",
+            stacklevel=2,
+        )
+
+
+def _cuts(part: Part, boundary: re.Pattern[bytes]) -> Iterator[int]:
+    """Where a document ends next after every UNIT_BYTES; the last piece is about half of that at least."""
+    last = 0
+    for wanted in range(UNIT_BYTES, part.num_bytes - UNIT_BYTES // 2, UNIT_BYTES):
+        cut = _next_boundary(part, boundary, wanted) if wanted > last else None
+        # What is left must have a boundary too: of text without one the reader asks whether its format is right.
+        if cut and _next_boundary(part, boundary, cut + 1):
+            yield cut
+            last = cut
+
+
+def _next_boundary(part: Part, boundary: re.Pattern[bytes], wanted: int) -> int | None:
+    """None where no document ends before the next cut is due."""
+    # A boundary that ends just at the wanted place begins before it.
+    start = wanted - 1
+    limit = min(wanted + UNIT_BYTES, part.num_bytes)
+    num_bytes = 64 << 10
+    end = start
+    while end < limit:
+        end = min(start + num_bytes, limit)
+        if found := boundary.search(b"".join(read_stored(part, start, end))):
+            return start + found.end()
+        num_bytes *= 4
+    return None
+
+
+def _grouped(segments: Iterable[Segment]) -> Iterator[tuple[Segment, ...]]:
+    group: list[Segment] = []
+    num_bytes = 0
+    for segment in segments:
+        size = segment.end - segment.start
+        if group and num_bytes + size > UNIT_BYTES:
+            yield tuple(group)
+            group, num_bytes = [], 0
+        group.append(segment)
+        num_bytes += size
+    if group:
+        yield tuple(group)
+
+
+class _Head(Record):
+    """The first line of a plan's file: all but the units, and how many bytes the line of each has."""
+
+    plan: Plan
+    unit_bytes: tuple[int, ...]
+
+
+def save_plan(plan: Plan, folder: Path) -> None:
+    """Writes plan.jsonl in one step, unless just this plan stands there."""
+    units = [unit.model_dump_json().encode() + b"\n" for unit in plan.units]
+    head = _Head(plan=plan.model_copy(update={"units": ()}), unit_bytes=tuple(map(len, units)))
+    data = b"".join([head.model_dump_json().encode(), b"\n", *units])
+    file = folder / FILE_NAME
+    if not file.is_file() or file.read_bytes() != data:
+        write_durably(file, data)
+
+
+def load_plan(folder: Path, only: Collection[int] | None = None) -> Plan:
+    """The plan of a work folder; ValueError if there is none.
+
+    With `only`, the units of these indices are read and the others have no segments: a worker needs one at a time, and
+    all of them are 1.5 KB a file.
+    """
+    try:
+        with (folder / FILE_NAME).open("rb") as file:
+            head = _Head.model_validate_json(file.readline())
+            units = [Unit(source=0, segments=())] * len(head.unit_bytes)
+            start, starts = file.tell(), [0, *accumulate(head.unit_bytes)]
+            for index in range(len(units)) if only is None else only:
+                file.seek(start + starts[index])
+                units[index] = Unit.model_validate_json(file.read(head.unit_bytes[index]))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder / FILE_NAME}: is no plan of a build; make one with --plan") from error
+    return head.plan.model_copy(update={"units": tuple(units)})

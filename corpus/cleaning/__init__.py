@@ -1,0 +1,1 @@
+"""The rules that change or drop documents, each named and counted."""

@@ -1,0 +1,124 @@
+"""The rules of a source in a fixed order: its texts are changed first, then judged.
+
+Every document comes out, kept or rejected for one reason: the first rule that it breaks.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from corpus.cleaning import markup, quality
+from corpus.cleaning.normalization import are_plain, normalize
+from corpus.config import CleaningSettings
+from corpus.document import Change, Document, Reason, Reject
+
+# ChineseWebText's shortest text: its limit on repeated n-grams was never meant for shorter ones.
+_MIN_NGRAM_TEXT_CHARACTERS = 200
+# No host has more (RFC 1035). Trying every end of a longer field would take its length squared.
+_MAX_HOST_CHARACTERS = 253
+
+
+class Cleaner:
+    """Cleans the documents of one source. Built from settings alone, so any worker can build its own."""
+
+    def __init__(self, settings: CleaningSettings) -> None:
+        self._settings = settings
+        rules: list[tuple[bool, Change, Callable[[str], str]]] = [
+            (settings.language_variants, Change.LANGUAGE_VARIANTS, markup.choose_simplified),
+            (settings.html, Change.HTML, markup.strip_html),
+            (settings.empty_brackets, Change.EMPTY_BRACKETS, markup.drop_empty_brackets),
+            (settings.url_lines, Change.URL_LINES, markup.drop_url_lines),
+            (settings.simplified, Change.SIMPLIFIED, markup.simplify),
+        ]
+        self._rules = [(change, apply) for is_on, change, apply in rules if is_on]
+        self._blocked_words = build_word_pattern(settings.blocked_words)
+        self._blocked_origins = frozenset(origin.lower() for origin in settings.blocked_origins)
+
+    def clean_batch(self, items: Sequence[Document | Reject]) -> Iterator[Document | Reject]:
+        """What becomes of each; what was rejected already stays so."""
+        plain = are_plain(["" if isinstance(item, Reject) else item.text for item in items])
+        for item, is_plain in zip(items, plain.tolist(), strict=True):
+            yield item if isinstance(item, Reject) else self.clean(item, is_plain)
+
+    def clean(self, document: Document, is_plain: bool = False) -> Document | Reject:
+        """A document that is plain (`are_plain`) need not be normalised."""
+        if self._is_blocked(document.origin):
+            return document.reject(Reason.BLOCKED_ORIGIN)
+        text, changes = document.text, list(document.changes)
+        for change, _, after in self.changes(text, is_plain):
+            text = after
+            changes.append(change)
+        if text is not document.text:
+            document = Document(text, document.place, document.id, document.origin, tuple(changes))
+        reason = self.judge(text)
+        return document.reject(reason) if reason else document
+
+    def changes(self, text: str, is_plain: bool = False) -> Iterator[tuple[Change, str, str]]:
+        """Every change that a text needs, with the text before and after it."""
+        after = text if is_plain else normalize(text)
+        if after != text:
+            yield Change.NORMALIZED, text, after
+        text = after
+        for change, apply in self._rules:
+            after = apply(text)
+            if after != text:
+                after = normalize(after)
+                yield change, text, after
+                text = after
+
+    def judge(self, text: str) -> Reason | None:
+        """The first rule that a changed text breaks."""
+        settings, num_characters = self._settings, len(text)
+        if not text:
+            return Reason.EMPTY
+        if num_characters < settings.min_characters:
+            return Reason.TOO_SHORT
+        if settings.max_characters and num_characters > settings.max_characters:
+            return Reason.TOO_LONG
+        if self._blocked_words and self._blocked_words.search(text):
+            return Reason.BLOCKED_WORD
+        # A limit that every text meets costs nothing.
+        least, most = settings.min_mean_line_characters, settings.max_repeated_line_share
+        if least > 0 and quality.mean_line_characters(text) < least:
+            return Reason.SHORT_LINES
+        if most < 1 and quality.repeated_line_share(text) > most:
+            return Reason.REPEATED_LINES
+        return self._judge_characters(text)
+
+    def _judge_characters(self, text: str) -> Reason | None:
+        least, most = self._settings.min_chinese_share, self._settings.max_repeated_ngram_share
+        wants_ngrams = most < 1 and len(text) >= _MIN_NGRAM_TEXT_CHARACTERS
+        if least <= 0 and not wants_ngrams:
+            return None
+        codes = quality.code_points(text)
+        if least > 0 and not quality.has_chinese_share(codes, least):
+            return Reason.TOO_LITTLE_CHINESE
+        if wants_ngrams and quality.repeated_ngram_share(codes) > most:
+            return Reason.REPEATED_NGRAMS
+        return None
+
+    def _is_blocked(self, origin: str) -> bool:
+        if not origin or not self._blocked_origins:
+            return False
+        name = host(origin)
+        if len(name) > _MAX_HOST_CHARACTERS:
+            return name in self._blocked_origins
+        # news.example.com is part of example.com
+        return any(name[at:] in self._blocked_origins for at in (0, *_after_dots(name)))
+
+
+def host(origin: str) -> str:
+    """The host of an address, or the name of a publisher as it is; in lower case."""
+    return re.sub(r"^[a-z]+://(?:[^/@]*@)?([^/:?#]*).*", r"\1", origin.strip().lower(), flags=re.S)
+
+
+def _after_dots(name: str) -> Iterator[int]:
+    return (match.end() for match in re.finditer(r"\.", name))
+
+
+def build_word_pattern(words: tuple[str, ...]) -> re.Pattern[str] | None:
+    """Finds any of the words. Grouped by first character, so that a place is asked once for thousands of words."""
+    rests: dict[str, list[str]] = {}
+    for word in sorted(filter(None, map(normalize, words))):
+        rests.setdefault(word[0], []).append(re.escape(word[1:]))
+    groups = (f"{re.escape(first)}(?:{'|'.join(rest)})" for first, rest in rests.items())
+    return re.compile("|".join(groups)) if rests else None

@@ -1,0 +1,1 @@
+"""Bytes of files, URLs, archives and tables, read as documents."""

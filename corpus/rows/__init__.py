@@ -1,0 +1,1 @@
+"""What training reads: the order of blocks, and the rows packed from them."""

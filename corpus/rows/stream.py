@@ -1,0 +1,227 @@
+"""Rows and batches of a corpus at any position: the only file of this folder that knows torch."""
+
+import math
+import queue
+import threading
+import warnings
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from corpus.progress import counted
+from corpus.rows.masking import Masker, MaskingSettings
+from corpus.rows.mixture import source_weights
+from corpus.rows.open_blocks import OpenBlocks, Planes
+from corpus.rows.order import NUM_LANES, WINDOW_BLOCKS, Order
+from corpus.rows.packing import (
+    RowKind,
+    build_empty_rows,
+    build_packed_rows,
+    build_pair_rows,
+    check_rows,
+    num_packed_rows,
+    num_pair_rows,
+)
+from corpus.shards.block import Block
+from corpus.shards.manifest import Manifest, OnFault
+from corpus.shards.shard import DamagedBlock, read_blocks, read_sound_blocks
+
+# Fewer rows a go cost more each; the first goes are small, so that the first batch comes soon.
+_ROWS_PER_READ = 2048
+_MAX_OPEN_BYTES = 1 << 30
+
+Batch = dict[str, torch.Tensor]
+
+
+def count_pair_rows(manifest: Manifest, row_tokens: int, indexes: Sequence[int], progress: bool = True) -> np.ndarray:
+    """Rows of kind "pairs" that each of these blocks gives [indexes]; reads them."""
+    check_rows("pairs", row_tokens)
+    blocks = read_blocks(manifest, list(indexes))
+    shown = counted(blocks, "counting pairs", len(indexes), "blocks") if progress else blocks
+    return np.array([num_pair_rows(block.lengths, row_tokens).sum() for block in shown], dtype=np.int64)
+
+
+class RowStream:
+    """Rows of `row_tokens` ids in the order of (seed, epoch, position). L is row_tokens.
+
+    `weights` says how often an epoch shows each row of a source, by its name; 1 for sources that it leaves out.
+    `kind` is "packed" or "pairs" (rows/packing.py); the number of pairs is not in the manifest: `num_rows` [blocks] are
+    they, or every block is read once to count them. Where `num_lanes` is a multiple of the ranks, each reads its share
+    of the bytes; another number of lanes is another order. Batches hold document_ids, continues_word and masked tokens
+    where asked for.
+
+    Raises ValueError for rows shorter than 8 tokens, unknown sources and what the corpus does not hold or its
+    tokenizer cannot mask, and wherever it reads, naming shard and block, for a missing or short shard and for
+    changed bytes. With `on_fault` "skip" it warns once of such a block and gives empty rows, `CLS SEP` and padding,
+    in place of its rows, so that all others stay where they are; a store that cannot be read is raised all the same,
+    and so is any block that cannot be read to count pairs.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        row_tokens: int,
+        seed: int,
+        weights: Mapping[str, float] | None = None,
+        kind: RowKind = "packed",
+        document_ids: bool = False,
+        continues_word: bool = False,
+        masking: MaskingSettings | None = None,
+        on_fault: OnFault = "stop",
+        num_lanes: int = NUM_LANES,
+        num_rows: np.ndarray | None = None,
+    ) -> None:
+        check_rows(kind, row_tokens)
+        self._masker = Masker(manifest, masking, seed) if masking else None
+        if continues_word and not manifest.has_word_planes:
+            raise ValueError(f"{manifest.store.location}: the corpus was built without word planes")
+        self._manifest = manifest
+        self.row_tokens = row_tokens
+        self._kind = kind
+        self._read_blocks = read_blocks if on_fault == "stop" else self._read_sound_blocks
+        self._damaged: set[str] = set()  # what was warned of
+        self._gives_document_ids, self._gives_words = document_ids, continues_word
+        self._reads_words = continues_word or (masking is not None and masking.whole_words)
+        table, names = manifest.blocks, [source.name for source in manifest.sources]
+        if kind == "packed":
+            num_rows = num_packed_rows(np.array(table.tokens), np.array(table.documents), row_tokens)
+        self._num_rows = count_pair_rows(manifest, row_tokens, range(len(table))) if num_rows is None else num_rows
+        weights_of_sources = source_weights(names, weights or {})
+        self._order = Order(self._num_rows, seed, num_lanes, WINDOW_BLOCKS, np.array(table.source), weights_of_sources)
+        self.rows_per_epoch = self._order.rows_per_epoch
+
+    @property
+    def tokens_per_epoch(self) -> int:
+        """Text only: without CLS, SEP and padding; exact where every weight is a whole number."""
+        rows = np.bincount(self._manifest.blocks.source, self._num_rows)
+        tokens = np.bincount(self._manifest.blocks.source, self._manifest.blocks.tokens)
+        shown = self._order.rows_per_source[: len(rows)]
+        return round(float(np.sum(tokens * shown / np.maximum(rows, 1))))
+
+    def rows(self, positions: np.ndarray) -> np.ndarray:
+        """Ids [n, L] of the rows at positions [n], in the corpus's own integer type."""
+        return self._open_blocks.take(*self._order.locate(positions))[0]
+
+    @cached_property
+    def _open_blocks(self) -> OpenBlocks:
+        return self._build_open_blocks(self._order.num_lanes)
+
+    def _build_open_blocks(self, num_lanes: int) -> OpenBlocks:
+        num_pages = self._order.num_open_blocks(num_lanes, _ROWS_PER_READ)
+        dtypes = (self._manifest.dtype, np.dtype(bool))[: 1 + self._reads_words]
+        return OpenBlocks(self._read_rows, self._num_rows, self.row_tokens, dtypes, num_pages, _MAX_OPEN_BYTES)
+
+    def _read_rows(self, blocks: list[int]) -> Iterator[Planes]:
+        tokenizer = self._manifest.tokenizer
+        special = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
+        build_rows = build_pair_rows if self._kind == "pairs" else build_packed_rows
+        for index, block in zip(blocks, self._read_blocks(self._manifest, blocks), strict=True):
+            if block is None:
+                empty = build_empty_rows(int(self._num_rows[index]), self.row_tokens, self._manifest.dtype, *special)
+                yield (empty, np.zeros(empty.shape, dtype=bool))[: 1 + self._reads_words]
+                continue
+            ids, lengths, plane = block
+            rows = build_rows(ids, lengths, self.row_tokens, *special)
+            if self._reads_words and plane is not None:
+                yield rows, build_rows(plane, lengths, self.row_tokens, 0, 0, 0)
+            else:
+                yield (rows,)
+
+    def _read_sound_blocks(self, manifest: Manifest, blocks: list[int]) -> Iterator[Block | None]:
+        for block in read_sound_blocks(manifest, blocks):
+            if not isinstance(block, DamagedBlock):
+                yield block
+                continue
+            if str(block) not in self._damaged:
+                self._damaged.add(str(block))
+                warnings.warn(f"{block}; its rows are skipped", stacklevel=2)
+            yield None
+
+    def batches(
+        self, position: int, rows_per_batch: int, rank: int = 0, world_size: int = 1
+    ) -> Generator[Batch, None, None]:
+        """Batches without end from a position on: int64 input_ids, attention_mask, token_type_ids [B, L].
+
+        Also, where asked for: document_ids, equal for tokens of one document of the row, where padding counts as a
+        document of its own, so `document_ids[:, :, None] == document_ids[:, None, :]` is all the mask that attention
+        within documents needs; continues_word, 1 where a token continues the word of the token before it; and with
+        masking labels, the id before masking at the tokens to predict and -100 elsewhere (corpus/rows/masking.py).
+
+        The i-th batches of all ranks together are the rows from position + i * rows_per_batch * world_size
+        on, of which a rank takes every world_size-th. A thread reads ahead; closing the iterator ends it, and
+        what goes wrong in it is raised here.
+        """
+        if position < 0 or rows_per_batch < 1:
+            raise ValueError(f"position ({position}) must be at least 0, rows_per_batch ({rows_per_batch}) at least 1")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank is {rank}, but must lie in 0 to {world_size - 1}")
+        return _prefetch(self._read_ahead(position + rank, rows_per_batch, world_size))
+
+    def _read_ahead(self, start: int, rows_per_batch: int, stride: int) -> Iterator[list[Batch]]:
+        num_lanes = self._order.num_lanes
+        open_blocks = self._build_open_blocks(num_lanes // math.gcd(num_lanes, stride))
+        num_batches, most = 1, -(-_ROWS_PER_READ // rows_per_batch)
+        while True:
+            positions = start + stride * np.arange(num_batches * rows_per_batch, dtype=np.int64)
+            read = self._build_batch(open_blocks.take(*self._order.locate(positions)), positions)
+            parts = {name: tensor.split(rows_per_batch) for name, tensor in read.items()}
+            yield [dict(zip(parts, tensors, strict=True)) for tensors in zip(*parts.values(), strict=True)]
+            start += stride * len(positions)
+            num_batches = min(2 * num_batches, most)
+
+    def _build_batch(self, planes: Planes, positions: np.ndarray) -> Batch:
+        ids, tokenizer = planes[0], self._manifest.tokenizer
+        # No text gives a special id, so padding is where the padding id is, and SEP is where text ends.
+        is_real = ids != tokenizer.pad_token_id
+        batch = {"input_ids": ids.astype(np.int64), "attention_mask": is_real.astype(np.int64)}
+        if self._gives_document_ids or self._kind == "pairs":
+            ends = ids == tokenizer.sep_token_id
+            texts_before = np.cumsum(ends, axis=1, dtype=np.int64) - ends
+        if self._gives_document_ids:
+            batch["document_ids"] = texts_before if self._kind == "packed" else 1 - batch["attention_mask"]
+        if self._gives_words:
+            batch["continues_word"] = planes[1].astype(np.int64)
+        if self._masker:
+            batch["input_ids"], batch["labels"] = self._masker.mask(ids, positions, *planes[1:])
+        if self._kind == "pairs":
+            batch["token_type_ids"] = ((texts_before == 1) & is_real).astype(np.int64)
+        tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
+        # One zero for all of them: nothing is written, and nothing may be written to it.
+        return {"token_type_ids": torch.zeros(1, dtype=torch.int64).expand(ids.shape)} | tensors
+
+
+def _prefetch(reads: Iterator[list[Batch]]) -> Generator[Batch, None, None]:
+    """The batches of reads one by one; a daemon thread reads, one read ahead of the one that is given out."""
+    ready: queue.Queue = queue.Queue(1)
+    stop = threading.Event()
+
+    def offer(item: object) -> None:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return
+
+    def produce() -> None:
+        try:
+            for read in reads:
+                offer(read)
+                if stop.is_set():
+                    return
+        except BaseException as error:  # handed over whole: the consumer raises it
+            offer(error)
+
+    thread = threading.Thread(target=produce, name="row-prefetch", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item = ready.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield from item
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,1 @@
+"""What a built corpus is: blocks in shards, listed by a manifest, in a folder or behind a URL."""

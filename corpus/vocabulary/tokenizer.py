@@ -1,0 +1,153 @@
+"""Text to ids with any fast Hugging Face tokenizer, and the tokenizer's identity."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
+
+from corpus.vocabulary.wordpiece import WordPieceTable, is_wordpiece
+
+# Scripts, widths, case, digits, marks, spaces, an emoji sequence, a Han character beyond the basic plane.
+_PROBE = (
+    "知识蒸馏：用２０２４年的大模型，教小模型。“引号”——破折号……ＡＢＣ ｘｙｚ",
+    "Distilling Café naïve HELLO  world's 3.14159 1,000,000 foo_bar@example.com",
+    "㈱ ① ﬁ ½ é e\u0301 ｶﾞ 한국어 русский العربية 👩‍👩‍👧 𠮷野家 龘\n第二行\t制表",
+)
+# Of every so many texts of a call one is tokenised twice, a few tenths of a per cent of all text
+_SAMPLE_EVERY = 256
+_SAMPLE_CHARACTERS = 1000
+_REQUIRED = ("cls", "sep", "pad", "unk")
+
+
+def load_tokenizer(name: str) -> Any:
+    """A fast tokenizer from a folder or hub id; code shipped beside it is never run.
+
+    Raises ValueError when it cannot be loaded, has no fast (Rust) backend, or lacks a special token of rows.
+    """
+    if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise ValueError(f"tokenizer: there is no folder {name!r}")  # and no hub id looks like that: do not ask
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # the library raises a dozen types for a folder or id that is not there
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"tokenizer {name!r}: not a folder or hub id that can be loaded: {reason}") from error
+    if not tokenizer.is_fast:
+        raise ValueError(f"tokenizer {name!r}: has no fast version (tokenizer.json); convert it first")
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one up for a folder that has none
+        raise ValueError(f"tokenizer {name!r}: has no vocabulary (tokenizer.json or what its family has in its place)")
+    ids = special_token_ids(tokenizer)
+    missing = [f"{token}_token" for token in _REQUIRED if ids[token] is None]
+    if missing:
+        raise ValueError(f"tokenizer {name!r}: lacks {', '.join(missing)}, which rows need")
+    if ids["pad"] in (ids["cls"], ids["sep"], ids["unk"]):
+        raise ValueError(f"tokenizer {name!r}: pad_token must differ from cls_token, sep_token and unk_token")
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: Any, folder: Path, max_tokens: int | None = None) -> None:
+    """Writes the tokenizer so that transformers 4 loads it too: 5 has new names for two things, and knows the old.
+
+    Args:
+        max_tokens: that the model beside it has positions for; what the tokenizer cuts at is no more.
+    """
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    if values["tokenizer_class"] == "TokenizersBackend":
+        values["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(values.get("extra_special_tokens"), list):
+        values["additional_special_tokens"] = values.pop("extra_special_tokens")
+    if max_tokens is not None:
+        values["model_max_length"] = min(max_tokens, tokenizer.model_max_length)
+    for key in ("is_local", "local_files_only"):  # of the loading here
+        values.pop(key, None)
+    path.write_text(json.dumps(values, ensure_ascii=False, indent=2), encoding="utf-8")
+    if json.loads(tokenizer.backend_tokenizer.to_str())["model"]["type"] == "WordPiece":  # for BertTokenizer of 4
+        pieces = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+        (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece, _ in pieces), encoding="utf-8")
+
+
+def special_token_ids(tokenizer: Any) -> dict[str, int | None]:
+    """Ids of cls, sep, pad, mask and unk; None where the tokenizer has none."""
+    return {token: getattr(tokenizer, f"{token}_token_id") for token in (*_REQUIRED, "mask")}
+
+
+class UnequalIds(Exception):
+    """The fast path and the tokenizer disagree on a text: whatever the fast path gave must be thrown away."""
+
+
+class TextEncoder:
+    """Ids of plain text. No special id but unknown ever comes out, whatever the text spells.
+
+    Chinese WordPiece goes through a table that gives the same ids many times faster, unless `fast` is False.
+    """
+
+    def __init__(self, tokenizer: Any, *, fast: bool = True) -> None:
+        self.num_tokens = len(tokenizer)
+        self.dtype = np.dtype(np.uint16 if self.num_tokens <= 1 << 16 else np.uint32)
+        self.backend = _without_special_spellings(tokenizer)
+        self._table = WordPieceTable(self.backend, self.dtype) if fast and is_wordpiece(self.backend) else None
+
+    def encode(self, texts: list[str]) -> list[np.ndarray]:
+        """One array of ids a text, without special tokens and never cut. Texts are normalised already.
+
+        Raises UnequalIds where the fast path is not the tokenizer's equal on a sample of the texts.
+        """
+        if self._table is None:
+            return self._encode_slowly(texts)
+        sample = [_excerpt(text, index) for index, text in enumerate(texts) if index % _SAMPLE_EVERY == 0]
+        pairs = zip(sample, self._table.encode(sample), self._encode_slowly(sample), strict=True)
+        for text, ids, expected in pairs:
+            if not np.array_equal(ids, expected):
+                raise UnequalIds(f"the fast path for WordPiece gives other ids than the tokenizer for {text[:40]!r}")
+        return self._table.encode(texts)
+
+    def _encode_slowly(self, texts: list[str]) -> list[np.ndarray]:
+        encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.array(encoding.ids, dtype=self.dtype) for encoding in encodings]
+
+
+def _excerpt(text: str, index: int) -> str:
+    """A piece of the text short enough to be tokenised twice, not always its beginning."""
+    start = index * _SAMPLE_CHARACTERS % max(len(text) - _SAMPLE_CHARACTERS, 1)
+    return text[start : start + _SAMPLE_CHARACTERS]
+
+
+def _without_special_spellings(tokenizer: Any) -> Tokenizer:
+    """The backend with its special tokens respelled by a NUL, which normalised text cannot hold.
+
+    `encode_special_tokens` alone is not enough: a unigram model has `<s>` as a piece and finds it in text.
+    """
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    special = {entry["content"] for entry in state["added_tokens"] if entry["special"]} - {tokenizer.unk_token}
+    for entry in state["added_tokens"]:
+        if entry["content"] in special:
+            entry["content"] = "\0" + entry["content"]
+    vocab = state["model"]["vocab"]
+    if isinstance(vocab, dict):
+        state["model"]["vocab"] = {_respell(piece, special): index for piece, index in vocab.items()}
+    else:
+        state["model"]["vocab"] = [[_respell(piece, special), score] for piece, score in vocab]
+    state |= {"post_processor": None, "truncation": None, "padding": None}
+    backend = Tokenizer.from_str(json.dumps(state))
+    backend.encode_special_tokens = True
+    return backend
+
+
+def _respell(piece: str, special: set[str]) -> str:
+    return "\0" + piece if piece in special else piece
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """SHA-256 of what the tokenizer does, not of its files: the same for a folder and a hub copy of it.
+
+    Covers every token by id, the special ids, and the ids of a probe text, so another normaliser shows too.
+    """
+    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    probe = [ids.tolist() for ids in TextEncoder(tokenizer, fast=False).encode(list(_PROBE))]
+    state = [tokens, sorted(special_token_ids(tokenizer).items()), probe]
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()

@@ -1,0 +1,96 @@
+"""A tokenizer's vocabulary cut to the pieces that a text uses: the same tokens for that text, fewer of them in all.
+
+Every single character stays, so that what the whole vocabulary can spell becomes unknown in none of it.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from corpus.vocabulary.texts import text_batches
+
+
+def count_pieces(backend: Tokenizer, texts: Iterable[str]) -> np.ndarray:
+    """How often each piece [V] occurs in texts."""
+    backend = _uncut(backend)
+    counts = np.zeros(backend.get_vocab_size(), dtype=np.int64)
+    for batch in text_batches(texts):
+        encodings = backend.encode_batch_fast(batch, add_special_tokens=False)
+        ids = np.concatenate([np.asarray(encoding.ids, dtype=np.int64) for encoding in encodings])
+        counts += np.bincount(ids, minlength=len(counts))
+    return counts
+
+
+def _uncut(backend: Tokenizer) -> Tokenizer:
+    """A copy that takes whole texts: sentence encoders' tokenizers cut theirs, at 128 tokens for instance."""
+    backend = Tokenizer.from_str(backend.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def kept_ids(backend: Tokenizer, counts: np.ndarray) -> np.ndarray:
+    """Old ids, ascending, of the pieces that were counted, added tokens, and single characters.
+
+    Of a unigram model the piece of the lowest score stays too: unknown characters score ten below it. Raises
+    ValueError for a model of another kind: pieces cannot be taken out of one that merges.
+    """
+    state = json.loads(backend.to_str())
+    vocabulary = _pieces(state["model"])
+    kept = {entry["id"] for entry in state["added_tokens"]}
+    kept |= {index for piece, index in vocabulary.items() if len(piece.removeprefix("##")) == 1}
+    if state["model"]["type"] == "Unigram":
+        scores = [score for _, score in state["model"]["vocab"]]
+        kept |= {state["model"]["unk_id"], int(np.argmin(scores))}
+    else:
+        kept.add(vocabulary[state["model"]["unk_token"]])
+    return np.union1d(np.flatnonzero(counts), sorted(kept))
+
+
+def _pieces(model: dict[str, Any]) -> dict[str, int]:
+    if model["type"] == "Unigram":
+        return {piece: index for index, (piece, _) in enumerate(model["vocab"])}
+    if model["type"] == "WordPiece":
+        return model["vocab"]
+    raise ValueError(f"a vocabulary of the kind {model['type']} cannot be cut, only Unigram and WordPiece")
+
+
+def trim_tokenizer(backend: Tokenizer, kept: np.ndarray) -> Tokenizer:
+    """The same tokenizer with only the pieces of the old ids `kept`, ascending, numbered anew in that order."""
+    state = json.loads(backend.to_str())
+    new_ids = {old: new for new, old in enumerate(kept.tolist())}
+    model = state["model"]
+    if model["type"] == "Unigram":
+        model["vocab"] = [entry for index, entry in enumerate(model["vocab"]) if index in new_ids]
+        model["unk_id"] = new_ids[model["unk_id"]]
+    else:
+        pieces = sorted(_pieces(model).items(), key=lambda item: item[1])
+        model["vocab"] = {piece: new_ids[index] for piece, index in pieces if index in new_ids}
+    for token in state["added_tokens"]:
+        token["id"] = new_ids[token["id"]]
+    _renumber_ends(state["post_processor"] or {}, new_ids)
+    return Tokenizer.from_str(json.dumps(state))
+
+
+def _renumber_ends(processor: dict[str, Any], new_ids: dict[int, int]) -> None:
+    """Ids of `[CLS]`, `</s>` and such in the post-processor, in whichever of its forms."""
+    for inner in processor.get("processors", []):
+        _renumber_ends(inner, new_ids)
+    for token in (processor.get("special_tokens") or {}).values():
+        token["ids"] = [new_ids[index] for index in token["ids"]]
+    for end in ("cls", "sep"):
+        if end in processor:
+            processor[end][1] = new_ids[processor[end][1]]
+
+
+def check_same_pieces(full: Tokenizer, small: Tokenizer, texts: Iterable[str]) -> None:
+    """ValueError where the smaller vocabulary splits one of `texts` otherwise than the full one."""
+    full, small = _uncut(full), _uncut(small)
+    for batch in text_batches(texts):
+        pairs = zip(full.encode_batch_fast(batch), small.encode_batch_fast(batch), strict=True)
+        for text, (before, after) in zip(batch, pairs, strict=True):
+            if before.tokens != after.tokens:
+                raise ValueError(f"the smaller vocabulary splits otherwise: {text[:40]!r}")

@@ -1,0 +1,1 @@
+"""The commands, alone at the top, and what each is made of."""

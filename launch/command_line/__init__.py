@@ -1,0 +1,1 @@
+"""What the commands share: configuration files, flags, the next command to type."""

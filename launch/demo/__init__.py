@@ -1,0 +1,1 @@
+"""What `make demo` downloads, builds and trains on."""

@@ -1,0 +1,110 @@
+"""The demo's configuration with as many steps as this machine makes in a few minutes.
+
+    python launch/demo/config.py --config configs/demo.json --output demo/config.json
+
+Times some steps of random tokens, the teacher's pass included. A machine that is fast enough makes all steps of the
+configuration; a slower one makes fewer, and is told so. A file that is there is kept, so that a demo that was stopped
+goes on with the steps it was begun with.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from launch.distillation.config import RunConfig, read_run_config
+from launch.job.messages import mute_transformers
+from pretrain.device import check_accelerator, device_name, explain_native
+from pretrain.durable import write_durably
+from pretrain.engines.engine import StudentEngine
+from pretrain.models.pretrained import load_encoder
+from pretrain.models.teacher import Teacher
+from pretrain.ranks.process_group import start_distributed
+from pretrain.students.student import build_student
+
+TRAINING_SECONDS = 100  # what is left of ten minutes beside a slow machine's installation, corpus and report
+LEAST_STEPS = 30  # after which the student still beats its untrained twin clearly (README)
+_TIMED_STEPS = 3
+
+
+def time_step(config: RunConfig, device: torch.device) -> float:
+    """Median seconds of a step of random rows, after one that warms up."""
+    assert config.teacher
+    model = load_encoder(config.teacher.path)
+    students = [build_student(one, model, config.training.seed) for one in config.students]
+    teacher = Teacher(model, [one.teacher_reads for one in students], config.teacher.dtype, device)
+    for student in students:
+        student.to(device).freeze_unreached(teacher)
+    engines = [
+        StudentEngine(student, one, config.deepspeed, config.training.total_steps, 1)
+        for student, one in zip(students, config.students, strict=True)
+    ]
+    rows = config.deepspeed.micro_rows(1)
+    ids = torch.randint(model.config.vocab_size, (rows, config.corpus.row_tokens), device=device)
+    batch, seconds = {"input_ids": ids, "token_type_ids": torch.zeros_like(ids)}, []
+    for _ in range(1 + _TIMED_STEPS):
+        started = time.perf_counter()
+        for _ in range(engines[0].accumulation_steps):
+            features = teacher(batch)
+            for engine in engines:
+                engine.train_micro_batch(batch, features, 0)
+        assert not any(engine.is_bad for engine in engines)  # waits for the device
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[1:])
+
+
+def choose_steps(step_seconds: float, total_steps: int) -> int:
+    """As many steps as fit, at least those that show something, at most those of the configuration."""
+    return min(total_steps, max(LEAST_STEPS, int(TRAINING_SECONDS / step_seconds)))
+
+
+def with_steps(config: RunConfig, steps: int) -> RunConfig:
+    """The same run of other length: two checkpoints, scores at the start, twice on the way and at the end."""
+    training = config.training.model_copy(
+        update={"total_steps": steps, "save_every_steps": -(-steps // 2), "log_every_steps": max(1, steps // 20)}
+    )
+    probe = config.probe and config.probe.model_copy(update={"every_steps": -(-steps // 3)})
+    return config.model_copy(update={"training": training, "probe": probe})
+
+
+def explain(step_seconds: float, steps: int, total_steps: int, device: torch.device) -> str:
+    """What was chosen and why, for people."""
+    machine = f"{device_name(device)}{explain_native(device)}"
+    minutes = steps * step_seconds / 60
+    chosen = f"{steps} steps in about {minutes:.1f} minutes"
+    if steps < total_steps:
+        chosen += f", not the {total_steps} of a faster machine"
+    return f"demo: {machine} makes a step in {step_seconds:.2f} s: {chosen}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code 0 when the file is there, 2 with one line on stderr otherwise."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    if options.output.is_file():
+        print(f"{options.output}: already there")
+        return 0
+    mute_transformers()
+    try:
+        check_accelerator()
+        config = read_run_config(options.config)
+        total_steps, device = config.training.total_steps, start_distributed()
+        print("demo: times some steps on this machine ...", file=sys.stderr, flush=True)
+        step_seconds = time_step(config, device)
+        steps = choose_steps(step_seconds, total_steps)
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(options.output, with_steps(config, steps).model_dump_json(indent=2))
+    except (ValueError, OSError) as error:
+        print(f"refused: {error}", file=sys.stderr)
+        return 2
+    print(explain(step_seconds, steps, total_steps, device), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The main job, launch/gd.py."""

@@ -1,0 +1,111 @@
+"""What a run writes into its folder for later readers, and the folders it refuses to go on in."""
+
+import json
+import shutil
+from pathlib import Path
+
+from transformers import AutoTokenizer
+
+from corpus.shards.manifest import Manifest
+from corpus.vocabulary.tokenizer import load_tokenizer, save_tokenizer
+from launch.command_line.config_file import changed_keys
+from launch.command_line.next_command import publish_line
+from launch.distillation.config import MAY_CHANGE, RunConfig, read_run_config
+from launch.distillation.run_facts import ProbeFacts, read_facts
+from launch.job.facts import read_ran_on
+from launch.job.run_folder import Done
+from pretrain.durable import share, write_durably, writing
+from pretrain.students.student import Student
+from pretrain.training.metrics import read_metrics
+
+
+def tokenizer_name(config: RunConfig, manifest: Manifest) -> str:
+    """Where the run's tokenizer lies: with the teacher, or where the corpus was built from."""
+    return config.teacher.path if config.teacher else manifest.tokenizer.name
+
+
+def check_run_folder(config: RunConfig, manifest: Manifest | None, run: Path) -> None:
+    """Refuse a run folder that another config or, where it is given, another corpus made."""
+    if not (run / "config.json").is_file():
+        return
+    before = read_run_config(run / "config.json").model_dump(mode="json")  # keys that came since have their defaults
+    changed = changed_keys(before, config.model_dump(mode="json"), may_change=MAY_CHANGE)
+    if manifest and read_facts(run / "run.json").corpus.fingerprint != manifest.fingerprint:
+        changed.append("corpus.manifest (the corpus itself has changed)")
+    if changed:
+        ways = "Give another --run folder, or the config that began this one"
+        if "training.total_steps" in changed:
+            ways += "; a run's length belongs to its schedule: to train longer begin a new run with init.student"
+        raise ValueError(f"{run}: belongs to another config; different: {', '.join(changed)}. {ways}")
+
+
+def check_teacher(run: Path, teacher_fingerprint: str) -> None:
+    """Refuse to go on with other weights than the run began with."""
+    if (run / "run.json").is_file():
+        before = read_facts(run / "run.json").teacher
+        if before and before.fingerprint != teacher_fingerprint:
+            raise ValueError(f"teacher.path: not the weights that {run} began with (then from {before.path})")
+
+
+def write_run_folder(
+    config: RunConfig,
+    manifest: Manifest,
+    teacher_fingerprint: str | None,
+    unreached: dict[str, list[str]],
+    run: Path,
+    probe: ProbeFacts | None = None,
+) -> None:
+    """config.json, run.json and tokenizer/: what publishing and every later reader needs to know about the run."""
+    sources = [{"name": source.name, "licence": source.licence} for source in manifest.sources]
+    totals = manifest.totals.model_dump(include={"tokens", "documents"})
+    facts = {
+        "corpus": {"fingerprint": manifest.fingerprint, **totals, "sources": sources},
+        "teacher": {"path": config.teacher.path, "fingerprint": teacher_fingerprint} if config.teacher else None,
+        "unreached_parameters": unreached,
+        "ran_on": [one.model_dump() for one in read_ran_on(run / "run.json")],
+    }
+    if probe:
+        facts["probe"] = probe.model_dump(exclude_defaults=True)
+    run.mkdir(parents=True, exist_ok=True)
+    save_tokenizer(load_tokenizer(tokenizer_name(config, manifest)), run / "tokenizer")
+    write_durably(run / "run.json", json.dumps(facts, ensure_ascii=False, indent=2))
+    write_durably(run / "config.json", config.model_dump_json(indent=2))
+
+
+def save_start(student: Student, run: Path) -> None:
+    """start/<student>/: the student as it was before its first step, its untrained twin for any comparison."""
+    folder = run / "start" / student.name
+    if folder.exists():
+        return
+    partial = folder.with_name(f".{student.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    with writing(folder):
+        student.published.save_pretrained(partial)
+        tokenizer = AutoTokenizer.from_pretrained(run / "tokenizer")
+        save_tokenizer(tokenizer, partial, student.encoder.shape.max_row_tokens)
+        share(partial)
+        partial.rename(folder)
+
+
+def read_losses(run: Path, student: str) -> list[dict[str, float]]:
+    """The logged steps with losses of this student, not the probe's of step 0; ValueError as read_metrics."""
+    return [line for line in read_metrics(run) if f"{student}/loss" in line]
+
+
+def summary(run: Path, config: RunConfig, done: Done) -> str:
+    """The end of a run: each student's first and last logged loss, what it took, where it is, how to publish it."""
+    names = [student.name for student in config.students]
+    rate = done.tokens / max(done.seconds, 1e-9)
+    took = f"{done.step:,} steps, {done.tokens:,} tokens, {done.seconds:,.0f} s, {rate:,.0f} tokens/s"
+    where = [f"newest checkpoint: {run / 'checkpoints' / f'step_{done.step}'}"]
+    where += [publish_line(run, name) for name in names]
+    try:
+        lines = read_losses(run, names[0])
+    except ValueError as error:
+        return "\n".join([f"no losses to show: {error}", took, *where])
+    rows = []
+    if lines:
+        first, last = lines[0], lines[-1]
+        rows = [f"{'student':<12}{'loss at step ' + str(first['step']):>20}{'loss at step ' + str(last['step']):>20}"]
+        rows += [f"{name:<12}{first[name + '/loss']:>20.4f}{last[name + '/loss']:>20.4f}" for name in names]
+    return "\n".join([*rows, took, *where])

@@ -1,0 +1,209 @@
+"""The main job: teacher, students and engines on every rank, fed from the corpus, trained."""
+
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from corpus.rows.stream import RowStream, count_pair_rows
+from corpus.shards.manifest import Manifest
+from launch.command_line.config_file import prefix_errors
+from launch.distillation.checks import JobInput, warn_of_documents, warn_of_epochs, warn_of_lanes, warn_of_unreached
+from launch.distillation.config import CorpusConfig, RunConfig
+from launch.distillation.probe_input import build_probe
+from launch.distillation.run_facts import ProbeFacts
+from launch.distillation.run_files import (
+    check_teacher,
+    save_start,
+    summary,
+    write_run_folder,
+)
+from launch.job.machine import note_machine, settle_precision
+from launch.job.run_folder import check_alike, check_shared, hold_run_folder, keep_kernels, write_done
+from pretrain.checkpoints.checkpoint import checkpoint_folders
+from pretrain.engines.engine import StudentEngine
+from pretrain.models.encoder import EncoderShape, HuggingFaceModel
+from pretrain.models.teacher import Teacher, TeacherFunction, fingerprint, load_teacher, no_teacher
+from pretrain.models.vocabulary_head import VocabularyHead
+from pretrain.probes.live_probe import LiveProbe
+from pretrain.progress import Progress
+from pretrain.ranks.peers import PeerLost, join_ranks, peers_heeded
+from pretrain.ranks.stopping import StopRequest, explain_stop, ignore_stop_requests
+from pretrain.ranks.together import gather_objects, on_rank_zero
+from pretrain.students.config import StudentConfig
+from pretrain.students.initialization import InitConfig
+from pretrain.students.student import Student, build_student
+from pretrain.training.trainer import Trainer
+
+SAMPLE_TOKENS = 4096  # to fit the norms of projected layers on, on a CPU; four times as many start no better
+Probe = tuple[LiveProbe | None, ProbeFacts | None]
+
+
+def count_rows(manifest: Manifest, config: CorpusConfig) -> np.ndarray | None:
+    """Pairs of each block [blocks], where that is what the configuration asks for: each rank reads its share of them.
+
+    What a rank raises is raised on all.
+    """
+    if config.rows != "pairs":
+        return None
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    outcome: np.ndarray | ValueError
+    try:
+        outcome = count_pair_rows(manifest, config.row_tokens, range(len(manifest.blocks))[rank::world_size], not rank)
+    except ValueError as error:
+        outcome = error
+    num_rows = np.zeros(len(manifest.blocks), dtype=np.int64)
+    for rank, one in enumerate(gather_objects(outcome)):
+        if isinstance(one, ValueError):
+            raise one
+        num_rows[rank::world_size] = one
+    return num_rows
+
+
+def build_stream(manifest: Manifest, config: CorpusConfig) -> RowStream:
+    """The rows that the configuration asks for; every rank calls it."""
+    return RowStream(
+        manifest,
+        config.row_tokens,
+        config.seed,
+        config.weights,
+        config.rows,
+        document_ids=config.attend_within_documents,
+        masking=config.masking,
+        on_fault=config.on_fault,
+        num_lanes=config.num_lanes,
+        num_rows=count_rows(manifest, config),
+    )
+
+
+def distil(config: RunConfig, job: JobInput, run: Path, stop: StopRequest, on_lost: Callable[[PeerLost], None]) -> int:
+    """Build teacher, students and engines on every rank, and train; gives the number of what stopped it early, or 0.
+
+    Raises ValueError where the run cannot go on, PeerLost where another rank is gone; where that cannot be raised, as
+    everything waits for the device, `on_lost` is told in another thread.
+    """
+    timeout_seconds = config.training.collective_timeout_seconds
+    with peers_heeded(timeout_seconds):
+        device, heartbeat = join_ranks(timeout_seconds, on_lost)
+        trainer = build_trainer(config, job, run, stop, device)
+        stop.waits_for = trainer.outlook
+        number = trainer.train()
+        if number and dist.get_rank() == 0:
+            said = f"[rank 0] stopped at step {trainer.state.step}: {explain_stop(number)}; run again to go on"
+            print(said, file=sys.stderr, flush=True)
+        elif not number:
+            done = on_rank_zero(lambda: write_done(run, trainer.state))
+            if dist.get_rank() == 0:
+                print(summary(run, config, done), flush=True)
+        # The first rank to leave makes launchers end the others: from here on they are as good as gone.
+        ignore_stop_requests()
+        trainer.agreement.gather()
+        heartbeat.close()
+    return number
+
+
+def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: StopRequest, device: torch.device) -> Trainer:
+    """Everything on this rank, the run folder begun by rank 0."""
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    manifest = job.manifest
+    check_alike(config.model_dump(mode="json"), {"corpus": {"fingerprint": manifest.fingerprint}})
+    config = keep_kernels(config, run)
+    given, (config, ran_on) = config, settle_precision(config, run, device)
+    stream = build_stream(manifest, config.corpus)
+    teacher, teacher_fingerprint, students, (probe, probe_facts) = build_models(config, job, stream, run, device)
+    check_alike({}, {"teacher": {"fingerprint": teacher_fingerprint}})
+    unreached = {student.name: student.to(device).freeze_unreached(teacher) for student in students}
+
+    def begin_run() -> None:
+        hold_run_folder(run)
+        warn_of_lanes(config.corpus.num_lanes, world_size)
+        config.deepspeed.warn(world_size)
+        warn_of_documents(config)
+        warn_of_epochs(config, stream.rows_per_epoch)
+        warn_of_unreached(config, unreached)
+        for remark in job.probe.remarks if job.probe else []:
+            warnings.warn(remark, stacklevel=2)
+        write_run_folder(given, manifest, teacher_fingerprint, unreached, run, probe_facts)
+        for student in students:
+            save_start(student, run)
+        print(f"[rank 0] {config.length(stream.rows_per_epoch)}", file=sys.stderr, flush=True)
+
+    on_rank_zero(begin_run)
+    check_shared(run / "config.json")
+    engines = [
+        StudentEngine(student, settings, config.deepspeed, config.training.total_steps, world_size)
+        for student, settings in zip(students, config.students, strict=True)
+    ]
+    rows = config.deepspeed.micro_rows(world_size)
+    trainer = Trainer(
+        run,
+        config.training,
+        teacher,
+        engines,
+        lambda position: stream.batches(position, rows, rank, world_size),
+        config.deepspeed.train_batch_size,
+        config.corpus.row_tokens,
+        device,
+        lambda: stop.number,
+        probe,
+    )
+    on_rank_zero(lambda: note_machine(run, ran_on, trainer.state.step))
+    return trainer
+
+
+def build_models(
+    config: RunConfig, job: JobInput, stream: RowStream, run: Path, device: torch.device
+) -> tuple[TeacherFunction, str | None, list[Student], Probe]:
+    """The teacher, the fingerprint of its weights, the students, for whom the corpus's tokenizer may stand in, and the
+    probe, which reads the teacher before it is cut."""
+    if config.teacher is None:
+        tokenizer, seed = job.manifest.tokenizer, config.training.seed
+        vocabulary = (tokenizer.vocab_size, tokenizer.pad_token_id)
+        bases = [(one, one.architecture.build(*vocabulary)) for one in config.students if one.architecture]  # all have
+        students = [build_student(one, None, seed, base=base) for one, base in bases]
+        return no_teacher, None, students, _build_probe(config, job, None, run, device)
+    with prefix_errors("teacher.path"):
+        model, head = load_teacher(config.teacher.path, config.needs_teacher_head)
+    teacher_fingerprint = fingerprint(head.model if head else model)
+    check_teacher(run, teacher_fingerprint)
+    students = build_students(config, model, head, stream, run)
+    probe = _build_probe(config, job, model, run, device)
+    reads = [student.teacher_reads for student in students]
+    return Teacher(model, reads, config.teacher.dtype, device, head), teacher_fingerprint, students, probe
+
+
+@Progress("measuring the teacher")
+def _build_probe(
+    config: RunConfig, job: JobInput, teacher: HuggingFaceModel | None, run: Path, device: torch.device
+) -> Probe:
+    return build_probe(config, job.probe, job.manifest, teacher, run, device) if job.probe else (None, None)
+
+
+@Progress("building the students")
+def build_students(
+    config: RunConfig, teacher: HuggingFaceModel, head: VocabularyHead | None, stream: RowStream, run: Path
+) -> list[Student]:
+    """Every student at its start on rank 0; where layers are projected, the first rows are the sample."""
+    shape, sample = EncoderShape.of(teacher.config), None
+    settings = [_to_go_on(student, run) for student in config.students]
+    projected = [one.name for one in settings if one.init.projects(shape, one.shape(shape))]
+    if projected:
+        with closing(stream.batches(0, max(1, SAMPLE_TOKENS // config.corpus.row_tokens))) as batches:
+            sample = next(batches)
+        said = f"projects the teacher's layers onto {', '.join(projected)}"
+        print(f"[rank 0] {said}, with {sample['input_ids'].numel():,} tokens", file=sys.stderr, flush=True)
+    return [build_student(one, teacher, config.training.seed, sample, head) for one in settings]
+
+
+def _to_go_on(student: StudentConfig, run: Path) -> StudentConfig:
+    """The student's settings; at random where all weights will be given, by a checkpoint, or by rank 0 as DeepSpeed's
+    engines begin: projecting a large teacher's layers takes minutes, and more on every rank of a host at once."""
+    is_saved = checkpoint_folders(run / "checkpoints") and (run / "start" / student.name).is_dir()
+    if dist.get_rank() == 0 and not is_saved:
+        return student
+    return student.model_copy(update={"init": InitConfig(embeddings="scratch")})

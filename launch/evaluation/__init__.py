@@ -1,0 +1,1 @@
+"""launch/evaluate_tasks.py: every model on every task, by several learning rates and seeds."""

@@ -1,0 +1,125 @@
+"""What an evaluation compares: models, tasks, seeds, and how each is fine-tuned."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launch.command_line.config_file import read_strictly
+from launch.command_line.fingerprints import tokenizer_of
+from pretrain.engines.deepspeed_config import DeepSpeedConfig
+from pretrain.models.pretrained import read_shape
+from pretrain.settings import Settings
+from pretrain.training.trainer import LoopConfig
+from tasks.config import TaskConfig
+from tasks.fine_tuning import FineTuningConfig
+from tasks.models import heads_of
+
+TASK_FOLDER = Path(__file__).resolve().parents[2] / "configs/tasks"
+
+
+class EvaluationConfig(Settings):
+    """The recipe, the same for every model, task and seed."""
+
+    about: str = ""
+    fine_tuning: FineTuningConfig = FineTuningConfig()
+    training: LoopConfig = LoopConfig(save_every_steps=1000, keep_checkpoints=1)
+    deepspeed: DeepSpeedConfig
+
+
+class _TaskFile(Settings):
+    """The file of a task's stages, of which only the task is wanted here."""
+
+    task: TaskConfig
+    about: Any = None
+    teacher: Any = None
+    student: Any = None
+    stages: Any = None
+    training: Any = None
+    deepspeed: Any = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that the command line asks for. The first model is what the others are compared with."""
+
+    config: EvaluationConfig
+    models: dict[str, str]  # name -> folder or hub id
+    tasks: dict[str, TaskConfig]
+    seeds: tuple[int, ...]
+
+    @property
+    def choosing_seeds(self) -> tuple[int, ...]:
+        """The first ones, with which every learning rate is tried."""
+        return self.seeds[: self.config.fine_tuning.num_choosing_seeds]
+
+    def check(self) -> None:
+        """ValueError listing the models that are not there, that a task is too long for, or that know one already."""
+        self.config.deepspeed.warn(1)  # each worker is a world of its own
+        problems = []
+        for name, path in self.models.items():
+            try:
+                shape = read_shape(path)
+            except ValueError as error:
+                problems.append(f"--models {name}: {error}")
+                continue
+            problems += self._other_problems(name, path)
+            problems += [
+                f"--models {name}: has {shape.max_row_tokens} positions, {task.name} wants {task.row_tokens}"
+                for task in self.tasks.values()
+                if task.row_tokens > shape.max_row_tokens
+            ]
+        if problems:
+            raise ValueError("\n".join(problems))
+
+    def _other_problems(self, name: str, path: str) -> Iterator[str]:
+        try:
+            tokenizer_of(path)
+        except ValueError as error:
+            yield f"--models {name}: {error}"
+        if heads := heads_of(path):
+            what = f"is fine-tuned already, a {heads[0]}: it would be trained twice, and its seeds would share one head"
+            yield f"--models {name}: {path} {what}; give the model it was made from"
+
+
+def read_evaluation(
+    config: Path, overrides: Sequence[str], models: Sequence[str], tasks: Sequence[str], num_seeds: int
+) -> Evaluation:
+    """Decode the command line; ValueError for whatever cannot be meant."""
+    if num_seeds < 1:
+        raise ValueError(f"--seeds: want at least 1, got {num_seeds}")
+    decoded = read_strictly(EvaluationConfig, config, overrides)
+    return Evaluation(
+        decoded,
+        _once(map(_model, models), "--models"),
+        _once(((task.name, task) for task in map(_task, tasks)), "--tasks"),
+        tuple(range(decoded.training.seed, decoded.training.seed + num_seeds)),
+    )
+
+
+def _model(argument: str) -> tuple[str, str]:
+    """NAME=PATH, or a path whose last part is the name."""
+    name, found, path = argument.partition("=")
+    if not found:
+        name, path = Path(argument).name, argument
+    if not name or not path or "/" in name or name.startswith("."):
+        raise ValueError(f"--models {argument}: want NAME=PATH or a path")
+    return name, path
+
+
+def _task(argument: str) -> TaskConfig:
+    """The name of a file in configs/tasks, or the path of another."""
+    path = Path(argument) if argument.endswith(".json") else TASK_FOLDER / f"{argument}.json"
+    if not path.is_file():
+        known = ", ".join(sorted(one.stem for one in TASK_FOLDER.glob("*.json")))
+        raise ValueError(f"--tasks {argument}: no such file; want a path or one of {known}")
+    return read_strictly(_TaskFile, path).task
+
+
+def _once(pairs: Iterator[tuple[str, Any]], flag: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{flag} {name}: given twice; name models NAME=PATH")
+        found[name] = value
+    return found

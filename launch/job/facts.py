@@ -1,0 +1,52 @@
+"""run.json: facts that a run records about itself. Keys that this version does not know are ignored."""
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pretrain.precision import Dtype
+from pretrain.settings import Count
+
+
+class Facts(BaseModel):
+    """One section of run.json."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+AnyFacts = TypeVar("AnyFacts", bound=Facts)
+
+
+def read_facts_as(model: type[AnyFacts], path: Path) -> AnyFacts:
+    """The file's facts. ValueError naming the file and every key with a value that no run writes."""
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False))
+        raise ValueError("\n".join([f"{path}: not what a run notes:", *problems])) from error
+
+
+class RanOn(Facts):
+    """On what a run went on from `step`, and the types that its models computed in."""
+
+    step: Count = 0
+    device: str
+    teacher: Dtype | None = None
+    students: Dtype
+
+    @property
+    def dtypes(self) -> dict[str, Dtype]:
+        """By who computes in it."""
+        return {"students": self.students} | ({"teacher": self.teacher} if self.teacher else {})
+
+
+class _MachineFacts(Facts):
+    ran_on: list[RanOn] = Field(default_factory=list)
+
+
+def read_ran_on(path: Path) -> list[RanOn]:
+    """What a run or a task's chain noted of its machines, oldest first; nothing where there is no file."""
+    return read_facts_as(_MachineFacts, path).ran_on if path.is_file() else []

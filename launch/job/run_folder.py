@@ -1,0 +1,128 @@
+"""The folder of a job: held by one job at a time, the same on every rank, and marked when the job is done."""
+
+import json
+import re
+import time
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+from pydantic import BaseModel, PositiveInt, ValidationError
+
+from launch.command_line.config_file import changed_keys
+from pretrain.checkpoints.checkpoint import TrainingState
+from pretrain.durable import try_lock, write_durably
+from pretrain.progress import Progress
+from pretrain.ranks.together import on_rank_zero, raise_together
+from pretrain.settings import Settings
+
+AnyConfig = TypeVar("AnyConfig", bound=BaseModel)
+
+
+# Keys that a rank may have otherwise than rank 0: where its host has things, which are compared themselves.
+_PATHS = re.compile(
+    r"about|corpus\.(manifest|cache_folder|cache_gigabytes)|teacher\.path|student|(probe\.)?task\.(train|dev)|"
+    r"probe\.heldout|stages\.ged\.config|students\.\d+\.init\.student"
+)
+
+
+_held: list[TextIO] = []  # locks, which go with the process
+
+
+def keep_kernels(config: AnyConfig, run: Path) -> AnyConfig:
+    """The configuration with the kernels that the run was begun with, wherever it leaves the choice to us ("auto").
+
+    Another kernel computes the same loss with other rounding. Every rank must call it.
+    """
+
+    def fill(now: Any, before: Any) -> Any:
+        if isinstance(now, dict) and isinstance(before, dict):
+            filled = {key: fill(value, before.get(key)) for key, value in now.items()}
+            return filled | ({"kernel": before["kernel"]} if now.get("kernel") == "auto" and "kernel" in before else {})
+        if isinstance(now, list) and isinstance(before, list) and len(now) == len(before):
+            return [fill(one, other) for one, other in zip(now, before, strict=True)]
+        return now
+
+    path = run / "config.json"
+    before = on_rank_zero(lambda: json.loads(path.read_text()) if path.is_file() else {})
+    return type(config).model_validate_json(json.dumps(fill(config.model_dump(mode="json"), before)))
+
+
+def check_alike(config: dict[str, Any], inputs: dict[str, Any]) -> None:
+    """ValueError on every rank where one was given something else than rank 0: by a command typed on each host, or by
+    an older copy on its disk. Where it lies there may differ."""
+    first_config, first_inputs = on_rank_zero(lambda: (config, inputs))
+    changed = [key for key in changed_keys(first_config, config) if not _PATHS.fullmatch(key)]
+    changed += changed_keys(first_inputs, inputs)
+    raise_together(f"has another {', '.join(changed)} than rank 0" if changed else None)
+
+
+def is_under_way(run: Path) -> bool:
+    """Whether a run was begun here and is not done."""
+    return (run / "config.json").is_file() and not (run / "done.json").is_file()
+
+
+@Progress("waiting for another job to leave the run folder")
+def hold_run_folder(run: Path, wait_seconds: float = 30.0) -> None:
+    """Keep other jobs out of it as long as this process lives; one that is leaving just now is waited for.
+
+    ValueError where another one stays: a job that lost its launcher, say, or the same command typed twice.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    file = (run / "lock").open("a")
+    end = time.monotonic() + wait_seconds
+    try:
+        while not try_lock(file):
+            if time.monotonic() > end:
+                file.close()
+                raise ValueError(f"{run}: another job trains there; stop it, or give another --run folder")
+            time.sleep(0.2)
+    except OSError as error:
+        reason = f"its file system has no locks ({error.strerror})"
+        warnings.warn(f"{run}: {reason}; see to it that one job trains there", stacklevel=2)
+    _held.append(file)
+
+
+@Progress("waiting for every host to see the run folder")
+def check_shared(path: Path, wait_seconds: float = 60.0) -> None:
+    """ValueError on every rank where one does not see what rank 0 wrote; a network's file system may take its time."""
+    end = time.monotonic() + wait_seconds
+    while not path.is_file() and time.monotonic() < end:
+        time.sleep(0.2)
+    seen = path.is_file()
+    raise_together(None if seen else f"{path}: rank 0 wrote it, and it is not here; the run folder must be shared")
+
+
+class Done(Settings):
+    """done.json: written last, the only sign that a run is complete."""
+
+    step: PositiveInt
+    tokens: PositiveInt
+    seconds: float
+    finished: datetime
+    reason: str
+
+
+def write_done(run: Path, state: TrainingState) -> Done:
+    """Say that the last checkpoint is the final one."""
+    done = Done(
+        step=state.step,
+        tokens=state.tokens,
+        seconds=state.seconds,
+        finished=datetime.now(UTC).replace(microsecond=0),
+        reason="trained to training.total_steps",
+    )
+    write_durably(run / "done.json", done.model_dump_json(indent=2))
+    return done
+
+
+def read_done(run: Path) -> Done | None:
+    """What a complete run says of itself; ValueError where it cannot be read."""
+    path = run / "done.json"
+    if not path.is_file():
+        return None
+    try:
+        return Done.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ValueError(f"{path}: not what a complete run writes; remove it to go on with the run") from error

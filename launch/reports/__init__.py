@@ -1,0 +1,1 @@
+"""launch/report.py: a page that compares models."""

@@ -1,0 +1,1 @@
+"""launch/td.py: the stages of one task."""

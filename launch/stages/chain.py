@@ -1,0 +1,230 @@
+"""The stages of a task one after the other, each with a folder and a done.json of its own, so that a chain picks up
+after the last one that is finished.
+
+<run>/ft, ged, td1, td2        run folders
+<run>/<stage>/model            what the stage gives, with its tokenizer: the next one's teacher or student
+<run>/<stage>/scores.json      of the development examples
+<run>/config.json, inputs.json what all of it is made from
+"""
+
+import json
+import shutil
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from transformers import AutoTokenizer
+
+from corpus.vocabulary.tokenizer import save_tokenizer
+from launch.command_line.config_file import changed_keys, read_strictly
+from launch.command_line.fingerprints import file_inputs, model_inputs
+from launch.command_line.next_command import load_line
+from launch.distillation.checks import check_input
+from launch.distillation.run_files import check_run_folder
+from launch.distillation.training import build_trainer
+from launch.job.facts import RanOn
+from launch.job.machine import note_machine, settle_precision
+from launch.job.run_folder import check_alike, check_shared, hold_run_folder, keep_kernels, read_done, write_done
+from launch.publishing.student_folder import publish
+from launch.stages.config import ORDER, GeneralStageConfig, StageName, TaskRunConfig
+from pretrain.durable import share, write_durably
+from pretrain.models.pretrained import load_pretrained
+from pretrain.ranks.peers import PeerLost, join_ranks, peers_heeded
+from pretrain.ranks.stopping import StopRequest, explain_stop, ignore_stop_requests
+from pretrain.ranks.together import on_rank_zero
+from pretrain.students.student import Student
+from tasks.evaluation import score_of_commonest_label
+from tasks.models import AUTO_CLASSES
+from tasks.readers import TaskData
+from tasks.stage import EncodedTask, Stage, encode_task, release_memory
+
+
+def check_chain(config: TaskRunConfig, run: Path, world_size: int) -> None:
+    """Refuse, before any process group, a run folder that another config made, and a GED that cannot work."""
+    if (run / "config.json").is_file():
+        before = read_strictly(TaskRunConfig, run / "config.json").model_dump(mode="json")
+        if changed := changed_keys(before, config.model_dump(mode="json")):
+            what = f"belongs to another config; different: {', '.join(changed)}"
+            raise ValueError(f"{run}: {what}. Give another --run folder")
+    _check_order([name for name in ORDER if getattr(config.stages, name)], run)
+    if config.general and read_done(run / "ged"):
+        check_run_folder(config.general, None, run / "ged")
+    elif config.general:
+        check_input(config.general, run / "ged", world_size)
+
+
+def _check_order(names: list[StageName], run: Path) -> None:
+    """Refuse a finished stage after one that is to be made again."""
+    done = [read_done(run / name) is not None for name in names]
+    num_done = done.index(False) if False in done else len(done)
+    if later := [name for name, is_done in zip(names[num_done:], done[num_done:], strict=True) if is_done]:
+        folders = ", ".join(str(run / name) for name in later)
+        raise ValueError(f"{folders}: made from another {names[num_done]}, which is not done; remove them too")
+
+
+def inputs_of(config: TaskRunConfig) -> dict[str, Any]:
+    """Fingerprints of the models, their tokenizers and the examples that a chain begins with."""
+    return {
+        "teacher": model_inputs(config.teacher.path) if config.teacher else None,
+        "student": model_inputs(config.student),
+        "files": file_inputs(config.task),
+    }
+
+
+def check_inputs(config: TaskRunConfig, run: Path) -> None:
+    """Refuse to go on with other weights, tokenizers or examples at the same paths; note them where none are noted."""
+    now = inputs_of(config)
+    path = run / "inputs.json"
+    if not path.is_file():
+        write_durably(path, json.dumps(now, indent=2))
+        return
+    try:
+        changed = changed_keys(json.loads(path.read_text()), now)
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: not what a chain writes; give another --run folder") from error
+    if changed:
+        raise ValueError(f"{run}: was begun with another {', '.join(changed)}. Give another --run folder")
+
+
+class Chain:
+    """All stages of one run on this rank."""
+
+    def __init__(
+        self,
+        config: TaskRunConfig,
+        data: TaskData,
+        run: Path,
+        stop: StopRequest,
+        on_lost: Callable[[PeerLost], None],
+    ) -> None:
+        self.config, self.data, self.run, self.stop, self.on_lost = config, data, run, stop, on_lost
+        self.teacher, self.student = config.teacher.path if config.teacher else None, config.student
+        self.task: EncodedTask = encode_task(config.task, data, config.student)
+        self.commonest = score_of_commonest_label(data, config.task)
+
+    def train(self) -> int:
+        """Runs what is not done yet; the number of what stopped it, or 0.
+
+        Raises ValueError where a stage cannot go on, PeerLost where another rank is gone.
+        """
+        timeout_seconds = self.config.training.collective_timeout_seconds
+        with peers_heeded(timeout_seconds):
+            self.device, heartbeat = join_ranks(timeout_seconds, self.on_lost)
+            check_alike(self.config.model_dump(mode="json"), inputs_of(self.config))
+            self.config = keep_kernels(self.config, self.run)
+            self.settled, ran_on = settle_precision(self.config, self.run, self.device)
+            on_rank_zero(lambda: self._begin(ran_on))
+            check_shared(self.run / "config.json")
+            number = self._run_stages()
+            if number and dist.get_rank() == 0:
+                print(f"[rank 0] stopped: {explain_stop(number)}; run again to go on", file=sys.stderr, flush=True)
+            elif dist.get_rank() == 0:
+                print(summary(self.config, self.run, self.commonest), flush=True)
+            ignore_stop_requests()  # launchers end the other ranks as soon as the first one is gone
+            dist.barrier()
+            heartbeat.close()
+        return number
+
+    def _run_stages(self) -> int:
+        for name in ORDER:
+            stage = getattr(self.config.stages, name)
+            if stage is None:
+                continue
+            if not self._is_done(name):
+                release_memory()
+                number = self._run_general(stage) if name == "ged" else self._run_stage(name)
+                if number:
+                    return number
+            if name == "ft":
+                self.teacher = str(self.run / name / "model")
+            else:
+                self.student = str(self.run / name / "model")
+        return 0
+
+    def _is_done(self, name: StageName) -> bool:
+        return on_rank_zero(lambda: read_done(self.run / name) is not None)
+
+    def _begin(self, ran_on: RanOn) -> None:
+        hold_run_folder(self.run)
+        check_inputs(self.config, self.run)
+        self.config.warn_of_other_losses()
+        self.config.deepspeed.warn(dist.get_world_size())
+        write_durably(self.run / "config.json", self.config.model_dump_json(indent=2))
+        note_machine(self.run, ran_on, 0)
+
+    def _run_stage(self, name: StageName) -> int:
+        config, folder = self.settled, self.run / name
+        student, teacher = (self.teacher, None) if name == "ft" else (self.student, self.teacher)
+        assert student
+        dtype = config.teacher.dtype if config.teacher else "float32"
+        stage = Stage(
+            folder, name, self.task, getattr(config.stages, name), student, teacher, dtype, config.training,
+            config.deepspeed, self.device, lambda: self.stop.number,
+        )  # fmt: skip
+        self.stop.waits_for = stage.trainer.outlook
+        if number := stage.trainer.train():
+            return number
+        scores = stage.score(self.task.dev, self.data.dev) if stage.config.reads_labels else None
+
+        def finish() -> None:
+            self._publish(folder, stage.student)
+            if scores:
+                write_durably(folder / "scores.json", json.dumps(scores, indent=2))
+                warn_of_collapse(name, scores[self.config.task.scored_by], self.commonest)
+            write_done(folder, stage.trainer.state)
+
+        on_rank_zero(finish)
+        return 0
+
+    def _publish(self, folder: Path, student: Student) -> None:
+        partial = folder / ".model.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        student.published.save_pretrained(partial)
+        tokenizer = load_pretrained(AutoTokenizer, self.config.student)
+        save_tokenizer(tokenizer, partial, student.encoder.shape.max_row_tokens)
+        share(partial)
+        shutil.rmtree(folder / "model", ignore_errors=True)
+        partial.rename(folder / "model")
+
+    def _run_general(self, stage: GeneralStageConfig) -> int:
+        assert self.teacher
+        config, folder = stage.run_config(self.teacher, self.student), self.run / "ged"
+        job = check_input(config, folder, dist.get_world_size())
+        trainer = build_trainer(config, job, folder, self.stop, self.device)
+        self.stop.waits_for = trainer.outlook
+        if number := trainer.train():
+            return number
+
+        def finish() -> None:
+            shutil.rmtree(folder / "model", ignore_errors=True)
+            publish(folder, config.students[0].name, folder / "model")
+            write_done(folder, trainer.state)
+
+        on_rank_zero(finish)
+        return 0
+
+
+def warn_of_collapse(stage: StageName, score: float, commonest: float | None) -> None:
+    """Say so where a model knows no more than which label is the commonest: what comes after would learn that."""
+    if commonest is not None and score <= commonest:
+        cure = f"other learning rates or more epochs may help (stages.{stage})"
+        warnings.warn(f"{stage}: {score:.4f}, always the commonest label {commonest:.4f}: {cure}", stacklevel=2)
+
+
+def summary(config: TaskRunConfig, run: Path, commonest: float | None = None) -> str:
+    """A line a stage, its scores on the development examples, and what the commonest label scores."""
+    lines = [f"{'stage':<8}{config.task.scored_by:>16}  all scores"]
+    for name in ORDER:
+        path = run / name / "scores.json"
+        if path.is_file():
+            scores = json.loads(path.read_text())
+            every = ", ".join(f"{key} {value:.4f}" for key, value in scores.items())
+            lines.append(f"{name:<8}{scores[config.task.scored_by]:>16.4f}  {every}")
+    if commonest is not None:
+        lines.append(f"{'':<8}{commonest:>16.4f}  always the commonest label")
+    last = [name for name in ORDER if getattr(config.stages, name)][-1]
+    auto_class = "AutoModel" if last == "ged" else AUTO_CLASSES[config.task.kind].__name__
+    return "\n".join([*lines, f"models: {run}/<stage>/model", load_line(run / last / "model", auto_class)])

@@ -1,0 +1,1 @@
+"""Students, objectives and the training step of general distillation."""

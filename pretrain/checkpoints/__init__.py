@@ -1,0 +1,1 @@
+"""Checkpoints: complete, verified, resumable on any number of ranks."""

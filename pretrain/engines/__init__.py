@@ -1,0 +1,1 @@
+"""DeepSpeed engines, one a student."""

@@ -1,0 +1,227 @@
+"""What this project knows about DeepSpeed: its start, and one engine a student."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from pydantic import NonNegativeInt
+from torch import Tensor, nn
+
+from pretrain.engines.deepspeed_config import DeepSpeedConfig
+from pretrain.engines.loss_scale import LossScale, LossScaleState
+from pretrain.engines.optimizer_state import gather_optimizer_state, put_optimizer_state
+from pretrain.models.encoder import Features
+from pretrain.optimizer import OptimizerConfig, ScheduleConfig, build_optimizer, build_schedule
+from pretrain.precision import choose_dtype
+from pretrain.progress import Progress
+from pretrain.ranks.process_group import import_deepspeed
+from pretrain.settings import Settings
+from pretrain.students.student import Student
+
+
+class OptimizationConfig(Protocol):
+    """What an engine wants to know of a student's configuration."""
+
+    @property
+    def optimizer(self) -> OptimizerConfig:
+        """AdamW's settings."""
+
+    @property
+    def schedule(self) -> ScheduleConfig:
+        """Of its learning rate."""
+
+
+class Counters(Settings):
+    """Steps made, those of them that DeepSpeed skipped, the schedule's place, and how many steps up to this one had a
+    loss or gradient that was not finite."""
+
+    steps: NonNegativeInt
+    skipped_steps: NonNegativeInt
+    schedule_steps: NonNegativeInt
+    bad_in_a_row: NonNegativeInt = 0
+    loss_scale: LossScaleState | None = None  # of students that compute in float16
+
+
+class StudentEngine:
+    """One student in its own DeepSpeed engine: its clipping, optimizer and schedule are its own.
+
+    A student trained beside others therefore ends bit-identical to the same student trained alone.
+    """
+
+    @Progress("building the engine")
+    def __init__(
+        self,
+        student: Student,
+        config: OptimizationConfig,
+        deepspeed_config: DeepSpeedConfig,
+        total_steps: int,
+        world_size: int,
+    ) -> None:
+        deepspeed = import_deepspeed()
+        self.student, self.name = student, student.name
+        self.accumulation_steps = deepspeed_config.accumulation_steps(world_size)
+        self.max_grad_norm, self.total_steps = deepspeed_config.gradient_clipping, total_steps
+        self.world_size = world_size
+        self.sharded = deepspeed_config.zero_optimization.stage > 0
+        # Stage 0 reports no gradient norm: there it is clipped here, where the norm is known.
+        values = deepspeed_config.model_dump(exclude_none=True)
+        values |= {"train_micro_batch_size_per_gpu": deepspeed_config.micro_rows(world_size)}
+        values |= {"gradient_clipping": self.max_grad_norm if self.sharded else 0.0, "steps_per_print": None}
+        if self.sharded:  # whose buckets are made whole, 2 GB each by default, for students of a tenth of that
+            most = sum(parameter.numel() for parameter in student.parameters())
+            most += most % 2
+            for key in ("reduce_bucket_size", "allgather_bucket_size"):
+                values["zero_optimization"][key] = min(values["zero_optimization"][key], most)
+        # Its timers would wait for the device twice a micro-batch.
+        values |= {"timers": {"throughput": {"enabled": False}}}
+        del values["torch_autocast"]
+        optimizer = build_optimizer(student, config.optimizer, student.encoder.model.base_model)
+        self.engine, _, _, self.schedule = deepspeed.initialize(
+            model=student,
+            model_parameters=[p for p in student.parameters() if p.requires_grad],
+            optimizer=optimizer,
+            lr_scheduler=build_schedule(optimizer, config.schedule, total_steps),
+            config=values,
+            dist_init_required=False,
+        )
+        student.dtype = choose_dtype(deepspeed_config.torch_autocast.wanted, self.engine.device)
+        self._loss_scale = LossScale(self.engine.device) if student.dtype == "float16" else None
+        self._scale_gradients()
+        if world_size == 1 and not self.sharded:
+            self.engine.enable_backward_allreduce = False  # it would copy every gradient twice, for nobody
+        self._optimizer = optimizer
+        self._sums: dict[str, Tensor] = {}
+        self._learning_rate = 0.0
+        zero = torch.zeros((), device=self.engine.device)
+        self._step_is_bad, self._num_good, self._num_skipped = zero, zero, zero
+        self._bad_in_a_row, self._most_bad_in_a_row = zero, zero
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps made, DeepSpeed's own count."""
+        return int(self.engine.global_steps)
+
+    @property
+    def counters(self) -> Counters:
+        """What the engine counts, as a checkpoint keeps it; waits for the device."""
+        return Counters(
+            steps=self.steps,
+            skipped_steps=self.engine.skipped_steps,
+            schedule_steps=self.schedule.last_epoch,
+            bad_in_a_row=int(self._bad_in_a_row),
+            loss_scale=self._loss_scale.state if self._loss_scale else None,
+        )
+
+    def gather_tensors(self) -> dict[str, Tensor]:
+        """Every parameter and the optimizer's state by name, whole on every rank; every rank must call it."""
+        parameters = {name: parameter.detach() for name, parameter in self.student.named_parameters()}
+        return parameters | gather_optimizer_state(self.engine, self.student, self._optimizer)
+
+    @torch.no_grad()
+    def put_tensors(self, tensors: Mapping[str, Tensor], counters: Counters) -> None:
+        """Go on from what another engine gathered, at whatever world size and ZeRO stage."""
+        for name, parameter in self.student.named_parameters():
+            parameter.copy_(tensors[name])
+        put_optimizer_state(self.engine, self.student, self._optimizer, tensors)
+        engine, schedule = self.engine, self.schedule
+        engine.global_steps, engine.skipped_steps = counters.steps, counters.skipped_steps
+        engine.global_samples = counters.steps * engine.train_batch_size()
+        engine.micro_steps = counters.steps * self.accumulation_steps
+        schedule.last_epoch = counters.schedule_steps
+        self._bad_in_a_row = torch.full_like(self._bad_in_a_row, counters.bad_in_a_row)
+        self._most_bad_in_a_row = self._bad_in_a_row
+        if self._loss_scale and counters.loss_scale:
+            self._loss_scale.state = counters.loss_scale
+            self._scale_gradients()
+        rates = zip(self._optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True)
+        for group, base, factor in rates:
+            group["lr"] = base * factor(counters.schedule_steps)
+
+    def train_micro_batch(self, batch: Mapping[str, Tensor], teacher: Features, seed: int) -> None:
+        """Forward, backward and, at the accumulation boundary, clip and step; `seed` is for its dropout.
+
+        A step with a loss or gradient that is not finite on any rank changes no weight. The device alone knows: nothing
+        waits for it here.
+        """
+        torch.manual_seed(seed)
+        self.student.progress = self.steps / self.total_steps
+        loss, terms = self.engine(batch, teacher)
+        self.engine.backward(loss * self._loss_scale.scale if self._loss_scale and not self.sharded else loss)
+        is_good = loss.detach().isfinite().float()
+        self._step_is_bad = torch.maximum(self._step_is_bad, 1 - is_good)
+        for name, value in terms.items():
+            self._add(name, value, is_good)
+        self._num_good = self._num_good + is_good
+        if self.engine.is_gradient_accumulation_boundary():  # asked before step(), which moves it
+            self._step()
+        else:
+            self.engine.step()
+
+    def _step(self) -> None:
+        self._learning_rate = float(self.engine.optimizer.param_groups[0]["lr"])
+        if self.world_size > 1:
+            torch.distributed.all_reduce(self._step_is_bad, torch.distributed.ReduceOp.MAX)
+        if not self.sharded:
+            # The gradients are those of all ranks already, and so is their norm.
+            grads = [p.grad for p in self.student.parameters() if p.grad is not None]
+            norm = nn.utils.get_total_norm(grads, foreach=True)
+            # Clipped and unscaled by the optimizer, which divides by this: one pass over them less
+            divisor = self._loss_scale.scale if self._loss_scale else None
+            if divisor is not None:
+                norm = norm / divisor
+            if self.max_grad_norm:
+                clipping = (norm / self.max_grad_norm).clamp(min=1)
+                divisor = clipping if divisor is None else clipping * divisor
+            self._optimizer.grad_scale = divisor  # type: ignore[attr-defined]
+            self._step_is_bad = torch.maximum(self._step_is_bad, 1 - norm.isfinite().float())
+        # Fused AdamW leaves everything as it is where this is 1, its step count included.
+        self._optimizer.found_inf = self._step_is_bad  # type: ignore[attr-defined]
+        self.engine.step()
+        if self.sharded and self.engine.optimizer.overflow:
+            self.schedule.step()  # skipped steps count in every other way, and at stage 0 in this one too
+        if self.sharded:  # a float, infinite, where DeepSpeed found the gradients not finite and made no step
+            norm = torch.as_tensor(self.engine.get_global_grad_norm(), device=self.engine.device)
+            self._step_is_bad = torch.maximum(self._step_is_bad, 1 - norm.isfinite().float())
+        self._add("grad_norm", norm * self.accumulation_steps, 1 - self._step_is_bad)  # a mean over micro-batches later
+        self._num_skipped = self._num_skipped + self._step_is_bad
+        self._bad_in_a_row = (self._bad_in_a_row + 1) * self._step_is_bad
+        self._most_bad_in_a_row = torch.maximum(self._most_bad_in_a_row, self._bad_in_a_row)
+        if self._loss_scale:
+            self._loss_scale.update(self._step_is_bad)
+            self._scale_gradients()
+        self._step_is_bad = torch.zeros_like(self._step_is_bad)
+
+    def _scale_gradients(self) -> None:
+        """Tell ZeRO the loss scale: it multiplies the loss by it, and divides norms and gradients."""
+        if self._loss_scale and self.sharded:
+            self.engine.optimizer.custom_loss_scaler = True
+            self.engine.optimizer.external_loss_scale = float(self._loss_scale.scale)  # ZeRO waits for it anyway
+
+    def _add(self, name: str, value: Tensor, is_good: Tensor) -> None:
+        # Sums stay on the device: nothing waits for it until they are taken.
+        value = torch.where(is_good > 0, value.detach().to(self.engine.device, torch.float32), 0.0)
+        self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether the last step was skipped, and not for a loss scale that is being found; waits for the device.
+
+        The same on every rank.
+        """
+        return bool(self._bad_in_a_row) and (self._loss_scale is None or self._loss_scale.is_least)
+
+    def take_metrics(self) -> dict[str, float]:
+        """Means since the last call over the finite micro-batches of all ranks; one host synchronisation and one
+        all-reduce. `skipped_steps` counts those that changed nothing, `skipped_in_a_row` the longest such row."""
+        if not self._sums:
+            return {}
+        names = sorted(self._sums)
+        sums = torch.stack([*(self._sums[name] for name in names), self._num_good])
+        torch.distributed.all_reduce(sums)
+        # The last two are the same on every rank already.
+        skipped = torch.stack([self._num_skipped, self._most_bad_in_a_row])
+        values = torch.cat([sums[:-1] / sums[-1], skipped]).tolist()
+        self._sums, self._num_good = {}, torch.zeros_like(self._num_good)
+        self._num_skipped, self._most_bad_in_a_row = torch.zeros_like(self._num_skipped), self._bad_in_a_row
+        names += ["skipped_steps", "skipped_in_a_row"]
+        return dict(zip(names, values, strict=True)) | {"learning_rate": self._learning_rate}

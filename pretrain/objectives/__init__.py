@@ -1,0 +1,1 @@
+"""The distillation losses, and the list of them that configurations name."""

@@ -1,0 +1,161 @@
+"""Self-attention relations of MiniLM (arXiv:2002.10957) and MiniLMv2 (arXiv:2012.15828).
+
+Shapes: B rows, L tokens, R relation heads, D hidden width (the model's own), d = D / R.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pretrain.objectives.kernel_choice import Kernel, use_triton
+from pretrain.precision import float32_inside, kept_dtype
+
+Pair = tuple[Tensor, Tensor]
+# Relation matrices alive at once. A few heads at a time stay in a core's cache; a GPU wants launches that fill it.
+CHUNK_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
+MASKED = -1e9  # float32 always: exp() of it is exactly 0 and differences of it stay finite
+
+
+def relation_loss(
+    teacher: Pair,
+    student: Pair,
+    mask: Tensor | None,
+    num_relation_heads: int,
+    kernel: Kernel = "portable",
+    chunk_bytes: int | None = None,
+) -> Tensor:
+    """KL(teacher || student) of one pair of relations, MiniLMv2 equations 5 to 7.
+
+    relation(a, b) = softmax(a b^T / sqrt(d)) over real keys with a, b split into R relation heads of width d = D / R,
+    d being each model's own. The loss is the mean over the real queries of a row and over heads, then over rows (the
+    paper divides by heads and length too). Padded keys enter no softmax and padded queries no mean.
+
+    Args:
+        teacher: a and b of the teacher, each [B, L, D_teacher]; no gradient flows there.
+        student: a and b of the student, each [B, L, D_student]; pass one tensor twice for QQ, KK or VV.
+        mask: bool [B, L], true at real tokens; None where all are.
+        num_relation_heads: R; must divide both widths.
+        kernel: "triton" on a GPU writes no relation at all (relation_kernels.py); "auto" takes it where it works.
+        chunk_bytes: bytes of one relation matrix that the portable kernel keeps at a time; by device unless given.
+
+    Returns:
+        The loss, a float32 scalar, computed in float32 from inputs of any floating type.
+    """
+    for name, width in (("teacher", teacher[0].shape[-1]), ("student", student[0].shape[-1])):
+        if width % num_relation_heads:
+            raise ValueError(f"{num_relation_heads} relation heads do not divide the {name}'s width {width}")
+    if chunk_bytes is None:
+        chunk_bytes = CHUNK_BYTES.get(student[0].device.type, CHUNK_BYTES["cuda"])
+    return _RelationLoss.apply(*teacher, *student, mask, num_relation_heads, kernel, chunk_bytes)
+
+
+class _RelationLoss(torch.autograd.Function):
+    """Loss and gradient in one pass over the heads, so that nothing of size L x L outlives a chunk.
+
+    The loss is the last thing computed, so its gradient with respect to the student's logits is known at once:
+    (student relation - teacher relation) times the query's weight.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, ta: Tensor, tb: Tensor, sa: Tensor, sb: Tensor, real: Tensor | None, heads: int, kernel: Kernel,
+        chunk: int,
+    ) -> Tensor:  # fmt: skip
+        mask = torch.ones(sa.shape[:2], dtype=torch.bool, device=sa.device) if real is None else real
+        weight = _query_weights(mask, heads)
+        with float32_inside(mask.device.type):
+            if use_triton(kernel, (ta, tb), (sa, sb), heads):
+                from pretrain.objectives.relation_kernels import relation_loss_and_gradient
+
+                loss, *grads = relation_loss_and_gradient((ta, tb), (sa, sb), mask, weight, heads)
+            else:
+                teacher, student = _split_pair(ta, tb, heads), _split_pair(sa, sb, heads)
+                wanted = any(ctx.needs_input_grad[2:4])  # not where a loss is only measured
+                loss, *grads = _relation_loss_and_gradient(
+                    teacher, student, mask, weight, real is None, heads, chunk, wanted
+                )
+                grads = [None if grad is None else _merge_heads(grad, len(mask)) for grad in grads]
+        ctx.save_for_backward(*(None if grad is None else grad.to(kept_dtype(sa.dtype)) for grad in grads))
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        grad_a, grad_b = (grad if grad is None else grad * grad_output[0] for grad in ctx.saved_tensors)
+        return None, None, grad_a, grad_b, None, None, None, None
+
+
+def _relation_loss_and_gradient(
+    teacher: Pair, student: Pair, mask: Tensor, weight: Tensor, is_full: bool, num_heads: int, chunk_bytes: int,
+    wants_gradient: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    """The loss and, where wanted, its gradients by a and b [B*R, L, d]; where they are one tensor, all of it by a."""
+    length, same = mask.shape[1], student[0] is student[1]
+    grad_a = torch.empty_like(student[0]) if wants_gradient else None
+    grad_b = torch.empty_like(student[1]) if wants_gradient and not same else None
+    scale = student[0].shape[-1] ** -0.5
+    weight = weight.repeat_interleave(num_heads, 0).unsqueeze(-1)  # [B*R, L, 1]
+    # [B*R, 1, L]; adding it costs a copy of the logits, so it is left out where it is 0
+    bias = None if is_full else torch.where(mask, 0.0, MASKED).repeat_interleave(num_heads, 0).unsqueeze(1)
+    loss = torch.zeros((), device=mask.device)
+    chunk = max(1, chunk_bytes // (4 * length * length))
+    for start in range(0, len(weight), chunk):
+        part = slice(start, start + chunk)
+        a, b = student[0][part], student[1][part]
+        bias_here = None if bias is None else bias[part]
+        divergence, difference = _divergence(
+            _logits(teacher[0][part], teacher[1][part], bias_here), _logits(a, b, bias_here)
+        )
+        loss += (divergence * weight[part]).sum()
+        if grad_a is None:
+            continue
+        grad_logits = difference.mul_(weight[part] * scale)
+        if grad_b is None:
+            torch.bmm(grad_logits + grad_logits.mT, a, out=grad_a[part])
+        else:
+            torch.bmm(grad_logits, b, out=grad_a[part])
+            torch.bmm(grad_logits.mT, a, out=grad_b[part])
+    return loss, grad_a, grad_b
+
+
+def _query_weights(mask: Tensor, num_heads: int) -> Tensor:
+    """1 / (real queries of its row x heads x rows) for a real query, 0 for padding; float32 [B, L]."""
+    weight = mask / (mask.sum(-1, keepdim=True).clamp(min=1) * (num_heads * len(mask)))
+    return weight.float()
+
+
+def _logits(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+    if bias is None:
+        return torch.bmm(a * a.shape[-1] ** -0.5, b.mT)
+    return torch.baddbmm(bias, a, b.mT, alpha=a.shape[-1] ** -0.5)
+
+
+def _divergence(teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
+    """KL of two softmaxes over the last dimension [.., 1], and student minus teacher relation, from their logits.
+
+    KL = sum p (z_teacher - z_student) - log Z_teacher + log Z_student: each exponential is taken once. The largest p is
+    at least 1 / L, so its logarithm, and with it log Z = max z - log max p, is sound.
+    """
+    p, q = teacher.softmax(-1), student.softmax(-1)
+    log_z_teacher, log_z_student = (
+        z.amax(-1, keepdim=True) - relation.amax(-1, keepdim=True).log() for z, relation in ((teacher, p), (student, q))
+    )
+    divergence = teacher.sub_(student).mul_(p).sum(-1, keepdim=True) - log_z_teacher + log_z_student
+    return divergence, q.sub_(p)
+
+
+def _split_pair(a: Tensor, b: Tensor, num_heads: int) -> Pair:
+    """Twice the same tensor where it was so before."""
+    split = _split_heads(a, num_heads)
+    return split, split if a is b else _split_heads(b, num_heads)
+
+
+def _split_heads(tensor: Tensor, num_heads: int) -> Tensor:
+    """[B, L, D] -> [B*R, L, d], float32, contiguous, in one copy."""
+    split = tensor.detach().unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    return torch.empty(split.shape, device=tensor.device).copy_(split).flatten(0, 1)
+
+
+def _merge_heads(tensor: Tensor, batch: int) -> Tensor:
+    """[B*R, L, d] -> [B, L, D]."""
+    return tensor.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2)

@@ -1,0 +1,145 @@
+"""What a frozen encoder's vectors are worth, without fine-tuning, and what the encoder costs.
+
+Shapes: N texts, D hidden, Q queries, B rows, L tokens.
+"""
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from pretrain.precision import Dtype, autocast
+from pretrain.progress import Progress
+
+NUM_NEIGHBOURS = 10
+
+
+@torch.no_grad()
+def mean_pooled(
+    model: torch.nn.Module,
+    tokenizer: Any,
+    texts: Sequence[str],
+    *,
+    max_tokens: int = 128,
+    rows_per_batch: int = 64,
+    device: str | torch.device = "cpu",
+    dtype: Dtype = "float32",
+    progress: str | None = None,
+) -> torch.Tensor:
+    """Mean of the last hidden states over real tokens, float32 [N, D], in the order of `texts`.
+
+    Texts are batched by length and cut at `max_tokens`. The model computes in `dtype` by autocast;
+    the mean is always float32 and leaves padding out, so a vector does not depend on what it was batched with.
+    `progress` names what is shown meanwhile. ValueError without texts.
+    """
+    if not texts:
+        raise ValueError("no texts to embed")
+    was_training = model.training
+    model = model.to(device).eval()
+    vectors: list[torch.Tensor] = [torch.empty(0)] * len(texts)
+    with Progress(progress or "embedding", len(texts), "texts", hidden=progress is None) as shown:
+        for chosen, rows in batch_by_length(tokenizer, texts, max_tokens, rows_per_batch):
+            batch = {name: tensor.to(device) for name, tensor in rows.items()}
+            with autocast(device, dtype):
+                hidden = model(**batch).last_hidden_state
+            for i, vector in zip(chosen, masked_mean(hidden, batch["attention_mask"]), strict=True):
+                vectors[i] = vector
+            shown.update(len(chosen))
+    if was_training:
+        model.train()
+    return torch.stack(vectors)
+
+
+def batch_by_length(
+    tokenizer: Any, texts: Sequence[str], max_tokens: int, rows_per_batch: int
+) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+    """(places in `texts`, their ids and mask [B, L]), texts of like length together, each cut at `max_tokens`."""
+    rows = tokenizer(list(texts), truncation=True, max_length=max_tokens, return_token_type_ids=False)["input_ids"]
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    for start in range(0, len(order), rows_per_batch):
+        chosen = order[start : start + rows_per_batch]
+        yield chosen, dict(tokenizer.pad({"input_ids": [rows[i] for i in chosen]}, return_tensors="pt"))
+
+
+def masked_mean(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Mean of `hidden` [B, L, D] where `attention_mask` [B, L] is 1: float32 [B, D] on the CPU; 0 where nothing is."""
+    mask = attention_mask.bool().unsqueeze(-1)
+    return (hidden.float().masked_fill(~mask, 0.0).sum(dim=1) / mask.sum(dim=1).clamp(min=1)).cpu()
+
+
+def nearest_neighbour_accuracy(
+    train_vectors: torch.Tensor,
+    train_labels: Sequence[int | str],
+    query_vectors: torch.Tensor,
+    query_labels: Sequence[int | str],
+    k: int = NUM_NEIGHBOURS,
+) -> tuple[float, float]:
+    """Share of queries whose k nearest training vectors vote for their label, and its standard error.
+
+    `train_vectors` [N, D], `query_vectors` [Q, D]. Vectors are centred by the training mean and normalised; a
+    vote weighs its cosine similarity (negative ones count nothing); a tie goes to the label that sorts first.
+    ValueError for sizes that do not match, k outside 1 to N, or a single class.
+    """
+    check_sizes(train_vectors, train_labels, query_vectors, query_labels, k)
+    classes = sorted(set(train_labels), key=str)
+    index = {label: i for i, label in enumerate(classes)}
+    targets = torch.tensor([index[label] for label in train_labels])
+    mean = train_vectors.float().mean(dim=0)
+    train = torch.nn.functional.normalize(train_vectors.float() - mean)
+    query = torch.nn.functional.normalize(query_vectors.float() - mean)
+    predicted = []
+    for rows in query.split(1024):  # bounds the similarities held at once to 1024 x N
+        similarity, neighbours = (rows @ train.T).topk(k)
+        votes = torch.zeros(len(rows), len(classes))
+        votes.scatter_add_(1, targets[neighbours], similarity.clamp_min(0))
+        predicted += [classes[i] for i in votes.argmax(dim=1).tolist()]
+    accuracy = statistics.fmean(p == label for p, label in zip(predicted, query_labels, strict=True))
+    return accuracy, math.sqrt(accuracy * (1 - accuracy) / len(predicted))
+
+
+def chance_accuracy(labels: Sequence[int | str]) -> float:
+    """Accuracy of answering the commonest label."""
+    return max(Counter(labels).values()) / len(labels)
+
+
+def retrieval_accuracy(query_vectors: torch.Tensor, document_vectors: torch.Tensor) -> tuple[float, float]:
+    """Share of queries [N, D] whose nearest document [N, D] is their own, and its standard error.
+
+    Query i belongs to document i. Both sides are centred by their own mean and normalised. ValueError for sizes that do
+    not match or fewer than two pairs.
+    """
+    if query_vectors.shape != document_vectors.shape or len(query_vectors) < 2:
+        shapes = f"queries are {tuple(query_vectors.shape)}, documents {tuple(document_vectors.shape)}"
+        raise ValueError(f"{shapes}; want as many, at least 2")
+    query, document = (
+        torch.nn.functional.normalize(vectors.float() - vectors.float().mean(dim=0))
+        for vectors in (query_vectors, document_vectors)
+    )
+    found = (query @ document.T).argmax(dim=1) == torch.arange(len(query))
+    accuracy = found.float().mean().item()
+    return accuracy, math.sqrt(accuracy * (1 - accuracy) / len(query))
+
+
+def check_sizes(
+    train_vectors: torch.Tensor,
+    train_labels: Sequence[int | str],
+    query_vectors: torch.Tensor,
+    query_labels: Sequence[int | str],
+    k: int,
+) -> None:
+    """ValueError where vectors and labels do not match or there is nothing to vote on."""
+    for name, vectors, labels in (
+        ("train", train_vectors, train_labels),
+        ("query", query_vectors, query_labels),
+    ):
+        if len(vectors) != len(labels) or not len(vectors):
+            raise ValueError(f"{len(vectors)} {name} vectors for {len(labels)} {name} labels; want as many, at least 1")
+    if train_vectors.shape[1] != query_vectors.shape[1]:
+        raise ValueError(f"train vectors are {train_vectors.shape[1]} wide, query vectors {query_vectors.shape[1]}")
+    if not 1 <= k <= len(train_vectors):
+        raise ValueError(f"k = {k} neighbours of {len(train_vectors)} vectors; want 1 to {len(train_vectors)}")
+    if len(set(train_labels)) < 2:
+        raise ValueError(f"all train labels are {train_labels[0]!r}; a vote needs two classes")

@@ -1,0 +1,1 @@
+"""The processes of a job: joined, agreeing, watched, stopped together."""

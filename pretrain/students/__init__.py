@@ -1,0 +1,1 @@
+"""Students: their configuration, shapes and first weights."""

@@ -1,0 +1,95 @@
+"""What a student is where no teacher says so: its family and its positions."""
+
+from typing import Annotated, Any
+
+from pydantic import Field, PositiveInt
+from transformers import AutoConfig
+
+from pretrain.models.encoder import EncoderShape, Family, row_offset
+from pretrain.objectives.registry import ObjectiveConfig
+from pretrain.objectives.vocabulary import VocabularyConfig
+from pretrain.optimizer import OptimizerConfig, ScheduleConfig
+from pretrain.settings import Problems, Settings
+from pretrain.students.initialization import InitConfig
+
+
+class ArchitectureConfig(Settings):
+    """A family of encoders and the longest row it takes; whatever else a family has is transformers' default."""
+
+    model_type: Family
+    max_row_tokens: PositiveInt = 512
+
+    def build(self, vocab_size: int, pad_token_id: int) -> Any:
+        """The Hugging Face config for a tokenizer; layers and widths in it are the family's, a student has its own."""
+        config = AutoConfig.for_model(self.model_type, vocab_size=vocab_size, pad_token_id=pad_token_id)
+        config.max_position_embeddings = self.max_row_tokens + row_offset(config)
+        return config
+
+
+StudentName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class StudentConfig(Settings):
+    """One student: its sizes (the family, vocabulary and positions are the teacher's) and how it is trained.
+
+    `architecture` stands in for a teacher in a run that has none.
+    """
+
+    name: StudentName
+    num_layers: PositiveInt
+    hidden_size: PositiveInt
+    num_attention_heads: PositiveInt
+    intermediate_size: PositiveInt
+    architecture: ArchitectureConfig | None = None
+    dropout_prob: Annotated[float, Field(ge=0, lt=1)] = 0.0  # while distilling; the published config keeps the family's
+    init: InitConfig = InitConfig()
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    objective: Annotated[list[ObjectiveConfig], Field(min_length=1)]
+
+    def shape(self, teacher: EncoderShape) -> EncoderShape:
+        """The student's sizes beside this teacher."""
+        return EncoderShape(
+            teacher.model_type,
+            self.num_layers,
+            self.hidden_size,
+            self.num_attention_heads,
+            self.intermediate_size,
+            teacher.vocab_size,
+            teacher.max_row_tokens,
+            teacher.num_token_types,
+            teacher.embedding_size,
+        )
+
+    @property
+    def vocabulary_objectives(self) -> list[VocabularyConfig]:
+        """Those that give the student a masked-language head."""
+        return [objective for objective in self.objective if isinstance(objective, VocabularyConfig)]
+
+    def problems(self, teacher: EncoderShape | None) -> Problems:
+        """(key, message) of everything that cannot work with this teacher, or without one."""
+        if self.hidden_size % self.num_attention_heads:
+            legal = [n for n in range(min(self.hidden_size, 64), 0, -1) if self.hidden_size % n == 0]
+            yield (
+                "num_attention_heads",
+                f"must divide hidden_size ({self.hidden_size}), got {self.num_attention_heads}; "
+                f"legal values: {', '.join(map(str, legal))}",
+            )
+        if teacher is None:
+            yield from self._problems_alone()
+            return
+        if self.architecture:
+            yield "architecture", "is the teacher's where there is one: leave it out"
+        yield from self.init.problems(teacher, self.shape(teacher))
+        for index, objective in enumerate(self.objective):
+            for key, message in objective.problems(teacher, self.shape(teacher)):
+                yield f"objective.{index}.{key}", message
+
+    def _problems_alone(self) -> Problems:
+        if self.architecture is None:
+            yield "architecture", 'is needed where there is no teacher, for example {"model_type": "bert"}'
+        if self.init != InitConfig(embeddings="scratch"):
+            yield "init", 'there is no teacher to start from; wants {"embeddings": "scratch", "layers": "scratch"}'
+        for index, objective in enumerate(self.objective):
+            if objective.type != "mlm":
+                yield f"objective.{index}.type", f"{objective.type} needs a teacher; without one there is mlm"

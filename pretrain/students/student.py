@@ -1,0 +1,162 @@
+"""A student: its sizes, where its weights start, its encoder and its objectives in one module for one engine."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
+
+from pretrain.models.encoder import Encoder, EncoderShape, Features, HuggingFaceModel, union
+from pretrain.models.teacher import TeacherFunction
+from pretrain.models.vocabulary_head import VocabularyHead, auto_class_of
+from pretrain.objectives.objective import Objective
+from pretrain.precision import Dtype, autocast
+from pretrain.progress import Progress
+from pretrain.students.config import StudentConfig
+from pretrain.students.initialization import initialize, seeded
+
+_OF_THE_TEACHER_ALONE = (  # in its config: how it was saved, its own code, the labels of a task that it has learned
+    "architectures", "dtype", "torch_dtype", "_name_or_path", "transformers_version", "auto_map",
+    "id2label", "label2id", "num_labels", "problem_type", "finetuning_task",
+)  # fmt: skip
+
+
+class Student(nn.Module):
+    """Encoder and objectives; `forward` gives the weighted loss and every unweighted term, detached, by name.
+
+    `head` is there where an objective needs it; it is published with the encoder. `model` may be a task model.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: HuggingFaceModel,
+        objectives: Sequence[Objective],
+        dropout_prob: float = 0.0,
+        head: VocabularyHead | None = None,
+    ) -> None:
+        super().__init__()
+        self.head = head
+        self.name = name
+        self.dtype: Dtype = "float32"  # that `forward` computes in; weights stay float32
+        self.progress = 0.0  # share of the run's steps that are made: schedules of weights want to know
+        self.objectives = nn.ModuleList(objectives)
+        self.encoder = Encoder(model, union(objective.student_reads for objective in objectives))
+        self.teacher_reads = union(objective.teacher_reads for objective in objectives)
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = dropout_prob
+        self.train()  # models that come from a folder are not to be trained, and would never drop anything
+
+    @property
+    def published(self) -> HuggingFaceModel:
+        """The model as it is saved: the encoder, with its masked-language head where it has one."""
+        return self.head.model if self.head else self.encoder.model
+
+    def forward(self, batch: Mapping[str, Tensor], teacher: Features) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of one micro-batch, float32 scalar, and its terms."""
+        with autocast(batch["input_ids"].device, self.dtype):
+            return self._loss(batch, teacher)
+
+    def _loss(self, batch: Mapping[str, Tensor], teacher: Features) -> tuple[Tensor, dict[str, Tensor]]:
+        features: Features = self.encoder(batch)
+        features.head = self.head
+        total, terms = torch.zeros((), device=batch["input_ids"].device), {}
+        for index, objective in enumerate(self.objectives):
+            assert isinstance(objective, Objective)
+            parts = objective(teacher, features, batch)
+            total = total + objective.total(parts, self.progress)
+            for name, value in parts.items():
+                terms[f"{name}/{index}" if name in terms else name] = value.detach()
+        return total, {"loss": total.detach(), **terms}
+
+    def start_from(self, basis: Tensor | None) -> None:
+        """Projections to the teacher's width start at a map [D_teacher, D_student] where there is one."""
+        if basis is not None:
+            for objective in self.objectives:
+                assert isinstance(objective, Objective)
+                objective.start_from(basis)
+
+    @Progress("finding what no objective reaches")
+    def freeze_unreached(self, teacher: TeacherFunction, batch: Mapping[str, Tensor] | None = None) -> list[str]:
+        """Freeze the parameters that no objective reaches and return their names within the published model.
+
+        One backward pass on the batch, or on a few tokens, tells, for any architecture. Unreached parameters would
+        otherwise get zero gradients from DeepSpeed, and weight decay would shrink them.
+        """
+        if batch is None:
+            ids = torch.arange(16, device=next(self.parameters()).device).view(2, 8)
+            ids = ids % self.encoder.shape.vocab_size
+            batch = {"input_ids": ids, "token_type_ids": torch.zeros_like(ids), "labels": ids}
+        self(batch, teacher(batch))[0].backward()
+        for parameter in self.parameters():
+            parameter.requires_grad_(parameter.grad is not None)
+            parameter.grad = None
+        return [name for name, parameter in self.encoder.model.named_parameters() if not parameter.requires_grad]
+
+
+def build_student(
+    config: StudentConfig,
+    teacher: HuggingFaceModel | None,
+    seed: int,
+    sample: Mapping[str, Tensor] | None = None,
+    teacher_head: VocabularyHead | None = None,
+    base: Any = None,
+) -> Student:
+    """A student of the teacher's family with its weights where `config.init` says; the same bits for the same seed.
+
+    A masked-language head starts as that of the published student, or as the teacher's where embeddings do and the
+    widths agree; else at random.
+
+    Args:
+        sample: a batch of text [B, L], needed where `config.init` projects layers.
+        teacher_head: the teacher's masked-language head where it was loaded.
+        base: without a teacher the Hugging Face config that says all but the student's sizes.
+    """
+    with seeded(seed):
+        base = base if teacher is None else teacher.config
+        model, head = _build_model(config, base)
+        shape = EncoderShape.of(base)
+        objectives = [objective.build(shape, config.shape(shape)) for objective in config.objective]
+        student = Student(config.name, model, objectives, config.dropout_prob, head)
+        if teacher is None:
+            return student
+        student.start_from(initialize(model, teacher, config.init, sample))
+        if head:
+            _start_head(head, config, teacher_head)
+        return student
+
+
+@torch.no_grad()
+def _start_head(head: VocabularyHead, config: StudentConfig, teacher_head: VocabularyHead | None) -> None:
+    source = teacher_head if config.init.embeddings == "teacher" else None
+    if config.init.student:
+        kind = auto_class_of(Path(config.init.student))
+        source = VocabularyHead(kind.from_pretrained(config.init.student)) if kind is AutoModelForMaskedLM else None
+    if source and source.transform[0].weight.shape == head.transform[0].weight.shape:
+        head.transform.load_state_dict(source.transform.state_dict())
+        head.bias.copy_(source.bias)  # not the weight: it is the embeddings, which have their own start
+
+
+def _build_model(config: StudentConfig, base: Any) -> tuple[HuggingFaceModel, VocabularyHead | None]:
+    values = student_model_config(config, base)
+    if not config.vocabulary_objectives:
+        return AutoModel.from_config(values, dtype=torch.float32), None
+    values.tie_word_embeddings = True
+    head = VocabularyHead(AutoModelForMaskedLM.from_config(values, dtype=torch.float32))
+    return head.model.base_model, head
+
+
+def student_model_config(config: StudentConfig, teacher: Any) -> Any:
+    """The Hugging Face config: the teacher's with the student's sizes."""
+    values = teacher.to_dict() | {
+        "num_hidden_layers": config.num_layers,
+        "hidden_size": config.hidden_size,
+        "num_attention_heads": config.num_attention_heads,
+        "intermediate_size": config.intermediate_size,
+    }
+    for key in _OF_THE_TEACHER_ALONE:
+        values.pop(key, None)
+    return AutoConfig.for_model(**values)

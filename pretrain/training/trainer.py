@@ -1,0 +1,285 @@
+"""General distillation: one pass of a frozen teacher a micro-batch serves every student."""
+
+import math
+import sys
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from pydantic import NonNegativeInt, PositiveInt
+from torch import Tensor
+
+from pretrain.checkpoints.checkpoint import Checkpoints, TrainingState
+from pretrain.device import explain_out_of_memory
+from pretrain.engines.engine import StudentEngine
+from pretrain.models.encoder import without_padding
+from pretrain.models.teacher import TeacherFunction
+from pretrain.objectives.vocabulary import with_places
+from pretrain.probes.live_probe import LiveProbe
+from pretrain.progress import Progress, busy_with
+from pretrain.ranks.peers import Agreement, limit_collectives
+from pretrain.ranks.stopping import SLOW_STEP
+from pretrain.ranks.together import on_rank_zero
+from pretrain.settings import Settings
+from pretrain.training.metrics import Metrics
+from pretrain.training.prefetch import prefetch
+from pretrain.training.slow_steps import SlowSteps
+
+# Of longer steps none is added to agree to stop: ranks wait for each other at their end instead.
+_LONG_STEP_SECONDS = 2.0
+
+Batch = Mapping[str, Tensor]
+
+
+class DataLate(ValueError):
+    """No batch came in time: what reads it hangs, and may not another time."""
+
+
+class LoopConfig(Settings):
+    """How often, when to give up, and the seed of everything that is drawn."""
+
+    log_every_steps: PositiveInt = 50
+    save_every_steps: PositiveInt = 5000
+    keep_checkpoints: PositiveInt = 3  # the newest ones
+    max_skipped_in_a_row: PositiveInt = 20  # steps whose loss or gradient was not finite; more stop the run
+    collective_timeout_seconds: PositiveInt = 600  # for a rank to answer; half an hour or more while models load
+    data_timeout_seconds: PositiveInt = 300  # for one batch, after which its source counts as hanging
+    on_slow_step: Literal["warn", "stop"] = "warn"  # ten times the usual; "stop" saves and leaves, to be run again
+    seed: NonNegativeInt = 17
+
+
+class TrainingConfig(LoopConfig):
+    """How long, how often, when to give up, and the seed of everything that is drawn."""
+
+    total_steps: PositiveInt  # the learning rate's schedule ends there
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch where models are; the host does not wait for it to get there."""
+    if device.type == "cpu":
+        return batch
+    # Contiguous first: one zero that stands for all token types cannot be pinned.
+    pinned = {name: tensor.contiguous().pin_memory() for name, tensor in batch.items()}
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in pinned.items()}
+
+
+class Trainer:
+    """The run: reads batches from a row position on, teaches, logs, saves; resumes from the newest checkpoint.
+
+    Args:
+        batches_from: row position -> endless micro-batches [B, L] of this rank; the position counts rows of all ranks.
+        rows_per_step, row_tokens: size of one global batch.
+        stop_requested: 0, or the number of what asks this rank to stop; the largest of all ranks is heeded.
+        probe: asked before the first step, at its own steps and at the last one, which are logged then.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        config: TrainingConfig,
+        teacher: TeacherFunction,
+        engines: Sequence[StudentEngine],
+        batches_from: Callable[[int], Generator[dict[str, Tensor], None, None]],
+        rows_per_step: int,
+        row_tokens: int,
+        device: torch.device,
+        stop_requested: Callable[[], int] = lambda: 0,
+        probe: LiveProbe | None = None,
+    ) -> None:
+        self.run, self.config, self.teacher, self.engines = run, config, teacher, engines
+        self.batches_from, self.rows_per_step, self.row_tokens = batches_from, rows_per_step, row_tokens
+        self.device, self.stop_requested, self.probe = device, stop_requested, probe
+        self.agreement = Agreement(config.collective_timeout_seconds)
+        limit_collectives(config.collective_timeout_seconds)  # after the engines, which make groups
+        self._slow_steps, self._step_seconds, self._data_seconds = SlowSteps(), 0.0, 0.0
+        self._step_started, self._save_seconds = 0.0, 0.0
+        self._steps_are_long = True  # until the ranks agree on how long the first one took
+        self._device_step: torch.cuda.Event | None = None  # where the last step ends in the device's queue
+        self._reads_places = any(engine.student.head for engine in engines)
+        self._skipped_rows = 0  # of this rank, since it last logged
+        self.checkpoints = Checkpoints(run, config.keep_checkpoints)
+        with Progress("loading the checkpoint"):
+            self.state = self.checkpoints.load(engines)
+        if self.state.step and dist.get_rank() == 0:
+            where = self.checkpoints.folder / f"step_{self.state.step}"
+            print(f"[rank 0] goes on from {where}", file=sys.stderr, flush=True)
+
+    def train(self) -> int:
+        """Train to `total_steps`, from wherever the run stands; 0, or the number of what stopped it, saved, before."""
+        config, stop = self.config, self._agree_to_begin()
+        metrics = self._open_metrics()
+        batches_ahead = prefetch(self.batches_from(self.state.rows), config.data_timeout_seconds)
+        with closing(metrics) if metrics else nullcontext(), closing(batches_ahead) as batches:
+            self._logged = self.state
+            self._started = time.perf_counter() - self.state.seconds
+            if self.probe and self.state.step == 0 and not stop:
+                stop = self._log_start(metrics)
+            for step in range(self.state.step + 1, config.total_steps + 1):
+                if stop:
+                    break
+                with nullcontext() if self._step_seconds else Progress("the first step"):
+                    self._train_step(batches, step)
+                self._advance(metrics)
+                stop = self._agree(step) or (self._asked_meanwhile() if self._steps_are_long else 0)
+                last = step == config.total_steps
+                probed = self.probe is not None and (last or self.probe.is_due(step))
+                if probed or last or stop or step % config.log_every_steps == 0:
+                    self._log(metrics, probed)
+                if probed and not stop:
+                    stop = self._asked_meanwhile()
+                if last or stop or step % config.save_every_steps == 0:
+                    self._save(in_passing=not (last or stop))
+        return stop if self.state.step < config.total_steps else 0
+
+    def outlook(self) -> str:
+        """What a request to stop waits for, and about how long; may be called from any thread."""
+        phase = busy_with("")
+        if phase or not self._step_seconds:
+            return f"after {phase or 'this step'}, then saving"
+        seconds = self._step_seconds - (time.perf_counter() - self._step_started)
+        return f"after this step, then saving; about {max(seconds, 0) + self._save_seconds:.0f} s"
+
+    def _agree_to_begin(self) -> int:
+        """What asked any rank to stop while models were loaded."""
+        self.agreement.exchange([self.stop_requested()])
+        return self.agreement.settle()[0]
+
+    def _agree(self, step: int) -> int:
+        """What is to stop every rank now; what happened to the step before this one is told."""
+        world_size, rank = dist.get_world_size(), dist.get_rank()
+        # The rank rides along in the low digits of what it waited.
+        waited = int(1000 * self._data_seconds) * world_size + rank
+        stop, step_ms, waited = self.agreement.exchange([self.stop_requested(), int(1000 * self._step_seconds), waited])
+        self._steps_are_long = step_ms > 1000 * _LONG_STEP_SECONDS if step_ms else self._steps_are_long
+        slow = self._slow_steps.heed(step_ms / 1000)
+        if slow and rank == 0:
+            waits = f"rank {waited % world_size} waited {waited // world_size / 1000:.1f} s of it for data"
+            warnings.warn(f"step {step - 1} {slow}; {waits}", stacklevel=2)
+        return stop or (SLOW_STEP if slow and self.config.on_slow_step == "stop" else 0)
+
+    def _train_step(self, batches: Iterator[Batch], step: int) -> None:
+        started = self._step_started = time.perf_counter()
+        self._data_seconds = 0.0
+        for index in range(self.engines[0].accumulation_steps):
+            batch = self._next(batches)
+            # Rows that the corpus could not give come empty: CLS SEP and padding.
+            self._skipped_rows += int((batch["attention_mask"].sum(1) <= 2).sum())
+            batch = without_padding(batch)
+            batch = to_device(with_places(batch) if self._reads_places else batch, self.device)
+            with explain_out_of_memory(batch):
+                features = self.teacher(batch)
+                for engine in self.engines:
+                    engine.train_micro_batch(batch, features, self._dropout_seed(engine.name, step, index))
+            del batch, features  # not beside the next ones
+        if self.device.type == "cuda":
+            self._follow_device()
+        self._step_seconds = time.perf_counter() - started
+
+    def _follow_device(self) -> None:
+        """Goes on while the device makes this step, and no further: else a step's time is that of its launches."""
+        done, before = torch.cuda.Event(), self._device_step
+        done.record()
+        if before:
+            before.synchronize()
+        self._device_step = done
+
+    def _next(self, batches: Iterator[Batch]) -> Batch:
+        started = time.perf_counter()
+        try:
+            return next(batches)
+        except TimeoutError as error:
+            message = f"row position {self.state.rows}: no batch came within {self.config.data_timeout_seconds} s "
+            raise DataLate(f"{message}(training.data_timeout_seconds); its source hangs") from error
+        finally:
+            self._data_seconds += time.perf_counter() - started
+
+    def _dropout_seed(self, name: str, step: int, index: int) -> int:
+        # Keyed, not drawn: the same after a resume, and for a student alone or beside others.
+        return zlib.crc32(f"{self.config.seed} {name} {step} {index} {dist.get_rank()}".encode())
+
+    def _open_metrics(self) -> Metrics | None:
+        tokens_per_step, opened = self.rows_per_step * self.row_tokens, []
+        on_rank_zero(
+            lambda: opened.append(Metrics(self.run, self.config.total_steps, tokens_per_step, self.state.step))
+        )
+        return opened[0] if opened else None
+
+    def _advance(self, metrics: Metrics | None) -> None:
+        self.state = TrainingState(
+            step=self.state.step + 1,
+            rows=self.state.rows + self.rows_per_step,
+            tokens=self.state.tokens + self.rows_per_step * self.row_tokens,
+            seconds=time.perf_counter() - self._started,
+        )
+        if metrics:
+            metrics.advance()
+
+    def _log_start(self, metrics: Metrics | None) -> int:
+        """The students before their first step, by the probe alone; what asked any rank to stop meanwhile."""
+        values = self._measure()
+        if metrics:
+            metrics.write({**self.state.model_dump(), **values})
+        return self._asked_meanwhile()
+
+    def _measure(self) -> dict[str, float]:
+        """What the probe gives; the clock of the run, and so its tokens a second, stands still meanwhile."""
+        assert self.probe
+        with Progress(f"measuring the students at step {self.state.step}"):
+            values = self.probe.measure(self.state.step, [engine.student for engine in self.engines])
+        self._started += values["probe_seconds"]
+        return values
+
+    def _asked_meanwhile(self) -> int:
+        """What asked any rank to stop while all were busy with the probe, which takes longer than a step."""
+        asked = torch.tensor(self.stop_requested(), device=self.device)
+        dist.all_reduce(asked, dist.ReduceOp.MAX)
+        return int(asked)
+
+    def _log(self, metrics: Metrics | None, probed: bool) -> None:
+        values = {f"{engine.name}/{name}": v for engine in self.engines for name, v in engine.take_metrics().items()}
+        skipped_rows, self._skipped_rows = torch.tensor(self._skipped_rows, device=self.device), 0
+        dist.all_reduce(skipped_rows)
+        self._heed_skipped(values)
+        # Taking the metrics waited for the device: only now is the clock right.
+        state = self.state.model_copy(update={"seconds": time.perf_counter() - self._started})
+        since, self._logged = self._logged, state
+        probe = self._measure() if probed else {}
+        if metrics and all(map(math.isfinite, values.values())):
+            rate = (state.tokens - since.tokens) / (state.seconds - since.seconds)
+            facts = {**state.model_dump(), "tokens_per_second": rate, "skipped_rows": int(skipped_rows)}
+            metrics.write({**facts, **values, **probe})
+
+    def _heed_skipped(self, values: Mapping[str, float]) -> None:
+        """Warns of skipped steps; ValueError, on every rank, after too many in a row."""
+        for engine in self.engines:
+            skipped, in_a_row = (int(values[f"{engine.name}/{name}"]) for name in ("skipped_steps", "skipped_in_a_row"))
+            if in_a_row >= self.config.max_skipped_in_a_row:
+                raise ValueError(
+                    f"step {self.state.step}: {engine.name}: {in_a_row} steps in a row had a loss or gradient that is "
+                    "not finite; stopped, the last checkpoint is kept"
+                )
+            if skipped and dist.get_rank() == 0:
+                since = self.state.step - self._logged.step
+                what = f"step {self.state.step}: {engine.name}: {skipped} of the last {since} steps"
+                warnings.warn(f"{what} had a loss or gradient that is not finite and changed nothing", stacklevel=2)
+
+    def _save(self, in_passing: bool) -> None:
+        """Saves; in passing not where a student's last step was skipped.
+
+        It may be beyond help, and older checkpoints, which would make room, are not. A step that was skipped changed
+        nothing, so where the run is left the student is saved as it was before, with the row of skipped steps so far.
+        """
+        bad = [engine.name for engine in self.engines if engine.is_bad] if in_passing else []
+        if not bad:
+            with Progress(f"saving the checkpoint of step {self.state.step}") as saving:
+                self.checkpoints.save(self.engines, self.state)
+            self._save_seconds = saving.seconds
+        elif dist.get_rank() == 0:
+            message = f"step {self.state.step}: the loss of {', '.join(bad)} is not finite; not saved"
+            warnings.warn(message, stacklevel=2)

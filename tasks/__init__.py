@@ -1,0 +1,1 @@
+"""Labelled tasks: read, trained on in stages, scored."""

@@ -1,0 +1,113 @@
+"""Losses of a task's prediction layer, beside the objectives of general distillation.
+
+Shapes: B rows, L tokens, C classes. A text's logits are [B, C]; where every token has a label (entities) or a text is
+searched for a start and an end (reading) they are [B, L, C] and [B, L, 2].
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from pretrain.models.encoder import EncoderShape, Features, Reads, real_tokens
+from pretrain.objectives.layers import HiddenStatesConfig, PatientKDConfig, TinyBERTConfig
+from pretrain.objectives.objective import Objective, Weight
+from pretrain.objectives.relation_loss import MASKED
+from pretrain.objectives.relations import MiniLMConfig, MiniLMv2Config
+from pretrain.settings import Problems, Settings
+from tasks.rows import IGNORED
+
+
+class LabelsConfig(Settings):
+    """Cross-entropy against the labels: fine-tuning, and the hard half of TD2."""
+
+    type: Literal["labels"]
+    weight: Weight = 1.0
+
+    def problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
+        """Nothing that sizes could make impossible."""
+        return iter(())
+
+    def build(self, teacher: EncoderShape, student: EncoderShape) -> "Labels":
+        """The objective; the teacher is not read."""
+        return Labels(self)
+
+
+class SoftLabelsConfig(LabelsConfig):
+    """Soft cross-entropy against the teacher's prediction at a temperature T (arXiv:1503.02531, times T^2 as there, so
+    that its gradient keeps its size; with T = 1 TinyBERT's prediction-layer distillation, arXiv:1909.10351 eq. 10)."""
+
+    type: Literal["soft_labels"]  # type: ignore[assignment]
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+
+    def build(self, teacher: EncoderShape, student: EncoderShape) -> "SoftLabels":  # type: ignore[override]
+        """The objective for this pair of models."""
+        return SoftLabels(self)
+
+
+TaskObjectiveConfig = Annotated[
+    LabelsConfig
+    | SoftLabelsConfig
+    | MiniLMv2Config
+    | MiniLMConfig
+    | TinyBERTConfig
+    | HiddenStatesConfig
+    | PatientKDConfig,
+    Field(discriminator="type"),
+]
+
+
+class Labels(Objective):
+    """Mean over the labels of a row, then over rows."""
+
+    def __init__(self, config: LabelsConfig) -> None:
+        super().__init__()
+        self.weight = config.weight
+        self.teacher_reads, self.student_reads = Reads(), Reads(logits=True)
+
+    def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`labels`."""
+        assert student.logits is not None
+        logits, labels = choices(student.logits, batch)
+        losses = torch.nn.functional.cross_entropy(
+            logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="none"
+        )
+        return {"labels": _row_mean(losses.view(labels.shape), labels != IGNORED)}
+
+
+class SoftLabels(Objective):
+    """Over the same choices as the labels' loss, whatever the labels say."""
+
+    def __init__(self, config: SoftLabelsConfig) -> None:
+        super().__init__()
+        self.weight, self.temperature = config.weight, config.temperature
+        self.teacher_reads = self.student_reads = Reads(logits=True)
+
+    def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`soft_labels`."""
+        assert teacher.logits is not None and student.logits is not None
+        (of_teacher, labels), (of_student, _) = choices(teacher.logits, batch), choices(student.logits, batch)
+        targets = (of_teacher / self.temperature).softmax(-1)
+        losses = -(targets * (of_student / self.temperature).log_softmax(-1)).sum(-1) * self.temperature**2
+        return {"soft_labels": _row_mean(losses, labels != IGNORED)}
+
+
+def choices(logits: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Float32 logits [B, N, C] of the N choices that a row has to make, and their labels [B, N].
+
+    One a text; one a token; or two over the tokens of a row, where its answer starts and where it ends.
+    """
+    logits = logits.float()
+    if "start_positions" in batch:
+        logits = logits.masked_fill(~real_tokens(batch).unsqueeze(-1), MASKED).transpose(1, 2)
+        return logits, torch.stack([batch["start_positions"], batch["end_positions"]], dim=1)
+    if logits.dim() == 2:
+        return logits.unsqueeze(1), batch["labels"].unsqueeze(1)
+    return logits, batch["labels"]
+
+
+def _row_mean(losses: Tensor, counted: Tensor) -> Tensor:
+    """[B, N] -> the mean over what is counted in a row, then over rows."""
+    return ((losses * counted).sum(-1) / counted.sum(-1).clamp(min=1)).mean()

@@ -1,0 +1,49 @@
+import json
+from itertools import pairwise
+from pathlib import Path
+
+from corpus.cleaning.explanation import explain_source
+from corpus.config import SourceConfig
+from corpus.reading.parts import find_parts
+
+
+def explain(path: Path, **fields) -> str:
+    state = {"name": "s", "format": "lines", "inputs": [str(path)], **fields}
+    source = SourceConfig.model_validate_json(json.dumps(state))
+    seen: list[int] = []
+    text = str(explain_source(source, find_parts(source.inputs), seen.append))
+    assert sum(seen) == path.stat().st_size
+    return text
+
+
+def test_every_rule_shows_counts_and_where_and_what(tmp_path):
+    lines = ["数学（）一词。", "他说&hellip;", "plain English text", "　首行", "\u200b", "天地"]
+    (tmp_path / "a.txt").write_bytes("\n".join(lines).encode() + b"\n\xff\xff")
+    lines = explain(tmp_path / "a.txt").splitlines()
+    below = dict(pairwise(lines))
+    assert lines[0] == "s: 7 documents in, 4 keep every rule"
+    assert below["  changed empty_brackets: 1 (14.29%)"] == "      a.txt:1: '数学（）一词。' -> '数学一词。'"
+    assert below["  changed html: 1 (14.29%)"] == "      a.txt:2: '他说&hellip;' -> '他说…'"
+    assert below["  changed normalized: 1 (14.29%)"] == "      a.txt:4: '\\u3000首行' -> '首行'"
+    assert below["  rejected too_little_chinese: 1 (14.29%)"] == "      a.txt:3: plain English text"
+    assert below["  rejected empty: 1 (14.29%)"] == "      a.txt:5: "
+    assert below["  rejected invalid_utf8: 1 (14.29%)"] == "      a.txt:7: ��"
+
+
+def test_only_the_place_of_the_change_is_shown(tmp_path):
+    text = "".join(map(chr, range(0x4E00, 0x5000))) + "甲（）乙" + "".join(map(chr, range(0x5100, 0x5300)))
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    shown = explain(tmp_path / "a.txt").splitlines()[2]
+    assert "甲（）乙" in shown and "甲乙" in shown and len(shown) < 100
+
+
+def test_examples_are_few_and_counts_are_not(tmp_path):
+    (tmp_path / "a.txt").write_text("（）天地\n" * 100, encoding="utf-8")
+    lines = explain(tmp_path / "a.txt").splitlines()
+    assert "  changed empty_brackets: 100 (100.00%)" in lines and len(lines) == 7
+
+
+def test_gb18030_is_shown_as_read(tmp_path):
+    (tmp_path / "a.txt").write_bytes("天地玄黄".encode("gb18030"))
+    lines = explain(tmp_path / "a.txt", encoding="detect").splitlines()
+    assert lines[1:] == ["  changed gb18030_decoded: 1 (100.00%)", "      a.txt:1: 天地玄黄"]

@@ -1,0 +1,139 @@
+"""Masks are a function of seed and position; rates are as stated; specials are never touched; whole words are whole."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from corpus.rows.masking import IGNORED, Masker, MaskingSettings
+from corpus.rows.stream import RowStream
+from corpus.shards.manifest import load_manifest
+from tests.corpus.rows.test_stream import with_word_planes
+
+ROW_TOKENS = 16
+WORDS = MaskingSettings(whole_words=True)
+
+
+@pytest.fixture
+def manifest(corpus_folder):
+    return load_manifest(corpus_folder)
+
+
+@pytest.fixture
+def worded(manifest, tmp_path):
+    return with_word_planes(manifest, tmp_path / "words")
+
+
+def special_ids(manifest):
+    tokenizer = manifest.tokenizer
+    return [tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id, tokenizer.mask_token_id,
+            tokenizer.unk_token_id]  # fmt: skip
+
+
+def random_rows(manifest, num_rows=4000, length=102):
+    """Rows of random text in CLS and SEP, the last ten tokens of every second row padding."""
+    ids = np.random.default_rng(0).integers(5, manifest.tokenizer.vocab_size, (num_rows, length)).astype(np.uint16)
+    ids[:, 0], ids[:, -1] = manifest.tokenizer.cls_token_id, manifest.tokenizer.sep_token_id
+    ids[::2, -11] = manifest.tokenizer.sep_token_id
+    ids[::2, -10:] = manifest.tokenizer.pad_token_id
+    return ids
+
+
+@pytest.fixture(params=["tokens", "words"])
+def stream(request, worded):
+    return RowStream(worded, ROW_TOKENS, 17, masking=MaskingSettings(whole_words=request.param == "words"))
+
+
+def take(stream, count, *arguments):
+    return list(islice(stream.batches(*arguments), count))
+
+
+def test_a_row_has_the_same_mask_at_any_world_size_batch_size_and_resume_point(stream):
+    whole = take(stream, 1, 0, 240)[0]
+    for position, world_size, num_rows in ((0, 1, 7), (0, 2, 6), (36, 3, 4), (120, 4, 3)):
+        for rank in range(world_size):
+            for step, batch in enumerate(take(stream, 3, position, num_rows, rank, world_size)):
+                first = position + step * num_rows * world_size + rank
+                for name, tensor in batch.items():
+                    assert torch.equal(tensor, whole[name][first : first + num_rows * world_size : world_size]), name
+
+
+def test_labels_hold_the_ids_before_masking_and_nothing_else_changes(stream):
+    batch = take(stream, 1, 0, stream.rows_per_epoch)[0]
+    original = torch.from_numpy(stream.rows(np.arange(stream.rows_per_epoch)).astype(np.int64))
+    chosen = batch["labels"] != IGNORED
+    assert set(batch) == {"input_ids", "attention_mask", "token_type_ids", "labels"}
+    assert batch["labels"].dtype == batch["input_ids"].dtype == torch.int64
+    assert torch.equal(batch["labels"][chosen], original[chosen])
+    assert torch.equal(batch["input_ids"][~chosen], original[~chosen])
+    assert not torch.equal(batch["input_ids"][chosen], original[chosen])
+    special = torch.tensor(special_ids(stream._manifest))
+    assert not torch.isin(batch["labels"], special).any()
+    assert chosen.any(dim=1)[~torch.isin(original, special).all(dim=1)].all()
+
+
+def test_another_epoch_and_another_seed_give_another_mask(manifest):
+    ids = random_rows(manifest, 50)
+    masks = [
+        Masker(manifest, MaskingSettings(), seed).mask(ids, np.arange(50) + shift)[1] != IGNORED
+        for seed, shift in ((17, 0), (17, 10_000), (18, 0))
+    ]
+    for other in masks[1:]:
+        assert 0.7 < (masks[0] != other).sum() / (2 * masks[0].sum()) < 0.95  # 0.85 where masks are independent
+
+
+@pytest.mark.parametrize("prob", [0.15, 0.4])
+def test_the_rate_is_exact_by_row_and_the_shares_are_80_10_10(manifest, prob):
+    ids = random_rows(manifest)
+    masked, labels = Masker(manifest, MaskingSettings(prob=prob), 17).mask(ids, np.arange(len(ids)))
+    chosen = labels != IGNORED
+    assert set(chosen.sum(1)[1::2]) == {round(prob * 100)} and set(chosen.sum(1)[::2]) == {round(prob * 90)}
+    became, was, count = masked[chosen], labels[chosen], chosen.sum()
+    as_mask = became == manifest.tokenizer.mask_token_id
+    assert abs(as_mask.mean() - 0.8) < 5 * (0.16 / count) ** 0.5
+    others = became[~as_mask]
+    num_text = manifest.tokenizer.vocab_size - 5
+    assert not np.isin(others, special_ids(manifest)).any() and set(others) == set(range(5, 5 + num_text))
+    assert abs((became == was).mean() - (0.1 + 0.1 / num_text)) < 5 * (0.09 / count) ** 0.5
+    by_column = chosen[1::2, 1:-1].mean(0)
+    assert abs(by_column - prob).max() < 5 * (prob * (1 - prob) / 2000) ** 0.5, "no place is preferred"
+
+
+def test_a_row_of_one_token_masks_it_and_a_row_of_none_nothing(manifest):
+    tokenizer = manifest.tokenizer
+    ids = np.full((2, 8), tokenizer.pad_token_id, dtype=np.uint16)
+    ids[:, :3] = tokenizer.cls_token_id, 9, tokenizer.sep_token_id
+    ids[1, 1] = tokenizer.unk_token_id
+    labels = Masker(manifest, MaskingSettings(), 17).mask(ids, np.arange(2))[1]
+    assert np.argwhere(labels != IGNORED).tolist() == [[0, 1]]
+
+
+def test_whole_words_are_whole_and_only_the_last_goes_beyond_the_number(worded):
+    ids = random_rows(worded)
+    continues = np.random.default_rng(1).random(ids.shape) < 0.5
+    labels = Masker(worded, WORDS, 17).mask(ids, np.arange(len(ids)), continues)[1]
+    special = special_ids(worded)
+    for row in range(200):
+        words, current = [], []
+        for column, token in enumerate(ids[row].tolist()):
+            if token in special or not continues[row, column]:
+                words, current = [*words, current], []
+            if token not in special:
+                current = [*current, column]
+        chosen = [word for word in [*words, current] if any(labels[row, column] != IGNORED for column in word)]
+        count = sum(map(len, chosen))
+        assert (labels[row] != IGNORED).sum() == count, "a word is masked in part"
+        wanted = round(0.15 * np.isin(ids[row], special, invert=True).sum())
+        assert wanted <= count and any(count - len(word) < wanted for word in chosen)
+
+
+def test_what_cannot_be_masked_is_refused(manifest):
+    with pytest.raises(ValueError, match="masking by whole words needs word planes, and the corpus was built without"):
+        RowStream(manifest, ROW_TOKENS, 17, masking=WORDS)
+    tokenizer = manifest.tokenizer.model_copy(update={"mask_token_id": None})
+    with pytest.raises(ValueError, match=r"masking needs a mask token, and the tokenizer .* has none"):
+        RowStream(manifest.model_copy(update={"tokenizer": tokenizer}), ROW_TOKENS, 17, masking=MaskingSettings())
+    with pytest.raises(ValidationError, match="prob\n  Input should be less than 1"):
+        MaskingSettings(prob=1.0)

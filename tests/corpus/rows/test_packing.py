@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corpus.rows.packing import build_packed_rows, build_pair_rows, num_packed_rows, num_pair_rows
+
+CLS, SEP, PAD = 2, 3, 0
+DOCUMENTS = st.lists(st.integers(1, 60), min_size=1, max_size=12)
+
+
+def block(lengths: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids that tell where each stands, and lengths."""
+    return np.arange(10, 10 + sum(lengths), dtype=np.uint16), np.array(lengths)
+
+
+@given(DOCUMENTS, st.integers(8, 30))
+def test_packed_rows_hold_every_token_once_and_in_order(lengths, row_tokens):
+    ids, lengths = block(lengths)
+    rows = build_packed_rows(ids, lengths, row_tokens, CLS, SEP, PAD)
+    assert rows.shape == (num_packed_rows(len(ids), len(lengths), row_tokens), row_tokens) and rows.dtype == np.uint16
+    stream = []
+    for index, row in enumerate(rows.tolist()):
+        real = [token for token in row if token != PAD]
+        assert row[: len(real)] == real and row[0] == CLS and real[-1] == SEP and len(real) > 2
+        assert len(real) == row_tokens or index == len(rows) - 1
+        stream += real[1:-1]
+    documents = np.split(ids, np.cumsum(lengths)[:-1])
+    assert stream == [token for document in documents for token in [SEP, *document.tolist()]][1:]
+
+
+@pytest.mark.parametrize("num_tokens", [1, 5, 6, 7, 12])
+def test_packed_rows_at_the_edges_of_a_piece(num_tokens):
+    ids, lengths = block([num_tokens])
+    rows = build_packed_rows(ids, lengths, 8, CLS, SEP, PAD)
+    assert len(rows) == num_packed_rows(num_tokens, 1, 8)
+    assert [token for row in rows.tolist() for token in row if token >= 10] == ids.tolist()
+
+
+@given(DOCUMENTS, st.integers(8, 30))
+def test_pairs_are_consecutive_text_of_one_document(lengths, row_tokens):
+    ids, lengths = block(lengths)
+    document_of = np.repeat(np.arange(len(lengths)), lengths)
+    rows = build_pair_rows(ids, lengths, row_tokens, CLS, SEP, PAD)
+    assert rows.shape == (num_pair_rows(lengths, row_tokens).sum(), row_tokens) and rows.dtype == np.uint16
+    text = []
+    for row in rows.tolist():
+        real = [token for token in row if token != PAD]
+        assert row[: len(real)] == real and row[0] == CLS and real[-1] == SEP
+        middle = real.index(SEP)
+        first, second = real[1:middle], real[middle + 1 : -1]
+        assert first and SEP not in second
+        both = first + second
+        assert both == list(range(both[0], both[-1] + 1))
+        assert document_of[both[0] - 10] == document_of[both[-1] - 10]
+        assert second or lengths[document_of[both[0] - 10]] == 1
+        text += both
+    assert text == ids.tolist()
+
+
+def test_pairs_are_cut_at_all_places():
+    ids, lengths = block([9] * 400)
+    rows = build_pair_rows(ids, lengths, 12, CLS, SEP, PAD)
+    places = np.argmax(rows == SEP, axis=1)
+    counts = np.bincount(places, minlength=10)
+    assert counts[2:].min() > 20 and counts[2:].sum() == 400
+
+
+@given(DOCUMENTS, st.integers(8, 20))
+def test_word_planes_lie_as_the_ids_do(lengths, row_tokens):
+    ids, lengths = block(lengths)
+    for build in (build_packed_rows, build_pair_rows):
+        rows = build(ids, lengths, row_tokens, CLS, SEP, PAD)
+        planes = build(ids % 2 == 1, lengths, row_tokens, 0, 0, 0)
+        assert planes.dtype == bool and (planes == ((rows % 2 == 1) & (rows >= 10))).all()

@@ -1,0 +1,59 @@
+"""What a run is told as it begins."""
+
+import pytest
+
+from launch.distillation.checks import MAX_EPOCHS, warn_of_documents, warn_of_epochs, warn_of_lanes, warn_of_unreached
+from launch.distillation.config import read_run_config
+from pretrain.models.teacher import Teacher
+from pretrain.students.student import build_student
+from tests.pretrain.tiny import student_config, teacher_model
+
+
+def test_ranks_that_read_bytes_for_others_are_told_how_many_times(recwarn):
+    for num_lanes, world_size in ((256, 1), (256, 64), (1008, 24)):
+        warn_of_lanes(num_lanes, world_size)
+    assert not recwarn
+    with pytest.warns(UserWarning, match=r"24 ranks read each byte 3 times: corpus.num_lanes \(256\) is no multiple"):
+        warn_of_lanes(256, 24)
+
+
+def test_losses_between_documents_that_do_not_see_each_other_are_told(config_file):
+    within = "corpus.attend_within_documents=true"
+    states = [f'students.{index}.objective=[{{"type": "hidden_states"}}]' for index in range(2)]
+    both = 'students.1.objective=[{"type": "tinybert"}, {"type": "minilm"}]'
+    with pytest.warns(UserWarning) as told:
+        for overrides in ([], [within, *states], [within, *states, both], [within, *states, 'probe={"heldout": "m"}']):
+            warn_of_documents(read_run_config(config_file, overrides))
+    said = "corpus.attend_within_documents: {} compare every two tokens of a row, those of different documents"
+    starts = [str(one.message).partition(" too, ")[0] for one in told]
+    assert starts == [said.format("minilm, tinybert"), said.format("probe.heldout")]
+
+
+def test_a_probe_of_states_that_nothing_trains_is_told(config_file, recwarn):
+    teacher, unreached = teacher_model(), {}
+    for name, kind in (("relations", "minilm"), ("states", "hidden_states")):
+        student = build_student(student_config(name, objective=[{"type": kind}]), teacher, seed=0)
+        unreached[name] = student.freeze_unreached(Teacher(teacher, [student.teacher_reads], "float32", "cpu"))
+    task = 'probe.task={"name": "titles", "kind": "sentence", "train": "a", "dev": "b"}'
+    for overrides in ([], ['probe={"heldout": "m"}']):
+        warn_of_unreached(read_run_config(config_file, overrides), unreached)
+    assert not recwarn
+    with pytest.warns(UserWarning, match="^probe.task: relations: its last states, by which") as told:
+        warn_of_unreached(read_run_config(config_file, [task]), unreached)
+    assert len(told) == 1
+    first = "encoder.layer.1.attention.output.dense.weight"
+    assert f" 10 tensors that no objective trains ({first} to encoder.layer.1.output.LayerNorm.bias): the n" in str(
+        told[0].message
+    )
+
+
+def test_a_run_of_thousands_of_epochs_is_told(config_file, recwarn):
+    config = read_run_config(config_file, ["training.total_steps=100000"])  # of 8 rows
+    warn_of_epochs(config, 800_000 // MAX_EPOCHS)
+    assert not recwarn
+    said = (
+        "training.total_steps: 100,000 steps of 8 rows are 2,000 epochs of this corpus, which has 400 rows; give a "
+        r"larger corpus or fewer steps \(100 epochs are 5,000\)"
+    )
+    with pytest.warns(UserWarning, match=said):
+        warn_of_epochs(config, 400)

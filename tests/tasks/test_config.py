@@ -1,0 +1,76 @@
+"""A task that cannot work is refused when it is read, with all that is wrong in it."""
+
+import pytest
+from pydantic import ValidationError
+
+from tasks.config import METRICS, TaskConfig
+
+PAIR = {"columns": {"text_b": "b"}}
+
+
+def task(**keys):
+    return TaskConfig.model_validate({"name": "t", "kind": "sentence", "train": "a", "dev": "b"} | keys)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"kind": "pair"}, "columns.text_b: a pair has two texts, the other kinds one"),
+        (PAIR, "columns.text_b: a pair has two texts, the other kinds one"),
+        ({"metric": "entity_f1"}, "metric: a task of kind sentence has accuracy, f1, macro_f1"),
+        ({"kind": "reading", "window_stride": 9, "metric": "f1"}, "kind reading has reading_f1, exact_match"),
+        ({"kind": "entities", "format": "table"}, "format: entities is read from JSON"),
+        ({"kind": "coreference", "format": "table"}, "format: coreference is read from JSON"),
+        (
+            {"kind": "entities", "columns": {"text": "a"}},
+            "columns: entities is read from files of one form; leave",
+        ),
+        ({"kind": "entities", "ignored_labels": ("-",)}, "ignored_labels: entities is read from files of one form"),
+        (
+            {"kind": "reading", "window_stride": 9, "labels": ["a", "b"]},
+            "labels: reading is read from files of one",
+        ),
+        ({"labels": [True, False]}, "Input should be a valid string"),
+        ({"labels": [1, "1"]}, "labels: 1 stands there more than once"),
+        ({"labels": ["a"]}, "labels: a task needs at least two different ones"),
+        ({"labels": ["a", "b", "a"]}, "labels: a stands there more than once"),
+        ({"kind": "reading", "row_tokens": 256}, "window_stride: must be less than half of row_tokens, so that"),
+        ({"name": "../t"}, "String should match pattern"),
+        ({"row_tokens": 15}, "greater than or equal to 16"),
+        ({"window_stride": 0}, "greater than or equal to 1"),
+        ({"kind": "regression"}, "Input should be 'sentence', 'pair', 'coreference', 'entities' or 'reading'"),
+        ({"columns": {"txt": "a"}}, "columns.txt\n  Extra inputs are not permitted"),
+    ],
+)
+def test_what_cannot_work_is_refused(keys, message):
+    with pytest.raises(ValidationError) as error:
+        task(**keys)
+    assert message in str(error.value)
+
+
+def test_everything_wrong_is_said_at_once():
+    with pytest.raises(ValidationError) as error:
+        TaskConfig.model_validate({"name": "t", "kind": "pair", "dev": "b", "row_tokens": 1, "lables": []})
+    assert {one["loc"] for one in error.value.errors()} == {("train",), ("row_tokens",), ("lables",)}
+
+
+@pytest.mark.parametrize("kind", METRICS)
+def test_every_kind_is_scored_by_its_first_metric_unless_another_is_wanted(kind):
+    keys = {"kind": kind, "window_stride": 9} | (PAIR if kind == "pair" else {})
+    assert task(**keys).scored_by == METRICS[kind][0]
+    assert [task(**keys, metric=metric).scored_by for metric in METRICS[kind]] == list(METRICS[kind])
+
+
+def test_one_type_of_entity_is_a_task():
+    assert task(kind="entities", labels=["name"]).labels == ["name"]
+
+
+def test_labels_may_be_whole_numbers_as_in_the_data():
+    one = task(labels=[1, 0], ignored_labels=(-1, "?"))
+    assert one.labels == ["1", "0"] and one.ignored_labels == ("-1", "?")
+    assert TaskConfig.model_validate_json(one.model_dump_json()) == one
+
+
+def test_a_task_does_not_change():
+    with pytest.raises(ValidationError, match="frozen"):
+        task().kind = "pair"
