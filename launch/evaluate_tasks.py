@@ -56,7 +56,7 @@ def main() -> int:
         )
         return (work if arguments.worker else evaluate)(evaluation, arguments, stop)
     except ValueError as error:
-        say(f"refused: {error}")
+        say(f"error: {error}")
         return REFUSED
 
 
@@ -67,7 +67,7 @@ def work(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopReques
     from tasks.fine_tuning import Stopped
 
     try:
-        make_cells(evaluation, arguments.output, start_distributed(), lambda: stop.number)
+        make_cells(evaluation, arguments.output, start_distributed(), lambda: stop.reason)
     except Stopped:
         return STOPPED
     return 0

@@ -64,7 +64,8 @@ def _models(annotation: Any, is_member: bool = False) -> Iterator[tuple[type[Bas
 def _section(model: type[BaseModel], places: list[tuple[str, str]]) -> str:
     about = re.sub(r"(?<!\n)\n *(?![\n-])", " ", inspect.getdoc(model) or "")  # a paragraph a line
     tag = model.model_fields.get("type")
-    kind = f" of type {' or '.join(map(_code, get_args(tag.annotation)))}" if tag else ""
+    names = get_args(tag.annotation) if tag else ()
+    kind = f" of type {' or '.join(map(_code, names or ['my_package.module:MyObjectiveConfig']))}" if tag else ""
     commands, paths = (list(dict.fromkeys(column)) for column in zip(*places, strict=True))
     title = ", ".join(map(_code, filter(None, paths))) or f"The file of {commands[0]}"
     head = [

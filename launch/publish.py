@@ -34,7 +34,7 @@ def main() -> None:
     try:
         difference = publish(**vars(arguments))
     except (ValueError, OSError) as error:
-        print(f"refused: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped; nothing was published", file=sys.stderr)

@@ -20,7 +20,7 @@ from corpus.vocabulary.texts import read_texts
 from corpus.vocabulary.tokenizer import load_tokenizer
 from corpus.vocabulary.training import save_backend, train_unigram, train_wordpiece
 from launch.command_line.next_command import build_line
-from launch.command_line.output_folder import new_folder
+from launch.command_line.output_folder import new_output_folder
 from launch.command_line.source_flags import add_source_flags, build_source
 from pretrain.progress import Progress
 
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     try:
         source = build_source(options)
-        with new_folder(options.output) as folder:
+        with new_output_folder(options.output) as folder:
             coverage = train(options, source, folder)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

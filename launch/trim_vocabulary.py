@@ -31,7 +31,7 @@ from corpus.vocabulary.texts import read_texts
 from corpus.vocabulary.tokenizer import load_tokenizer, save_tokenizer, tokenizer_fingerprint
 from corpus.vocabulary.trimming import check_same_pieces, count_pieces, kept_ids, trim_tokenizer
 from launch.command_line.next_command import build_line
-from launch.command_line.output_folder import new_folder
+from launch.command_line.output_folder import new_output_folder
 from launch.command_line.source_flags import add_source_flags, build_source
 from launch.job.messages import mute_transformers
 from pretrain.models.pretrained import check_weights, load_pretrained
@@ -165,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     mute_transformers()
     try:
-        with new_folder(options.output) as folder:
+        with new_output_folder(options.output) as folder:
             done = save_trimmed(options, folder)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -5,6 +5,7 @@ A sealed folder holds files.json, written last, with the size and XXH3-128 of ev
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,7 +32,7 @@ class _Seal(RootModel[dict[str, _FileRecord]]):
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """What the disk refuses meanwhile becomes a ValueError that names the file."""
+    """Raise ValueError that names the file for what the disk refuses inside the block."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -39,8 +40,29 @@ def writing(path: Path) -> Iterator[None]:
         raise ValueError(f"{path}: cannot be written: {reason}") from error
 
 
+@contextmanager
+def new_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
+    """Yield an empty folder to fill, which becomes `folder` if the block ends without an error.
+
+    A kill leaves at most a hidden folder beside it. With `replace` an older `folder` is removed first. Raises
+    ValueError that names the folder for what the disk refuses.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with writing(folder):
+            partial.mkdir(parents=True)
+            yield partial
+            share(partial)
+            if replace:
+                shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def write_durably(path: Path, data: str | bytes) -> None:
-    """Write aside, sync, rename: a reader sees the whole of it or what was there before. ValueError naming the file."""
+    """Write a file in one step: a reader sees all of it, or what was there before. ValueError that names the file."""
     partial = path.with_name(f".{path.name}.partial")
     with writing(path):
         try:

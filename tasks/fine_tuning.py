@@ -12,6 +12,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from pretrain.engines.deepspeed_config import DeepSpeedConfig
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
+from pretrain.ranks.stopping import StopReason
 from pretrain.settings import Settings
 from pretrain.training.trainer import LoopConfig
 from tasks.config import TaskConfig
@@ -77,7 +78,7 @@ def split_task(task: TaskConfig, data: TaskData, config: FineTuningConfig, token
     """The same division of the training examples for every model and seed."""
     held_out, train = split(data.train, config)
     encoded = encode_task(task, replace(data, train=train), tokenizer_path)
-    return SplitTask(encoded, held_out, encode(held_out, task, data.labels, encoded.tokenizer))
+    return SplitTask(encoded, held_out, encode(held_out, task, data.labels, encoded.tokenizer).rows)
 
 
 def split(examples: Sequence[Example], config: FineTuningConfig) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
@@ -123,7 +124,7 @@ def fine_tune(
     loop: LoopConfig,
     deepspeed: DeepSpeedConfig,
     device: torch.device,
-    stop_requested: Callable[[], int] = lambda: 0,
+    stop_requested: Callable[[], StopReason] = lambda: StopReason.NONE,
 ) -> FineTuned:
     """Train and score one model; `run` holds its checkpoints, `loop.seed` draws its head, order and dropout.
 

@@ -1,4 +1,4 @@
-"""Losses of a task's prediction layer, beside the objectives of general distillation.
+"""Losses of a task's prediction layer, and all objectives that a task stage may have.
 
 Shapes: B rows, L tokens, C classes. A text's logits are [B, C]; where every token has a label (entities) or a text is
 searched for a start and an end (reading) they are [B, L, C] and [B, L, 2].
@@ -8,54 +8,44 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, SerializeAsAny, WrapValidator
 from torch import Tensor
 
 from pretrain.models.encoder import EncoderShape, Features, Reads, real_tokens
-from pretrain.objectives.layers import HiddenStatesConfig, PatientKDConfig, TinyBERTConfig
-from pretrain.objectives.objective import Objective, Weight
+from pretrain.objectives.objective import Objective, ObjectiveConfig
+from pretrain.objectives.registry import EncoderObjective, Registry
 from pretrain.objectives.relation_loss import MASKED
-from pretrain.objectives.relations import MiniLMConfig, MiniLMv2Config
-from pretrain.settings import Problems, Settings
 from tasks.rows import IGNORED
 
 
-class LabelsConfig(Settings):
+class LabelsConfig(ObjectiveConfig):
     """Cross-entropy against the labels: fine-tuning, and the hard half of TD2."""
 
-    type: Literal["labels"]
-    weight: Weight = 1.0
+    needs_teacher = False
+    reads_task_head = True
 
-    def problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
-        """Nothing that sizes could make impossible."""
-        return iter(())
+    type: Literal["labels"]
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "Labels":
-        """The objective; the teacher is not read."""
         return Labels(self)
 
 
-class SoftLabelsConfig(LabelsConfig):
+class SoftLabelsConfig(ObjectiveConfig):
     """Soft cross-entropy against the teacher's prediction at a temperature T (arXiv:1503.02531, times T^2 as there, so
     that its gradient keeps its size; with T = 1 TinyBERT's prediction-layer distillation, arXiv:1909.10351 eq. 10)."""
 
-    type: Literal["soft_labels"]  # type: ignore[assignment]
+    reads_task_head = reads_task_teacher = True
+
+    type: Literal["soft_labels"]
     temperature: Annotated[float, Field(gt=0)] = 1.0
 
-    def build(self, teacher: EncoderShape, student: EncoderShape) -> "SoftLabels":  # type: ignore[override]
-        """The objective for this pair of models."""
+    def build(self, teacher: EncoderShape, student: EncoderShape) -> "SoftLabels":
         return SoftLabels(self)
 
 
-TaskObjectiveConfig = Annotated[
-    LabelsConfig
-    | SoftLabelsConfig
-    | MiniLMv2Config
-    | MiniLMConfig
-    | TinyBERTConfig
-    | HiddenStatesConfig
-    | PatientKDConfig,
-    Field(discriminator="type"),
+TASK = Registry(LabelsConfig | SoftLabelsConfig | EncoderObjective)
+TaskObjective = Annotated[
+    SerializeAsAny[LabelsConfig | SoftLabelsConfig | EncoderObjective | ObjectiveConfig], WrapValidator(TASK.validate)
 ]
 
 

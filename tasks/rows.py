@@ -3,8 +3,7 @@
 Shapes: L tokens of one row; rows are as long as their text, up to `row_tokens`.
 """
 
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +32,14 @@ class Row:
     offsets: tuple[tuple[int, int] | None, ...] = ()
 
 
+@dataclass(frozen=True)
+class EncodedExamples:
+    """The rows of some examples in their order, and a sentence on what `row_tokens` cut off, empty if nothing."""
+
+    rows: list[Row]
+    cut: str = ""
+
+
 def tags_of(types: Sequence[str]) -> list[str]:
     """O, and B- and I- of every type."""
     return ["O", *(f"{prefix}-{kind}" for kind in types for prefix in "BI")]
@@ -47,31 +54,35 @@ def character_tags(example: Tagged) -> list[str]:
     return tags
 
 
-def encode(examples: Sequence[Example], config: TaskConfig, labels: Sequence[str], tokenizer: Tokenizer) -> list[Row]:
-    """Rows of all examples in their order; warns of what `row_tokens` cuts off."""
+def encode(
+    examples: Sequence[Example], config: TaskConfig, labels: Sequence[str], tokenizer: Tokenizer
+) -> EncodedExamples:
+    """Encode examples as rows of at most `row_tokens` tokens; `labels` are a task's classes or entity types."""
     if not examples:
-        return []  # a tokenizer fails on none
+        return EncodedExamples([])  # a tokenizer fails on none
     if config.kind == "reading":
-        return list(_encode_questions(examples, config, tokenizer))
+        return _encode_questions(examples, config, tokenizer)
     if config.kind == "entities":
-        return list(_encode_tagged(examples, config, labels, tokenizer))
-    return list(_encode_classified(examples, config, tokenizer))
+        return _encode_tagged(examples, config, labels, tokenizer)
+    return _encode_classified(examples, config, tokenizer)
 
 
-def _encode_classified(examples: Sequence[Example], config: TaskConfig, tokenizer: Tokenizer) -> Iterator[Row]:
+def _encode_classified(examples: Sequence[Example], config: TaskConfig, tokenizer: Tokenizer) -> EncodedExamples:
     assert all(isinstance(example, Classified) for example in examples)
     texts = [example.text for example in examples]
     pairs = None if config.columns.text_b is None else [example.text_b for example in examples]  # type: ignore[union-attr]
     encoded = tokenizer(texts, pairs, truncation="longest_first", max_length=config.row_tokens)
-    _warn_of_cut_texts(config, encoded)
     types = encoded.get("token_type_ids")
-    for index, (example, ids) in enumerate(zip(examples, encoded["input_ids"], strict=True)):
-        yield Row(ids, types[index] if types else [0] * len(ids), {"labels": example.label}, index)  # type: ignore[union-attr]
+    rows = [
+        Row(ids, types[index] if types else [0] * len(ids), {"labels": example.label}, index)  # type: ignore[union-attr]
+        for index, (example, ids) in enumerate(zip(examples, encoded["input_ids"], strict=True))
+    ]
+    return EncodedExamples(rows, _cut_texts(config, encoded))
 
 
 def _encode_tagged(
     examples: Sequence[Example], config: TaskConfig, types: Sequence[str], tokenizer: Tokenizer
-) -> Iterator[Row]:
+) -> EncodedExamples:
     """The tokens that the model was pretrained on, each with the tag of the first character it stands for.
 
     A unigram's piece may reach over the edge of an entity, which is lost then (6 % of CLUENER's under XLM-R's pieces);
@@ -80,19 +91,19 @@ def _encode_tagged(
     tags = {tag: index for index, tag in enumerate(tags_of(types))}
     texts = [example.text for example in examples if isinstance(example, Tagged)]
     encoded = tokenizer(texts, truncation=True, max_length=config.row_tokens, return_offsets_mapping=True)
-    _warn_of_cut_texts(config, encoded)
-    token_types = encoded.get("token_type_ids")
+    token_types, rows = encoded.get("token_type_ids"), []
     for index, (example, ids) in enumerate(zip(examples, encoded["input_ids"], strict=True)):
         assert isinstance(example, Tagged)
         offsets, characters = characters_of(encoded["offset_mapping"][index], example.text), character_tags(example)
         labels = [tags[characters[offset[0]]] if offset else IGNORED for offset in offsets]
-        yield Row(ids, token_types[index] if token_types else [0] * len(ids), {"labels": labels}, index, offsets)
+        rows.append(Row(ids, token_types[index] if token_types else [0] * len(ids), {"labels": labels}, index, offsets))
+    return EncodedExamples(rows, _cut_texts(config, encoded))
 
 
-def _warn_of_cut_texts(config: TaskConfig, encoded: Any) -> None:
-    if num_cut := sum(bool(encoding.overflowing) for encoding in encoded.encodings):
-        said = f"{num_cut:,} of {len(encoded.encodings):,} texts"
-        warnings.warn(f"{config.name}: cut at {config.row_tokens} tokens: {said}", stacklevel=4)
+def _cut_texts(config: TaskConfig, encoded: Any) -> str:
+    num_cut = sum(bool(encoding.overflowing) for encoding in encoded.encodings)
+    said = f"{config.name}: cut at {config.row_tokens} tokens: {num_cut:,} of {len(encoded.encodings):,} texts"
+    return said if num_cut else ""
 
 
 def characters_of(offsets: Sequence[tuple[int, int]], text: str) -> tuple[tuple[int, int] | None, ...]:
@@ -110,9 +121,10 @@ def characters_of(offsets: Sequence[tuple[int, int]], text: str) -> tuple[tuple[
     return tuple(reversed(parts))
 
 
-def _encode_questions(examples: Sequence[Example], config: TaskConfig, tokenizer: Tokenizer) -> Iterator[Row]:
+def _encode_questions(examples: Sequence[Example], config: TaskConfig, tokenizer: Tokenizer) -> EncodedExamples:
     """Windows over the text, the question before each; one that does not hold the answer points at the first token."""
     most, num_cut = config.row_tokens // 4, 0  # of the question, or nothing of the text would fit
+    rows = []
     for index, example in enumerate(examples):
         assert isinstance(example, Question)
         question = _beginning(example.question, most, tokenizer)
@@ -133,10 +145,9 @@ def _encode_questions(examples: Sequence[Example], config: TaskConfig, tokenizer
             offsets = tuple(tuple(offset) if there and offset[1] > offset[0] else None for there, offset in places)
             start, end = _tokens_of(offsets, answer_start, answer_start + len(words))
             types = encoded["token_type_ids"][window] if "token_type_ids" in encoded else [0] * len(ids)
-            yield Row(ids, types, {"start_positions": start, "end_positions": end}, index, offsets)
-    if num_cut:
-        said = f"{num_cut:,} of {len(examples):,} questions"
-        warnings.warn(f"{config.name}: cut at {most} tokens: {said}", stacklevel=3)
+            rows.append(Row(ids, types, {"start_positions": start, "end_positions": end}, index, offsets))
+    said = f"{config.name}: cut at {most} tokens: {num_cut:,} of {len(examples):,} questions"
+    return EncodedExamples(rows, said if num_cut else "")
 
 
 def _beginning(text: str, most: int, tokenizer: Tokenizer) -> str:

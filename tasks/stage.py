@@ -1,6 +1,7 @@
 """A stage of a task: fine-tuning (FT), TD1 or TD2, by the trainer of general distillation with a task's rows."""
 
 import gc
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from pretrain.models.teacher import Teacher, TeacherFunction, no_teacher
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
 from pretrain.precision import WantedDtype, autocast
 from pretrain.progress import Progress
+from pretrain.ranks.stopping import StopReason
 from pretrain.ranks.together import gather_objects
 from pretrain.settings import Settings
 from pretrain.students.initialization import map_back, seeded
@@ -29,7 +31,7 @@ from tasks.batches import TaskBatches, collate
 from tasks.config import TaskConfig
 from tasks.evaluation import predict, score
 from tasks.examples import Example
-from tasks.label_objectives import TaskObjectiveConfig
+from tasks.label_objectives import TaskObjective
 from tasks.models import TaskModel, load_task_model
 from tasks.readers import TaskData
 from tasks.rows import Row, Tokenizer, encode
@@ -48,22 +50,22 @@ class StageConfig(Settings):
     dropout_prob: Annotated[float, Field(ge=0, lt=1)] = 0.1
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig(warmup_ratio=0.1)
-    objective: Annotated[list[TaskObjectiveConfig], Field(min_length=1)]
+    objective: Annotated[list[TaskObjective], Field(min_length=1)]
 
     @property
     def reads_labels(self) -> bool:
         """Whether the student's head is trained, so that it can be scored."""
-        return any(one.type in ("labels", "soft_labels") for one in self.objective)
+        return any(one.reads_task_head for one in self.objective)
 
     @property
     def needs_teacher_head(self) -> bool:
         """Whether the teacher's predictions are learned from."""
-        return any(one.type == "soft_labels" for one in self.objective)
+        return any(one.reads_task_teacher for one in self.objective)
 
     @property
     def needs_teacher(self) -> bool:
         """Whether anything is learned from a teacher."""
-        return any(one.type != "labels" for one in self.objective)
+        return any(one.needs_teacher for one in self.objective)
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,10 @@ class EncodedTask:
 def encode_task(config: TaskConfig, data: TaskData, tokenizer_path: str) -> EncodedTask:
     """Both files in the ids of this tokenizer."""
     tokenizer = load_pretrained(AutoTokenizer, tokenizer_path)
-    rows = [encode(part, config, data.labels, tokenizer) for part in (data.train, data.dev)]
-    return EncodedTask(config, data, tokenizer, *rows)
+    train, dev = (encode(part, config, data.labels, tokenizer) for part in (data.train, data.dev))
+    for cut in dict.fromkeys(filter(None, (train.cut, dev.cut))):
+        warnings.warn(cut, stacklevel=2)
+    return EncodedTask(config, data, tokenizer, train.rows, dev.rows)
 
 
 class Stage:
@@ -104,7 +108,7 @@ class Stage:
         loop: LoopConfig,
         deepspeed: DeepSpeedConfig,
         device: torch.device,
-        stop_requested: Callable[[], int] = lambda: 0,
+        stop_requested: Callable[[], StopReason] = lambda: StopReason.NONE,
     ) -> None:
         self.run, self.task, self.config, self.device = run, task, config, device
         model = load_task_model(student, task.config.kind, task.data.labels, loop.seed)

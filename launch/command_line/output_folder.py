@@ -1,12 +1,10 @@
 """An output folder that stands whole or not at all."""
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from pretrain.durable import share, writing
+from pretrain.durable import new_folder
 
 
 def check_writable(folder: Path, what: str) -> None:
@@ -21,22 +19,11 @@ def check_writable(folder: Path, what: str) -> None:
         raise ValueError(f"{what} {folder}: cannot be written: {error.strerror}") from error
 
 
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill under another name, which becomes `folder` where the block ends without an error.
+def new_output_folder(folder: Path) -> AbstractContextManager[Path]:
+    """An empty folder to fill, which becomes `folder` if the block ends without an error.
 
-    Raises ValueError where `folder` is there already, or cannot be made.
+    Raises ValueError if `folder` exists already or cannot be made.
     """
     if folder.exists():
         raise ValueError(f"{folder}: is there already; remove it or choose another output folder")
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    with writing(folder):
-        partial.mkdir(parents=True)
-    try:
-        yield partial
-        share(partial)
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    return new_folder(folder)

@@ -100,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         write_durably(options.output, with_steps(config, steps).model_dump_json(indent=2))
     except (ValueError, OSError) as error:
-        print(f"refused: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     print(explain(step_seconds, steps, total_steps, device), flush=True)
     return 0

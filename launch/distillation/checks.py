@@ -21,8 +21,6 @@ from launch.job.run_folder import is_under_way
 from pretrain.models.encoder import EncoderShape
 from pretrain.models.pretrained import check_vocabulary, read_shape
 from pretrain.models.teacher import fingerprint, load_teacher
-from pretrain.objectives.layers import TinyBERTConfig
-from pretrain.objectives.relations import MiniLMConfig, MiniLMv2Config
 from pretrain.progress import Progress
 
 MAX_EPOCHS = 100  # more of them are warned of
@@ -54,9 +52,8 @@ def warn_of_epochs(config: RunConfig, rows_per_epoch: int) -> None:
 
 def warn_of_documents(config: RunConfig) -> None:
     """Say so where losses compare tokens of documents that do not attend to each other."""
-    comparing = (MiniLMv2Config, MiniLMConfig, TinyBERTConfig)
     objectives = [one for student in config.students for one in student.objective]
-    names: list[str] = sorted({one.type for one in objectives if isinstance(one, comparing)})
+    names: list[str] = sorted({one.type for one in objectives if one.compares_all_tokens})
     names += ["probe.heldout"] if config.probe and config.probe.heldout else []
     if config.corpus.attend_within_documents and names:
         warnings.warn(

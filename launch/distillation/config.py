@@ -76,7 +76,7 @@ class RunConfig(Settings):
     @property
     def needs_teacher_head(self) -> bool:
         """Whether the teacher must have a masked-language head."""
-        return any(one.needs_teacher_head for student in self.students for one in student.vocabulary_objectives)
+        return any(one.needs_teacher_head for student in self.students for one in student.objective)
 
     def check(self, teacher: EncoderShape | None) -> None:
         """ValueError listing everything that cannot work with this teacher, or without one."""
@@ -101,10 +101,9 @@ class RunConfig(Settings):
 
     def _masking_problems(self) -> Iterator[str]:
         for index, student in enumerate(self.students):
-            wanting = [one for one in student.vocabulary_objectives if one.needs_labels]
-            if wanting and not self.corpus.masking:
+            if student.needs_masking and not self.corpus.masking:
                 yield f'corpus.masking: students.{index} predicts masked tokens; give it, for example {{"prob": 0.15}}'
-            if self.corpus.masking and not wanting:
+            if self.corpus.masking and not student.needs_masking:
                 yield (
                     f"corpus.masking: students.{index} has no objective that predicts masked tokens, and would only "
                     "see text with holes; give it one (mlm, distilbert), a run of its own, or leave masking out"

@@ -1,7 +1,6 @@
 """What a run writes into its folder for later readers, and the folders it refuses to go on in."""
 
 import json
-import shutil
 from pathlib import Path
 
 from transformers import AutoTokenizer
@@ -14,7 +13,7 @@ from launch.distillation.config import MAY_CHANGE, RunConfig, read_run_config
 from launch.distillation.run_facts import ProbeFacts, read_facts
 from launch.job.facts import read_ran_on
 from launch.job.run_folder import Done
-from pretrain.durable import share, write_durably, writing
+from pretrain.durable import new_folder, write_durably
 from pretrain.students.student import Student
 from pretrain.training.metrics import read_metrics
 
@@ -77,14 +76,10 @@ def save_start(student: Student, run: Path) -> None:
     folder = run / "start" / student.name
     if folder.exists():
         return
-    partial = folder.with_name(f".{student.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    with writing(folder):
+    with new_folder(folder) as partial:
         student.published.save_pretrained(partial)
         tokenizer = AutoTokenizer.from_pretrained(run / "tokenizer")
         save_tokenizer(tokenizer, partial, student.encoder.shape.max_row_tokens)
-        share(partial)
-        partial.rename(folder)
 
 
 def read_losses(run: Path, student: str) -> list[dict[str, float]]:

@@ -32,8 +32,8 @@ from pretrain.models.teacher import Teacher, TeacherFunction, fingerprint, load_
 from pretrain.models.vocabulary_head import VocabularyHead
 from pretrain.probes.live_probe import LiveProbe
 from pretrain.progress import Progress
-from pretrain.ranks.peers import PeerLost, join_ranks, peers_heeded
-from pretrain.ranks.stopping import StopRequest, explain_stop, ignore_stop_requests
+from pretrain.ranks.peers import PeerLost, joined_ranks
+from pretrain.ranks.stopping import StopReason, StopRequest
 from pretrain.ranks.together import gather_objects, on_rank_zero
 from pretrain.students.config import StudentConfig
 from pretrain.students.initialization import InitConfig
@@ -81,30 +81,25 @@ def build_stream(manifest: Manifest, config: CorpusConfig) -> RowStream:
     )
 
 
-def distil(config: RunConfig, job: JobInput, run: Path, stop: StopRequest, on_lost: Callable[[PeerLost], None]) -> int:
-    """Build teacher, students and engines on every rank, and train; gives the number of what stopped it early, or 0.
+def distil(
+    config: RunConfig, job: JobInput, run: Path, stop: StopRequest, on_lost: Callable[[PeerLost], None]
+) -> StopReason:
+    """Build teacher, students and engines on every rank, and train; return why it stopped before its end, or NONE.
 
-    Raises ValueError where the run cannot go on, PeerLost where another rank is gone; where that cannot be raised, as
-    everything waits for the device, `on_lost` is told in another thread.
+    Raises ValueError if the run cannot go on, PeerLost if another rank is lost (see `joined_ranks` for `on_lost`).
     """
-    timeout_seconds = config.training.collective_timeout_seconds
-    with peers_heeded(timeout_seconds):
-        device, heartbeat = join_ranks(timeout_seconds, on_lost)
+    with joined_ranks(config.training.collective_timeout_seconds, on_lost) as device:
         trainer = build_trainer(config, job, run, stop, device)
         stop.waits_for = trainer.outlook
-        number = trainer.train()
-        if number and dist.get_rank() == 0:
-            said = f"[rank 0] stopped at step {trainer.state.step}: {explain_stop(number)}; run again to go on"
+        reason = trainer.train()
+        if reason and dist.get_rank() == 0:
+            said = f"[rank 0] stopped at step {trainer.state.step}: {reason}; run again to go on"
             print(said, file=sys.stderr, flush=True)
-        elif not number:
+        elif not reason:
             done = on_rank_zero(lambda: write_done(run, trainer.state))
             if dist.get_rank() == 0:
                 print(summary(run, config, done), flush=True)
-        # The first rank to leave makes launchers end the others: from here on they are as good as gone.
-        ignore_stop_requests()
-        trainer.agreement.gather()
-        heartbeat.close()
-    return number
+    return reason
 
 
 def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: StopRequest, device: torch.device) -> Trainer:
@@ -149,7 +144,7 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: StopRequest
         config.deepspeed.train_batch_size,
         config.corpus.row_tokens,
         device,
-        lambda: stop.number,
+        lambda: stop.reason,
         probe,
     )
     on_rank_zero(lambda: note_machine(run, ran_on, trainer.state.step))

@@ -27,6 +27,7 @@ from pretrain.device import device_name
 from pretrain.durable import try_lock, write_durably
 from pretrain.engines.deepspeed_config import AutocastConfig
 from pretrain.precision import Dtype, native_dtypes
+from pretrain.ranks.stopping import StopReason
 from tasks.config import TaskConfig
 from tasks.fine_tuning import FineTuned, FineTuningConfig, fine_tune, split_task
 from tasks.readers import TaskData, read_task
@@ -131,7 +132,9 @@ def claimed(folder: Path) -> Iterator[bool]:
         yield mine
 
 
-def make_cells(evaluation: Evaluation, output: Path, device: torch.device, stop_requested: Callable[[], int]) -> None:
+def make_cells(
+    evaluation: Evaluation, output: Path, device: torch.device, stop_requested: Callable[[], StopReason]
+) -> None:
     """Every cell that nobody has made or is making.
 
     Raises tasks.fine_tuning.Stopped where asked to, at the end ValueError listing the models that failed on a task.
@@ -161,7 +164,7 @@ def _make_group(
     data: TaskData,
     output: Path,
     device: torch.device,
-    stop_requested: Callable[[], int],
+    stop_requested: Callable[[], StopReason],
 ) -> None:
     """All cells of one model on one task, one after the other."""
     for folder in group_folder(output, model, task).glob("*/scores.json"):

@@ -2,7 +2,6 @@
 
 import json
 import statistics
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,11 +81,8 @@ def _spread(values: Sequence[float]) -> dict[str, float | None]:
 def cut_texts(evaluation: Evaluation, tasks: Mapping[str, TaskData]) -> list[str]:
     """What of the development examples `row_tokens` cuts off, by the first model's tokenizer."""
     tokenizer = load_pretrained(AutoTokenizer, next(iter(evaluation.models.values())))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for name, data in tasks.items():
-            encode(data.dev, evaluation.tasks[name], data.labels, tokenizer)
-    return [str(warning.message) for warning in caught]
+    encoded = (encode(data.dev, evaluation.tasks[name], data.labels, tokenizer) for name, data in tasks.items())
+    return [one.cut for one in encoded if one.cut]
 
 
 @Progress("timing the models")

@@ -45,7 +45,7 @@ def run_workers(evaluation: Evaluation, output: Path, num_workers: int | None, s
     precision = evaluation.config.deepspeed.torch_autocast  # settled once, for all workers
     workers = {log: _start(index, num_workers, log, precision) for index, log in enumerate(logs)}
     codes = _watch(workers, evaluation, output, stop)
-    if stop.number or STOPPED in codes:
+    if stop.reason or STOPPED in codes:
         say("stopped; run again to go on")
         return STOPPED
     return FAILED if any(codes) else 0
@@ -96,7 +96,7 @@ def _watch(
                 code = running.pop(log).returncode
                 if code not in (0, STOPPED) and not told:
                     say(_failure(log, code))
-            if stop.number and not told:
+            if stop.reason and not told:
                 told = True
                 for worker in running.values():
                     worker.terminate()

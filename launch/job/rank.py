@@ -63,7 +63,7 @@ def leave_lost(world: World, error: Exception) -> int:
 def refuse(world: World, error: ValueError) -> int:
     """Say why nothing begins, once a host: a file may be missing on one of them."""
     if world.local_rank == 0:
-        say(f"refused: {error}" if world.rank == 0 else f"[rank {world.rank}] refused: {error}")
+        say(f"error: {error}" if world.rank == 0 else f"[rank {world.rank}] error: {error}")
     else:
         time.sleep(SPEAK_SECONDS)
     return REFUSED
@@ -97,7 +97,7 @@ def main(about: str, prepare: Prepare) -> None:
     try:
         world = read_world(os.environ)
     except ValueError as error:
-        say(f"refused: {error}")
+        say(f"error: {error}")
         sys.exit(REFUSED)
     world.export()
     tag_messages(world.rank)

@@ -1,7 +1,6 @@
 """A published student: an ordinary Hugging Face folder, written aside, checked against the live student, renamed."""
 
 import json
-import shutil
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ from launch.distillation.run_facts import read_facts
 from launch.distillation.run_files import read_losses
 from launch.publishing.model_card import model_card
 from pretrain.checkpoints.checkpoint import Checkpoints, read_state
-from pretrain.durable import damage, share, writing
+from pretrain.durable import damage, new_folder
 from pretrain.models.encoder import EncoderShape
 from pretrain.models.vocabulary_head import auto_class_of
 from pretrain.progress import Progress
@@ -53,8 +52,6 @@ def publish(
         names = ", ".join(sorted(path.parent.name for path in checkpoint.glob("*/model")))
         raise ValueError(f"{run}: no student {student!r}; students: {names}")
     card = read_card(run, student, checkpoint, teacher_name, licence)
-    partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     model_folder = checkpoint / student / "model"
     model = auto_class_of(model_folder).from_pretrained(model_folder)
     tokenizer = AutoTokenizer.from_pretrained(run / "tokenizer")
@@ -62,18 +59,15 @@ def publish(
     facts = read_facts(run / "run.json")
     unreached = facts.unreached_parameters[student]
     drawn = {name for name in unreached if name.startswith("pooler.")}
-    with writing(output):
+    with new_folder(output) as partial:
         model.save_pretrained(partial, state_dict={n: w for n, w in model.state_dict().items() if n not in drawn})
         save_tokenizer(tokenizer, partial, EncoderShape.of(model.config).max_row_tokens)
         (partial / "README.md").write_text(card, encoding="utf-8")
         made = own.model_dump(mode="json") | {"teacher": facts.teacher.model_dump() if facts.teacher else None}
         (partial / "distillation.json").write_text(json.dumps(made, ensure_ascii=False, indent=2), encoding="utf-8")
-    difference = difference_to_live(partial, checkpoint / student / "outputs.safetensors")
-    if not difference <= TOLERANCE:
-        raise ValueError(f"{partial}: its outputs differ from the live student's by {difference:.2g}; not published")
-    share(partial)
-    with writing(output):
-        partial.rename(output)
+        difference = difference_to_live(partial, checkpoint / student / "outputs.safetensors")
+        if not difference <= TOLERANCE:
+            raise ValueError(f"{output}: not published: outputs differ from the live student's by {difference:.2g}")
     return difference
 
 

@@ -30,10 +30,10 @@ from launch.job.machine import note_machine, settle_precision
 from launch.job.run_folder import check_alike, check_shared, hold_run_folder, keep_kernels, read_done, write_done
 from launch.publishing.student_folder import publish
 from launch.stages.config import ORDER, GeneralStageConfig, StageName, TaskRunConfig
-from pretrain.durable import share, write_durably
+from pretrain.durable import new_folder, write_durably
 from pretrain.models.pretrained import load_pretrained
-from pretrain.ranks.peers import PeerLost, join_ranks, peers_heeded
-from pretrain.ranks.stopping import StopRequest, explain_stop, ignore_stop_requests
+from pretrain.ranks.peers import PeerLost, joined_ranks
+from pretrain.ranks.stopping import StopReason, StopRequest
 from pretrain.ranks.together import on_rank_zero
 from pretrain.students.student import Student
 from tasks.evaluation import score_of_commonest_label
@@ -105,44 +105,38 @@ class Chain:
         self.task: EncodedTask = encode_task(config.task, data, config.student)
         self.commonest = score_of_commonest_label(data, config.task)
 
-    def train(self) -> int:
-        """Runs what is not done yet; the number of what stopped it, or 0.
+    def train(self) -> StopReason:
+        """Run the stages that are not done yet; return why it stopped before their end, or NONE.
 
-        Raises ValueError where a stage cannot go on, PeerLost where another rank is gone.
+        Raises ValueError if a stage cannot go on, PeerLost if another rank is lost.
         """
-        timeout_seconds = self.config.training.collective_timeout_seconds
-        with peers_heeded(timeout_seconds):
-            self.device, heartbeat = join_ranks(timeout_seconds, self.on_lost)
+        with joined_ranks(self.config.training.collective_timeout_seconds, self.on_lost) as self.device:
             check_alike(self.config.model_dump(mode="json"), inputs_of(self.config))
             self.config = keep_kernels(self.config, self.run)
             self.settled, ran_on = settle_precision(self.config, self.run, self.device)
             on_rank_zero(lambda: self._begin(ran_on))
             check_shared(self.run / "config.json")
-            number = self._run_stages()
-            if number and dist.get_rank() == 0:
-                print(f"[rank 0] stopped: {explain_stop(number)}; run again to go on", file=sys.stderr, flush=True)
+            reason = self._run_stages()
+            if reason and dist.get_rank() == 0:
+                print(f"[rank 0] stopped: {reason}; run again to go on", file=sys.stderr, flush=True)
             elif dist.get_rank() == 0:
                 print(summary(self.config, self.run, self.commonest), flush=True)
-            ignore_stop_requests()  # launchers end the other ranks as soon as the first one is gone
-            dist.barrier()
-            heartbeat.close()
-        return number
+        return reason
 
-    def _run_stages(self) -> int:
+    def _run_stages(self) -> StopReason:
         for name in ORDER:
             stage = getattr(self.config.stages, name)
             if stage is None:
                 continue
             if not self._is_done(name):
                 release_memory()
-                number = self._run_general(stage) if name == "ged" else self._run_stage(name)
-                if number:
-                    return number
+                if reason := self._run_general(stage) if name == "ged" else self._run_stage(name):
+                    return reason
             if name == "ft":
                 self.teacher = str(self.run / name / "model")
             else:
                 self.student = str(self.run / name / "model")
-        return 0
+        return StopReason.NONE
 
     def _is_done(self, name: StageName) -> bool:
         return on_rank_zero(lambda: read_done(self.run / name) is not None)
@@ -155,18 +149,18 @@ class Chain:
         write_durably(self.run / "config.json", self.config.model_dump_json(indent=2))
         note_machine(self.run, ran_on, 0)
 
-    def _run_stage(self, name: StageName) -> int:
+    def _run_stage(self, name: StageName) -> StopReason:
         config, folder = self.settled, self.run / name
         student, teacher = (self.teacher, None) if name == "ft" else (self.student, self.teacher)
         assert student
         dtype = config.teacher.dtype if config.teacher else "float32"
         stage = Stage(
             folder, name, self.task, getattr(config.stages, name), student, teacher, dtype, config.training,
-            config.deepspeed, self.device, lambda: self.stop.number,
+            config.deepspeed, self.device, lambda: self.stop.reason,
         )  # fmt: skip
         self.stop.waits_for = stage.trainer.outlook
-        if number := stage.trainer.train():
-            return number
+        if reason := stage.trainer.train():
+            return reason
         scores = stage.score(self.task.dev, self.data.dev) if stage.config.reads_labels else None
 
         def finish() -> None:
@@ -177,26 +171,22 @@ class Chain:
             write_done(folder, stage.trainer.state)
 
         on_rank_zero(finish)
-        return 0
+        return StopReason.NONE
 
     def _publish(self, folder: Path, student: Student) -> None:
-        partial = folder / ".model.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        student.published.save_pretrained(partial)
-        tokenizer = load_pretrained(AutoTokenizer, self.config.student)
-        save_tokenizer(tokenizer, partial, student.encoder.shape.max_row_tokens)
-        share(partial)
-        shutil.rmtree(folder / "model", ignore_errors=True)
-        partial.rename(folder / "model")
+        with new_folder(folder / "model", replace=True) as partial:
+            student.published.save_pretrained(partial)
+            tokenizer = load_pretrained(AutoTokenizer, self.config.student)
+            save_tokenizer(tokenizer, partial, student.encoder.shape.max_row_tokens)
 
-    def _run_general(self, stage: GeneralStageConfig) -> int:
+    def _run_general(self, stage: GeneralStageConfig) -> StopReason:
         assert self.teacher
         config, folder = stage.run_config(self.teacher, self.student), self.run / "ged"
         job = check_input(config, folder, dist.get_world_size())
         trainer = build_trainer(config, job, folder, self.stop, self.device)
         self.stop.waits_for = trainer.outlook
-        if number := trainer.train():
-            return number
+        if reason := trainer.train():
+            return reason
 
         def finish() -> None:
             shutil.rmtree(folder / "model", ignore_errors=True)
@@ -204,7 +194,7 @@ class Chain:
             write_done(folder, trainer.state)
 
         on_rank_zero(finish)
-        return 0
+        return StopReason.NONE
 
 
 def warn_of_collapse(stage: StageName, score: float, commonest: float | None) -> None:

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from pretrain.models.encoder import EncoderShape, Features, Reads, real_tokens
 from pretrain.objectives.attention_score_loss import attention_score_loss
 from pretrain.objectives.layer_map import LayerMap, layer_map_problems, mapped_layers
-from pretrain.objectives.objective import Objective, Weight, token_weights
-from pretrain.settings import Problems, Settings
+from pretrain.objectives.objective import Objective, ObjectiveConfig, token_weights
+from pretrain.settings import Problems
 
 
-class HiddenStatesConfig(Settings):
+class HiddenStatesConfig(ObjectiveConfig):
     """Hidden states of mapped layers through a projection, TinyBERT equations 8 and 9 (arXiv:1909.10351).
 
     Deviations: with `normalize_targets` the teacher's states are layer-normalised first (no gain, no bias), so that the
@@ -28,14 +28,11 @@ class HiddenStatesConfig(Settings):
     embeddings: bool = True
     projection: Literal["per_layer", "shared"] = "per_layer"
     normalize_targets: bool = True
-    weight: Weight = 1.0
 
     def problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
-        """(key, message) of everything that cannot work for this pair of models."""
         yield from layer_map_problems(self.layer_map, teacher, student)
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "HiddenStates":
-        """The objective for this pair of models."""
         return HiddenStates(self, teacher, student)
 
 
@@ -46,19 +43,19 @@ class TinyBERTConfig(HiddenStatesConfig):
     many attention heads in both models.
     """
 
+    compares_all_tokens = True
+
     type: Literal["tinybert"]  # type: ignore[assignment]
     projection: Literal["per_layer", "shared"] = "shared"
     normalize_targets: bool = False
 
     def problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
-        """(key, message) of everything that cannot work for this pair of models."""
         yield from super().problems(teacher, student)
         heads, others = student.num_attention_heads, teacher.num_attention_heads
         if heads != others:
             yield "type", f"attention scores need as many heads in both models; the teacher has {others}, got {heads}"
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "TinyBERT":
-        """The objective for this pair of models."""
         return TinyBERT(self, teacher, student)
 
 
@@ -122,7 +119,7 @@ class TinyBERT(HiddenStates):
         return terms
 
 
-class PatientKDConfig(Settings):
+class PatientKDConfig(ObjectiveConfig):
     """Patient knowledge distillation (arXiv:1908.09355), equation 7: normalised [CLS] states of mapped layers.
 
     `skip` is every k-th teacher layer, `last` the last ones; both leave out the last layer of either model, which the
@@ -132,7 +129,6 @@ class PatientKDConfig(Settings):
 
     type: Literal["pkd"]
     layer_map: Literal["skip", "last"] | list[PositiveInt] = "skip"
-    weight: Weight = 1.0
 
     def layers(self, teacher: EncoderShape, student: EncoderShape) -> list[int]:
         """The teacher layer of student layer 1, 2, ..."""
@@ -142,7 +138,6 @@ class PatientKDConfig(Settings):
         return full[:-1] if self.layer_map == "skip" else [layer - 1 for layer in full[1:]]
 
     def problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
-        """(key, message) of everything that cannot work for this pair of models."""
         layers, most = self.layer_map, teacher.num_layers
         if isinstance(layers, list):
             if not 0 < len(layers) <= student.num_layers:
@@ -160,7 +155,6 @@ class PatientKDConfig(Settings):
             )
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "PatientKD":
-        """The objective for this pair of models."""
         return PatientKD(self, teacher, student)
 
 

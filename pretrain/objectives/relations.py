@@ -10,50 +10,50 @@ from torch import Tensor
 
 from pretrain.models.encoder import EncoderShape, Features, Reads, real_tokens
 from pretrain.objectives.kernel_choice import Kernel, triton_problem
-from pretrain.objectives.objective import Objective, Weight
+from pretrain.objectives.objective import Objective, ObjectiveConfig, Weight
 from pretrain.objectives.relation_loss import relation_loss
-from pretrain.settings import Problems, Settings
+from pretrain.settings import Problems
 
 Pairs = tuple[tuple[str, str], ...]
 
 
-class MiniLMv2Config(Settings):
+class MiniLMv2Config(ObjectiveConfig):
     """MiniLMv2 (arXiv:2012.15828): relations QQ, KK and VV of one teacher layer into the student's last layer."""
+
+    compares_all_tokens = True
 
     type: Literal["minilm_v2"]
     num_relation_heads: PositiveInt  # R; divides both widths
     teacher_layer: PositiveInt | None = None  # null: the paper's choice for a teacher of this size
     kernel: Kernel = "auto"  # Triton's on a GPU where it works, the portable one elsewhere
-    weight: Weight = 1.0
 
     def problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
-        """(key, message) of everything that cannot work for this pair of models."""
         yield from _head_problems(self.num_relation_heads, teacher, student)
         yield from _layer_problems(self.teacher_layer, teacher)
         yield from _kernel_problems(self.kernel)
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "Relations":
-        """The objective for this pair of models, MiniLMv2 equations 5 to 8 with the pairs weighted 1 each."""
+        """MiniLMv2 equations 5 to 8, the pairs weighted 1 each."""
         pairs = (("query", "query"), ("key", "key"), ("value", "value"))
         layer = self.teacher_layer or published_teacher_layer(teacher)
         return Relations(pairs, layer, student.num_layers, self.num_relation_heads, self.kernel, self.weight)
 
 
-class MiniLMConfig(Settings):
+class MiniLMConfig(ObjectiveConfig):
     """MiniLM (arXiv:2002.10957): attention (QK) and value relations (VV) of the last layers, equations 4 to 8.
 
     ERNIE-Tiny's KQ and VV losses are the same. The paper's R is the models' own number of heads, so both must have as
     many; another R that divides both widths may be given instead.
     """
 
+    compares_all_tokens = True
+
     type: Literal["minilm", "ernie_tiny"]
     num_relation_heads: PositiveInt | None = None  # their own attention heads, equal in number, unless given
     teacher_layer: PositiveInt | None = None  # null: the last
     kernel: Kernel = "auto"  # Triton's on a GPU where it works, the portable one elsewhere
-    weight: Weight = 1.0
 
     def problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
-        """(key, message) of everything that cannot work for this pair of models."""
         heads, others = student.num_attention_heads, teacher.num_attention_heads
         if self.num_relation_heads:
             yield from _head_problems(self.num_relation_heads, teacher, student)
@@ -67,7 +67,6 @@ class MiniLMConfig(Settings):
         yield from _kernel_problems(self.kernel)
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "Relations":
-        """The objective for this pair of models."""
         heads = self.num_relation_heads or student.num_attention_heads
         layer = self.teacher_layer or teacher.num_layers
         return Relations(

@@ -9,50 +9,38 @@ from torch import Tensor, nn
 from pretrain.models.encoder import EncoderShape, Features, Reads, real_tokens
 from pretrain.models.vocabulary_head import VocabularyHead
 from pretrain.objectives.layers import start_projection
-from pretrain.objectives.objective import Objective, Weight, token_weights
+from pretrain.objectives.objective import Objective, ObjectiveConfig, token_weights
 from pretrain.objectives.vocabulary_losses import distillation_loss, masked_language_loss
-from pretrain.settings import Problems, Settings
 
 IGNORED = -100  # the label of what is not predicted
 
 
-class VocabularyConfig(Settings):
-    """What is true of every objective that gives its student a masked-language head."""
-
-    weight: Weight = 1.0
-
-    @property
-    def needs_labels(self) -> bool:
-        """Whether batches must be masked."""
-        return True
-
-    @property
-    def needs_teacher_head(self) -> bool:
-        """Whether the teacher must have a masked-language head."""
-        return False
-
-    def problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
-        """Nothing that sizes could make impossible."""
-        return iter(())
-
-
-class MaskedLMConfig(VocabularyConfig):
+class MaskedLMConfig(ObjectiveConfig):
     """Masked language modelling (arXiv:1810.04805): the student learns from the text alone."""
+
+    needs_teacher = False
+    needs_student_head = True
 
     type: Literal["mlm"]
 
+    @property
+    def needs_masking(self) -> bool:
+        """Always."""
+        return True
+
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "MaskedLM":
-        """The objective; the teacher is not read."""
         return MaskedLM(self, student)
 
 
-class DistilBERTConfig(VocabularyConfig):
+class DistilBERTConfig(ObjectiveConfig):
     """DistilBERT (arXiv:1910.01108): soft targets at a temperature, masked language modelling, cosine of last states.
 
     The weights are those of the authors' published command (5, 2 and 1; the paper gives none), and as in their code
     soft targets are taken of all real tokens unless `positions` is "masked". A weight of 0 leaves a term out. Where the
     widths differ a projection is trained, which the paper, with equal widths, has no need of.
     """
+
+    needs_student_head = True
 
     type: Literal["distilbert"]
     temperature: Annotated[float, Field(gt=0)] = 2.0
@@ -62,17 +50,16 @@ class DistilBERTConfig(VocabularyConfig):
     cosine_weight: Annotated[float, Field(ge=0)] = 1.0
 
     @property
-    def needs_labels(self) -> bool:
-        """Not for soft targets of every token alone."""
+    def needs_masking(self) -> bool:
+        """Unless only the soft targets of all tokens are learned from."""
         return self.mlm_weight > 0 or self.positions == "masked"
 
     @property
     def needs_teacher_head(self) -> bool:
-        """Always, for its soft targets."""
+        """For its soft targets."""
         return True
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "DistilBERT":
-        """The objective for this pair of models."""
         return DistilBERT(self, teacher, student)
 
 

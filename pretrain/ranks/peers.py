@@ -1,4 +1,4 @@
-"""What ranks tell each other about a step beside its gradients, and what becomes of a rank that tells nothing more."""
+"""Messages between ranks besides gradients, and detection of ranks that stop answering."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +12,8 @@ from torch.distributed import distributed_c10d
 
 from pretrain.progress import Progress
 from pretrain.ranks.process_group import start_distributed
-from pretrain.ranks.together import raise_together
+from pretrain.ranks.stopping import ignore_stop_requests
+from pretrain.ranks.together import gather_objects, raise_together
 
 # The agreement is to notice a missing rank first: a group of the device ends the process without a word of ours.
 _DEVICE_GRACE_SECONDS = 60
@@ -26,11 +27,27 @@ class PeerLost(Exception):
     """Another rank died, or does not answer any more; this one cannot go on."""
 
 
+@contextmanager
+def joined_ranks(timeout_seconds: int, on_lost: Callable[[PeerLost], None]) -> Iterator[torch.device]:
+    """Join all ranks of the job, watch that they answer, and leave together; gives this rank's device.
+
+    Raises PeerLost in place of what libraries raise when another rank is lost. While the main thread waits for a
+    device, where nothing can be raised, `on_lost` is called in another thread.
+    """
+    with explain_lost_peers(timeout_seconds):
+        device, heartbeat = join_ranks(timeout_seconds, on_lost)
+        yield device
+        # Launchers end the other ranks when the first one leaves, so all are done before any does.
+        ignore_stop_requests()
+        gather_objects(None)
+        heartbeat.close()
+
+
 @Progress("joining the other ranks")
 def join_ranks(timeout_seconds: int, on_lost: Callable[[PeerLost], None]) -> tuple[torch.device, "Heartbeat"]:
-    """The process group, begun; what watches it comes before anything that one rank alone may fail at.
+    """Create the process group, and its heartbeat before anything that can fail on one rank alone.
 
-    A device's group waits for ever for a rank that is lost while it begins, so that is timed too.
+    A device's group waits for ever for a rank that is lost while it starts, so that is timed too.
     """
     seconds = timeout_seconds + _DEVICE_GRACE_SECONDS
     message = f"the ranks were not joined within {seconds} s: one of them is lost, cut off or has no working device"
@@ -47,10 +64,10 @@ def join_ranks(timeout_seconds: int, on_lost: Callable[[PeerLost], None]) -> tup
 
 
 class Agreement:
-    """The largest of what all ranks say of a step, known to all of them one step later.
+    """The maximum over all ranks of some integers, known to all of them one step later.
 
-    On the CPU and in a group of its own: neither the device nor a link is ever waited for, and as every rank reads the
-    same numbers at the same step, all of them do the same.
+    On the CPU and in a separate process group, so that neither the device nor the network is waited for. Every rank
+    reads the same numbers at the same step, so all of them act alike.
     """
 
     def __init__(self, timeout_seconds: int) -> None:
@@ -59,7 +76,7 @@ class Agreement:
         self._pending: tuple[Tensor, dist.Work | None] | None = None
 
     def exchange(self, values: Sequence[int]) -> list[int]:
-        """Says `values`; gives the largest of those said one call before, zeros where nothing was said yet."""
+        """Send `values`; return the maxima of the previous call's, zeros at the first call."""
         agreed = self.settle() or [0] * len(values)
         said = torch.tensor(values, dtype=torch.int64)
         work = dist.all_reduce(said, dist.ReduceOp.MAX, self._group, async_op=True) if self._group else None
@@ -67,7 +84,7 @@ class Agreement:
         return agreed
 
     def settle(self) -> list[int]:
-        """Waits for what was said last; nothing where nothing was."""
+        """Wait for the maxima of the last call; an empty list if there are none."""
         if self._pending is None:
             return []
         (said, work), self._pending = self._pending, None
@@ -75,20 +92,14 @@ class Agreement:
             work.wait()
         return said.tolist()
 
-    def gather(self) -> None:
-        """Waits for every rank to come here."""
-        self.settle()
-        if self._group:
-            dist.barrier(self._group)
-
 
 class Heartbeat:
-    """Asks all ranks for a sign of life every second, in a thread and a group of its own.
+    """Checks once a second that all ranks answer, in a separate thread and process group.
 
-    A main thread that waits for its device, which waits for a rank that is gone, can neither notice nor be woken.
+    A main thread that waits for its device, which waits for a lost rank, can neither notice that nor be woken.
 
     Args:
-        on_lost: told, in the thread, of a lost rank if the main thread has not ended the process by then.
+        on_lost: called in the thread for a lost rank, unless the main thread has ended the process by then.
     """
 
     def __init__(self, timeout_seconds: int, on_lost: Callable[[PeerLost], None]) -> None:
@@ -100,7 +111,7 @@ class Heartbeat:
 
     def _watch(self) -> None:
         try:
-            with peers_heeded(self._timeout_seconds):
+            with explain_lost_peers(self._timeout_seconds):
                 while self._anybody_stays():
                     pass
         except PeerLost as error:
@@ -113,21 +124,21 @@ class Heartbeat:
         return bool(staying)
 
     def close(self) -> None:
-        """Ends it when every rank is here."""
+        """Stop once every rank has called this."""
         self._leaving.set()
         self._thread.join()
 
 
 def limit_collectives(timeout_seconds: int) -> None:
-    """Gives every group there is, those that DeepSpeed made with its own 30 minutes too, this time to answer."""
+    """Set this timeout for every process group, also for those that DeepSpeed created with 30 minutes."""
     for group in list(distributed_c10d._world.pg_map):
         grace = 0 if dist.get_backend(group) == "gloo" else _DEVICE_GRACE_SECONDS
         distributed_c10d._set_pg_timeout(timedelta(seconds=timeout_seconds + grace), group)
 
 
 @contextmanager
-def peers_heeded(timeout_seconds: int) -> Iterator[None]:
-    """PeerLost, with a message for the user, in place of what the libraries raise in a collective."""
+def explain_lost_peers(timeout_seconds: int) -> Iterator[None]:
+    """Raise PeerLost, with a message for the user, in place of what libraries raise in a collective."""
     try:
         yield
     except RuntimeError as error:

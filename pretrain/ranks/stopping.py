@@ -8,13 +8,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from enum import IntEnum
 from pathlib import Path
 
 from pretrain.progress import busy_with
 
-# Reasons beside the numbers of signals, which end at 64
-SLOW_STEP = 1000
-LAUNCHER_GONE = 1001
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 # A launcher that gets a signal sends SIGTERM on to its ranks, which a signal to the whole group has reached already.
 _ECHO_SECONDS = 2.0
@@ -22,6 +20,22 @@ _LOOK_SECONDS = 1.0  # between two looks at the launcher
 # What starts the deepspeed launcher's two processes; whoever adopts an orphan (systemd, tini, ...) is called otherwise.
 _STARTERS = re.compile(r"python|deepspeed|sshd|dropbear|slurm|sh$")
 _ORPHAN_SECONDS = 600.0  # for the step and the save after which a rank without a launcher leaves
+
+
+class StopReason(IntEnum):
+    """Why a job stops before its end. Where ranks have several reasons, the largest is the job's."""
+
+    NONE = 0
+    SIGHUP = signal.SIGHUP
+    SIGINT = signal.SIGINT
+    SIGUSR1 = signal.SIGUSR1
+    SIGTERM = signal.SIGTERM
+    SLOW_STEP = 1000
+    LAUNCHER_GONE = 1001
+
+    def __str__(self) -> str:
+        sentences = {self.SLOW_STEP: "a step took far longer than usual", self.LAUNCHER_GONE: "the launcher is gone"}
+        return sentences.get(self, self.name)
 
 
 class StopRequest:
@@ -39,7 +53,7 @@ class StopRequest:
     """
 
     def __init__(self, generations: int = 0, say: Callable[[str], None] | None = None) -> None:
-        self.number = 0  # of the first signal that came, or LAUNCHER_GONE
+        self.reason = StopReason.NONE  # the first that came
         self.waits_for: Callable[[], str] = lambda: f"before the first step; now: {busy_with('starting')}"
         self._say = say
         self._first_end = float("inf")
@@ -71,25 +85,25 @@ class StopRequest:
             if now - self._first_end > _ECHO_SECONDS:
                 os._exit(128 + number)
             self._first_end = min(self._first_end, now)
-        self._request(number)
+        self._request(StopReason(number))
 
-    def _request(self, number: int) -> None:
-        if self.number:
+    def _request(self, reason: StopReason) -> None:
+        if self.reason:
             return
-        self.number = number
+        self.reason = reason
         if self._say:
             # Where nobody reads stderr, printing may hang: not in this thread, which a second signal needs.
             threading.Thread(target=self._answer, args=(self._say,), daemon=True).start()
 
     def _answer(self, say: Callable[[str], None]) -> None:
-        say(f"{explain_stop(self.number)}: stopping {self.waits_for()} (a second SIGTERM or Ctrl-C ends it at once)")
+        say(f"{self.reason}: stopping {self.waits_for()} (a second SIGTERM or Ctrl-C ends it at once)")
 
     def _look_for_launcher(self) -> None:
         found = _ancestors(len(self._ancestors))
         if found == self._ancestors:
             return
         now = time.monotonic()
-        self._request(LAUNCHER_GONE)
+        self._request(StopReason.LAUNCHER_GONE)
         self._gone_since = min(self._gone_since, now)
         if len(found) == 2 and found[0] == self._ancestors[0]:
             # Ctrl-C ended the first process of the deepspeed launcher. The second kills its ranks 30 seconds after it,
@@ -105,12 +119,6 @@ def ignore_stop_requests() -> None:
     signal.set_wakeup_fd(-1)
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-
-
-def explain_stop(number: int) -> str:
-    """What the number of a StopRequest, or SLOW_STEP, means."""
-    named = {LAUNCHER_GONE: "the launcher is gone", SLOW_STEP: "a step took far longer than usual"}
-    return named.get(number) or signal.Signals(number).name
 
 
 def _ancestors(generations: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""What one rank does or finds is known to all, so that they go on or stop together and none waits for another."""
+"""Results and errors shared by all ranks, so that they go on or stop together."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,9 +10,10 @@ _Result = TypeVar("_Result")
 
 
 def on_rank_zero(action: Callable[[], _Result]) -> _Result:
-    """What the action gives on rank 0, on every rank; where it raises ValueError or OSError, ValueError on every rank.
+    """Run `action` on rank 0 and return its result on every rank.
 
-    A fault of the program is ValueError on the others too, and itself on rank 0.
+    ValueError and OSError become a ValueError on every rank; any other exception is raised on rank 0 and becomes a
+    ValueError on the others.
     """
     outcome: list = [None, None]
     fault: Exception | None = None
@@ -43,14 +44,14 @@ def _words() -> ProcessGroup | None:
 
 
 def gather_objects(own: _Result) -> list[_Result]:
-    """What each rank has, by rank, on all of them."""
+    """Return every rank's object, in the order of ranks, on all of them."""
     objects: list = [None] * dist.get_world_size()
     dist.all_gather_object(objects, own, group=_words())
     return objects
 
 
 def raise_together(problem: str | None) -> None:
-    """ValueError on every rank where at least one has a problem, of the lowest such rank."""
+    """Raise ValueError on every rank if at least one has a problem: that of the lowest such rank."""
     problems = gather_objects(problem)
     for rank, one in enumerate(problems):
         if one is not None:

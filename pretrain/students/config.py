@@ -1,4 +1,4 @@
-"""What a student is where no teacher says so: its family and its positions."""
+"""The configuration of a student: its sizes, how it starts, and what it learns from."""
 
 from typing import Annotated, Any
 
@@ -6,8 +6,7 @@ from pydantic import Field, PositiveInt
 from transformers import AutoConfig
 
 from pretrain.models.encoder import EncoderShape, Family, row_offset
-from pretrain.objectives.registry import ObjectiveConfig
-from pretrain.objectives.vocabulary import VocabularyConfig
+from pretrain.objectives.registry import GeneralObjective
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
 from pretrain.settings import Problems, Settings
 from pretrain.students.initialization import InitConfig
@@ -45,7 +44,7 @@ class StudentConfig(Settings):
     init: InitConfig = InitConfig()
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
-    objective: Annotated[list[ObjectiveConfig], Field(min_length=1)]
+    objective: Annotated[list[GeneralObjective], Field(min_length=1)]
 
     def shape(self, teacher: EncoderShape) -> EncoderShape:
         """The student's sizes beside this teacher."""
@@ -62,9 +61,14 @@ class StudentConfig(Settings):
         )
 
     @property
-    def vocabulary_objectives(self) -> list[VocabularyConfig]:
-        """Those that give the student a masked-language head."""
-        return [objective for objective in self.objective if isinstance(objective, VocabularyConfig)]
+    def needs_head(self) -> bool:
+        """Whether an objective trains a masked-language head of the student."""
+        return any(one.needs_student_head for one in self.objective)
+
+    @property
+    def needs_masking(self) -> bool:
+        """Whether an objective predicts masked tokens."""
+        return any(one.needs_masking for one in self.objective)
 
     def problems(self, teacher: EncoderShape | None) -> Problems:
         """(key, message) of everything that cannot work with this teacher, or without one."""
@@ -91,5 +95,5 @@ class StudentConfig(Settings):
         if self.init != InitConfig(embeddings="scratch"):
             yield "init", 'there is no teacher to start from; wants {"embeddings": "scratch", "layers": "scratch"}'
         for index, objective in enumerate(self.objective):
-            if objective.type != "mlm":
+            if objective.needs_teacher:
                 yield f"objective.{index}.type", f"{objective.type} needs a teacher; without one there is mlm"

@@ -142,7 +142,7 @@ def _start_head(head: VocabularyHead, config: StudentConfig, teacher_head: Vocab
 
 def _build_model(config: StudentConfig, base: Any) -> tuple[HuggingFaceModel, VocabularyHead | None]:
     values = student_model_config(config, base)
-    if not config.vocabulary_objectives:
+    if not config.needs_head:
         return AutoModel.from_config(values, dtype=torch.float32), None
     values.tie_word_embeddings = True
     head = VocabularyHead(AutoModelForMaskedLM.from_config(values, dtype=torch.float32))

@@ -1,4 +1,8 @@
-"""Batches made ready in a thread while the step before them runs, and patience with their source that ends."""
+"""Batches prepared in a thread while the step before them runs, with a time limit for their source.
+
+A RowStream already reads ahead in a thread of its own, thousands of rows at once. This second thread is what lets
+training give up on a source that hangs, whichever it is.
+"""
 
 import queue
 import threading
@@ -13,9 +17,9 @@ Item = TypeVar("Item")
 
 
 def prefetch(source: Generator[Item, None, None], timeout_seconds: float) -> Generator[Item, None, None]:
-    """The items of `source` in its order, and what it raises, in its place; it runs and is closed in a thread.
+    """Yield the items of `source`, which runs and is closed in a thread; what it raises is raised in its place.
 
-    Raises TimeoutError where an item does not come in time.
+    Raises TimeoutError if an item does not come within `timeout_seconds`.
     """
     ready: queue.Queue[Any] = queue.Queue(_NUM_AHEAD)
     stop, end = threading.Event(), object()

@@ -17,7 +17,7 @@ class SlowSteps:
         self._num_seen = 0
         self._is_slow = False
 
-    def heed(self, seconds: float) -> str | None:
+    def check(self, seconds: float) -> str | None:
         """Takes note of a step; says what is wrong with it where the step before was as usual."""
         self._num_seen += 1
         if self._num_seen <= _NUM_FIRST:

@@ -24,8 +24,8 @@ from pretrain.objectives.vocabulary import with_places
 from pretrain.probes.live_probe import LiveProbe
 from pretrain.progress import Progress, busy_with
 from pretrain.ranks.peers import Agreement, limit_collectives
-from pretrain.ranks.stopping import SLOW_STEP
-from pretrain.ranks.together import on_rank_zero
+from pretrain.ranks.stopping import StopReason
+from pretrain.ranks.together import gather_objects, on_rank_zero
 from pretrain.settings import Settings
 from pretrain.training.metrics import Metrics
 from pretrain.training.prefetch import prefetch
@@ -75,8 +75,8 @@ class Trainer:
     Args:
         batches_from: row position -> endless micro-batches [B, L] of this rank; the position counts rows of all ranks.
         rows_per_step, row_tokens: size of one global batch.
-        stop_requested: 0, or the number of what asks this rank to stop; the largest of all ranks is heeded.
-        probe: asked before the first step, at its own steps and at the last one, which are logged then.
+        stop_requested: why this rank should stop, if it should; the ranks agree on the largest reason.
+        probe: measures before the first step, at its own steps and after the last one; these steps are logged.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Trainer:
         rows_per_step: int,
         row_tokens: int,
         device: torch.device,
-        stop_requested: Callable[[], int] = lambda: 0,
+        stop_requested: Callable[[], StopReason] = lambda: StopReason.NONE,
         probe: LiveProbe | None = None,
     ) -> None:
         self.run, self.config, self.teacher, self.engines = run, config, teacher, engines
@@ -97,7 +97,8 @@ class Trainer:
         self.device, self.stop_requested, self.probe = device, stop_requested, probe
         self.agreement = Agreement(config.collective_timeout_seconds)
         limit_collectives(config.collective_timeout_seconds)  # after the engines, which make groups
-        self._slow_steps, self._step_seconds, self._data_seconds = SlowSteps(), 0.0, 0.0
+        self._slow_steps, self._step_seconds = SlowSteps(), 0.0
+        self._data_seconds = self._data_seconds_before = 0.0  # waited for data in this step and the one before
         self._step_started, self._save_seconds = 0.0, 0.0
         self._steps_are_long = True  # until the ranks agree on how long the first one took
         self._device_step: torch.cuda.Event | None = None  # where the last step ends in the device's queue
@@ -110,8 +111,8 @@ class Trainer:
             where = self.checkpoints.folder / f"step_{self.state.step}"
             print(f"[rank 0] goes on from {where}", file=sys.stderr, flush=True)
 
-    def train(self) -> int:
-        """Train to `total_steps`, from wherever the run stands; 0, or the number of what stopped it, saved, before."""
+    def train(self) -> StopReason:
+        """Train from the newest checkpoint to `total_steps`; return why it stopped before, saved, or NONE."""
         config, stop = self.config, self._agree_to_begin()
         metrics = self._open_metrics()
         batches_ahead = prefetch(self.batches_from(self.state.rows), config.data_timeout_seconds)
@@ -126,7 +127,9 @@ class Trainer:
                 with nullcontext() if self._step_seconds else Progress("the first step"):
                     self._train_step(batches, step)
                 self._advance(metrics)
-                stop = self._agree(step) or (self._asked_meanwhile() if self._steps_are_long else 0)
+                stop = self._agree(step)
+                if self._steps_are_long and not stop:
+                    stop = self._asked_meanwhile()
                 last = step == config.total_steps
                 probed = self.probe is not None and (last or self.probe.is_due(step))
                 if probed or last or stop or step % config.log_every_steps == 0:
@@ -135,7 +138,8 @@ class Trainer:
                     stop = self._asked_meanwhile()
                 if last or stop or step % config.save_every_steps == 0:
                     self._save(in_passing=not (last or stop))
-        return stop if self.state.step < config.total_steps else 0
+        self.agreement.settle()
+        return stop if self.state.step < config.total_steps else StopReason.NONE
 
     def outlook(self) -> str:
         """What a request to stop waits for, and about how long; may be called from any thread."""
@@ -145,23 +149,26 @@ class Trainer:
         seconds = self._step_seconds - (time.perf_counter() - self._step_started)
         return f"after this step, then saving; about {max(seconds, 0) + self._save_seconds:.0f} s"
 
-    def _agree_to_begin(self) -> int:
-        """What asked any rank to stop while models were loaded."""
+    def _agree_to_begin(self) -> StopReason:
+        """Why any rank was asked to stop while models were loaded."""
         self.agreement.exchange([self.stop_requested()])
-        return self.agreement.settle()[0]
+        return StopReason(self.agreement.settle()[0])
 
-    def _agree(self, step: int) -> int:
-        """What is to stop every rank now; what happened to the step before this one is told."""
-        world_size, rank = dist.get_world_size(), dist.get_rank()
-        # The rank rides along in the low digits of what it waited.
-        waited = int(1000 * self._data_seconds) * world_size + rank
-        stop, step_ms, waited = self.agreement.exchange([self.stop_requested(), int(1000 * self._step_seconds), waited])
+    def _agree(self, step: int) -> StopReason:
+        """Why every rank stops now, if it does. Warns if the step before this one was slow."""
+        stop, step_ms = self.agreement.exchange([self.stop_requested(), int(1000 * self._step_seconds)])
+        waited, self._data_seconds_before = self._data_seconds_before, self._data_seconds
         self._steps_are_long = step_ms > 1000 * _LONG_STEP_SECONDS if step_ms else self._steps_are_long
-        slow = self._slow_steps.heed(step_ms / 1000)
-        if slow and rank == 0:
-            waits = f"rank {waited % world_size} waited {waited // world_size / 1000:.1f} s of it for data"
-            warnings.warn(f"step {step - 1} {slow}; {waits}", stacklevel=2)
-        return stop or (SLOW_STEP if slow and self.config.on_slow_step == "stop" else 0)
+        slow = self._slow_steps.check(step_ms / 1000)
+        if slow:
+            seconds = gather_objects(waited)
+            if dist.get_rank() == 0:
+                longest = max(seconds)
+                waits = f"rank {seconds.index(longest)} waited {longest:.1f} s of it for data"
+                warnings.warn(f"step {step - 1} {slow}; {waits}", stacklevel=2)
+        if slow and not stop and self.config.on_slow_step == "stop":
+            return StopReason.SLOW_STEP
+        return StopReason(stop)
 
     def _train_step(self, batches: Iterator[Batch], step: int) -> None:
         started = self._step_started = time.perf_counter()
@@ -220,7 +227,7 @@ class Trainer:
         if metrics:
             metrics.advance()
 
-    def _log_start(self, metrics: Metrics | None) -> int:
+    def _log_start(self, metrics: Metrics | None) -> StopReason:
         """The students before their first step, by the probe alone; what asked any rank to stop meanwhile."""
         values = self._measure()
         if metrics:
@@ -235,17 +242,17 @@ class Trainer:
         self._started += values["probe_seconds"]
         return values
 
-    def _asked_meanwhile(self) -> int:
-        """What asked any rank to stop while all were busy with the probe, which takes longer than a step."""
+    def _asked_meanwhile(self) -> StopReason:
+        """Why any rank was asked to stop until now; waits for all ranks."""
         asked = torch.tensor(self.stop_requested(), device=self.device)
         dist.all_reduce(asked, dist.ReduceOp.MAX)
-        return int(asked)
+        return StopReason(int(asked))
 
     def _log(self, metrics: Metrics | None, probed: bool) -> None:
         values = {f"{engine.name}/{name}": v for engine in self.engines for name, v in engine.take_metrics().items()}
         skipped_rows, self._skipped_rows = torch.tensor(self._skipped_rows, device=self.device), 0
         dist.all_reduce(skipped_rows)
-        self._heed_skipped(values)
+        self._check_skipped(values)
         # Taking the metrics waited for the device: only now is the clock right.
         state = self.state.model_copy(update={"seconds": time.perf_counter() - self._started})
         since, self._logged = self._logged, state
@@ -255,7 +262,7 @@ class Trainer:
             facts = {**state.model_dump(), "tokens_per_second": rate, "skipped_rows": int(skipped_rows)}
             metrics.write({**facts, **values, **probe})
 
-    def _heed_skipped(self, values: Mapping[str, float]) -> None:
+    def _check_skipped(self, values: Mapping[str, float]) -> None:
         """Warns of skipped steps; ValueError, on every rank, after too many in a row."""
         for engine in self.engines:
             skipped, in_a_row = (int(values[f"{engine.name}/{name}"]) for name in ("skipped_steps", "skipped_in_a_row"))

@@ -105,7 +105,7 @@ def test_a_model_that_fails_is_shown_and_the_others_are_made(arguments, teacher_
     code, _, stderr = evaluate(*arguments, *models, "--output", str(output), "--seeds", "1")
     assert code == 1, stderr
     assert re.search(r"worker-.*-0.log: the worker failed with exit code 2:", stderr)
-    assert "refused: other on t: " in stderr and f"{name} holds numbers that are not finite" in stderr
+    assert "error: other on t: " in stderr and f"{name} holds numbers that are not finite" in stderr
     assert "no results: other, which the others are compared with, does not have all of its cells" in stderr
     assert {path.parts[-4] for path in made_cells(output)} == {"large"} and len(made_cells(output)) == 2
     assert not (output / "results.json").exists()

@@ -116,7 +116,7 @@ def test_a_refusal_through_the_launcher_is_one_message_and_a_bad_exit_code(confi
     arguments = ("--config", str(config_file), "--run", str(tmp_path), "--set", "teacher.paht=x")
     done = launch_as_typed(*arguments, num_ranks=2)
     assert done.returncode != 0
-    assert done.stderr.count("refused: ") == 1
+    assert done.stderr.count("error: ") == 1
     assert "teacher.paht: unknown key; did you mean path?" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
@@ -145,7 +145,7 @@ def test_a_corpus_that_is_gone_ends_no_run_that_was_begun_with_it(config_file, t
     (tmp_path / "done.json").touch()
     assert start() == 2, "nothing is left to come again for"
     said = capsys.readouterr().err.splitlines()
-    words = ["refused", "[rank 0] stopped", "refused"]
+    words = ["error: ", "[rank 0] stopped", "error: "]
     assert [line.partition(": /not/mounted/manifest.json: there is no manifest; ")[0] for line in said] == words
     (tmp_path / "done.json").unlink()
     arguments.overrides = ["corpus.manifest=/mistyped"]
@@ -163,7 +163,7 @@ def test_a_run_folder_that_cannot_be_written_is_refused_before_models_are_built(
     (tmp_path / "file").touch()
     arguments = Namespace(config=config_file, overrides=[], run=tmp_path / run)
     assert rank.run_job(prepare, arguments, World(), SimpleNamespace(number=0)) == 2
-    assert f"refused: run folder {tmp_path / run}: cannot be written: {reason}" in capsys.readouterr().err
+    assert f"error: run folder {tmp_path / run}: cannot be written: {reason}" in capsys.readouterr().err
 
 
 def check(config_file, run, *overrides, world_size=1):

@@ -177,10 +177,10 @@ def test_a_corpus_that_is_gone_ends_no_chain_that_was_begun_with_it(chain_file, 
         config=chain_file, overrides=['stages.ged.set=["corpus.manifest=/not/mounted"]'], run=tmp_path
     )
     config = check(chain_file, *arguments.overrides)
-    assert rank.run_job(td.prepare, arguments, World(), SimpleNamespace(number=0)) == 2
-    assert "refused: /not/mounted/manifest.json: there is no manifest" in capsys.readouterr().err
+    assert rank.run_job(td.prepare, arguments, World(), SimpleNamespace(reason=0)) == 2
+    assert "error: /not/mounted/manifest.json: there is no manifest" in capsys.readouterr().err
     (tmp_path / "config.json").write_text(config.model_dump_json())
-    assert rank.run_job(td.prepare, arguments, World(), SimpleNamespace(number=0)) == 76
+    assert rank.run_job(td.prepare, arguments, World(), SimpleNamespace(reason=0)) == 76
     assert "stopped: /not/mounted/manifest.json: there is no manifest" in capsys.readouterr().err
 
 
@@ -190,8 +190,8 @@ def test_a_run_folder_that_cannot_be_written_is_refused_before_anything_trains(
     monkeypatch.setattr(Chain, "__init__", Mock(side_effect=AssertionError("a chain begins")))
     (tmp_path / "file").touch()
     arguments = Namespace(config=chain_file, overrides=["stages.ged=null"], run=tmp_path / "file")
-    assert rank.run_job(td.prepare, arguments, World(), SimpleNamespace(number=0)) == 2
-    assert f"refused: run folder {tmp_path / 'file'}: cannot be written: File exists" in capsys.readouterr().err
+    assert rank.run_job(td.prepare, arguments, World(), SimpleNamespace(reason=0)) == 2
+    assert f"error: run folder {tmp_path / 'file'}: cannot be written: File exists" in capsys.readouterr().err
 
 
 def test_the_file_of_the_general_stage_is_read_once(chain_file, tmp_path, monkeypatch):

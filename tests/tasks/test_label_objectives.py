@@ -5,7 +5,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from pretrain.models.encoder import Features, Reads
-from tasks.label_objectives import TaskObjectiveConfig, choices
+from tasks.label_objectives import TaskObjective, choices
 from tasks.rows import IGNORED
 from tests.pretrain.tiny import shape
 
@@ -14,7 +14,7 @@ KINDS = ("text", "tokens", "reading")
 
 
 def objective(**values):
-    config = TypeAdapter(TaskObjectiveConfig).validate_python(values)
+    config = TypeAdapter(TaskObjective).validate_python(values)
     assert list(config.problems(shape(), shape())) == []
     return config.build(shape(), shape())
 
@@ -169,7 +169,7 @@ def test_labels_read_no_teacher_and_soft_labels_read_its_answer():
 )
 def test_objectives_that_are_none_are_refused(values, message):
     with pytest.raises(ValidationError, match=message):
-        TypeAdapter(TaskObjectiveConfig).validate_python(values)
+        TypeAdapter(TaskObjective).validate_python(values)
 
 
 @pytest.mark.parametrize("name", ["minilm_v2", "minilm", "tinybert", "hidden_states", "pkd"])

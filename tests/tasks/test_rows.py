@@ -1,7 +1,6 @@
 """Rows say what the texts say, token for token, and what does not fit in is warned of."""
 
 import json
-import warnings
 
 import pytest
 import zstandard
@@ -10,7 +9,7 @@ from tasks.config import TaskConfig
 from tasks.evaluation import spread_tags
 from tasks.examples import Classified, Entity, Question, Tagged
 from tasks.readers import read_task
-from tasks.rows import IGNORED, characters_of, encode, tags_of
+from tasks.rows import IGNORED, EncodedExamples, characters_of, encode, tags_of
 from tests.tasks.conftest import SHARED, build_unigram
 
 UNKNOWN = "\U00020000"
@@ -42,9 +41,9 @@ def halves(tokenizer, ids):
 
 def test_texts_decode_to_what_was_written(tokenizer):
     examples = [Classified(text, None, index) for index, text in enumerate(TEXTS)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        rows = encode(examples, task(), "abcd", tokenizer)
+    encoded = encode(examples, task(), "abcd", tokenizer)
+    rows = encoded.rows
+    assert encoded.cut == ""
     assert [row.example for row in rows] == [row.labels["labels"] for row in rows] == [0, 1, 2, 3]
     for row, text in zip(rows, TEXTS, strict=True):
         assert spelled(tokenizer, row.input_ids) == plain(tokenizer, text)
@@ -54,28 +53,30 @@ def test_texts_decode_to_what_was_written(tokenizer):
 @pytest.mark.parametrize("kind", ["sentence", "pair", "coreference", "entities", "reading"])
 def test_no_examples_are_no_rows(kind, tokenizer):
     """As where an evaluation holds none out of training."""
-    assert encode((), task(kind, row_tokens=384), ("a", "b"), tokenizer) == []
+    assert encode((), task(kind, row_tokens=384), ("a", "b"), tokenizer) == EncodedExamples([])
 
 
 def test_pairs_decode_to_both_texts(tokenizer):
-    (row,) = encode([Classified(TEXTS[0], TEXTS[1], 1)], task("pair"), "ab", tokenizer)
+    (row,) = encode([Classified(TEXTS[0], TEXTS[1], 1)], task("pair"), "ab", tokenizer).rows
     for ids, text in zip(halves(tokenizer, row.input_ids), TEXTS[:2], strict=True):
         assert spelled(tokenizer, ids) == plain(tokenizer, text)
 
 
 def test_the_second_text_of_a_pair_has_a_type_of_its_own(wordpiece):
-    (row,) = encode([Classified("水", "结冰", 0)], task("pair"), "ab", wordpiece)
+    (row,) = encode([Classified("水", "结冰", 0)], task("pair"), "ab", wordpiece).rows
     assert row.token_type_ids == [0, 0, 0, 1, 1, 1]
 
 
 def test_texts_that_do_not_fit_are_cut_at_their_end_and_warned_of(tokenizer):
     examples = [Classified("水" * 5 + "冰" * 40, None, 0), Classified("水", None, 0)]
-    with pytest.warns(UserWarning, match=r"^t: cut at 16 tokens: 1 of 2 texts$"):
-        cut, whole = encode(examples, task(row_tokens=16), "ab", tokenizer)
+    encoded = encode(examples, task(row_tokens=16), "ab", tokenizer)
+    cut, whole = encoded.rows
+    assert encoded.cut == "t: cut at 16 tokens: 1 of 2 texts"
     assert len(cut.input_ids) == 16 and spelled(tokenizer, whole.input_ids) == "水"
     assert examples[0].text.startswith(spelled(tokenizer, cut.input_ids))
-    with pytest.warns(UserWarning, match=r"^t: cut at 16 tokens: 1 of 1 texts$"):
-        (row,) = encode([Classified("水冰", "天" * 40, 0)], task("pair", row_tokens=16), "ab", tokenizer)
+    encoded = encode([Classified("水冰", "天" * 40, 0)], task("pair", row_tokens=16), "ab", tokenizer)
+    (row,) = encoded.rows
+    assert encoded.cut == "t: cut at 16 tokens: 1 of 1 texts"
     short, long = (spelled(tokenizer, ids) for ids in halves(tokenizer, row.input_ids))
     assert (
         len(row.input_ids) == 16 and short == "水冰" and long == "天" * len(long) and len(long) >= 8
@@ -97,7 +98,7 @@ def entities_of(row, num_characters, types):
 def test_entities_stand_in_the_tokens_of_their_characters(tokenizer):
     text = f"Hello 零度，Ａ{UNKNOWN}a B…20"
     example = Tagged(text, (Entity(0, 5, "name"), Entity(6, 8, "place"), Entity(8, 9, "name"), Entity(15, 17, "place")))
-    (row,) = encode([example], task("entities"), ("name", "place"), tokenizer)
+    (row,) = encode([example], task("entities"), ("name", "place"), tokenizer).rows
     assert row.input_ids == tokenizer(text)["input_ids"], "what the model was pretrained on"
     labels = row.labels["labels"]
     assert len(row.input_ids) == len(labels) == len(row.token_type_ids) == len(row.offsets)
@@ -115,14 +116,14 @@ def test_no_character_is_in_two_tokens_and_no_space_begins_one():
 def test_a_piece_over_the_edge_of_an_entity_has_the_tag_of_its_first_character():
     """The price of pieces, here 水 and 结冰: the entity is stretched to the piece's end, or lost."""
     for entity, found in ((Entity(1, 2, "name"), (Entity(1, 3, "name"),)), (Entity(2, 3, "name"), ())):
-        (row,) = encode([Tagged("水结冰", (entity,))], task("entities"), ("name",), build_unigram())
+        (row,) = encode([Tagged("水结冰", (entity,))], task("entities"), ("name",), build_unigram()).rows
         assert entities_of(row, 3, ("name",)) == found
 
 
 def test_spaces_belong_to_the_entity_around_them_alone(tokenizer):
     text, types = "Hello World 水", ("name",)
     for entity in (Entity(0, 11, "name"), Entity(0, 5, "name"), Entity(6, 11, "name")):
-        (row,) = encode([Tagged(text, (entity,))], task("entities"), types, tokenizer)
+        (row,) = encode([Tagged(text, (entity,))], task("entities"), types, tokenizer).rows
         assert entities_of(row, len(text), types) == (entity,)
     tags = ["O" if offset and offset[0] == 0 else "I-name" for offset in row.offsets]
     assert spread_tags(tags, row, len(text))[5:7] == ["O", "I-name"], "no entity goes on here, so the space is outside"
@@ -130,14 +131,15 @@ def test_spaces_belong_to_the_entity_around_them_alone(tokenizer):
 
 def test_characters_that_normalising_takes_away_change_nothing_else(tokenizer):
     text = "水\u0301\u200b冰"
-    (row,) = encode([Tagged(text, (Entity(3, 4, "name"),))], task("entities"), ("name",), tokenizer)
+    (row,) = encode([Tagged(text, (Entity(3, 4, "name"),))], task("entities"), ("name",), tokenizer).rows
     assert entities_of(row, len(text), ("name",)) == (Entity(3, 4, "name"),)
 
 
 def test_tokens_before_the_end_of_the_row_keep_their_tags(wordpiece):
     example = Tagged("水" * 12 + "冰" * 4, (Entity(12, 16, "name"),))
-    with pytest.warns(UserWarning, match=r"^t: cut at 16 tokens: 1 of 1 texts$"):
-        (row,) = encode([example], task("entities", row_tokens=16), ("name",), wordpiece)
+    encoded = encode([example], task("entities", row_tokens=16), ("name",), wordpiece)
+    (row,) = encoded.rows
+    assert encoded.cut == "t: cut at 16 tokens: 1 of 1 texts"
     assert len(row.input_ids) == 16 and entities_of(row, 16, ("name",)) == (Entity(12, 14, "name"),)
 
 
@@ -170,7 +172,7 @@ def check_windows(tokenizer, rows, question, row_tokens):
 def test_windows_hold_the_text_and_point_at_the_answer(tokenizer, answer):
     text = "水在一定的时候 结成冰，" * 5 + "  零度Hello World结冰…" + "山高水长，天地玄黄。" * 4
     question = Question("Q", "几度？", text, ((text.index(answer), answer),))
-    rows = encode([question, question], task("reading", row_tokens=32, window_stride=12), (), tokenizer)
+    rows = encode([question, question], task("reading", row_tokens=32, window_stride=12), (), tokenizer).rows
     assert len(rows) > 6 and [row.example for row in rows] == [0] * (len(rows) // 2) + [1] * (len(rows) // 2)
     assert check_windows(tokenizer, rows[: len(rows) // 2], question, 32)
     for row in rows:
@@ -180,7 +182,7 @@ def test_windows_hold_the_text_and_point_at_the_answer(tokenizer, answer):
 @pytest.mark.parametrize("answer", [(0, "水" * 50), (-1, "冰")])
 def test_answers_longer_than_a_window_or_nowhere_in_the_text_point_nowhere(wordpiece, answer):
     question = Question("Q", "几度", "水" * 60, (answer,))
-    rows = encode([question], task("reading", row_tokens=32, window_stride=12), (), wordpiece)
+    rows = encode([question], task("reading", row_tokens=32, window_stride=12), (), wordpiece).rows
     assert all(row.labels == {"start_positions": 0, "end_positions": 0} for row in rows)
 
 
@@ -188,9 +190,9 @@ def test_answers_longer_than_a_window_or_nowhere_in_the_text_point_nowhere(wordp
 def test_questions_leave_room_for_the_text_and_are_warned_of(tokenizer, row_tokens, stride):
     question = Question("Q", "…水" * 40, "水在零度结冰" * 20, ((2, "零度"),))
     most = row_tokens // 4
-    with pytest.warns(UserWarning, match=rf"^t: cut at {most} tokens: 1 of 1 questions$"):
-        rows = encode([question], task("reading", row_tokens=row_tokens, window_stride=stride), (), tokenizer)
-    assert check_windows(tokenizer, rows, question, row_tokens)
+    encoded = encode([question], task("reading", row_tokens=row_tokens, window_stride=stride), (), tokenizer)
+    assert encoded.cut == f"t: cut at {most} tokens: 1 of 1 questions"
+    assert check_windows(tokenizer, encoded.rows, question, row_tokens)
 
 
 def test_real_questions(tokenizer, tmp_path):
@@ -205,7 +207,7 @@ def test_real_questions(tokenizer, tmp_path):
     questions = read_task(config).train
     assert len(questions) > 100
     windows = [[] for _ in questions]
-    for row in encode(questions, config, (), tokenizer):
+    for row in encode(questions, config, (), tokenizer).rows:
         windows[row.example].append(row)
     pointed = [check_windows(tokenizer, rows, one, 256) for rows, one in zip(windows, questions, strict=True)]
     assert sum(pointed) >= 0.99 * len(pointed)

@@ -61,4 +61,4 @@ def test_the_file_is_a_runs_configuration_and_stays(config_file, tmp_path, monke
 
 def test_a_configuration_that_cannot_be_read_is_refused(tmp_path, capsys):
     assert main(["--config", str(tmp_path / "none.json"), "--output", str(tmp_path / "o.json")]) == 2
-    assert "refused: " in capsys.readouterr().err and not (tmp_path / "o.json").exists()
+    assert "error: " in capsys.readouterr().err and not (tmp_path / "o.json").exists()

@@ -28,7 +28,7 @@ def run(monkeypatch, tmp_path):
                 return subprocess.Popen([sys.executable, "-c", programs[index]], stdout=file, stderr=file)
 
         monkeypatch.setattr(workers, "_start", start)
-        return run_workers(EVALUATION, tmp_path, len(programs), SimpleNamespace(number=stop))
+        return run_workers(EVALUATION, tmp_path, len(programs), SimpleNamespace(reason=stop))
 
     return run_programs
 

@@ -13,9 +13,9 @@ from launch.job.world import World
 @pytest.mark.parametrize(
     ("place", "said"),
     [
-        (World(0, 0, 4), "refused: no file\n"),
+        (World(0, 0, 4), "error: no file\n"),
         (World(1, 1, 4), ""),
-        (World(2, 0, 4), "[rank 2] refused: no file\n"),
+        (World(2, 0, 4), "[rank 2] error: no file\n"),
         (World(3, 1, 4), ""),
     ],
 )

@@ -151,7 +151,7 @@ def listens(pid: int) -> bool:
 def test_a_launcher_environment_that_makes_no_sense_is_refused(long_config, tmp_path):
     with Job([sys.executable, "launch/gd.py"], long_config, tmp_path / "run", environment={"RANK": "0"}) as job:
         assert job.wait() == 2
-        assert job.said == "refused: the launcher's environment is incomplete: LOCAL_RANK is not set\n"
+        assert job.said == "error: the launcher's environment is incomplete: LOCAL_RANK is not set\n"
 
 
 def test_nobody_reads_what_it_says_and_it_trains_on(config_file, tmp_path):

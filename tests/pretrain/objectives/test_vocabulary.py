@@ -7,7 +7,7 @@ from transformers import AutoModelForMaskedLM
 
 from pretrain.models.teacher import no_teacher
 from pretrain.models.vocabulary_head import VocabularyHead
-from pretrain.objectives.registry import ObjectiveConfig
+from pretrain.objectives.registry import GeneralObjective
 from pretrain.objectives.vocabulary import IGNORED, DistilBERTConfig, MaskedLMConfig, with_places
 from pretrain.students.config import ArchitectureConfig
 from pretrain.students.student import build_student
@@ -167,8 +167,8 @@ def test_projections_start_at_the_basis_and_labels_are_asked_for_where_they_are_
     objective, basis = DistilBERTConfig(type="distilbert").build(shape(), shape(2, 12)), torch.randn(24, 12)
     objective.start_from(basis)
     assert torch.equal(objective.projection.weight, basis)
-    needs = lambda **changes: DistilBERTConfig(type="distilbert", **changes).needs_labels  # noqa: E731
-    assert MaskedLMConfig(type="mlm").needs_labels and not MaskedLMConfig(type="mlm").needs_teacher_head
+    needs = lambda **changes: DistilBERTConfig(type="distilbert", **changes).needs_masking  # noqa: E731
+    assert MaskedLMConfig(type="mlm").needs_masking and not MaskedLMConfig(type="mlm").needs_teacher_head
     assert needs() and not needs(mlm_weight=0) and needs(mlm_weight=0, positions="masked")
 
 
@@ -182,7 +182,7 @@ def test_projections_start_at_the_basis_and_labels_are_asked_for_where_they_are_
 )
 def test_settings_that_mean_nothing_are_refused(change, message):
     with pytest.raises(ValidationError, match=message):
-        TypeAdapter(ObjectiveConfig).validate_python({"type": "distilbert"} | change)
+        TypeAdapter(GeneralObjective).validate_python({"type": "distilbert"} | change)
 
 
 def test_a_student_with_both_kinds_of_objective_sums_them():

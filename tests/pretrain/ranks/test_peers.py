@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
 from pretrain.ranks import peers
-from pretrain.ranks.peers import Agreement, Heartbeat, PeerLost, limit_collectives, peers_heeded
+from pretrain.ranks.peers import Agreement, Heartbeat, PeerLost, explain_lost_peers, limit_collectives
 from tests.pretrain.tiny import spawn, train
 from tests.processes import CONTEXT
 
@@ -40,7 +40,7 @@ def limited(rank: int, folder: Path) -> None:
     if rank == 0:
         limit_collectives(1)
         message = r"did not answer within 1 s \(training.collective_timeout_seconds\)"
-        with pytest.raises(PeerLost, match=message), peers_heeded(1):
+        with pytest.raises(PeerLost, match=message), explain_lost_peers(1):
             dist.barrier()
         (folder / "heard").touch()
     else:
@@ -69,7 +69,7 @@ def test_a_group_that_never_begins_is_told_in_time(monkeypatch):
 
 
 def test_other_errors_are_left_as_they_are():
-    with pytest.raises(RuntimeError, match="a bug"), peers_heeded(1):
+    with pytest.raises(RuntimeError, match="a bug"), explain_lost_peers(1):
         raise RuntimeError("a bug")
 
 

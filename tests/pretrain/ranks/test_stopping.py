@@ -11,20 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.ranks.stopping import LAUNCHER_GONE, StopRequest, explain_stop
+from pretrain.ranks.stopping import StopReason, StopRequest
 
 ROOT = Path(__file__).parents[3]
 WAITS = """
 import ctypes, signal, sys
-from pretrain.stopping import StopRequest, ignore_stop_requests
+from pretrain.ranks.stopping import StopRequest, ignore_stop_requests
 stop = StopRequest(int(sys.argv[1]), lambda text: print(text, file=sys.stderr, flush=True))
 print("ready", flush=True)
 if sys.argv[2] == "ignore":
     ignore_stop_requests()
     print("ignoring", flush=True)
-while not (stop.number and sys.argv[2] == "poll"):
+while not (stop.reason and sys.argv[2] == "poll"):
     ctypes.CDLL(None).usleep(50_000)
-print(stop.number, flush=True)
+print(int(stop.reason), flush=True)
 """
 
 
@@ -54,7 +54,7 @@ def test_a_signal_is_noted_and_named(start, number):
     process = start()
     process.send_signal(number)
     assert int(process.communicate(timeout=20)[0]) == number
-    assert explain_stop(number) == number.name
+    assert str(StopReason(number)) == number.name
 
 
 def test_a_second_signal_ends_a_process_that_hangs_but_the_launchers_echo_does_not(start):
@@ -101,7 +101,7 @@ def test_the_answer_says_what_is_waited_for_and_never_holds_up_the_next_signal(m
     """Printing may hang, as where a pager that nobody turns reads it."""
     monkeypatch.setattr(StopRequest, "__init__", lambda self: None)
     stop, said, read = StopRequest(), [], threading.Event()
-    stop.number, stop._first_end, stop.waits_for = 0, float("inf"), lambda: "after this step"
+    stop.reason, stop._first_end, stop.waits_for = StopReason.NONE, float("inf"), lambda: "after this step"
 
     def hang(text):
         said.append(text)
@@ -110,7 +110,7 @@ def test_the_answer_says_what_is_waited_for_and_never_holds_up_the_next_signal(m
     stop._say = hang
     stop._note(signal.SIGUSR1)
     stop._note(signal.SIGTERM)
-    assert stop.number == signal.SIGUSR1 and stop._first_end < float("inf")
+    assert stop.reason == signal.SIGUSR1 and stop._first_end < float("inf")
     read.set()
     assert said == ["SIGUSR1: stopping after this step (a second SIGTERM or Ctrl-C ends it at once)"]
 
@@ -137,16 +137,16 @@ def test_a_launcher_that_died_before_it_was_looked_for_is_noticed(start):
     """Of the two of them one has a name that starts nothing, as the process that adopts orphans."""
     renamed = "import ctypes, subprocess, sys; ctypes.CDLL(None).prctl(15, b'tini'); subprocess.run(sys.argv[1:])"
     process = start(2, "poll", (sys.executable, "-c", renamed))
-    assert int(process.stdout.readline()) == LAUNCHER_GONE
+    assert int(process.stdout.readline()) == StopReason.LAUNCHER_GONE
 
 
 def test_a_launcher_that_dies_is_noticed(start):
     """The shell in between is the launcher."""
     process = start(1, "poll", ("sh", "-c", '"$@"; true', "launcher"))
     os.kill(process.pid, signal.SIGKILL)
-    assert int(process.stdout.readline()) == LAUNCHER_GONE
+    assert int(process.stdout.readline()) == StopReason.LAUNCHER_GONE
     assert process.stderr.readline().startswith("the launcher is gone: stopping before the first step")
-    assert max(signal.valid_signals()) < LAUNCHER_GONE
+    assert max(signal.valid_signals()) < StopReason.SLOW_STEP
 
 
 def test_a_launcher_whose_first_process_is_gone_can_kill_its_ranks_no_more(start):
