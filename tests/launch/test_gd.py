@@ -9,13 +9,13 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from launch.training.checks import check_finished, check_input
-from launch.training.config import read_run_config
-from launch.training.run_files import check_teacher
 from safetensors.torch import load_file, save_file
 
 from corpus.shards.store import StoreLost
 from launch.distillation import training
+from launch.distillation.checks import check_finished, check_input
+from launch.distillation.config import read_run_config
+from launch.distillation.run_files import check_teacher
 from launch.gd import prepare
 from launch.job import rank
 from launch.job.world import World
@@ -50,7 +50,7 @@ def test_one_rank_of_twice_the_rows_gives_the_same_student(finished_run, config_
 
 def test_a_finished_run_is_told_of_by_its_folder_alone_and_says_how_to_publish(finished_run, capsys):
     arguments = Namespace(config=None, overrides=[], run=finished_run)
-    assert rank.run_job(prepare, arguments, World(), SimpleNamespace(number=0)) == 0
+    assert rank.run_job(prepare, arguments, World(), SimpleNamespace(reason=0)) == 0
     said = capsys.readouterr().out
     assert "6 steps, 768 tokens" in said
     assert "done already, 20" in said and str(finished_run / "done.json") in said
@@ -59,10 +59,10 @@ def test_a_finished_run_is_told_of_by_its_folder_alone_and_says_how_to_publish(f
         f"next: {command} {name} --output students/{name}" for name in ("small", "other")
     ]  # fmt: skip
     arguments = Namespace(config=None, overrides=["corpus.seed=5"], run=finished_run)
-    assert rank.run_job(prepare, arguments, World(), SimpleNamespace(number=0)) == 2
+    assert rank.run_job(prepare, arguments, World(), SimpleNamespace(reason=0)) == 2
     assert "belongs to another config; different: corpus.seed" in capsys.readouterr().err
     arguments = Namespace(config=None, overrides=[], run=finished_run / "none")
-    assert rank.run_job(prepare, arguments, World(), SimpleNamespace(number=0)) == 2
+    assert rank.run_job(prepare, arguments, World(), SimpleNamespace(reason=0)) == 2
     assert "none: no run was begun there; give --config too" in capsys.readouterr().err
 
 
@@ -130,14 +130,14 @@ def test_data_out_of_reach_is_no_reason_to_end_a_run_for_good(config_file, tmp_p
     monkeypatch.setattr(training, "distil", distil)
     monkeypatch.setattr(rank, "SPEAK_SECONDS", 0)
     arguments = Namespace(config=config_file, overrides=[], run=tmp_path)
-    assert rank.run_job(prepare, arguments, World(), SimpleNamespace(number=0)) == (76 if error else 2)
+    assert rank.run_job(prepare, arguments, World(), SimpleNamespace(reason=0)) == (76 if error else 2)
     assert ("run again to go on from the newest checkpoint" in capsys.readouterr().err) == bool(error)
 
 
 def test_a_corpus_that_is_gone_ends_no_run_that_was_begun_with_it(config_file, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(rank, "SPEAK_SECONDS", 0)
     arguments = Namespace(config=config_file, overrides=["corpus.manifest=/not/mounted"], run=tmp_path)
-    start = lambda: rank.run_job(prepare, arguments, World(), SimpleNamespace(number=0))  # noqa: E731
+    start = lambda: rank.run_job(prepare, arguments, World(), SimpleNamespace(reason=0))  # noqa: E731
     assert start() == 2
     began = read_run_config(config_file, arguments.overrides)
     (tmp_path / "config.json").write_text(began.model_dump_json())
@@ -162,7 +162,7 @@ def test_a_run_folder_that_cannot_be_written_is_refused_before_models_are_built(
     monkeypatch.setattr(training, "distil", Mock(side_effect=AssertionError("models are built")))
     (tmp_path / "file").touch()
     arguments = Namespace(config=config_file, overrides=[], run=tmp_path / run)
-    assert rank.run_job(prepare, arguments, World(), SimpleNamespace(number=0)) == 2
+    assert rank.run_job(prepare, arguments, World(), SimpleNamespace(reason=0)) == 2
     assert f"error: run folder {tmp_path / run}: cannot be written: {reason}" in capsys.readouterr().err
 
 

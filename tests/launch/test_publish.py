@@ -131,7 +131,9 @@ def test_outputs_that_differ_from_the_live_students_are_not_published(finished_r
     live = load_file(finished_run / "checkpoints/step_6/small/outputs.safetensors")
     live["last_hidden_state"] = live["last_hidden_state"] + 0.01
     save_file(live, tmp_path / "outputs.safetensors")
-    monkeypatch.setattr("launch.publish.load_file", lambda path: load_file(tmp_path / "outputs.safetensors"))
+    monkeypatch.setattr(
+        "launch.publishing.student_folder.load_file", lambda path: load_file(tmp_path / "outputs.safetensors")
+    )
     with pytest.raises(ValueError, match=r"outputs differ from the live student's by 0.01; not published"):
         publish(finished_run, "small", tmp_path / "x")
     assert not (tmp_path / "x").exists()

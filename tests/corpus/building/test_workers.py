@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[3]
 UNIT_BYTES = 40_000
 # The command of its own process, with smaller units than a user's.
 COMMAND = (
-    f"import corpus.plan; corpus.plan.UNIT_BYTES = {UNIT_BYTES}; import sys; "
+    f"import corpus.building.plan; corpus.building.plan.UNIT_BYTES = {UNIT_BYTES}; import sys; "
     "from launch.build_corpus import main; sys.exit(main())"
 )
 

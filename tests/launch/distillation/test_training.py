@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch.distributed as dist
-from launch.training.config import CorpusConfig
-from launch.training.training import build_stream
 
 from corpus.rows.stream import RowStream
 from corpus.shards.manifest import load_manifest
 from corpus.shards.store import LocalStore
 from launch.distillation import training
+from launch.distillation.config import CorpusConfig
+from launch.distillation.training import build_stream
 from tests.pretrain.tiny import spawn, student_config
 
 

@@ -26,5 +26,5 @@ def test_what_the_user_set_stays(before, after):
 
 def test_a_job_says_so_before_torch_is_loaded():
     """libgomp reads its environment once."""
-    code = "import sys; import launch.rank, launch.threads; assert 'torch' not in sys.modules"
+    code = "import sys; import launch.job.rank, launch.job.threads; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=ROOT)

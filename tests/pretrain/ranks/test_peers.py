@@ -23,7 +23,6 @@ def test_a_world_of_one_agrees_with_itself_one_step_late(tmp_path):
     assert [agreement.exchange([3, 1]), agreement.exchange([0, 7])] == [[0, 0], [3, 1]]
     assert agreement.settle() == [0, 7]
     assert agreement.settle() == []
-    agreement.gather()
 
 
 def limited(rank: int, folder: Path) -> None:
