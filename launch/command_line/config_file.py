@@ -1,7 +1,7 @@
 """Strict JSON configuration files: `--set` overrides, every problem at once, and what differs between two."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -23,24 +23,29 @@ def prefix_errors(key: str) -> Iterator[None]:
         raise ValueError(f"{key}: {error}") from error
 
 
-def read_strictly(model: type[Config], path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Decode a config file with `dotted.key=value` overrides.
+def read_strictly(model: type[Config], source: Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
+    """Decode a JSON file, or the object itself, with `dotted.key=value` overrides.
 
-    Raises ValueError with every problem on a line of its own: path, what was wanted, what came.
+    Raises ValueError with every problem on a separate line: path, wanted, got.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not JSON: {error}") from error
+    values = _read_json(source) if isinstance(source, Path) else json.loads(json.dumps(source))
     for override in overrides:
         _override(values, override)
     try:
         return model.model_validate_json(json.dumps(values))
     except ValidationError as error:
-        lines = [f"{path}: {error.error_count()} problem(s)", *_explain(error, values, model)]
+        name = source if isinstance(source, Path) else "the configuration"
+        lines = [f"{name}: {error.error_count()} problem(s)", *_explain(error, values, model)]
         raise ValueError("\n".join(lines)) from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON: {error}") from error
 
 
 def _override(values: Any, text: str) -> None:

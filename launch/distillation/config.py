@@ -1,8 +1,8 @@
 """The configuration of a run: one strict JSON file, `--set` overrides checked as strictly, all errors at once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
@@ -110,6 +110,6 @@ class RunConfig(Settings):
                 )
 
 
-def read_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Decode the config of a general distillation run."""
-    return read_strictly(RunConfig, path, overrides)
+def read_run_config(source: Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
+    """Decode the configuration of a run: a JSON file or the object itself. ValueError that lists every problem."""
+    return read_strictly(RunConfig, source, overrides)

@@ -33,7 +33,7 @@ from pretrain.models.vocabulary_head import VocabularyHead
 from pretrain.probes.live_probe import LiveProbe
 from pretrain.progress import Progress
 from pretrain.ranks.peers import PeerLost, joined_ranks
-from pretrain.ranks.stopping import StopReason, StopRequest
+from pretrain.ranks.stopping import Stop, StopReason
 from pretrain.ranks.together import gather_objects, on_rank_zero
 from pretrain.students.config import StudentConfig
 from pretrain.students.initialization import InitConfig
@@ -81,9 +81,7 @@ def build_stream(manifest: Manifest, config: CorpusConfig) -> RowStream:
     )
 
 
-def distil(
-    config: RunConfig, job: JobInput, run: Path, stop: StopRequest, on_lost: Callable[[PeerLost], None]
-) -> StopReason:
+def distil(config: RunConfig, job: JobInput, run: Path, stop: Stop, on_lost: Callable[[PeerLost], None]) -> StopReason:
     """Build teacher, students and engines on every rank, and train; return why it stopped before its end, or NONE.
 
     Raises ValueError if the run cannot go on, PeerLost if another rank is lost (see `joined_ranks` for `on_lost`).
@@ -102,7 +100,7 @@ def distil(
     return reason
 
 
-def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: StopRequest, device: torch.device) -> Trainer:
+def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: Stop, device: torch.device) -> Trainer:
     """Everything on this rank, the run folder begun by rank 0."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     manifest = job.manifest

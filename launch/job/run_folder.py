@@ -27,7 +27,7 @@ _PATHS = re.compile(
 )
 
 
-_held: list[TextIO] = []  # locks, which go with the process
+_held: dict[Path, TextIO] = {}  # locks by run folder, released when the process ends
 
 
 def keep_kernels(config: AnyConfig, run: Path) -> AnyConfig:
@@ -70,6 +70,8 @@ def hold_run_folder(run: Path, wait_seconds: float = 30.0) -> None:
     ValueError where another one stays: a job that lost its launcher, say, or the same command typed twice.
     """
     run.mkdir(parents=True, exist_ok=True)
+    if (held := run.resolve()) in _held:
+        return
     file = (run / "lock").open("a")
     end = time.monotonic() + wait_seconds
     try:
@@ -81,7 +83,7 @@ def hold_run_folder(run: Path, wait_seconds: float = 30.0) -> None:
     except OSError as error:
         reason = f"its file system has no locks ({error.strerror})"
         warnings.warn(f"{run}: {reason}; see to it that one job trains there", stacklevel=2)
-    _held.append(file)
+    _held[held] = file
 
 
 @Progress("waiting for every host to see the run folder")

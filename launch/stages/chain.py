@@ -33,7 +33,7 @@ from launch.stages.config import ORDER, GeneralStageConfig, StageName, TaskRunCo
 from pretrain.durable import new_folder, write_durably
 from pretrain.models.pretrained import load_pretrained
 from pretrain.ranks.peers import PeerLost, joined_ranks
-from pretrain.ranks.stopping import StopReason, StopRequest
+from pretrain.ranks.stopping import Stop, StopReason
 from pretrain.ranks.together import on_rank_zero
 from pretrain.students.student import Student
 from tasks.evaluation import score_of_commonest_label
@@ -97,7 +97,7 @@ class Chain:
         config: TaskRunConfig,
         data: TaskData,
         run: Path,
-        stop: StopRequest,
+        stop: Stop,
         on_lost: Callable[[PeerLost], None],
     ) -> None:
         self.config, self.data, self.run, self.stop, self.on_lost = config, data, run, stop, on_lost

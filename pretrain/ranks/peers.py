@@ -37,9 +37,10 @@ def joined_ranks(timeout_seconds: int, on_lost: Callable[[PeerLost], None]) -> I
     with explain_lost_peers(timeout_seconds):
         device, heartbeat = join_ranks(timeout_seconds, on_lost)
         yield device
-        # Launchers end the other ranks when the first one leaves, so all are done before any does.
-        ignore_stop_requests()
-        gather_objects(None)
+        if dist.get_world_size() > 1:
+            # Launchers end the other ranks when the first one leaves, so all are done before any does.
+            ignore_stop_requests()
+            gather_objects(None)
         heartbeat.close()
 
 

@@ -38,7 +38,15 @@ class StopReason(IntEnum):
         return sentences.get(self, self.name)
 
 
-class StopRequest:
+class Stop:
+    """Whether a job was asked to stop, and a sentence part on what it has to finish first."""
+
+    def __init__(self) -> None:
+        self.reason = StopReason.NONE
+        self.waits_for: Callable[[], str] = lambda: f"before the first step; now: {busy_with('starting')}"
+
+
+class StopRequest(Stop):
     """Whether this process was asked to stop. Made in the main thread, before anything that takes long.
 
     SIGTERM, SIGINT, SIGUSR1 and SIGHUP are requests, SIGHUP not where it is ignored (nohup); a second SIGTERM or
@@ -53,8 +61,7 @@ class StopRequest:
     """
 
     def __init__(self, generations: int = 0, say: Callable[[str], None] | None = None) -> None:
-        self.reason = StopReason.NONE  # the first that came
-        self.waits_for: Callable[[], str] = lambda: f"before the first step; now: {busy_with('starting')}"
+        super().__init__()
         self._say = say
         self._first_end = float("inf")
         self._gone_since = float("inf")
