@@ -5,7 +5,7 @@ from pretrain.training.slow_steps import SlowSteps
 
 def told(*seconds: float) -> list[str]:
     slow_steps = SlowSteps()
-    return [message for message in map(slow_steps.heed, seconds) if message]
+    return [message for message in map(slow_steps.check, seconds) if message]
 
 
 def test_an_incident_is_told_once_and_the_next_one_again():
