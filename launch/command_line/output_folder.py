@@ -1,4 +1,4 @@
-"""An output folder that stands whole or not at all."""
+"""Output folders that are complete or absent."""
 
 import shutil
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ from pretrain.durable import share, writing
 
 
 def check_writable(folder: Path, what: str) -> None:
-    """Make a folder where there is none; ValueError, naming what it is, where nothing can be written in it.
+    """Make a folder if it does not exist. Raise ValueError if nothing can be written in it; `what` names it.
 
-    Any number of processes of any hosts may do so at once.
+    Any number of processes on any hosts may do so at the same time.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -23,12 +23,12 @@ def check_writable(folder: Path, what: str) -> None:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill under another name, which becomes `folder` where the block ends without an error.
+    """Yield a temporary folder to fill, which is renamed to `folder` if the block ends without an error.
 
-    Raises ValueError where `folder` is there already, or cannot be made.
+    Raises ValueError if `folder` exists or cannot be made.
     """
     if folder.exists():
-        raise ValueError(f"{folder}: is there already; remove it or choose another output folder")
+        raise ValueError(f"{folder}: already exists; remove it or choose another output folder")
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     with writing(folder):
