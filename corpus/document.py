@@ -1,4 +1,4 @@
-"""What a reader yields: a document, or the reason why there is none."""
+"""Documents, and rejects: documents that are not used, each for one counted reason."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ _EXCERPT_CHARACTERS = 60
 
 
 class Reason(StrEnum):
-    """Why a document of the input is not in the corpus; the manifest counts each."""
+    """Why a document of the input is not in the corpus. The manifest counts the documents of each reason."""
 
     BROKEN_JSON = "broken_json"
     NOT_AN_OBJECT = "not_an_object"
@@ -38,18 +38,18 @@ _HINTS = {
     Reason.NOT_AN_OBJECT: "a line must be one JSON object; jq -c '.[]' FILE makes such lines of an array",
     Reason.FIELD_NOT_A_STRING: "name fields that hold text; OUTER.INNER is a field of another, or of each of a list",
     Reason.INVALID_UTF8: "--encoding detect or gb18030 (which covers GBK and GB2312)",
-    Reason.NUL_BYTE: "text has none, but UTF-16 has; convert it to UTF-8",
+    Reason.NUL_BYTE: "text has no NUL bytes, but UTF-16 has; convert it to UTF-8",
     Reason.FIELD_MISSING: "name fields that the records have: --format jsonl --text-fields",
 }
 
 
 def hints(reasons: Iterable[Reason]) -> str:
-    """What may cure rejections, each after a semicolon; nothing of reasons that are the text's own."""
+    """Return advice against rejections, each piece after a semicolon; nothing where only the text is to blame."""
     return "".join(f"; {reason}: {_HINTS[reason]}" for reason in reasons if reason in _HINTS)
 
 
 class Change(StrEnum):
-    """What was done to a document's text on its way; the manifest counts the documents of each."""
+    """What was changed in a document's text. The manifest counts the documents of each change."""
 
     GB18030_DECODED = "gb18030_decoded"
     NORMALIZED = "normalized"
@@ -62,9 +62,15 @@ class Change(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Text as it stands in the input. `id` may be empty, and `origin`, the site or publisher that its record names.
+    """A document: raw from a reader, or cleaned.
 
-    `place` is `input:line` of its first line; in a later part of a big file, `input@byte:line` from that byte on.
+    Attributes:
+        text: what is tokenised.
+        place: `input:line` of its first line; `input@byte:line` in a later segment of a large file, where lines are
+            counted from that byte on.
+        id: its id in the input, for messages; may be empty.
+        origin: the site or publisher that its record names; may be empty.
+        changes: the changes made to the text so far.
     """
 
     text: str
@@ -75,16 +81,17 @@ class Document:
 
     @property
     def label(self) -> str:
-        """Where to find it again, for messages."""
+        """The place, and the id if there is one, for messages."""
         return f"{self.place} (id {self.id})" if self.id else self.place
 
     def reject(self, reason: "Reason") -> "Reject":
+        """Return the reject that replaces this document."""
         return Reject(reason, self.label, excerpt(self.text))
 
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A document that fell out. `label` is `input:line`, with the id where there is one."""
+    """A document that is not used. `label` is its place and id, `excerpt` the beginning of its text."""
 
     reason: Reason
     label: str
@@ -92,5 +99,5 @@ class Reject:
 
 
 def excerpt(text: str) -> str:
-    """The first characters of a text on one line, for people to look at."""
+    """Return the first 60 characters of a text on one line, for messages."""
     return " ".join(text[: 2 * _EXCERPT_CHARACTERS].split())[:_EXCERPT_CHARACTERS]

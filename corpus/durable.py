@@ -1,4 +1,4 @@
-"""Files that survive a kill or a power cut whole or not at all: written aside, synced, renamed."""
+"""Files that are complete or absent after a kill or a power cut: written under another name, synced, renamed."""
 
 import os
 import uuid
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Write a file in one step: a reader sees all of it, or what was there before. OSError where that fails."""
+    """Replace a file atomically: readers see the old contents or the new. Raise OSError if that fails."""
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
         with temporary.open("wb") as file:
@@ -20,13 +20,13 @@ def write_durably(path: Path, data: bytes) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Make the bytes of a file survive a power cut."""
+    """Flush a file's contents to the disk, so that they survive a power cut."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside a folder survive a power cut."""
+    """Flush a folder's entries to the disk, so that renames in it survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

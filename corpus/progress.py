@@ -1,4 +1,4 @@
-"""How far a pass over files, documents or blocks has come: a bar on a terminal, unless a command shows it otherwise."""
+"""Progress of long passes over files, documents or blocks: a tqdm bar, unless a command sets another display."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -9,42 +9,42 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 
 
-class Shown(AbstractContextManager, Protocol):
-    """What is shown from where it is entered to where it is left."""
+class Bar(AbstractContextManager, Protocol):
+    """A progress display, shown inside its `with` block."""
 
     def __enter__(self) -> Self: ...
 
     def update(self, amount: int = 1, /) -> object:
-        """So much more is done."""
+        """Add to what is done."""
 
 
-# (what is done, how much there is of it or None, its unit; "B" for bytes, "" where only the time counts)
-Show = Callable[[str, int | None, str], Shown]
+# (description, total or None if unknown, unit: "B" for bytes, "" to show only the time)
+MakeBar = Callable[[str, int | None, str], Bar]
 
 
-def _bar(what: str, total: int | None, unit: str) -> Shown:
+def _tqdm_bar(description: str, total: int | None, unit: str) -> Bar:
     scale = unit == "B"
-    hidden = None if unit else True  # None: without a terminal
-    return tqdm(total=total, desc=what, unit=unit if scale else f" {unit}", unit_scale=scale, disable=hidden)
+    hidden = None if unit else True  # None: hidden if stderr is no terminal
+    return tqdm(total=total, desc=description, unit=unit if scale else f" {unit}", unit_scale=scale, disable=hidden)
 
 
-_show: Show = _bar
+_make_bar: MakeBar = _tqdm_bar
 
 
-def show_by(show: Show) -> None:
-    """From now on everything in this package shows its progress by this."""
-    global _show
-    _show = show
+def show_progress_with(make_bar: MakeBar) -> None:
+    """Use another display for all progress of this package from now on, in this process."""
+    global _make_bar
+    _make_bar = make_bar
 
 
-def progress(what: str, total: int | None = None, unit: str = "") -> Shown:
-    """What shows a pass, to be entered, told how much more is done, and left."""
-    return _show(what, total, unit)
+def progress(description: str, total: int | None = None, unit: str = "") -> Bar:
+    """Return the display of one pass: enter it with `with`, and call `update` as work is done."""
+    return _make_bar(description, total, unit)
 
 
-def counted(items: Iterable[Item], what: str, total: int | None, unit: str) -> Iterator[Item]:
-    """The items, and meanwhile how many of them were used."""
-    with progress(what, total, unit) as shown:
+def track(items: Iterable[Item], description: str, total: int | None, unit: str) -> Iterator[Item]:
+    """Yield the items and show how many of them were used."""
+    with progress(description, total, unit) as bar:
         for item in items:
             yield item
-            shown.update(1)
+            bar.update(1)

@@ -1,24 +1,27 @@
-"""Builds a corpus, or verifies one.
+"""Build a corpus, or verify one.
 
 python launch/build_corpus.py --config configs/corpus/wiki2019zh.json
 python launch/build_corpus.py --input PATH ... --format lines --tokenizer FOLDER_OR_ID --output FOLDER
 python launch/build_corpus.py --input PATH ... --format lines --explain      (or --config FILE --explain)
 python launch/build_corpus.py --verify FOLDER_OR_MANIFEST
 
-A build that was stopped goes on when the same command is given again; all cores work unless --workers says else.
-On several machines that see inputs and output by the same paths the corpus is the same, by Ray or a batch scheduler:
+A build that was stopped continues when the same command is given again. It uses all cores of this machine. To use
+several machines, which must see inputs and output at the same paths, use Ray or a batch scheduler; the corpus is the
+same:
 
 Ray      ray start --head                      on the first machine, where the build is then started
-         ray start --address=FIRST:6379        on the others; a unit whose worker or machine dies runs again elsewhere
+         ray start --address=FIRST:6379        on the others; a unit whose worker or machine dies is run again
          C --engine ray
-Slurm    steps, each its own command
-         C --plan                                                       prints how many units there are
-         sbatch --wait --array=0-99 --wrap "C --read-unit \\$SLURM_ARRAY_TASK_ID/100"    units K, K + 100, ... each
+Slurm    each step is a command
+         C --plan                                                       prints the number of units
+         sbatch --wait --array=0-99 --wrap "C --read-unit \\$SLURM_ARRAY_TASK_ID/100"    job K: units K, K + 100, ...
          C --match                                                      finds duplicates across all units
          sbatch --wait --array=0-99 --wrap "C --encode-unit \\$SLURM_ARRAY_TASK_ID/100"
-         C --finish                                                     or names a unit that is missing
+         C --finish                                                     fails if a unit is missing, and names it
 
 C stands for: python launch/build_corpus.py --config FILE
+
+Exit codes: 0 done, 1 --verify found faults, 2 the input was refused (a line `error: ...`), 130 stopped by Ctrl-C.
 """
 
 import argparse
@@ -39,7 +42,7 @@ from corpus.building.read_step import read_unit
 from corpus.building.workers import Step
 from corpus.cleaning.explanation import explain_source
 from corpus.config import BuildConfig, load_config
-from corpus.progress import progress, show_by
+from corpus.progress import progress, show_progress_with
 from corpus.reading.charset import Encoding
 from corpus.reading.formats import Format
 from corpus.shards.manifest import FILE_NAME, Counts, Manifest, load_manifest
@@ -50,45 +53,67 @@ from launch.command_line.output_folder import check_writable
 from pretrain.progress import Progress
 
 _CONFIG_KEYS = {"tokenizer", "output"}
-_RUN_KEYS = {"config", "verify", "workers", "engine", "plan", "read_unit", "match", "encode_unit", "finish", "explain"}
+_RUN_KEYS = {
+    "config", "overrides", "verify", "workers", "engine", "explain",
+    "plan", "read_unit", "match", "encode_unit", "finish",
+}  # fmt: skip
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; flags that are not given are None."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", help="JSON file; flags override its keys")
+    parser.add_argument("--config", help="JSON file, as in configs/corpus; flags override its keys")
     parser.add_argument(
-        "--verify", metavar="CORPUS", help="reread every block of a corpus and check it; builds nothing"
+        "--set", nargs="+", action="extend", metavar="KEY=VALUE", dest="overrides",
+        help="override keys of the configuration, for example sources.0.cleaning.min_characters=50 (docs/keys.md)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--verify",
+        metavar="CORPUS",
+        help="check every block of a corpus (folder, URL or manifest); build nothing",
     )
     parser.add_argument(
         "--explain", action="store_true", default=None,
-        help="show what each rule changes and drops, with examples; builds nothing",
+        help="show what each cleaning rule changes and drops, with examples; build nothing",
     )  # fmt: skip
     parser.add_argument("--tokenizer", help="folder or hub id of a fast tokenizer")
-    parser.add_argument("--output", help="folder to write")
-    parser.add_argument("--workers", type=int, metavar="N", help="units at once; as many as there are cores")
-    parser.add_argument("--engine", choices=get_args(Engine), help="what runs them: processes here, or a Ray cluster")
-    steps = parser.add_argument_group("steps, for a batch scheduler").add_mutually_exclusive_group()
-    steps.add_argument("--plan", action="store_true", default=None, help="find the inputs, cut them into units")
-    steps.add_argument("--read-unit", metavar="K", help="read and clean unit K; K/N: every N-th unit from K on")
-    steps.add_argument("--match", action="store_true", default=None, help="compare the documents of all units")
-    steps.add_argument("--encode-unit", metavar="K", help="tokenise and pack unit K; K/N as for --read-unit")
-    steps.add_argument("--finish", action="store_true", default=None, help="put the units together")
-    source = parser.add_argument_group("source")
+    parser.add_argument("--output", help="folder to write the corpus into; must be new, empty, or hold the same corpus")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="units at the same time (default: the number of cores)"
+    )
+    parser.add_argument(
+        "--engine",
+        choices=get_args(Engine),
+        help="what runs the units: processes on this machine (default), or a ray cluster",
+    )
+    steps = parser.add_argument_group("steps of a build, for batch schedulers").add_mutually_exclusive_group()
+    steps.add_argument(
+        "--plan", action="store_true", default=None, help="find the inputs and divide them into units of work"
+    )
+    steps.add_argument(
+        "--read-unit", metavar="K", help="read and clean unit K (from 0), or with K/N every N-th unit from K on"
+    )
+    steps.add_argument(
+        "--match", action="store_true", default=None, help="find duplicates among the documents of all units"
+    )
+    steps.add_argument("--encode-unit", metavar="K", help="tokenise unit K; K/N as for --read-unit")
+    steps.add_argument("--finish", action="store_true", default=None, help="join the units and write the corpus")
+    source = parser.add_argument_group("source (of a configuration with one source)")
     source.add_argument(
         "--input", nargs="+", dest="inputs", help="files, folders, zips, tars, URLs or datasets://HUB_ID?split=train"
     )
     source.add_argument("--format", help=f"one of {', '.join(get_args(Format))}")
-    source.add_argument("--text-fields", nargs="+", help="jsonl: fields that make the document, in order")
+    source.add_argument("--text-fields", nargs="+", help="jsonl: fields that are joined to the document, in order")
     source.add_argument("--id-field", help="jsonl: field that names the document in messages")
-    source.add_argument("--origin-field", help="jsonl: field that names the site or publisher, to block some")
-    source.add_argument("--encoding", help=f"one of {', '.join(get_args(Encoding))}; utf-8 unless given")
-    source.add_argument("--licence", help="licence of the texts, kept in the manifest")
-    source.add_argument("--name", help="name of the source; else that of the first input")
+    source.add_argument("--origin-field", help="jsonl: field with the site or publisher, for cleaning.blocked_origins")
+    source.add_argument("--encoding", help=f"one of {', '.join(get_args(Encoding))} (default: utf-8)")
+    source.add_argument("--licence", help="licence of the texts, kept in the manifest (default: not stated)")
+    source.add_argument("--name", help="name of the source (default: that of the first input)")
     return parser.parse_args(arguments)
 
 
 def build_config(arguments: argparse.Namespace) -> BuildConfig:
-    """The file's configuration under the flags that were given."""
+    """Return the configuration: the file's, with the flags and the --set values that were given."""
     given = {key: value for key, value in vars(arguments).items() if value is not None}
     overrides = {key: given[key] for key in given.keys() & _CONFIG_KEYS}
     source = {key: given[key] for key in given.keys() - _CONFIG_KEYS - _RUN_KEYS}
@@ -96,11 +121,11 @@ def build_config(arguments: argparse.Namespace) -> BuildConfig:
         source.setdefault("name", Path(source["inputs"][0]).resolve().name.split(".")[0])
     if arguments.explain and not arguments.config:
         overrides = {"tokenizer": "not needed", "output": "not needed"} | overrides
-    return load_config(arguments.config, overrides, source)
+    return load_config(arguments.config, overrides, source, arguments.overrides or ())
 
 
 def summarize(manifest: Manifest, seconds: float | None = None) -> str:
-    """A table, a source a line and the total; below it what was rejected and the corpus's identity."""
+    """Return a table with a line for each source and the total, the rejected documents and the corpus's fingerprint."""
     header = ("source", "in", "kept", "tokens", "tokens/char", "unk %", "bytes/token")
     lengths = [0] * len(manifest.sources)
     for index, length in zip(manifest.blocks.source, manifest.blocks.length, strict=True):
@@ -138,7 +163,7 @@ def _columns(name: str, counts: Counts, num_bytes: int) -> tuple[str, ...]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The exit code: 1 for a corpus that `--verify` finds faults in."""
+    """Run the command and return its exit code: 1 if --verify found faults, else 0."""
     if arguments.verify:
         return verify_corpus(arguments)
     if arguments.workers is not None and arguments.workers < 1:
@@ -147,7 +172,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.explain:
         print("\n\n".join(explain(config)))
         return 0
-    if not (Path(config.output) / FILE_NAME).is_file():  # one that is built may lie where nobody writes
+    if not (Path(config.output) / FILE_NAME).is_file():  # a finished corpus may be on a read-only disk
         check_writable(Path(config.output).parent, "output folder")
     if run_step(arguments, config):
         return 0
@@ -162,7 +187,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def explain(config: BuildConfig) -> Iterator[str]:
-    """What the rules do to each source."""
+    """Yield for each source what the cleaning rules do to it."""
     for source in config.sources:
         parts = find_inputs(source)
         size = sum(part.num_bytes for part in parts)
@@ -171,18 +196,19 @@ def explain(config: BuildConfig) -> Iterator[str]:
 
 
 def verify_corpus(arguments: argparse.Namespace) -> int:
+    """Check every block, print the faults, and return the exit code: 1 if there are any."""
     others = sorted(key for key, value in vars(arguments).items() if value is not None and key != "verify")
     if others:
-        raise ValueError(f"--verify builds nothing, so it takes no {', '.join(others)}")
+        raise ValueError(f"--verify builds nothing and takes no other flags, got {', '.join(others)}")
     manifest = load_manifest(arguments.verify)
     faults = verify(manifest)
     print(summarize(manifest))
-    print("\n".join(faults) or f"verified: {len(manifest.blocks):,} blocks are sound")
+    print("\n".join(faults) or f"verified: {len(manifest.blocks):,} blocks are intact")
     return 1 if faults else 0
 
 
 def run_step(arguments: argparse.Namespace, config: BuildConfig) -> bool:
-    """Does the one step that was asked for, if one was."""
+    """Run the step that was asked for; return whether there was one."""
     if arguments.plan:
         plan, manifest = plan_corpus(config)
         print("already built" if manifest else f"{len(plan.units)} units, 0 to {len(plan.units) - 1}")
@@ -200,7 +226,7 @@ def run_step(arguments: argparse.Namespace, config: BuildConfig) -> bool:
 
 
 def _run_units(config: BuildConfig, step: Step, flag: str, units: str) -> None:
-    """Unit K, or of K/N every N-th from K on; an array of more jobs than units leaves some without any."""
+    """Run a step for unit K, or for every N-th unit from K on; in an array of more jobs than units some have none."""
     match = re.fullmatch(r"(\d+)(?:/(\d+))?", units, re.ASCII)
     index, every = (int(number) if number else None for number in match.groups()) if match else (None, None)
     if index is None or (every is not None and index >= every):
@@ -210,15 +236,16 @@ def _run_units(config: BuildConfig, step: Step, flag: str, units: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit code."""
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
-    show_by(Progress)
+    show_progress_with(Progress)
     try:
         return run(parse_arguments(arguments))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"stopped; the same command goes on from here\n{next_line('python', *sys.argv)}", file=sys.stderr)
+        print(f"stopped; the same command continues from here\n{next_line('python', *sys.argv)}", file=sys.stderr)
         return 130
 
 

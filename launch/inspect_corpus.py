@@ -1,9 +1,11 @@
-"""Looks at a built corpus: sources, rejects, changes, lengths of documents, rows as the model sees them.
+"""Show a built corpus: sources, rejected and changed documents, lengths of documents, rows as the model sees them.
 
 python launch/inspect_corpus.py CORPUS_FOLDER
-python launch/inspect_corpus.py CORPUS_FOLDER --rows 5 --row-tokens 128 --seed 3      # rows drawn at random, decoded
-python launch/inspect_corpus.py CORPUS_FOLDER --run-config configs/4l312d.json        # steps an epoch of that run
-python launch/inspect_corpus.py CORPUS_FOLDER --verify                                # rereads every block
+python launch/inspect_corpus.py CORPUS_FOLDER --rows 5 --row-tokens 128 --seed 3      # random rows, decoded
+python launch/inspect_corpus.py CORPUS_FOLDER --run-config configs/4l312d.json        # steps per epoch in that run
+python launch/inspect_corpus.py CORPUS_FOLDER --verify                                # checks every block
+
+Exit codes: 0 done, 1 --verify found faults, 2 the input was refused (a line `error: ...`), 130 stopped by Ctrl-C.
 """
 
 import argparse
@@ -18,7 +20,7 @@ import numpy as np
 if not __package__:  # run as a script: these folders win over any installed package of the same name
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from corpus.progress import counted, show_by
+from corpus.progress import show_progress_with, track
 from corpus.rows.stream import RowStream
 from corpus.shards.manifest import Counts, Manifest, load_manifest
 from corpus.shards.shard import read_block, verify
@@ -27,25 +29,30 @@ from launch.command_line.next_command import train_line
 from launch.distillation.config import read_run_config
 from pretrain.progress import Progress
 
-# A tenth of a second each: enough of a big corpus to see how long its documents are.
+# For document lengths: enough of a large corpus, at a tenth of a second each
 _MAX_SAMPLED_BLOCKS = 256
 _BAR_WIDTH = 40
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", help="folder of a corpus, or its manifest")
-    parser.add_argument("--rows", type=int, default=0, metavar="N", help="show N rows drawn at random, decoded")
-    parser.add_argument("--row-tokens", type=int, default=128, metavar="L", help="tokens of these rows")
-    parser.add_argument("--seed", type=int, default=0, help="of these rows")
-    parser.add_argument("--tokenizer", help="where it is, if not where the corpus was built with it")
-    parser.add_argument("--run-config", type=Path, help="say how many steps an epoch is in this run")
-    parser.add_argument("--verify", action="store_true", help="reread every block and check it")
+    parser.add_argument("corpus", help="folder or URL of a corpus, or its manifest")
+    parser.add_argument("--rows", type=int, default=0, metavar="N", help="show N random rows, decoded (default: 0)")
+    parser.add_argument(
+        "--row-tokens", type=int, default=128, metavar="L", help="tokens of each of these rows (default: 128)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed for choosing these rows (default: 0)")
+    parser.add_argument(
+        "--tokenizer", help="folder or hub id of the corpus's tokenizer (default: as when it was built)"
+    )
+    parser.add_argument("--run-config", type=Path, help="JSON file of a run: show how many steps an epoch of it has")
+    parser.add_argument("--verify", action="store_true", help="check every block")
     return parser.parse_args(arguments)
 
 
 def sources_table(manifest: Manifest) -> str:
-    """What came in, what was kept, and how the vocabulary fits."""
+    """Return a table of sources: documents read and kept, tokens, and how well the vocabulary covers the text."""
     header = ("source", "format", "licence", "in", "kept", "tokens", "share", "tokens/doc", "tokens/char", "unk %")
     all_tokens = manifest.totals.tokens
     rows = [(s.name, s.format, s.licence, *_columns(s, all_tokens)) for s in manifest.sources]
@@ -66,7 +73,7 @@ def _columns(counts: Counts, all_tokens: int) -> tuple[str, ...]:
 
 
 def rejects_table(manifest: Manifest) -> str:
-    """Every source's rejects by reason (duplicates are two of them), with the first places."""
+    """Return a table of rejected documents by source and reason, duplicates included, with the first of them."""
     rows = [
         (source.name, reason.value, f"{count:,}", f"{count / source.documents_in:.2%}", ", ".join(examples))
         for source in manifest.sources
@@ -77,7 +84,7 @@ def rejects_table(manifest: Manifest) -> str:
 
 
 def changes_table(manifest: Manifest) -> str:
-    """How many documents each text rule changed."""
+    """Return a table of how many documents each cleaning rule changed."""
     rows = [
         (source.name, change.value, f"{count:,}", f"{count / source.documents_in:.2%}")
         for source in manifest.sources
@@ -87,7 +94,7 @@ def changes_table(manifest: Manifest) -> str:
 
 
 def _table(rows: Iterable[tuple[str, ...]], num_text_columns: int) -> str:
-    """Aligned columns, the first ones and the last of five to the left."""
+    """Align columns: the first `num_text_columns`, and a last fifth one, to the left, all others to the right."""
     columns = list(zip(*rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     aligned = [
@@ -99,11 +106,11 @@ def _table(rows: Iterable[tuple[str, ...]], num_text_columns: int) -> str:
 
 
 def length_histogram(manifest: Manifest) -> str:
-    """Documents and tokens by length of the document, in powers of two; of evenly spread blocks if there are many."""
+    """Return a table of documents and tokens by document length in powers of two, from evenly spread blocks."""
     num_blocks = len(manifest.blocks)
     chosen = np.unique(np.linspace(0, num_blocks - 1, min(num_blocks, _MAX_SAMPLED_BLOCKS)).astype(int))
     lengths = np.concatenate(
-        [read_block(manifest, int(index))[1] for index in counted(chosen, "lengths", len(chosen), "blocks")]
+        [read_block(manifest, int(index))[1] for index in track(chosen, "lengths", len(chosen), "blocks")]
     )
     exponents = np.log2(lengths).astype(int)
     documents = np.bincount(exponents)
@@ -121,7 +128,7 @@ def length_histogram(manifest: Manifest) -> str:
 
 
 def decoded_rows(manifest: Manifest, count: int, row_tokens: int, seed: int, tokenizer_name: str) -> Iterator[str]:
-    """Rows drawn at random without repetition. ValueError if the tokenizer is not the corpus's."""
+    """Yield random rows, decoded, without repetition. Raise ValueError if the tokenizer is not the corpus's."""
     tokenizer = load_tokenizer(tokenizer_name)
     if tokenizer_fingerprint(tokenizer) != manifest.tokenizer.fingerprint:
         raise ValueError(f"tokenizer {tokenizer_name!r}: is not the one the corpus was built with")
@@ -133,7 +140,7 @@ def decoded_rows(manifest: Manifest, count: int, row_tokens: int, seed: int, tok
 
 
 def epoch_line(manifest: Manifest, path: Path) -> str:
-    """Rows and steps of an epoch under a run configuration, and how many epochs the run is."""
+    """Return the rows and steps of an epoch under a run configuration, and how many epochs the run has."""
     config = read_run_config(path)
     wanted = config.corpus
     stream = RowStream(manifest, wanted.row_tokens, wanted.seed, wanted.weights, wanted.rows)
@@ -141,7 +148,7 @@ def epoch_line(manifest: Manifest, path: Path) -> str:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The exit code: 1 for a corpus that `--verify` finds faults in."""
+    """Run the command and return its exit code: 1 if --verify found faults, else 0."""
     manifest = load_manifest(arguments.corpus)
     faults = verify(manifest) if arguments.verify else []
     if not faults:
@@ -159,15 +166,16 @@ def run(arguments: argparse.Namespace) -> int:
     )
     print(f"{len(manifest.blocks):,} blocks in {len(manifest.shards)} shards, fingerprint {manifest.fingerprint}")
     if arguments.verify:
-        print("\n".join(faults) or f"verified: {len(manifest.blocks):,} blocks are sound")
+        print("\n".join(faults) or f"verified: {len(manifest.blocks):,} blocks are intact")
     if not faults:
         print(train_line(arguments.corpus, manifest.tokenizer.name))
     return 1 if faults else 0
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit code."""
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
-    show_by(Progress)
+    show_progress_with(Progress)
     try:
         return run(parse_arguments(arguments))
     except (ValueError, OSError) as error:

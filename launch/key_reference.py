@@ -30,7 +30,7 @@ ROOTS: dict[str, type[BaseModel]] = {
 _ABOUT = """# Configuration keys
 
 Written by `python launch/key_reference.py > docs/keys.md`, and tested to be what the code decodes. Every file is JSON;
-`*` stands for a place in a list. `--set students.0.optimizer.lr=1e-3` overrides a key of any of them but a corpus's.
+`*` stands for a place in a list. `--set students.0.optimizer.lr=1e-3` overrides a key of any of them.
 Paths are relative to the folder that a command is started in. A key marked † may change when a run goes on; any other
 change makes another run.
 """

@@ -1,8 +1,9 @@
-"""Trains a tokenizer on text: WordPiece as BERT's, or unigram as XLM-R's. The same text gives the same folder.
+"""Train a tokenizer on text: WordPiece like BERT's, or unigram like XLM-R's. The same text gives the same tokenizer.
 
 python launch/train_tokenizer.py --input PATH ... --format wiki2019zh --kind wordpiece --vocab-size 21128 --output OUT
 
-OUT loads with AutoTokenizer. Its coverage.txt tells how well the vocabulary covers the text.
+OUT loads with AutoTokenizer. OUT/coverage.txt says how well the vocabulary covers the text.
+Exit codes: 0 done, 2 the input was refused (a line `error: ...`), 130 stopped by Ctrl-C.
 """
 
 import argparse
@@ -29,28 +30,33 @@ _COVERED_TEXTS = 20_000
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line and check the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_source_flags(parser, required=True)
-    parser.add_argument("--kind", required=True, choices=("wordpiece", "unigram"))
-    parser.add_argument("--vocab-size", type=int, required=True, help="pieces in all, special tokens among them")
-    parser.add_argument("--cased", action="store_true", help="wordpiece: keep capitals and accents")
+    parser.add_argument("--kind", required=True, choices=("wordpiece", "unigram"), help="model of the tokenizer")
+    parser.add_argument(
+        "--vocab-size", type=int, required=True, help="number of pieces, special tokens included; at least 10"
+    )
+    parser.add_argument(
+        "--cased", action="store_true", help="wordpiece: keep capitals and accents (default: lowercase)"
+    )
     parser.add_argument(
         "--character-coverage", type=float, default=0.9999,
-        help="share of the text's characters that the single characters of the vocabulary make up",
+        help="share of the text's characters that the vocabulary's single characters cover (default: 0.9999)",
     )  # fmt: skip
-    parser.add_argument("--output", type=Path, required=True, help="folder to write; must not exist")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write the tokenizer into; must not exist")
     options = parser.parse_args(arguments)
     if not 0 < options.character_coverage <= 1:
-        parser.error(f"--character-coverage must lie above 0 and not above 1, not {options.character_coverage}")
+        parser.error(f"--character-coverage must be above 0 and at most 1, got {options.character_coverage}")
     if options.vocab_size < 10:
-        parser.error(f"--vocab-size must be at least 10, not {options.vocab_size}")
+        parser.error(f"--vocab-size must be at least 10, got {options.vocab_size}")
     if options.cased and options.kind != "wordpiece":
-        parser.error("--cased belongs to --kind wordpiece; unigram always keeps capitals")
+        parser.error("--cased is for --kind wordpiece; unigram always keeps capitals")
     return options
 
 
 def train(options: argparse.Namespace, source: SourceConfig, folder: Path) -> Coverage:
-    """Writes the tokenizer into `folder` and returns its coverage of up to 20,000 of the texts."""
+    """Train, write the tokenizer into `folder` and return its coverage of up to 20,000 of the texts."""
     num_texts = 0
 
     def counted() -> Iterator[str]:
@@ -60,7 +66,7 @@ def train(options: argparse.Namespace, source: SourceConfig, folder: Path) -> Co
             shown.update()
             yield text
 
-    with Progress("training the tokenizer", unit="texts") as shown:  # the trainer reads on after the last text
+    with Progress("training the tokenizer", unit="texts") as shown:  # includes training after the last text is read
         if options.kind == "wordpiece":
             backend = train_wordpiece(counted(), options.vocab_size, options.character_coverage, not options.cased)
         else:
@@ -75,7 +81,7 @@ def train(options: argparse.Namespace, source: SourceConfig, folder: Path) -> Co
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0 with the coverage on stdout, 2 with one line on stderr."""
+    """Run the command and return its exit code."""
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     options = parse_arguments(arguments)
     try:

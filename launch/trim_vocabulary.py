@@ -1,11 +1,12 @@
-"""Cuts a model's vocabulary to the pieces that a corpus uses: a multilingual teacher for Chinese students.
+"""Trim a model's vocabulary to the pieces that a text uses, for example a multilingual teacher's for Chinese students.
 
 python launch/trim_vocabulary.py --model FOLDER_OR_ID --corpus CORPUS_OR_MANIFEST --output OUT
 python launch/trim_vocabulary.py --model FOLDER_OR_ID --input PATH ... --format lines --output OUT
 
-The pieces that occur, single characters and special tokens stay, with their rows of the embeddings; the rest of the
-model is as it was. On sample text the tokens and all hidden states are compared, and must be equal to the bit.
-Sentencepiece (XLM-R) and WordPiece (BERT) vocabularies.
+Pieces that occur, single characters and special tokens are kept, with their rows of the embeddings; the rest of the
+model is unchanged. On sample texts the tokens and all hidden states are compared and must be bitwise equal. Works with
+SentencePiece unigram (XLM-R) and WordPiece (BERT) vocabularies.
+Exit codes: 0 done, 2 the input was refused (a line `error: ...`), 130 stopped by Ctrl-C.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedToken
 if not __package__:  # run as a script: these folders win over any installed package of the same name
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from corpus.progress import counted, show_by
+from corpus.progress import show_progress_with, track
 from corpus.shards.manifest import load_manifest
 from corpus.shards.shard import count_corpus_pieces, read_block
 from corpus.vocabulary.texts import read_texts
@@ -44,11 +45,14 @@ _TOKEN_IDS = [f"{name}_token_id" for name in ("pad", "bos", "eos", "cls", "sep",
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="folder or hub id of the model and its fast tokenizer")
-    parser.add_argument("--corpus", help="corpus built with the model's tokenizer: its folder or manifest")
+    parser.add_argument("--corpus", help="a corpus built with the model's tokenizer: folder, URL or manifest")
     add_source_flags(parser, required=False)
-    parser.add_argument("--output", type=Path, required=True, help="folder to write; must not exist")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="folder to write model and tokenizer into; must not exist"
+    )
     options = parser.parse_args(arguments)
     if bool(options.corpus) == bool(options.inputs):
         parser.error("give either --corpus or --input")
@@ -58,10 +62,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def count_used(options: argparse.Namespace, tokenizer: Any) -> tuple[np.ndarray, list[str]]:
-    """How often each piece [V] occurs, and sample texts. ValueError for a corpus of another tokenizer."""
+    """Return how often each piece occurs, int64 [V], and sample texts.
+
+    Raises ValueError for a corpus built with another tokenizer.
+    """
     if not options.corpus:
         sample: list[str] = []
-        texts = _sampled(counted(read_texts(build_source(options)), "counting pieces", None, "texts"), sample)
+        texts = _sampled(track(read_texts(build_source(options)), "counting pieces", None, "texts"), sample)
         return count_pieces(tokenizer.backend_tokenizer, texts), sample
     manifest = load_manifest(options.corpus)
     if manifest.tokenizer.fingerprint != tokenizer_fingerprint(tokenizer):
@@ -74,7 +81,7 @@ def count_used(options: argparse.Namespace, tokenizer: Any) -> tuple[np.ndarray,
 
 
 def _sampled(texts: Iterator[str], sample: list[str]) -> Iterator[str]:
-    """The texts, the first of them kept in `sample`."""
+    """Yield the texts, and append the first 256 to `sample`."""
     for text in texts:
         if len(sample) < _SAMPLE_TEXTS:
             sample.append(text)
@@ -83,9 +90,9 @@ def _sampled(texts: Iterator[str], sample: list[str]) -> Iterator[str]:
 
 @Progress("loading the model")
 def load_model(name: str) -> tuple[PreTrainedModel, set[str]]:
-    """The model with the head and in the precision it was saved with; names of weights that are not in it.
+    """Load a model with its head, in the precision it was saved in; return it and the names of missing weights.
 
-    ValueError where it cannot be loaded, or where its encoder is not whole.
+    Raises ValueError if it cannot be loaded, or weights of its encoder are missing.
     """
     architectures = load_pretrained(AutoConfig, name).architectures or [""]
     named = getattr(transformers, architectures[0], None)
@@ -97,7 +104,7 @@ def load_model(name: str) -> tuple[PreTrainedModel, set[str]]:
 
 
 def trim_model(model: PreTrainedModel, kept: np.ndarray) -> PreTrainedModel:
-    """The same model over the pieces of the old ids `kept`, in that order."""
+    """Return a copy of the model whose vocabulary is the pieces of the old ids `kept`, in that order."""
     modules = [model.get_input_embeddings(), model.get_output_embeddings()]
     by_piece = {p.data_ptr() for module in modules if module is not None for p in module.parameters()}
     rows = torch.from_numpy(kept)
@@ -115,18 +122,20 @@ def trim_model(model: PreTrainedModel, kept: np.ndarray) -> PreTrainedModel:
 
 @torch.no_grad()
 def check_same_states(model: PreTrainedModel, small: PreTrainedModel, ids: torch.Tensor, kept: np.ndarray) -> None:
-    """ValueError where a hidden state of `ids` [B, L], old ids, differs by one bit."""
+    """Raise ValueError if any hidden state of `ids` [B, L] (old ids) differs between the two models by a single bit."""
     new_ids = torch.from_numpy(np.searchsorted(kept, ids.numpy()))
     before = model(input_ids=ids, output_hidden_states=True).hidden_states
     after = small(input_ids=new_ids, output_hidden_states=True).hidden_states
     for layer, (old, new) in enumerate(zip(before, after, strict=True)):
         if not torch.equal(old, new):
             most = float((old - new).abs().max())
-            raise ValueError(f"the cut model gives other hidden states from layer {layer} on, by up to {most:.3g}")
+            raise ValueError(
+                f"the trimmed model has different hidden states from layer {layer} on, by up to {most:.3g}"
+            )
 
 
 def save_trimmed(options: argparse.Namespace, folder: Path) -> str:
-    """Writes the cut model and tokenizer into `folder`, checked; what was done in one line."""
+    """Write the trimmed model and tokenizer into `folder`, check them, and return a summary in one line."""
     tokenizer = load_tokenizer(options.model)
     counts, sample = count_used(options, tokenizer)
     kept = kept_ids(tokenizer.backend_tokenizer, counts)
@@ -137,7 +146,7 @@ def save_trimmed(options: argparse.Namespace, folder: Path) -> str:
     rows = [tokenizer(text, truncation=True, max_length=_SAMPLE_TOKENS)["input_ids"] for text in sample[:_SAMPLE_ROWS]]
     saved_in = small.dtype
     for one in (model, small):
-        one.float()  # many CPUs have no instructions for what it was saved in; float32 holds those values exactly
+        one.float()  # the saved precision may be slow on this CPU; float32 represents its values exactly
     for row in Progress("comparing hidden states", len(rows), "texts").over(rows):
         check_same_states(model, small, torch.tensor([row]), kept)
     small.to(saved_in)
@@ -149,19 +158,19 @@ def save_trimmed(options: argparse.Namespace, folder: Path) -> str:
         **names,
     )
     save_tokenizer(trimmed, folder)
-    # The library fills what the folder lacks (a pooler, mostly) with random numbers: not to be passed off as weights
+    # transformers fills missing weights (usually a pooler) with random numbers: do not save them
     small.save_pretrained(folder, state_dict={n: v for n, v in small.state_dict().items() if n not in missing})
     sizes = [f"{m.num_parameters() / 1e6:.1f}M" for m in (model, small)]
     return (
         f"vocabulary {len(counts):,} -> {len(kept):,}, parameters {sizes[0]} -> {sizes[1]}; "
-        f"{len(sample)} texts in the same tokens, {len(rows)} with the same hidden states"
+        f"checked: {len(sample)} texts have the same tokens, {len(rows)} the same hidden states"
     )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0 with what was done on stdout, 2 with one line on stderr."""
+    """Run the command and return its exit code."""
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
-    show_by(Progress)
+    show_progress_with(Progress)
     options = parse_arguments(arguments)
     mute_transformers()
     try:

@@ -1,7 +1,7 @@
-"""Raw files to a finished corpus: plan, read every unit, compare them all, encode every unit, account for all.
+"""Build a corpus from raw files: plan, read every unit, match (find duplicates), encode every unit, join.
 
-Work lies in `<output>.partial` until the corpus is whole; a build that was stopped goes on from there. The steps are
-separate functions, so that a batch scheduler can run them as commands; `build_corpus` runs them all.
+Unfinished work is kept in `<output>.partial`; a build that was stopped continues from there. The steps are separate
+functions, so that a batch scheduler can run them as commands; `build_corpus` runs all of them.
 """
 
 import functools
@@ -19,7 +19,7 @@ from corpus.building.join_step import build_manifest, read_inputs
 from corpus.building.match_step import match_units
 from corpus.building.plan import Plan, build_plan, load_plan, save_plan
 from corpus.building.read_step import read_unit
-from corpus.building.work_folder import clear, explain_full_disk, hold, remove, work_folder
+from corpus.building.work_folder import clear, explain_full_disk, lock_folder, remove, work_folder
 from corpus.building.workers import Step
 from corpus.config import BuildConfig, SourceSettings
 from corpus.durable import sync_folder
@@ -36,7 +36,7 @@ from corpus.shards.manifest import (
 from corpus.vocabulary.tokenizer import UnequalIds, load_tokenizer
 from corpus.vocabulary.word_planes import check_segmenter
 
-# What runs the units: processes of this machine, or tasks of a Ray cluster
+# What runs the units: worker processes on this machine, or tasks of a Ray cluster
 Engine = Literal["processes", "ray"]
 
 _OURS = re.compile(r"(lock|plan\.jsonl?|matched|corpus|(read|encoded)-\d+)(\..*partial)?")
@@ -45,22 +45,30 @@ _OURS = re.compile(r"(lock|plan\.jsonl?|matched|corpus|(read|encoded)-\d+)(\..*p
 def build_corpus(
     config: BuildConfig, num_workers: int | None = None, engine: Engine = "processes"
 ) -> tuple[Manifest, bool]:
-    """Builds the corpus of a configuration; its manifest, and whether it was built now or was there already.
+    """Build the corpus of a configuration, or continue a build that was stopped.
 
-    The manifest is the same for every number of workers (all cores unless told), for both engines, and however often
-    the build was killed before. Nothing stands in the output folder until all of it does. Raises ValueError for
-    inputs, tokenizers and outputs that cannot be used; an output folder that holds another build is never touched.
+    Args:
+        config: from `load_config`.
+        num_workers: units at the same time; by default as many as there are cores.
+        engine: "processes" on this machine, or a "ray" cluster.
+
+    Returns:
+        The manifest, and whether the corpus was built now (False: the output folder held this corpus already).
+
+    The corpus is the same for any number of workers, for both engines, and after any number of kills. The output folder
+    appears only when it is complete. Raises ValueError for inputs, tokenizers and outputs that cannot be used; an
+    output folder that holds another corpus is not changed.
     """
     plan, manifest = _plan(config)
     if manifest:
         return manifest, False
     work = work_folder(config)
-    with explain_full_disk(work), _begun(work):
+    with explain_full_disk(work), _own_work_folder(work):
         if manifest := _built_meanwhile(plan, work):
             return manifest, False
-        plan = _keep(plan, work)
+        plan = _save_or_reuse(plan, work)
         run = functools.partial(_run, work=work, num_workers=num_workers, engine=engine)
-        for leftover in work.glob("*.partial"):  # of a build or a step that was killed: nobody else works here now
+        for leftover in work.glob("*.partial"):  # of a build or step that was killed; the lock keeps others out
             remove(leftover)
         run("reading", read_unit, plan)
         match_units(plan, work)
@@ -73,7 +81,7 @@ def build_corpus(
 
 
 def _without_fast_path(plan: Plan, work: Path, error: UnequalIds) -> Plan:
-    """The same plan by the tokenizer alone: what other units were encoded to counts no more."""
+    """Save the plan without the fast path, which invalidates all units that were encoded with it."""
     warnings.warn(f"{error}; every unit is encoded by the tokenizer itself, which is slower", stacklevel=3)
     plan = plan.model_copy(update={"fast_tokenizing": False})
     save_plan(plan, work)
@@ -91,18 +99,18 @@ def _num_bytes(plan: Plan) -> int:
 
 
 def plan_corpus(config: BuildConfig) -> tuple[Plan, Manifest | None]:
-    """Plans a build in its work folder; the manifest too if the output holds this corpus already."""
+    """Plan a build and save the plan in its work folder. Return also the manifest if the corpus is already built."""
     plan, manifest = _plan(config)
     work = work_folder(config)
     if manifest is None:
-        with explain_full_disk(work), _begun(work):
+        with explain_full_disk(work), _own_work_folder(work):
             manifest = _built_meanwhile(plan, work)
-            plan = plan if manifest else _keep(plan, work)
+            plan = plan if manifest else _save_or_reuse(plan, work)
     return plan, manifest
 
 
 def _plan(config: BuildConfig) -> tuple[Plan, Manifest | None]:
-    """The plan, written nowhere yet; the manifest too if the output holds this corpus already."""
+    """Make the plan without saving it. Return also the manifest if the corpus is already built."""
     _check_outside_inputs(config)
     tokenizer = load_tokenizer(config.tokenizer)
     if config.whole_words:
@@ -114,12 +122,12 @@ def _plan(config: BuildConfig) -> tuple[Plan, Manifest | None]:
     if _is_used(output):
         manifest = _existing(plan, output)
         if work.exists() and not foreign:
-            # Of a build that was killed after its last step; one that still runs removes its own.
-            with suppress(ValueError), hold(work):
+            # Left by a build that was killed after its last step; a running build removes its folder itself.
+            with suppress(ValueError), lock_folder(work):
                 clear(work)
         return plan, manifest
     if foreign:
-        raise ValueError(f"{work}: is needed for building, but holds other files: {', '.join(foreign[:3])}")
+        raise ValueError(f"{work}: is needed for building, but contains other files: {', '.join(foreign[:3])}")
     return plan, None
 
 
@@ -128,7 +136,7 @@ def _is_used(output: Path) -> bool:
 
 
 def _built_meanwhile(plan: Plan, work: Path) -> Manifest | None:
-    """What another process finished after the output was looked at and before the lock was ours."""
+    """The manifest if another process finished the corpus before this one got the lock."""
     if not _is_used(Path(plan.config.output)):
         return None
     manifest = _existing(plan, Path(plan.config.output))
@@ -137,29 +145,29 @@ def _built_meanwhile(plan: Plan, work: Path) -> Manifest | None:
 
 
 def _check_outside_inputs(config: BuildConfig) -> None:
-    """ValueError where a build would find its own files among its inputs when it goes on."""
+    """Raise ValueError if output or work folder is inside an input: a continued build would read its own files."""
     folders = [Path(item) for source in (*config.sources, *config.decontamination) for item in source.inputs]
     for folder in filter(Path.is_dir, folders):
         for ours in (Path(config.output), work_folder(config)):
             if ours.resolve().is_relative_to(folder.resolve()):
-                raise ValueError(f"{ours}: lies inside the input {folder}; choose another output folder")
+                raise ValueError(f"{ours}: is inside the input {folder}; choose another output folder")
 
 
-def _keep(plan: Plan, work: Path) -> Plan:
-    """Saves a plan. One that is there and has only given up the fast path besides is kept: units were done by it."""
+def _save_or_reuse(plan: Plan, work: Path) -> Plan:
+    """Save the plan, unless an earlier one differs only by not using the fast path: its units can be reused."""
     with suppress(ValueError):
-        there = load_plan(work)
-        if there.model_copy(update={"fast_tokenizing": True}) == plan:
-            return there
+        earlier = load_plan(work)
+        if earlier.model_copy(update={"fast_tokenizing": True}) == plan:
+            return earlier
     save_plan(plan, work)
     return plan
 
 
 @contextmanager
-def _begun(work: Path) -> Iterator[None]:
-    """The work folder, made if it is not there, for this process alone."""
+def _own_work_folder(work: Path) -> Iterator[None]:
+    """Make the work folder if it does not exist, and lock it for this process."""
     work.mkdir(parents=True, exist_ok=True)
-    with hold(work):
+    with lock_folder(work):
         yield
 
 
@@ -167,9 +175,9 @@ def _begun(work: Path) -> Iterator[None]:
 def _planned(
     config: BuildConfig, shared: bool = False, only: Collection[int] | None = None
 ) -> Iterator[tuple[Plan, Path]]:
-    """The plan that was made for this configuration, with these units alone, and its work folder, held meanwhile."""
+    """The saved plan of this configuration, with only these units loaded, and its work folder, locked meanwhile."""
     work = work_folder(config)
-    with explain_full_disk(work), hold(work, shared):
+    with explain_full_disk(work), lock_folder(work, shared):
         plan = load_plan(work, only)
         if plan.config != config:
             raise ValueError(f"{work}: was planned for another configuration; run --plan again")
@@ -177,9 +185,15 @@ def _planned(
 
 
 def run_unit(config: BuildConfig, step: Step, index: int, every: int | None = None) -> int:
-    """A step of one unit of the planned build, or of every so many from it on: what a job of a scheduler's array does.
+    """Run a step of a planned build for some units: one job of a batch scheduler's array.
 
-    How many units that were. Raises ValueError where a build, not a step of units, runs at the same time.
+    Args:
+        step: `read_unit` or `encode_unit`.
+        index: the unit, or the first of several.
+        every: run units index, index + every, index + 2 * every, ...
+
+    Returns the number of units that were run. Raises ValueError if there is no plan of this configuration or no such
+    unit, or if a whole build runs in the work folder.
     """
     with _planned(config, shared=True, only=()) as (plan, work):
         if every is None and not 0 <= index < len(plan.units):
@@ -197,15 +211,15 @@ def run_unit(config: BuildConfig, step: Step, index: int, every: int | None = No
 
 
 def match_corpus(config: BuildConfig) -> None:
-    """Compares the documents of all units, which must be read."""
+    """Find the duplicates among the documents of all units, which must be read. Raise ValueError otherwise."""
     with _planned(config) as (plan, work):
         match_units(plan, work)
 
 
 def finish_corpus(config: BuildConfig) -> Manifest:
-    """Puts the encoded units together and the corpus in its place, unless it is there: a scheduler may ask twice.
+    """Join the encoded units and move the corpus to its output folder. Do nothing if it is already there.
 
-    Raises ValueError if a unit is not encoded yet, if no document survived, or if others work here.
+    Raises ValueError if a unit is not encoded yet, if no document is left, or if another process builds here.
     """
     if _is_used(Path(config.output)) and (manifest := _plan(config)[1]):
         return manifest
@@ -214,12 +228,12 @@ def finish_corpus(config: BuildConfig) -> Manifest:
 
 
 def _finish(plan: Plan, work: Path) -> Manifest:
-    """The corpus in its place. What it was made from goes last, when it is known to be whole."""
+    """Join the units and rename the corpus into place; then remove the work folder."""
     output, folder = Path(plan.config.output), work / "corpus"
-    match_units(plan, work)  # done before; if it was of other units, theirs are not encoded
+    match_units(plan, work)  # usually done; if it was done for other units, encoding is missing and raises below
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    with progress("putting the units together"):
+    with progress("joining the units"):
         save_manifest(build_manifest(plan, work, folder), folder)
         load_manifest(folder)
     folder.rename(output)
@@ -230,9 +244,12 @@ def _finish(plan: Plan, work: Path) -> Manifest:
 
 
 def _existing(plan: Plan, output: Path) -> Manifest:
-    """The manifest of an output folder that holds just this build; the inputs are read again to know."""
+    """The manifest of an output folder that holds the planned corpus, for which all inputs are read again.
+
+    Raises ValueError if the folder holds anything else.
+    """
     if not (output / FILE_NAME).is_file():
-        raise ValueError(f"{output}: is not empty and holds no corpus; choose another output folder")
+        raise ValueError(f"{output}: is not empty and contains no corpus; choose another output folder")
     manifest = load_manifest(output)
     refusal = f"{output}: holds another corpus ({{}}); remove it or choose another output folder"
     if manifest.tokenizer.fingerprint != plan.tokenizer.fingerprint:
@@ -246,7 +263,7 @@ def _existing(plan: Plan, output: Path) -> Manifest:
         [segment for unit in plan.units if unit.source == index for segment in unit.segments]
         for index in range(len(plan.config.sources))
     ]
-    with progress("comparing the inputs with the corpus that is there", _num_bytes(plan), "B") as shown:
+    with progress("comparing the inputs with the existing corpus", _num_bytes(plan), "B") as shown:
         records: list[SourceRecord | TestRecord] = [*manifest.sources, *manifest.decontamination]
         for record, segments in zip(records, [*inputs, *plan.tests], strict=True):
             if read_inputs(segments, shown.update) != record.inputs:
@@ -255,5 +272,5 @@ def _existing(plan: Plan, output: Path) -> Manifest:
 
 
 def _settings(sources: Iterable[SourceSettings]) -> list[SourceSettings]:
-    """What a configuration and a manifest both say of sources."""
+    """The part of source settings that configurations and manifests have in common."""
     return [SourceSettings(**source.model_dump(include=set(SourceSettings.model_fields))) for source in sources]

@@ -1,6 +1,7 @@
-"""A unit's second step: its documents, without those that are dropped, to token ids in shards of its own.
+"""The encode step: tokenise the documents of a unit, without duplicates, and write them as shards of the unit.
 
-As reading, a pure function, done once: of what was read, what is dropped, and the tokenizer.
+The result is a pure function of the documents read, the duplicates found and the tokenizer, so it is computed once and
+reused.
 """
 
 import functools
@@ -14,7 +15,7 @@ from corpus.building.ledger import Ledger, Tally
 from corpus.building.match_step import load_drops
 from corpus.building.plan import Plan
 from corpus.building.read_step import load_read_unit, read_folder
-from corpus.building.unit_documents import Spool
+from corpus.building.unit_documents import DocumentReader
 from corpus.building.work_folder import Result, load_result, save_result
 from corpus.document import Reason
 from corpus.reading.parts import OnBytes
@@ -23,14 +24,14 @@ from corpus.shards.shard import BlockWriter
 from corpus.vocabulary.tokenizer import TextEncoder, load_tokenizer, tokenizer_fingerprint
 from corpus.vocabulary.word_planes import encode_with_words
 
-Encoded = tuple[np.ndarray, np.ndarray | None]  # ids of a document, and its word plane in a corpus that has them
+Encoded = tuple[np.ndarray, np.ndarray | None]  # ids of a document, and its word plane if the corpus has them
 
 
 class EncodedUnit(Result):
-    """What encoding a unit gave.
+    """The result of encoding a unit.
 
-    The blocks' `shard` counts from the unit's own first. Their `source` says nothing: sources may be numbered anew
-    by the time the units are put together.
+    In `blocks`, `shard` is an index into the unit's own shards, and `source` is unused: the joined corpus may number
+    its sources differently.
     """
 
     tally: Tally
@@ -39,11 +40,12 @@ class EncodedUnit(Result):
 
 
 def encoded_folder(work: Path, index: int) -> Path:
+    """Return the folder of an encoded unit."""
     return work / f"encoded-{index:05d}"
 
 
 def load_encoded_unit(plan: Plan, work: Path, index: int) -> EncodedUnit | None:
-    """The result of `encode_unit`; None where there is none, or one of other documents."""
+    """Load the result of `encode_unit`; None if there is none, or it is out of date."""
     return load_result(EncodedUnit, encoded_folder(work, index), _key(plan, work, index))
 
 
@@ -55,10 +57,13 @@ def _key(plan: Plan, work: Path, index: int) -> str:
 
 
 def encode_unit(plan: Plan, work: Path, index: int, on_bytes: OnBytes) -> EncodedUnit:
-    """Tokenises and packs a unit that was read and compared. `on_bytes` hears of progress, in bytes as stored.
+    """Tokenise a unit that was read and matched, and write it as shards into the work folder.
 
-    Raises ValueError if it was not read or compared yet, or if the tokenizer has changed; UnequalIds where the fast
-    path of tokenising turns out wrong: then no unit may be encoded by it.
+    Args:
+        on_bytes: called with the bytes done, as stored, to show progress.
+
+    Raises ValueError if the unit is not read or matched yet, or the tokenizer has changed. Raises UnequalIds if the
+    fast path is found to differ from the tokenizer: then no unit may be encoded with it.
     """
     if done := load_encoded_unit(plan, work, index):
         return done
@@ -68,22 +73,22 @@ def encode_unit(plan: Plan, work: Path, index: int, on_bytes: OnBytes) -> Encode
 
 def _encode(plan: Plan, work: Path, index: int, key: str, folder: Path, on_bytes: OnBytes) -> EncodedUnit:
     unit = plan.units[index]
-    spool = Spool(read_folder(work, index), load_read_unit(plan, work, index).frames)
+    reader = DocumentReader(read_folder(work, index), load_read_unit(plan, work, index).frames)
     ledger = Ledger()
     writer = BlockWriter(folder)
-    for documents in _kept(spool, load_drops(work, index), ledger):
+    for documents in _kept(reader, load_drops(work, index), ledger):
         for ids, continues_word in _encode_batch(documents, plan, ledger):
             writer.write(ids, continues_word)
             ledger.documents += 1
-        on_bytes(unit.num_bytes // spool.num_batches)
+        on_bytes(unit.num_bytes // reader.num_batches)
     shards, blocks = writer.close()
     tally = ledger.tally(plan.config.sources[unit.source].name)
     return EncodedUnit(key=key, tally=tally, shards=shards, blocks=blocks)
 
 
-def _kept(spool: Spool, drops: dict[int, Reason], ledger: Ledger) -> Iterator[list[tuple[str, str]]]:
-    """Labels and texts of the documents that are not dropped, batch by batch."""
-    for first, documents in spool.batches():
+def _kept(reader: DocumentReader, drops: dict[int, Reason], ledger: Ledger) -> Iterator[list[tuple[str, str]]]:
+    """Yield batches of labels and texts of the documents that are not dropped."""
+    for first, documents in reader.batches():
         ledger.documents_in += len(documents)
         kept = []
         for number, (label, text) in enumerate(documents, first):
@@ -116,7 +121,7 @@ def _encode_batch(documents: list[tuple[str, str]], plan: Plan, ledger: Ledger) 
 
 @functools.lru_cache(maxsize=1)
 def _encoder(name: str, fingerprint: str, fast: bool) -> TextEncoder:
-    """The plan's tokenizer, loaded once a process."""
+    """The plan's tokenizer, loaded once per process."""
     tokenizer = load_tokenizer(name)
     if tokenizer_fingerprint(tokenizer) != fingerprint:
         raise ValueError(f"tokenizer {name!r}: is not the one that the build was planned with")

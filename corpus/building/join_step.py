@@ -1,4 +1,4 @@
-"""Encoded units to a corpus: their counts to sources, their shards under one numbering, and the manifest of it all."""
+"""The join step: the encoded units become one corpus. Sum counts by source, number shards, build the manifest."""
 
 import os
 import shutil
@@ -26,13 +26,13 @@ from corpus.shards.manifest import (
     total_counts,
 )
 
-_MAX_INPUT_RECORDS = 10_000  # of a source; every rank of every run reads the manifest
+_MAX_INPUT_RECORDS = 10_000  # of a source, to limit the size of the manifest, which every rank reads
 
 
 def build_manifest(plan: Plan, work: Path, folder: Path) -> Manifest:
-    """The manifest of all encoded units, whose shards it puts into a folder.
+    """Link the shards of all encoded units into a folder and return the manifest of the corpus.
 
-    Raises ValueError if a unit is not encoded yet, or if no document survived.
+    Raises ValueError if a unit is not encoded yet, or if no document is left.
     """
     units = [_load_encoded(plan, work, index) for index in range(len(plan.units))]
     sources = _close_sources(plan, work, units)
@@ -82,7 +82,7 @@ def _load_encoded(plan: Plan, work: Path, index: int) -> EncodedUnit:
 
 
 def _link(source: Path, target: Path) -> None:
-    """The same bytes under another name: moved, a finish that is killed could not be done again."""
+    """Link, not move, so that the step can be repeated after a kill."""
     try:
         os.link(source, target)
     except OSError:  # a file system without hard links
@@ -110,7 +110,7 @@ def _test_records(plan: Plan) -> tuple[TestRecord, ...]:
 
 
 def read_inputs(segments: Sequence[Segment], on_bytes: OnBytes) -> list[InputRecord]:
-    """The records of inputs as they are now."""
+    """Read inputs and return their records, to compare them with those of a manifest."""
     hashes = []
     for segment in segments:
         hasher = xxhash.xxh3_64()

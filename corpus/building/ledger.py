@@ -1,4 +1,4 @@
-"""The account of a unit or of a source: every document that came in is kept, or rejected for a reason."""
+"""Counts of a unit or a source: every document is either kept or rejected for a reason."""
 
 import warnings
 from collections import Counter
@@ -10,17 +10,18 @@ from corpus.document import Change, Reason, hints
 from corpus.shards.manifest import Counts, InputRecord, SourceRecord
 
 _NUM_EXAMPLES = 3
-_OF_FIELDS = (Reason.FIELD_MISSING, Reason.FIELD_NOT_A_STRING)  # rather of how the source is read than of its text
+# Reasons that point to wrong field names rather than to the text
+_OF_FIELDS = (Reason.FIELD_MISSING, Reason.FIELD_NOT_A_STRING)
 
 
 class Tally(Counts):
-    """Counts of a unit, with the first documents of each reason."""
+    """The final counts of a unit, with the labels of the first documents rejected for each reason."""
 
     examples: dict[Reason, list[str]]
 
 
 class Ledger:
-    """Counts in the making. In and out are counted in different places: the balance is a real check."""
+    """Counts while documents are processed. Documents in and out are counted in different places, to check the sum."""
 
     def __init__(self) -> None:
         self.documents_in = self.documents = self.characters = self.tokens = self.unk_tokens = 0
@@ -29,6 +30,7 @@ class Ledger:
         self.examples: dict[Reason, list[str]] = {}
 
     def reject(self, reason: Reason, label: str) -> None:
+        """Count a rejected document."""
         self.rejected[reason] += 1
         self._add_examples(reason, [label])
 
@@ -37,9 +39,9 @@ class Ledger:
         examples += labels[: _NUM_EXAMPLES - len(examples)]
 
     def add(self, first: Tally, second: Tally) -> None:
-        """Adds a unit: what was read, then what became of the documents that reading kept."""
+        """Add the counts of a unit: of reading it, and of encoding the documents that reading kept."""
         if first.documents != second.documents_in:
-            raise RuntimeError(f"{first.documents} documents were read, but {second.documents_in} came to be encoded")
+            raise RuntimeError(f"{first.documents} documents were read, but {second.documents_in} reached encoding")
         self.documents_in += first.documents_in
         self.documents += second.documents
         self.characters += second.characters
@@ -52,7 +54,7 @@ class Ledger:
                 self._add_examples(reason, labels)
 
     def tally(self, name: str) -> Tally:
-        """What was counted; RuntimeError if a document was lost, which no input may cause."""
+        """Return the final counts. Raise RuntimeError if a document was lost, which is a bug whatever the input."""
         num_rejected = self.rejected.total()
         if self.documents_in != self.documents + num_rejected:
             raise RuntimeError(
@@ -62,14 +64,17 @@ class Ledger:
         return Tally(**self._state())
 
     def _state(self) -> dict[str, Any]:
-        # In the order of the reasons, for a source's order of units and stages must not show.
+        # Sorted by reason, so that the manifest does not depend on the order of units and steps.
         return vars(self) | {
             name: {key: getattr(self, name)[key] for key in kind if key in getattr(self, name)}
             for name, kind in (("rejected", Reason), ("examples", Reason), ("changed", Change))
         }
 
     def close(self, source: SourceConfig, inputs: list[InputRecord]) -> SourceRecord:
-        """The source's record for the manifest; warns where most of it was rejected, or a twentieth for its fields."""
+        """Return the source's record for the manifest.
+
+        Warns if more than half of its documents were rejected, or a twentieth for missing fields.
+        """
         self.tally(source.name)
         num_rejected = self.rejected.total()
         most = {reason: self.documents_in / (20 if reason in _OF_FIELDS else 2) for reason in self.rejected}

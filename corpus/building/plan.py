@@ -1,7 +1,7 @@
-"""The plan of a build: what is read in which unit of work, fixed before any of it runs.
+"""The plan of a build: which inputs are read in which unit of work. It is fixed before any unit runs.
 
-A unit is about 64 MiB of one source: small parts together, or a range of a big plain one, cut where a document
-ends. Parts that cannot be split are in one unit whole. A plan depends on inputs and configuration alone.
+A unit is about 64 MiB of one source: several small parts, or a range of a large one, which is split between documents.
+Parts that cannot be split are in one unit as a whole. A plan depends only on the inputs and the configuration.
 """
 
 import json
@@ -13,44 +13,49 @@ from pathlib import Path
 
 import xxhash
 
-from corpus.config import BuildConfig, Record, SourceConfig
+from corpus.config import BuildConfig, SourceConfig, StrictModel
 from corpus.durable import write_durably
 from corpus.reading.parts import Part, read_stored
 from corpus.shards.manifest import TokenizerRecord
 from corpus.source import find_inputs
 
 UNIT_BYTES = 64 << 20
-_LARGE_BYTES = 1 << 30  # of a part that is one unit whatever its size: from here on it holds up a build
+_LARGE_BYTES = 1 << 30  # parts that cannot be split and are larger delay a build: warn
 FILE_NAME = "plan.jsonl"
-# Units done by other code than this are done again; raise it when what a unit's result is changes.
+# Raise it when the results of units change: results of other versions are not reused.
 _FORMAT_VERSION = 5
 _NEWLINE = re.compile(rb"\n")
 _BLANK_LINE = re.compile(rb"\S[^\S\n]*\n\s*\n")
 
 
-class Segment(Record):
-    """Bytes `start` to `end` of a part as stored: documents whole, and no piece of another."""
+class Segment(StrictModel):
+    """Bytes `start` to `end` of a part as stored; only whole documents."""
 
     part: Part
     start: int
     end: int
 
 
-class Unit(Record):
-    """Segments of the source of that index, in order."""
+class Unit(StrictModel):
+    """A unit of work: segments, in order, of the source of index `source`."""
 
     source: int
     segments: tuple[Segment, ...]
 
     @property
     def num_bytes(self) -> int:
+        """Size of the unit as stored."""
         return sum(segment.end - segment.start for segment in self.segments)
 
 
-class Plan(Record):
-    """All units in the order of the corpus. `tests` are the files of each test set of the configuration.
+class Plan(StrictModel):
+    """The plan of a build.
 
-    `fast_tokenizing` ends for the whole build where the fast path was once found unequal to the tokenizer.
+    Attributes:
+        units: in the order of the corpus.
+        tests: the files of each test set in `config.decontamination`.
+        fast_tokenizing: whether the fast path is used; false for the whole build once it was found to differ from the
+            tokenizer.
     """
 
     config: BuildConfig
@@ -60,7 +65,7 @@ class Plan(Record):
     fast_tokenizing: bool = True
 
     def key(self, index: int) -> str:
-        """Another for a unit whose documents may be others: its bytes, how they are read, what is kept out."""
+        """Return a hash of all that determines the documents of a unit: its bytes, the source, what is dropped."""
         unit = self.units[index]
         settings = self.config.model_dump(mode="json", include={"near_duplicates", "decontamination"})
         source = self.config.sources[unit.source].model_dump(mode="json", exclude={"inputs"})
@@ -70,7 +75,7 @@ class Plan(Record):
 
 
 def build_plan(config: BuildConfig, tokenizer: TokenizerRecord) -> Plan:
-    """Finds every input and cuts it into units. Raises ValueError for inputs that cannot be used."""
+    """Find all inputs and divide them into units. Raise ValueError for inputs that cannot be used."""
     units = [
         Unit(source=index, segments=segments)
         for index, source in enumerate(config.sources)
@@ -97,26 +102,26 @@ def _warn_of_large(source: SourceConfig, parts: Iterable[Part]) -> None:
         largest = max(large, key=lambda part: part.num_bytes)
         warnings.warn(
             f"{source.name}: packed inputs above 1 GiB: {len(large)}, the largest {largest.name} with "
-            f"{largest.num_bytes / 1e9:.1f} GB; each is read by one core and begins anew when stopped: "
-            "split or unpack them for more",
+            f"{largest.num_bytes / 1e9:.1f} GB; each is read by one core and from its beginning after a stop: "
+            "split or unpack them to use more cores",
             stacklevel=2,
         )
 
 
 def _cuts(part: Part, boundary: re.Pattern[bytes]) -> Iterator[int]:
-    """Where a document ends next after every UNIT_BYTES; the last piece is about half of that at least."""
+    """Where to split: the end of a document after every UNIT_BYTES. The last piece has about half of that at least."""
     last = 0
     for wanted in range(UNIT_BYTES, part.num_bytes - UNIT_BYTES // 2, UNIT_BYTES):
         cut = _next_boundary(part, boundary, wanted) if wanted > last else None
-        # What is left must have a boundary too: of text without one the reader asks whether its format is right.
+        # The rest must contain a boundary too: the reader takes text without one for a wrong format.
         if cut and _next_boundary(part, boundary, cut + 1):
             yield cut
             last = cut
 
 
 def _next_boundary(part: Part, boundary: re.Pattern[bytes], wanted: int) -> int | None:
-    """None where no document ends before the next cut is due."""
-    # A boundary that ends just at the wanted place begins before it.
+    """The end of the document at `wanted`; None if that is more than UNIT_BYTES further on."""
+    # A boundary that ends exactly at `wanted` begins before it.
     start = wanted - 1
     limit = min(wanted + UNIT_BYTES, part.num_bytes)
     num_bytes = 64 << 10
@@ -143,15 +148,15 @@ def _grouped(segments: Iterable[Segment]) -> Iterator[tuple[Segment, ...]]:
         yield tuple(group)
 
 
-class _Head(Record):
-    """The first line of a plan's file: all but the units, and how many bytes the line of each has."""
+class _Head(StrictModel):
+    """The first line of plan.jsonl: the plan without its units, and the bytes of each unit's line."""
 
     plan: Plan
     unit_bytes: tuple[int, ...]
 
 
 def save_plan(plan: Plan, folder: Path) -> None:
-    """Writes plan.jsonl in one step, unless just this plan stands there."""
+    """Write plan.jsonl atomically, unless the file holds the same plan."""
     units = [unit.model_dump_json().encode() + b"\n" for unit in plan.units]
     head = _Head(plan=plan.model_copy(update={"units": ()}), unit_bytes=tuple(map(len, units)))
     data = b"".join([head.model_dump_json().encode(), b"\n", *units])
@@ -161,10 +166,11 @@ def save_plan(plan: Plan, folder: Path) -> None:
 
 
 def load_plan(folder: Path, only: Collection[int] | None = None) -> Plan:
-    """The plan of a work folder; ValueError if there is none.
+    """Load the plan of a work folder. Raise ValueError if there is none.
 
-    With `only`, the units of these indices are read and the others have no segments: a worker needs one at a time, and
-    all of them are 1.5 KB a file.
+    Args:
+        only: indices of units to load; the others get no segments. A worker needs one unit at a time, and a plan takes
+            1.5 KB for each input file.
     """
     try:
         with (folder / FILE_NAME).open("rb") as file:
@@ -175,5 +181,5 @@ def load_plan(folder: Path, only: Collection[int] | None = None) -> Plan:
                 file.seek(start + starts[index])
                 units[index] = Unit.model_validate_json(file.read(head.unit_bytes[index]))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder / FILE_NAME}: is no plan of a build; make one with --plan") from error
+        raise ValueError(f"{folder / FILE_NAME}: is not the plan of a build; make one with --plan") from error
     return head.plan.model_copy(update={"units": tuple(units)})

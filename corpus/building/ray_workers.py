@@ -1,7 +1,7 @@
-"""Units as tasks of a Ray cluster, every machine of which sees the inputs and the work folder by the same paths.
+"""Run a step for many units as tasks of a Ray cluster, whose machines see inputs and work folder at the same paths.
 
-Ray runs a unit again, on another worker, when its worker or its machine dies. `ray.init()` finds the cluster of
-RAY_ADDRESS, or the one started on this machine; where there is none, it starts one of this machine's cores.
+If a worker or its machine dies, Ray runs the unit again on another. `ray.init()` finds the cluster of RAY_ADDRESS or
+the one started on this machine; if there is none, it starts one with this machine's cores.
 """
 
 import importlib
@@ -20,9 +20,12 @@ from corpus.reading.parts import OnBytes
 def run_units(
     step: Step, plan: Plan, work: Path, indexes: Iterable[int], num_workers: int | None, on_bytes: OnBytes
 ) -> None:
-    """As `workers.run_units`, on a cluster; `num_workers` at once at most, as many as it has cores unless told.
+    """Run a step for every index on the cluster, as `workers.run_units` does on one machine.
 
-    Raises ValueError where Ray is missing, and for a unit whose workers died four times.
+    Args:
+        num_workers: units at the same time; by default as many as the cluster has cores.
+
+    Raises ValueError if Ray is not installed, and for a unit whose workers died four times.
     """
     ray = _import_ray()
     with _connected(ray):
@@ -51,7 +54,7 @@ def _result(ray: Any, reference: Any, index: int) -> list[str]:
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
-        # What the unit raised, without the worker's traceback around it
+        # The unit's own error, without the worker's traceback around it
         raise error.cause from None
     except ray.exceptions.RayError as error:
         raise ValueError(f"unit {index} could not be run, tried four times: {str(error).splitlines()[0]}") from error
@@ -66,7 +69,7 @@ def _import_ray() -> Any:
 
 @contextmanager
 def _connected(ray: Any) -> Iterator[None]:
-    """A connection for this call, unless the caller has one. When it ends, what still runs ends too."""
+    """Connect to Ray for this call, unless the caller is connected. Leaving ends tasks that still run."""
     if ray.is_initialized():
         yield
         return

@@ -1,7 +1,7 @@
-"""A unit's first step: its files to clean documents, each with the hashes to compare it by.
+"""The read step: read and clean the documents of a unit, and compute the keys to compare them by.
 
-A pure function of the plan, done once: repeated, it finds its result. So any engine may run it, anywhere, in any
-order. Then all units' documents are compared (duplicates.py), then each unit is tokenised and packed (packing.py).
+The result is a pure function of the plan, so it is computed once and reused, by any engine, anywhere, in any order.
+The documents of all units are then matched (match_step.py), and each unit is encoded (encode_step.py).
 """
 
 import functools
@@ -15,7 +15,7 @@ import xxhash
 
 from corpus.building.ledger import Ledger, Tally
 from corpus.building.plan import Plan, Segment
-from corpus.building.unit_documents import Frame, SpoolWriter, hash_document
+from corpus.building.unit_documents import DocumentWriter, Frame, hash_document
 from corpus.building.work_folder import Result, load_result, save_result
 from corpus.cleaning.cleaner import Cleaner
 from corpus.cleaning.contamination import TestTexts
@@ -30,7 +30,7 @@ _BATCH_DOCUMENTS = 2048
 
 
 class ReadUnit(Result):
-    """What reading a unit gave. `hashes` are the XXH3-64 of its segments."""
+    """The result of reading a unit. `hashes` are the XXH3-64 of its segments."""
 
     tally: Tally
     hashes: list[str]
@@ -38,13 +38,17 @@ class ReadUnit(Result):
 
 
 def read_folder(work: Path, index: int) -> Path:
+    """Return the folder of a unit that was read."""
     return work / f"read-{index:05d}"
 
 
 def read_unit(plan: Plan, work: Path, index: int, on_bytes: OnBytes) -> ReadUnit:
-    """Reads, cleans and hashes the documents of a unit into the work folder. `on_bytes` hears of progress.
+    """Read and clean the documents of a unit, and write them with their keys into the work folder.
 
-    Raises ValueError for an input that cannot be read to its end or has changed.
+    Args:
+        on_bytes: called with the number of bytes read, to show progress.
+
+    Raises ValueError for an input that cannot be read to its end or has changed since the plan.
     """
     key, folder = plan.key(index), read_folder(work, index)
     if done := load_result(ReadUnit, folder, key):
@@ -53,7 +57,7 @@ def read_unit(plan: Plan, work: Path, index: int, on_bytes: OnBytes) -> ReadUnit
 
 
 def load_read_unit(plan: Plan, work: Path, index: int) -> ReadUnit:
-    """The result of `read_unit`; ValueError where there is none."""
+    """Load the result of `read_unit`. Raise ValueError if there is none."""
     done = load_result(ReadUnit, read_folder(work, index), plan.key(index))
     if done is None:
         raise ValueError(f"{work}: unit {index} is not read yet; run --read-unit {index}")
@@ -65,7 +69,7 @@ def _read(plan: Plan, index: int, key: str, folder: Path, on_bytes: OnBytes) -> 
     source = plan.config.sources[unit.source]
     ledger = Ledger()
     hashes: list[str] = []
-    spool = SpoolWriter(folder)
+    writer = DocumentWriter(folder)
     tests = _test_texts(plan.model_copy(update={"units": ()}).model_dump_json()) if plan.tests else None
     items = _read_segments(source, unit.segments, hashes, on_bytes)
     cleaner = Cleaner(source.cleaning)
@@ -83,17 +87,17 @@ def _read(plan: Plan, index: int, key: str, folder: Path, on_bytes: OnBytes) -> 
         for document in (document for document, kept in zip(batch, keep, strict=True) if not kept):
             ledger.reject(Reason.CONTAMINATED, document.label)
         kept_documents = [(d.label, d.text) for d, kept in zip(batch, keep, strict=True) if kept]
-        spool.write(kept_documents, keys[keep])
+        writer.write(kept_documents, keys[keep])
         ledger.documents += len(kept_documents)
-    spool.close()
-    return ReadUnit(key=key, tally=ledger.tally(source.name), hashes=hashes, frames=spool.frames)
+    writer.close()
+    return ReadUnit(key=key, tally=ledger.tally(source.name), hashes=hashes, frames=writer.frames)
 
 
 def _read_segments(
     source: SourceConfig, segments: Iterable[Segment], hashes: list[str], on_bytes: OnBytes
 ) -> Iterator[Document | Reject]:
     for _, group in groupby(segments, lambda segment: (segment.part.path, segment.part.version)):
-        of_file = list(group)  # thousands of an archive's members, perhaps: it is asked about twice
+        of_file = list(group)  # maybe thousands of members of an archive, which is checked only twice
         check_unchanged(of_file[0].part)
         for segment in of_file:
             hasher = xxhash.xxh3_64()
@@ -113,7 +117,7 @@ def _read_segment(
 
 
 def _kept(items: Iterable[Document | Reject], ledger: Ledger) -> Iterator[Document]:
-    """The documents; every item is put in the ledger."""
+    """Yield the documents, and count every item in the ledger."""
     for item in items:
         ledger.documents_in += 1
         if isinstance(item, Reject):
@@ -138,7 +142,7 @@ def _batches(items: Iterable[Document | Reject]) -> Iterator[list[Document | Rej
 
 @functools.lru_cache(maxsize=1)
 def _test_texts(state: str) -> TestTexts:
-    """The test sets of a plan, read once a process; `state` is a plan as JSON, which unlike a plan is hashable."""
+    """The test sets of a plan, read once per process. `state` is the plan as JSON, because plans are not hashable."""
     plan = Plan.model_validate_json(state)
     texts = []
     for source, segments in zip(plan.config.decontamination, plan.tests, strict=True):
@@ -146,7 +150,7 @@ def _test_texts(state: str) -> TestTexts:
         for item in _read_segments(source, segments, [], lambda _: None):
             cleaned = item if isinstance(item, Reject) else cleaner.clean(item)
             if isinstance(cleaned, Reject):
-                warnings.warn(f"{source.name}: {cleaned.label} is no text ({cleaned.reason})", stacklevel=2)
+                warnings.warn(f"{source.name}: {cleaned.label} has no usable text ({cleaned.reason})", stacklevel=2)
             else:
                 texts.append(cleaned.text)
     return TestTexts(texts)

@@ -1,8 +1,8 @@
-"""A unit's documents between reading and encoding: clean text in zstd frames, and hashes to compare them by.
+"""The documents of a unit between reading and encoding: cleaned texts on disk, and keys to compare them by.
 
-documents.zst holds one frame after another, each a JSON list of [label, text]. keys.bin holds columns of uint64,
-one after another: two of the text's XXH3-128, one of the document's id, then the band keys of its 5-grams where
-near duplicates are sought.
+documents.zst holds concatenated zstd frames, each a JSON list of [label, text]. keys.bin holds uint64 columns, one
+after another: two for the text's XXH3-128, one for the document's id, then the band keys of its 5-grams if near
+duplicates are dropped.
 """
 
 from collections.abc import Iterator
@@ -18,15 +18,15 @@ DOCUMENTS, KEYS = "documents.zst", "keys.bin"
 NUM_HASHES = 3
 
 Frame = tuple[int, int, int]  # offset, bytes, number of documents
-Labelled = tuple[str, str]
+Labelled = tuple[str, str]  # label and text of a document
 
-# Small frames, for comparing documents reads one here and one there; encoding reads many frames at once.
+# Frames are small because matching reads single documents; encoding reads many frames at once.
 _FRAME_DOCUMENTS = 64
 _BATCH_BYTES = 96 << 10
 
 
-class SpoolWriter:
-    """Appends batches; memory does not grow with the unit."""
+class DocumentWriter:
+    """Writes the documents of a unit into a folder; memory does not grow with the unit."""
 
     def __init__(self, folder: Path) -> None:
         self.frames: list[Frame] = []
@@ -37,7 +37,7 @@ class SpoolWriter:
         self._num_columns = NUM_HASHES
 
     def write(self, documents: list[Labelled], keys: np.ndarray) -> None:
-        """A batch with its keys uint64 [documents, columns]."""
+        """Append a batch of documents with its keys, uint64 [documents, columns]."""
         for start in range(0, len(documents), _FRAME_DOCUMENTS):
             some = documents[start : start + _FRAME_DOCUMENTS]
             frame = self._compressor.compress(orjson.dumps(some))
@@ -47,7 +47,7 @@ class SpoolWriter:
         self._num_columns = keys.shape[1]
 
     def close(self) -> None:
-        """Turns the rows of keys into columns: a join reads one of them and leaves the others on the disk."""
+        """Finish the files. Keys are transposed to columns, because matching reads one column at a time."""
         self._documents.close()
         self._rows.close()
         path = self._folder / "rows.bin"
@@ -60,13 +60,16 @@ class SpoolWriter:
 
 
 def hash_document(text: str, id: str, source: str) -> tuple[int, int, int]:
-    """XXH3-128 of the text in two words, and a word for the id, another in another source; without one, any word."""
+    """Return a document's first three keys: the text's XXH3-128 in two words, and a hash of source and id.
+
+    For a document without an id the third is taken from the text's hash.
+    """
     high, low = divmod(xxhash.xxh3_128_intdigest(text.encode()), 1 << 64)
     return high, low, xxhash.xxh3_64_intdigest(f"{source}\0{id}".encode()) if id else low
 
 
-class Spool:
-    """What a SpoolWriter wrote."""
+class DocumentReader:
+    """Reads what a DocumentWriter wrote; `len` is the number of documents."""
 
     def __init__(self, folder: Path, frames: list[Frame]) -> None:
         self._folder = folder
@@ -79,7 +82,7 @@ class Spool:
         return int(self._first[-1])
 
     def column(self, index: int) -> np.ndarray:
-        """One column of keys, uint64 [documents]."""
+        """Return a column of keys, uint64 [documents], mapped from disk."""
         if not len(self):
             return np.zeros(0, dtype=np.uint64)
         offset = 8 * index * len(self)
@@ -87,19 +90,21 @@ class Spool:
 
     @property
     def num_batches(self) -> int:
+        """Number of batches that `batches` yields."""
         return len(self._cuts) - 1
 
     def batches(self) -> Iterator[tuple[int, list[Labelled]]]:
-        """All documents, some frames at a time: the number of the first, and the documents."""
+        """Yield all documents, some frames at a time: the index of the first, and the documents."""
         for start, end in pairwise(self._cuts):
             yield int(self._first[start]), [document for frame in range(start, end) for document in self.read(frame)]
 
     def find(self, document: int) -> tuple[int, int]:
-        """The frame of a document, and its place in there."""
+        """Return the frame of a document and its place in the frame."""
         frame = int(np.searchsorted(self._first, document, side="right")) - 1
         return frame, document - int(self._first[frame])
 
     def read(self, frame: int) -> list[Labelled]:
+        """Read the documents of a frame."""
         offset, num_bytes, _ = self._frames[frame].tolist()
         with (self._folder / DOCUMENTS).open("rb") as file:
             file.seek(offset)

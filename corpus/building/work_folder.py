@@ -1,4 +1,4 @@
-"""The work folder of a build: its lock, and the results of its steps, each there whole or not at all."""
+"""The work folder of a build: its lock, and the results of its steps, each written atomically."""
 
 import errno
 import fcntl
@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO, TypeVar
 
-from corpus.config import BuildConfig, Record
+from corpus.config import BuildConfig, StrictModel
 from corpus.durable import sync_file, sync_folder
 
 _RECORD, _LOCK = "record.json", "lock"
@@ -18,13 +18,13 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def work_folder(config: BuildConfig) -> Path:
-    """Where a build keeps what is not finished: beside its output, with the suffix .partial."""
+    """Return the folder for unfinished work: the output folder's path with the suffix .partial."""
     output = Path(config.output)
     return output.with_name(output.name + ".partial")
 
 
-class Result(Record):
-    """What a unit's result says of itself. `key` is that of all it was made from."""
+class Result(StrictModel):
+    """The record of a step's result. `key` is a hash of everything that the result depends on."""
 
     key: str
 
@@ -33,7 +33,7 @@ _Result = TypeVar("_Result", bound=Result)
 
 
 def load_result(kind: type[_Result], folder: Path, key: str) -> _Result | None:
-    """The record of a committed folder; None if there is none, or one made from something else."""
+    """Load the record of a result folder; None if there is none, or it has another key."""
     try:
         result = kind.model_validate_json((folder / _RECORD).read_bytes())
     except (OSError, ValueError):
@@ -42,9 +42,9 @@ def load_result(kind: type[_Result], folder: Path, key: str) -> _Result | None:
 
 
 def save_result(folder: Path, build: Callable[[Path], _Result]) -> _Result:
-    """Runs `build` on an empty folder, adds the record it returns, and puts the folder in its place.
+    """Run `build` on an empty folder, add the record that it returns, and rename the folder into place.
 
-    A kill leaves at most a folder with another name. Whoever does the same work at the same time does no harm.
+    A kill leaves at most a temporary folder. Several processes may save the same result at the same time.
     """
     partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.partial")
     partial.mkdir()
@@ -68,24 +68,24 @@ def save_result(folder: Path, build: Callable[[Path], _Result]) -> _Result:
 
 
 @contextmanager
-def hold(work: Path, shared: bool = False) -> Iterator[None]:
-    """Keeps others out of a work folder: all of them, or those that want it alone where it is shared.
+def lock_folder(work: Path, shared: bool = False) -> Iterator[None]:
+    """Lock a work folder, exclusively or shared. The lock ends with the process, however that ends.
 
-    The lock goes with the process, however that ends. ValueError where others are in it already, or there is no such
-    folder. A file system without locks is warned of.
+    Raises ValueError if another process holds a conflicting lock, or the folder does not exist. Warns if the file
+    system has no locks.
     """
     lock = work / _LOCK
     gone = f"{work}: no build is planned here, or another process has just finished it; make a plan with --plan"
     try:
-        file = lock.open("a+")  # NFS locks alone what is open for writing, together what is open for reading
+        file = lock.open("a+")  # NFS needs a file open for writing to lock exclusively, for reading to lock shared
     except FileNotFoundError as error:
         raise ValueError(gone) from error
     with file:
         _lock(file, work, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-        if not lock.exists():  # cleared between the two lines above, so what is locked now keeps nobody out
+        if not lock.exists():  # cleared between the two lines above: this lock would keep nobody out
             raise ValueError(gone)
         yield
-    with suppress(OSError):  # is not empty, as long as the build goes on
+    with suppress(OSError):  # not empty unless the build has finished
         work.rmdir()
 
 
@@ -96,18 +96,20 @@ def _lock(file: TextIO, work: Path, kind: int) -> None:
         raise ValueError(f"{work}: another process is building here") from error
     except OSError as error:
         reason = f"its file system has no locks ({error.strerror})"
-        warnings.warn(f"{work}: {reason}; see to it that one build runs there", stacklevel=4)
+        warnings.warn(f"{work}: {reason}; make sure that only one build runs there", stacklevel=4)
 
 
 def clear(work: Path) -> None:
-    """Removes all that is in a held folder, its lock last. The folder goes when it is let go of: NFS keeps one in
-    which a file is open."""
+    """Empty a locked work folder, the lock file last.
+
+    `lock_folder` removes the folder itself at its end: NFS keeps a folder in which a file is open.
+    """
     for path in sorted(work.iterdir(), key=lambda path: path.name == _LOCK):
         remove(path)
 
 
 def remove(path: Path) -> None:
-    """A file, or a folder and all below it."""
+    """Remove a file, or a folder and everything below it."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -116,7 +118,7 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def explain_full_disk(work: Path) -> Iterator[None]:
-    """ValueError that says what is kept where the disk under the work folder is full."""
+    """Turn the OSError of a full disk into a ValueError that says what is kept."""
     try:
         yield
     except OSError as error:
@@ -124,6 +126,6 @@ def explain_full_disk(work: Path) -> Iterator[None]:
             raise
         free = shutil.disk_usage(work.parent).free / 1e6
         raise ValueError(
-            f"{work}: the disk is full ({free:.0f} MB free now); the output is not begun and what is done is kept: "
-            "free some space and run again to go on"
+            f"{work}: the disk is full ({free:.0f} MB free now); finished units are kept and no output was written: "
+            "free some space and run the same command again to go on"
         ) from error

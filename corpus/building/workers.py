@@ -1,6 +1,7 @@
-"""What runs units on this machine: processes, each of which calls a step for one index after another.
+"""Run a step for many units on this machine: worker processes, each of which takes one unit after another.
 
-A batch scheduler (Slurm and others) needs nothing here: its array calls the command with --read-unit and --encode-unit.
+Batch schedulers (Slurm and others) do not use this: their array jobs call the command with --read-unit and
+--encode-unit.
 """
 
 import contextlib
@@ -18,24 +19,29 @@ from typing import Any
 from corpus.building.plan import Plan, load_plan
 from corpus.reading.parts import OnBytes
 
-# A process a core: libraries that start a thread for each core would only fight.
+# There is a process for each core, so libraries must not start a thread for each core too.
 ONE_THREAD = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
-IMPORTS = ("transformers.models.auto.tokenization_auto",)  # most of what a worker imports
+IMPORTS = ("transformers.models.auto.tokenization_auto",)  # the slowest import of a worker
 
 Step = Callable[[Plan, Path, int, OnBytes], Any]
 
 
 def num_usable_cores() -> int:
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def run_units(
     step: Step, plan: Plan, work: Path, indexes: Iterable[int], num_workers: int | None, on_bytes: OnBytes
 ) -> None:
-    """Runs a step for every index, each once, in any order. What a unit raises or warns of is raised or warned here.
+    """Run a step once for every index, in any order. Errors and warnings of the step are raised and repeated here.
 
-    All cores work unless `num_workers` says else. Raises ValueError when a worker dies; what is done stays done.
+    Args:
+        num_workers: processes; by default one for each core.
+        on_bytes: called with the bytes done, to show progress.
+
+    Raises ValueError if a worker is killed; finished units are kept.
     """
     todo = list(indexes)
     num_workers = min(num_workers or num_usable_cores(), len(todo))
@@ -47,8 +53,8 @@ def run_units(
 
 
 def _run_in_processes(step: Step, work: Path, todo: list[int], num_workers: int, on_bytes: OnBytes) -> None:
-    """Hands out an index at a time over a pipe to each process. (A pool hangs now and then when one is killed.)"""
-    # Forked from a process without threads, whose locks would be held for ever, that imports once what takes seconds.
+    """Give each process one index at a time through a pipe. multiprocessing.Pool may hang when a process is killed."""
+    # The fork server has no threads, whose locks a fork would never release, and imports once what takes seconds.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(IMPORTS))
     waiting = iter(todo)
@@ -63,7 +69,7 @@ def _run_in_processes(step: Step, work: Path, todo: list[int], num_workers: int,
         while workers:
             for connection in wait_for(list(workers)):
                 assert isinstance(connection, Connection)
-                if _hear(connection, on_bytes):
+                if _receive(connection, on_bytes):
                     connection.send(index := next(waiting, None))
                     if index is None:
                         workers.pop(connection).join()
@@ -73,12 +79,12 @@ def _run_in_processes(step: Step, work: Path, todo: list[int], num_workers: int,
             process.join()
 
 
-def _hear(connection: Connection, on_bytes: OnBytes) -> bool:
-    """Takes a worker's message, which is bytes read, an error, or the warnings of a unit: whether that is done."""
+def _receive(connection: Connection, on_bytes: OnBytes) -> bool:
+    """Handle a worker's message: bytes read, an error, or a unit's warnings, which end it. Return whether it ended."""
     try:
         message = connection.recv()
     except (EOFError, OSError) as error:
-        raise ValueError("a worker was killed, for want of memory perhaps; fewer workers need less") from error
+        raise ValueError("a worker was killed, probably for lack of memory; use fewer --workers") from error
     if isinstance(message, Exception):
         raise message
     if isinstance(message, int):
@@ -94,7 +100,7 @@ def _warn(messages: list[str]) -> None:
 
 
 def _serve(connection: Connection, step: Step, work: Path) -> None:
-    """A worker's life: it ends when told, or with the pipe when its parent dies."""
+    """Run in a worker: a step for each index received, until None comes or the parent dies and the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.environ |= ONE_THREAD
     with contextlib.suppress(EOFError, BrokenPipeError):
@@ -103,12 +109,12 @@ def _serve(connection: Connection, step: Step, work: Path) -> None:
                 connection.send(run_by_index(step, work, index, connection.send))
             except BrokenPipeError:
                 raise
-            except Exception as error:  # whatever it is, the parent raises it
+            except Exception as error:  # of any kind: the parent raises it
                 connection.send(error)
 
 
 def run_by_index(step: Step, work: Path, index: int, on_bytes: OnBytes) -> list[str]:
-    """Runs a step in a process that knows only the work folder; the warnings it gave."""
+    """Run a step with the plan loaded from the work folder; return the warnings it gave."""
     plan = load_plan(work, [index])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -1,6 +1,6 @@
-"""The rules of a source in a fixed order: its texts are changed first, then judged.
+"""The cleaning rules of a source, in a fixed order: rules that change a text first, then rules that drop it.
 
-Every document comes out, kept or rejected for one reason: the first rule that it breaks.
+Every document is either kept or rejected for one reason, the first rule that it breaks.
 """
 
 import re
@@ -11,14 +11,14 @@ from corpus.cleaning.normalization import are_plain, normalize
 from corpus.config import CleaningSettings
 from corpus.document import Change, Document, Reason, Reject
 
-# ChineseWebText's shortest text: its limit on repeated n-grams was never meant for shorter ones.
+# ChineseWebText's shortest text: its limit on repeated n-grams was not made for shorter ones.
 _MIN_NGRAM_TEXT_CHARACTERS = 200
-# No host has more (RFC 1035). Trying every end of a longer field would take its length squared.
+# The longest host name (RFC 1035). Trying every suffix of a longer field would take quadratic time.
 _MAX_HOST_CHARACTERS = 253
 
 
 class Cleaner:
-    """Cleans the documents of one source. Built from settings alone, so any worker can build its own."""
+    """Cleans the documents of one source. It depends on the settings only, so every worker can build its own."""
 
     def __init__(self, settings: CleaningSettings) -> None:
         self._settings = settings
@@ -34,13 +34,17 @@ class Cleaner:
         self._blocked_origins = frozenset(origin.lower() for origin in settings.blocked_origins)
 
     def clean_batch(self, items: Sequence[Document | Reject]) -> Iterator[Document | Reject]:
-        """What becomes of each; what was rejected already stays so."""
+        """Yield each document cleaned or rejected, in order; rejects pass through. Faster than one by one."""
         plain = are_plain(["" if isinstance(item, Reject) else item.text for item in items])
         for item, is_plain in zip(items, plain.tolist(), strict=True):
             yield item if isinstance(item, Reject) else self.clean(item, is_plain)
 
     def clean(self, document: Document, is_plain: bool = False) -> Document | Reject:
-        """A document that is plain (`are_plain`) need not be normalised."""
+        """Return the cleaned document, with its changes, or its reject.
+
+        Args:
+            is_plain: whether the text is known to need no normalisation (`are_plain`).
+        """
         if self._is_blocked(document.origin):
             return document.reject(Reason.BLOCKED_ORIGIN)
         text, changes = document.text, list(document.changes)
@@ -53,7 +57,7 @@ class Cleaner:
         return document.reject(reason) if reason else document
 
     def changes(self, text: str, is_plain: bool = False) -> Iterator[tuple[Change, str, str]]:
-        """Every change that a text needs, with the text before and after it."""
+        """Yield every change that a text needs, with the text before and after it."""
         after = text if is_plain else normalize(text)
         if after != text:
             yield Change.NORMALIZED, text, after
@@ -66,7 +70,7 @@ class Cleaner:
                 text = after
 
     def judge(self, text: str) -> Reason | None:
-        """The first rule that a changed text breaks."""
+        """Return the first rule that a changed text breaks, or None."""
         settings, num_characters = self._settings, len(text)
         if not text:
             return Reason.EMPTY
@@ -76,7 +80,7 @@ class Cleaner:
             return Reason.TOO_LONG
         if self._blocked_words and self._blocked_words.search(text):
             return Reason.BLOCKED_WORD
-        # A limit that every text meets costs nothing.
+        # Limits that every text meets are skipped.
         least, most = settings.min_mean_line_characters, settings.max_repeated_line_share
         if least > 0 and quality.mean_line_characters(text) < least:
             return Reason.SHORT_LINES
@@ -107,7 +111,7 @@ class Cleaner:
 
 
 def host(origin: str) -> str:
-    """The host of an address, or the name of a publisher as it is; in lower case."""
+    """Return the host of a URL, or a publisher's name unchanged; in lower case."""
     return re.sub(r"^[a-z]+://(?:[^/@]*@)?([^/:?#]*).*", r"\1", origin.strip().lower(), flags=re.S)
 
 
@@ -116,7 +120,10 @@ def _after_dots(name: str) -> Iterator[int]:
 
 
 def build_word_pattern(words: tuple[str, ...]) -> re.Pattern[str] | None:
-    """Finds any of the words. Grouped by first character, so that a place is asked once for thousands of words."""
+    """Compile a pattern that finds any of the words, or None for no words.
+
+    Words are grouped by their first character: at most places in a text one comparison rules out thousands of words.
+    """
     rests: dict[str, list[str]] = {}
     for word in sorted(filter(None, map(normalize, words))):
         rests.setdefault(word[0], []).append(re.escape(word[1:]))

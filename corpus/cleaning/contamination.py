@@ -1,4 +1,4 @@
-"""Texts of test sets, and which documents hold them: a student must not have read what it is examined on."""
+"""Decontamination: find documents that contain a text of a test set, on which students will be evaluated."""
 
 import warnings
 from collections.abc import Iterable
@@ -7,19 +7,20 @@ import numpy as np
 
 from corpus.cleaning.shingles import hash_shingles
 
-# A test text is in a document that holds this share of its 5-grams; shorter texts are common phrases.
+# A document contains a test text if it has this share of the text's 5-grams. Shorter texts are common phrases.
 MIN_CONTAINMENT = 0.8
 MIN_CHARACTERS = 15
 _TABLE_BITS = 24
 
 
 class TestTexts:
-    """Looks for test texts in documents, by their character 5-grams; edits of a few characters do not hide one.
+    """Finds test texts in documents by their character 5-grams, also if a few characters were edited.
 
-    Texts are normalised as documents are. Those of under MIN_CHARACTERS are not looked for, with a warning.
+    Args:
+        texts: normalised like the documents. Those shorter than MIN_CHARACTERS are ignored, with a warning.
     """
 
-    __test__ = False  # for pytest, which would collect a class of this name
+    __test__ = False  # pytest would collect a class of this name
 
     def __init__(self, texts: Iterable[str]) -> None:
         distinct = list(dict.fromkeys(texts))
@@ -38,12 +39,16 @@ class TestTexts:
         self._starts = np.append(first, len(hashes))
         num_shingles = np.bincount(self._owners, minlength=len(long))
         self._needed = np.ceil(MIN_CONTAINMENT * num_shingles).astype(np.int64)
-        # Nearly all shingles of a corpus end here: one look-up in place of a binary search.
+        # A Bloom filter of one hash: rules out nearly all shingles of a corpus without a binary search.
         self._table = np.zeros(1 << _TABLE_BITS, dtype=bool)
         self._table[_slot(self._keys)] = True
 
     def find(self, hashes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        """Whether each document [N] holds a test text, from `hash_shingles` of the documents."""
+        """Return whether each of N documents contains a test text, bool [N].
+
+        Args:
+            hashes, offsets: of the documents, from `hash_shingles`.
+        """
         found = np.zeros(len(offsets) - 1, dtype=bool)
         hits = np.flatnonzero(self._table[_slot(hashes)])
         at = np.searchsorted(self._keys, hashes[hits])
@@ -51,7 +56,7 @@ class TestTexts:
         is_hit[is_hit] = self._keys[at[is_hit]] == hashes[hits[is_hit]]
         hits, at = hits[is_hit], at[is_hit]
         documents = np.searchsorted(offsets, hits, side="right") - 1
-        # A shingle counts once a document, and once for every test text that holds it.
+        # A shingle counts once for each document and for each test text that contains it.
         documents, at = np.divmod(np.unique(documents * len(self._keys) + at), max(len(self._keys), 1))
         counts = self._starts[at + 1] - self._starts[at]
         step = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)

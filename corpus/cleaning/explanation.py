@@ -1,6 +1,6 @@
-"""What the rules do to a source, shown: how many documents each changed or dropped, with examples.
+"""A preview of cleaning: how many documents of a source each rule changes or drops, with examples.
 
-Reads everything and writes nothing. Duplicates are found later, by a build; its manifest counts them.
+Reads all of the source and writes nothing. Duplicates are found only by a build, whose manifest counts them.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ _MAX_SHOWN_CHARACTERS = 60
 
 
 class Explanation:
-    """Counts and first examples of one source. documents_in = documents + all rejected."""
+    """Counts and first examples of one source; `str` formats them. documents_in = documents + all rejected."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -28,24 +28,25 @@ class Explanation:
         self.examples: dict[Change | Reason, list[str]] = {}
 
     def add(self, item: Document | Reject, cleaner: Cleaner) -> None:
+        """Clean one item of the source and count what happens to it."""
         self.documents_in += 1
         result = cleaner.clean(item) if isinstance(item, Document) else item
         if isinstance(result, Reject):
             self.rejected[result.reason] += 1
-            self._show(result.reason, f"{result.label}: {result.excerpt}")
+            self._add_example(result.reason, f"{result.label}: {result.excerpt}")
             return
         self.documents += 1
         self.changed.update(result.changes)
         if isinstance(item, Document) and self._wants(result.changes):
             for change, before, after in cleaner.changes(item.text):
-                self._show(change, f"{item.label}: {_difference(before, after)}")
+                self._add_example(change, f"{item.label}: {_difference(before, after)}")
             for change in item.changes:
-                self._show(change, f"{item.label}: {excerpt(item.text)}")
+                self._add_example(change, f"{item.label}: {excerpt(item.text)}")
 
     def _wants(self, rules: Iterable[Change]) -> bool:
         return any(len(self.examples.get(rule, ())) < _NUM_EXAMPLES for rule in rules)
 
-    def _show(self, rule: Change | Reason, example: str) -> None:
+    def _add_example(self, rule: Change | Reason, example: str) -> None:
         examples = self.examples.setdefault(rule, [])
         if len(examples) < _NUM_EXAMPLES:
             examples.append(example)
@@ -60,7 +61,14 @@ class Explanation:
 
 
 def explain_source(source: SourceConfig, parts: Iterable[Part], on_bytes: OnBytes) -> Explanation:
-    """Reads a source whole; `on_bytes` hears of progress. ValueError for inputs that cannot be read to their end."""
+    """Read all of a source and count what its rules do.
+
+    Args:
+        parts: from `find_inputs`.
+        on_bytes: called with the number of bytes read, to show progress.
+
+    Raises ValueError for inputs that cannot be read to their end.
+    """
     explanation, cleaner = Explanation(source.name), Cleaner(source.cleaning)
     for part in parts:
         for item in read_source(source, part, lambda data: on_bytes(len(data))):
@@ -69,7 +77,7 @@ def explain_source(source: SourceConfig, parts: Iterable[Part], on_bytes: OnByte
 
 
 def _difference(before: str, after: str) -> str:
-    """The first place where two texts differ, with a little of what stands around it."""
+    """The first place where two texts differ, with some context: `'before' -> 'after'`."""
     start = max(_num_common(before, after) - _MARGIN_CHARACTERS, 0)
     before, after = before[start:], after[start:]
     cut = max(_num_common(before[::-1], after[::-1]) - _MARGIN_CHARACTERS, 0)
@@ -77,6 +85,6 @@ def _difference(before: str, after: str) -> str:
 
 
 def _num_common(one: str, other: str) -> int:
-    """Characters that two texts begin with alike."""
+    """Length of the common prefix of two texts."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((index for index, (left, right) in pairs if left != right), min(len(one), len(other)))

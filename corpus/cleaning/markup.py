@@ -1,4 +1,4 @@
-"""Rules that take markup and leftovers of it out of normalised text. Each is text in, text out."""
+"""Rules that remove markup and its leftovers from normalised text. Each is a function from text to text."""
 
 import html
 import re
@@ -9,13 +9,13 @@ from typing import Any
 _VARIANT = re.compile(r"-\{([^{}]*)\}-")
 _FLAG = re.compile(r"([A-Za-z+-])\|")
 _CONVERSION = re.compile(r"(?:^|;)\s*(?:[^;:]*=>\s*)?(zh(?:-[a-z]+)?)\s*:\s*([^;]*)")
-# Flags whose text the reader of a page never sees: a rule for elsewhere, the page's title, a removed rule.
+# Flags of text that is not shown on the page: a rule for other places, the page's title, a removed rule.
 _HIDDEN_FLAGS = frozenset("HT-")
 _PREFERRED = ("zh-hans", "zh-cn", "zh-sg", "zh-my", "zh")
 
 
 def choose_simplified(text: str) -> str:
-    """MediaWiki's `-{zh-hans:...;zh-hant:...}-` as a reader of simplified Chinese sees it."""
+    """Replace MediaWiki's `-{zh-hans:...;zh-hant:...}-` by the variant shown to readers of simplified Chinese."""
     return _VARIANT.sub(_variant, text) if "-{" in text else text
 
 
@@ -32,7 +32,7 @@ def _variant(match: re.Match[str]) -> str:
 
 _BLOCK_TAGS = "br|p|div|li|ul|ol|dl|dt|dd|tr|table|tbody|thead|h[1-6]|hr|blockquote|pre|section|article"
 _INLINE_TAGS = "a|b|i|u|s|em|strong|font|span|img|small|big|center|sub|sup|td|th|code|ref|nowiki|label|iframe"
-# Attributes are spelled out: `a<b 且 c>d` is no tag.
+# Attributes are matched by name and value: `a<b 且 c>d` is no tag.
 _ATTRIBUTES = r"(?:\s+[A-Za-z][\w:-]*(?:\s*=[^<>\n]{0,2000})?)?\s*/?>"
 _UNSEEN = tuple(
     (re.compile(start, re.I), re.compile(end, re.I))
@@ -42,7 +42,7 @@ _UNSEEN = tuple(
         (r"<style\b[^<>]*>", r"</style\s*>"),
     )
 )
-# A bare tag between two spaces is one that the text talks about.
+# A bare tag between two spaces is one that the text is about.
 _START = r"<(?!(?<= <)/?[A-Za-z0-9]+> )/?"
 _BLOCK = re.compile(rf"{_START}(?:{_BLOCK_TAGS}){_ATTRIBUTES}", re.I)
 _INLINE = re.compile(rf"{_START}(?:{_INLINE_TAGS}){_ATTRIBUTES}", re.I)
@@ -50,9 +50,10 @@ _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,
 
 
 def strip_html(text: str) -> str:
-    """Without tags, comments and scripts; block tags are line breaks; entities are their characters.
+    """Remove tags, comments, scripts and styles; turn block tags into line breaks and entities into characters.
 
-    Tags go first: `&lt;p&gt;` is a text about a tag. Names that HTML does not have (`List<int>`) stay.
+    Tags are removed before entities are replaced: `&lt;p&gt;` is text about a tag. Names that are no HTML tags
+    (`List<int>`) stay.
     """
     if "<" in text:
         for start, end in _UNSEEN:
@@ -62,7 +63,7 @@ def strip_html(text: str) -> str:
 
 
 def _drop_between(text: str, start: re.Pattern[str], end: re.Pattern[str]) -> str:
-    """One pass, unlike a pattern of both, which would look for the end again from every start."""
+    """Remove from each start to the next end in one pass; a single pattern would search for an end at every start."""
     pieces, at = [], 0
     while (first := start.search(text, at)) and (last := end.search(text, first.end())):
         pieces.append(text[at : first.start()])
@@ -71,20 +72,20 @@ def _drop_between(text: str, start: re.Pattern[str], end: re.Pattern[str]) -> st
 
 
 def _character(match: re.Match[str]) -> str:
-    # html.unescape would read &notes; as &not; and "es;".
+    # html.unescape alone would turn &notes; into the character of &not; and "es;".
     return html.unescape(match[0]) if match[0][1:] in html5 or match[0][1] == "#" else match[0]
 
 
-# ASCII brackets are empty in programs too, and `(;)` names a character: theirs go after Chinese text only.
-# Every alternative begins with its bracket (hence the odd place to look behind): five times as fast.
+# Empty ASCII brackets also occur in program code, and `(;)` names a character: removed after Chinese text only.
+# Every alternative begins with its bracket (hence the unusual place of the look-behind): five times as fast.
 _EMPTY = re.compile(r"（[ ，、；：]*）|\((?<=[\u4e00-\u9fff，。、；”》]\() ?\)|《 ?》|「 ?」|『 ?』|【 ?】|〔 ?〕")
-# A level costs a pass over the text. People nest three deep; thousands only by damage or malice.
+# Each level costs a pass over the text. People nest three deep; deeper nesting is damage or malice.
 _MAX_NESTED = 20
 _LEADING = re.compile(r"（[，、；][ ，、；]*(?=[\w“《「])")
 
 
 def drop_empty_brackets(text: str) -> str:
-    """Without brackets that lost what stood in them, as foreign names in `（）` and titles in `《》`."""
+    """Remove brackets whose contents were lost, such as foreign names in `（）` and titles in `《》`."""
     for _ in range(_MAX_NESTED):  # a bracket around an empty bracket is empty then
         text, num_dropped = _EMPTY.subn("", text)
         if not num_dropped:
@@ -92,22 +93,22 @@ def drop_empty_brackets(text: str) -> str:
     return _LEADING.sub("（", text)
 
 
-# Possessive: an address may hold what begins one, so a line of many could be cut into addresses in 2^n ways.
+# Possessive quantifiers: an address may contain the beginning of another, so backtracking would take 2^n steps.
 _URL_LINE = re.compile(r"^(?:[^\n:：]{0,10}[:：] ?)?[^\w\n]*(?:(?:(?:https?|ftp)://|www\.)[!-~]++[ 、，]*+)++$", re.M)
 
 
 def drop_url_lines(text: str) -> str:
-    """Without lines that are addresses and nothing else, a short label before them included."""
+    """Remove lines that hold only addresses, with or without a short label before them."""
     return _URL_LINE.sub("", text) if "://" in text or "www." in text else text
 
 
 def simplify(text: str) -> str:
-    """Traditional Chinese to simplified, by OpenCC's `t2s`: characters by phrase, no regional words."""
+    """Convert traditional to simplified Chinese by OpenCC's `t2s`: characters by phrase, no regional vocabulary."""
     return _converter().convert(text)
 
 
 @cache
 def _converter() -> Any:
-    import opencc  # 50 ms and 20 MB that only those who ask for it pay
+    import opencc  # takes 50 ms and 20 MB, so only if needed
 
     return opencc.OpenCC("t2s")

@@ -1,11 +1,11 @@
-"""One policy for text, applied to every document before anything is counted, compared or tokenised.
+"""Text normalisation, applied to every document before anything is counted, compared or tokenised.
 
-* NFC. Never NFKC: it rewrites 4 % of Chinese text, nearly all of it punctuation that the vocabularies hold.
+* NFC. Not NFKC: it changes 4 % of Chinese text, nearly all of it punctuation that the vocabularies contain.
 * Full-width letters and digits become ASCII; full-width punctuation stays.
-* Every Unicode space (U+3000 and U+00A0 above all) and the tab become a space; runs of spaces become one.
+* Every Unicode space (mostly U+3000 and U+00A0) and the tab become a space; runs of spaces become one.
 * `\\r\\n`, `\\r`, form feeds and the Unicode line and paragraph separators become `\\n`.
-* Controls, zero-width and direction marks, soft hyphens, byte order marks and U+FFFD are removed.
-* Lines are stripped and empty lines dropped, so a newline is a break and nothing else.
+* Control characters, zero-width and direction marks, soft hyphens, byte order marks and U+FFFD are removed.
+* Lines are stripped and empty lines removed.
 """
 
 import re
@@ -17,13 +17,13 @@ _SPACES = "\t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
 _NEWLINES = "\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029"
 _NOTHING = "\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufffd"
 _FULL_WIDTH = "\uff10-\uff19\uff21-\uff3a\uff41-\uff5a"
-# One scan finds the few characters to change; str.translate looks at each, 15 times slower on clean text.
+# One scan finds the few characters to change; str.translate would look up each, 15 times slower on clean text.
 _ODD = re.compile(f"\r\n|[{_SPACES}{_NEWLINES}{_NOTHING}{_FULL_WIDTH}]")
 _SPACE = re.compile(f"[{_SPACES}]")
 _NEWLINE = re.compile(f"[{_NEWLINES}]")
 _BREAK = re.compile(r" *\n[ \n]*")
 _RUN = re.compile(r"  +")
-# Of the basic plane: never changed, whatever stands beside it, but for spaces and newlines next to each other.
+# Ranges of the basic plane that are never changed, whatever the context, except spaces and newlines in a row.
 _PLAIN_RANGES = (
     "\n\n ~\u00a1\u00ac\u00ae\u017f\u0391\u03a1\u03a3\u03a9\u03b1\u03c9\u0410\u044f\u2010\u2027\u2030\u205e"
     "\u2190\u21ff\u2460\u26ff\u3001\u3029\u3041\u3096\u30a1\u30fe\u3400\u4dbf\u4e00\u9fff"
@@ -44,8 +44,8 @@ def _replacement(match: re.Match[str]) -> str:
 
 
 def normalize(text: str) -> str:
-    """The text under the policy above. Idempotent: `normalize(normalize(t)) == normalize(t)`."""
-    # Marks compose with what removal and narrowing leave behind, so NFC comes after them.
+    """Normalise a text as described above. Idempotent: `normalize(normalize(t)) == normalize(t)`."""
+    # NFC last: combining marks compose with what the replacements leave behind.
     text = unicodedata.normalize("NFC", _ODD.sub(_replacement, text))
     text = _RUN.sub(" ", text) if "  " in text else text
     if " \n" in text or "\n " in text or "\n\n" in text:
@@ -54,14 +54,14 @@ def normalize(text: str) -> str:
 
 
 def are_plain(texts: list[str]) -> np.ndarray:
-    """Whether `normalize` certainly leaves each text as it is, bool [texts]: six times faster than to try.
+    """Return whether each text certainly needs no normalisation, bool [texts]; six times faster than `normalize`.
 
-    Of a text that is not plain nothing is known. Most Chinese text that was cleaned before is plain.
+    False means unknown. Most Chinese text that was cleaned before is plain.
     """
     codes = np.frombuffer("\n".join(["", *texts, ""]).encode("utf-32-le", "surrogatepass"), dtype="<u4")
     is_odd = ~_IS_PLAIN[np.minimum(codes, len(_IS_PLAIN) - 1)]
     is_blank = codes <= ord(" ")
-    # The newline before a text and the one after it count, so blanks at its ends show too.
+    # The newlines around a text count, so blanks at its ends are found too.
     is_odd[1:] |= is_blank[1:] & is_blank[:-1]
     starts = np.cumsum([1, *(len(text) + 1 for text in texts)])[:-1]
     return ~np.logical_or.reduceat(is_odd, starts)

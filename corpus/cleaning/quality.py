@@ -1,4 +1,4 @@
-"""Measures of a text that filters compare with their limits. Whole arrays, no loop over characters."""
+"""Measures of a text that the cleaning rules compare with their limits, vectorised over its characters."""
 
 import numpy as np
 
@@ -7,19 +7,19 @@ _MULTIPLIER = 0x9E3779B1
 
 
 def code_points(text: str) -> np.ndarray:
-    """The text's code points, uint32 [characters]."""
+    """Return the code points of a text, uint32 [characters]."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
 
 
 def has_chinese_share(codes: np.ndarray, min_share: float) -> bool:
-    """Whether `chinese_share` is at least so much; most often one look at the common ones tells."""
-    # Unsigned: below the range wraps to far above it.
+    """Whether `chinese_share` is at least `min_share`; usually decided by a count of the common characters alone."""
+    # Unsigned: code points below the range wrap around to values above it.
     num_common = np.count_nonzero(codes - np.uint32(0x4E00) < 0x5200)
     return bool(num_common >= min_share * len(codes)) or chinese_share(codes) >= min_share
 
 
 def chinese_share(codes: np.ndarray) -> float:
-    """Han characters among all but spaces and newlines; 0 for an empty text."""
+    """Return the share of Han characters among all but spaces and newlines; 0 for an empty text."""
     num_visible = np.count_nonzero(codes > 0x20)
     num_han = np.count_nonzero(codes - np.uint32(0x3400) < 0xA000 - 0x3400)
     num_han += np.count_nonzero(codes - np.uint32(0xF900) < 0x200)
@@ -28,12 +28,13 @@ def chinese_share(codes: np.ndarray) -> float:
 
 
 def mean_line_characters(text: str) -> float:
+    """Return the mean number of characters a line."""
     num_breaks = text.count("\n")
     return (len(text) - num_breaks) / (num_breaks + 1)
 
 
 def repeated_line_share(text: str) -> float:
-    """Characters in lines that stood earlier in the text already, among all characters of lines."""
+    """Return the share of characters in lines that repeat an earlier line."""
     lines = text.split("\n")
     unique = set(lines)
     if len(unique) == len(lines):
@@ -43,9 +44,9 @@ def repeated_line_share(text: str) -> float:
 
 
 def repeated_ngram_share(codes: np.ndarray) -> float:
-    """Character 13-grams that stood earlier in the text already, among all of them.
+    """Return the share of character 13-grams that repeat an earlier one.
 
-    By 32-bit hashes: two different ones of a text of a million characters collide once in 10,000.
+    Compares 32-bit hashes: in a text of a million characters, one in 10,000 n-grams collides with another.
     """
     if len(codes) <= NGRAM_CHARACTERS:
         return 0.0
@@ -58,7 +59,7 @@ def repeated_ngram_share(codes: np.ndarray) -> float:
 
 
 def _joined(left: np.ndarray, right: np.ndarray, left_characters: int) -> np.ndarray:
-    """Hashes of the n-grams that `left` begins and `right` ends, from theirs."""
+    """Hashes of n-grams, from the hashes of their first `left_characters` characters and of the rest."""
     right = right[left_characters:]
     factor = np.uint32(pow(_MULTIPLIER, left_characters, 1 << 32))
     return left[: len(right)] * factor + right

@@ -1,7 +1,7 @@
-"""Archives, .zip and .tar (also compressed), read in place: nothing is ever unpacked to disk.
+"""Archives (.zip, .tar, compressed tars) read in place: nothing is unpacked to disk.
 
-Members are bytes with a name for messages, so no member's path can lead anywhere; still, an archive made to lead
-somewhere, to inflate without measure, or to end early is refused whole.
+A member's name is used in messages only, so no path can escape. Archives with absolute or `..` paths, with members
+that inflate far beyond any text, and truncated ones are still refused as a whole.
 """
 
 import io
@@ -19,12 +19,12 @@ from corpus.reading.compression import MAX_RATIO, is_bomb, is_compressed
 
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.zst")
 _FULL_SUFFIX = {".tgz": ".gz", ".txz": ".xz", ".tbz2": ".bz2"}
-# UnicodeDecodeError: a zip that says of a member's name that it is UTF-8, and it is not.
+# UnicodeDecodeError: a zip that declares a member's name to be UTF-8 although it is not.
 ARCHIVE_ERRORS = (zipfile.BadZipFile, tarfile.TarError, NotImplementedError, RuntimeError, UnicodeDecodeError)
 
 
 class TarMember(NamedTuple):
-    """`num_bytes` from `offset` on in the file."""
+    """A member of an uncompressed tar: `num_bytes` bytes of the file from `offset` on."""
 
     name: str
     num_bytes: int
@@ -32,7 +32,7 @@ class TarMember(NamedTuple):
 
 
 class _Header(tarfile.TarInfo):
-    """A member's header. Damage and a missing end are errors: tarfile takes both for the end of the archive."""
+    """A member's header. Damage and a missing end are errors here; tarfile takes both for the end of the archive."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> "_Header":
@@ -41,52 +41,63 @@ class _Header(tarfile.TarInfo):
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
             raise
         except tarfile.HeaderError as error:
-            raise tarfile.ReadError(f"damaged or cut short: {error}") from error
+            raise tarfile.ReadError(f"damaged or truncated: {error}") from error
 
 
 def encodable(name: str) -> str:
-    """A name of any bytes (GBK ones, say) as UTF-8 can hold it: a manifest and a label must."""
+    """Return a name with bytes that are not UTF-8 (GBK ones, say) escaped, so that manifests and labels can hold it."""
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def is_zip(name: str) -> bool:
+    """Whether a name has the suffix of a zip."""
     return name.lower().endswith(".zip")
 
 
 def is_tar(name: str) -> bool:
+    """Whether a name has the suffix of a tar, compressed or not."""
     return name.lower().endswith(_TAR_SUFFIXES)
 
 
 def is_plain_tar(name: str) -> bool:
+    """Whether a name has the suffix of an uncompressed tar."""
     return name.lower().endswith(".tar")
 
 
 def compression_of(name: str) -> str:
-    """The name, with the suffix of its compression spelled out: `a.tgz` is `a.gz`."""
+    """Return the name with the suffix of its compression spelled out: `a.gz` for `a.tgz`."""
     path = PurePosixPath(name)
     return str(path.with_suffix(_FULL_SUFFIX.get(path.suffix.lower(), path.suffix)))
 
 
 def is_hidden(path: PurePath) -> bool:
+    """Whether a path has a part that begins with a dot, or macOS's `__MACOSX`."""
     return any((piece.startswith(".") and piece != "..") or piece == "__MACOSX" for piece in path.parts)
 
 
 def warn_of_hidden(name: str, count: int) -> None:
+    """Warn of hidden files that were skipped, if any."""
     if count:
         warnings.warn(f"{name}: skipped {count} hidden files", stacklevel=2)
 
 
 def warn_of_empty(path: str, names: list[str]) -> None:
+    """Warn of empty files that were skipped, if any."""
     if names:
         warnings.warn(f"{path}: skipped {len(names)} empty files: {first_ten(names)}", stacklevel=2)
 
 
 def first_ten(names: list[str]) -> str:
+    """Join the first ten names for a message."""
     return ", ".join([*names[:10], *(["..."] if len(names) > 10 else [])])
 
 
 def list_zip(file: IO[bytes], path: str) -> list[zipfile.ZipInfo]:
-    """Members but hidden ones, in the archive's order. ValueError for members that cannot or must not be read."""
+    """Return the members that are not hidden, in the archive's order.
+
+    Raises ValueError if there are none, or if one is encrypted, a zip bomb, an archive itself, has an absolute or `..`
+    path, or has the name of another.
+    """
     with zipfile.ZipFile(file) as archive:
         members = [info for info in archive.infolist() if not info.is_dir()]
     kept = [info for info in members if not is_hidden(PurePosixPath(info.filename))]
@@ -102,7 +113,7 @@ def list_zip(file: IO[bytes], path: str) -> list[zipfile.ZipInfo]:
 
 
 def list_tar(file: IO[bytes], path: str) -> list[TarMember]:
-    """Members of an uncompressed tar but hidden ones. ValueError as for a zip."""
+    """Return the members of an uncompressed tar that are not hidden. Raise ValueError as `list_zip` does."""
     with tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as archive:
         members = [TarMember(info.name, info.size, info.offset_data) for info in _each_kept(archive, path)]
         file.seek(archive.offset)
@@ -112,19 +123,20 @@ def list_tar(file: IO[bytes], path: str) -> list[TarMember]:
 
 
 def read_tar(chunks: Iterator[bytes], path: str) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """Name and bytes of each member of a tar that can only be read forwards, one after another. Warns of empty ones.
+    """Yield the name and the bytes of each member of a tar that can only be read forwards.
 
-    A member's bytes must be taken before the next member is asked for. ValueError as for a zip.
+    A member's bytes must be consumed before the next member is requested. Raises ValueError as `list_zip` does, and if
+    all members are empty; warns of empty ones.
     """
     reader = io.BufferedReader(_ChunkReader(chunks))
     with tarfile.open(fileobj=reader, mode="r|", tarinfo=_Header) as archive:
         names: list[int] = []
         empty: list[str] = []
         for info in _each_kept(archive, path):
-            names.append(xxhash.xxh3_64_intdigest(info.name.encode()))  # of millions, so not the names themselves
+            names.append(xxhash.xxh3_64_intdigest(info.name.encode()))  # hashes: there may be millions of names
             if not info.size:
                 if is_compressed(info.name):
-                    raise ValueError(f"{path}: member {info.name} is empty, cut short perhaps")
+                    raise ValueError(f"{path}: member {info.name} is empty, probably truncated")
                 empty.append(info.name)
                 continue
             member = archive.extractfile(info)
@@ -132,24 +144,24 @@ def read_tar(chunks: Iterator[bytes], path: str) -> Iterator[tuple[str, Iterator
             yield info.name, iter(lambda member=member: member.read(1 << 16), b"")  # type: ignore[misc]
         rest = archive.fileobj
         assert rest is not None
-        # Read to the end, so that a cut behind the last member shows too
+        # Read to the end, to detect a truncation after the last member too
         _check_end(iter(lambda: rest.read(1 << 16), b""), path)
     _check_names(names, path, "tar")
     if len(empty) == len(names):
-        raise ValueError(f"{path}: nothing but {len(empty)} empty files: {first_ten(empty)}")
+        raise ValueError(f"{path}: all {len(empty)} files are empty: {first_ten(empty)}")
     warn_of_empty(path, empty)
 
 
 def _check_end(rest: Iterator[bytes], path: str) -> None:
-    """What tarfile takes for the end of an archive may be zeros in its midst, or the first of two."""
+    """Raise ReadError if data follows what tarfile takes for the end, which may be zeros within a damaged archive."""
     if any(piece.strip(b"\0") for piece in rest):
-        raise tarfile.ReadError(f"{path}: more follows the end of the archive; two in one file, or damage")
+        raise tarfile.ReadError(f"{path}: data follows the end of the archive; it is damaged, or two in one file")
 
 
 def _each_kept(archive: tarfile.TarFile, path: str) -> Iterator[tarfile.TarInfo]:
     num_hidden = num_links = 0
     for info in archive:
-        archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps them all, a kilobyte each
+        archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all, a kilobyte each
         info.name = encodable(info.name)
         if info.isdir():
             continue
@@ -177,11 +189,11 @@ def _check_names(names: Iterable[str | int], path: str, kind: str) -> None:
     if not names:
         raise ValueError(f"{path}: the {kind} holds no files")
     if len(set(names)) != len(names):
-        raise ValueError(f"{path}: the {kind} holds two members of one name")
+        raise ValueError(f"{path}: the {kind} holds two members of the same name")
 
 
 class _ChunkReader(io.RawIOBase):
-    """Chunks as the file that tarfile wants."""
+    """Chunks of bytes as a file object, for tarfile."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks

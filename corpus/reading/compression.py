@@ -1,6 +1,6 @@
-"""Compressed streams, .gz, .xz, .bz2 and .zst, inflated piece by piece and never further than they may.
+"""Compressed streams (.gz, .xz, .bz2, .zst), inflated piece by piece, with a limit on how far they may expand.
 
-The end of a stream is checked here, because the libraries' own readers take a cut stream for a whole one.
+The end of a stream is checked here, because the libraries' own readers accept truncated streams.
 """
 
 import bz2
@@ -12,11 +12,11 @@ from typing import Any
 
 import zstandard
 
-# Decompressors return all that a piece of input inflates to, at worst 32,000 times as much: small pieces.
+# Small: decompressors return all that a piece of input inflates to at once, at worst 32,000 times as much.
 CHUNK_BYTES = 4 << 10
-# Text shrinks to a fiftieth at the very best; what grows further than this was made to fill a machine.
+# Text compresses to a fiftieth at the very best; what expands further than this was made to fill a machine.
 MAX_RATIO = 200
-FREE_BYTES = 64 << 20
+FREE_BYTES = 64 << 20  # allowed whatever the ratio
 _MAX_MEMORY_BYTES = 512 << 20
 
 _DECOMPRESSORS: dict[str, Callable[[], Any]] = {
@@ -29,19 +29,22 @@ INFLATE_ERRORS = (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
 
 
 def is_compressed(name: str) -> bool:
+    """Whether a name has the suffix of a compressed stream."""
     return PurePosixPath(name).suffix.lower() in _DECOMPRESSORS
 
 
 def is_bomb(num_bytes: int, num_stored_bytes: int) -> bool:
-    """Whether bytes inflated from stored ones are more than any text gives."""
+    """Whether `num_stored_bytes` inflated to more bytes than any text would."""
     return num_bytes > max(FREE_BYTES, MAX_RATIO * num_stored_bytes)
 
 
 def inflate(chunks: Iterable[bytes], name: str) -> Iterator[bytes]:
-    """All frames of a stream, of the kind that the name's suffix says. Raises one of INFLATE_ERRORS for a
-    stream that is cut short or damaged, ValueError for one that inflates without measure."""
+    """Inflate all frames of a stream, compressed as the suffix of `name` says.
+
+    Raises one of INFLATE_ERRORS for a truncated or damaged stream, ValueError for one that expands too far.
+    """
     new_decompressor = _DECOMPRESSORS[PurePosixPath(name).suffix.lower()]
-    # Zeros after a frame are padding (tar, tapes); no frame begins with one.
+    # Zeros after a frame are padding (tar, tapes); no frame begins with a zero.
     frame, is_begun = None, False
     num_stored_bytes = num_bytes = 0
     for chunk in chunks:
@@ -56,4 +59,4 @@ def inflate(chunks: Iterable[bytes], name: str) -> Iterator[bytes]:
             chunk = frame.unused_data if frame.eof else b""
             frame = None if frame.eof else frame
     if frame is not None:
-        raise EOFError("the compressed stream is cut short")
+        raise EOFError("the compressed stream is truncated")

@@ -1,16 +1,15 @@
-"""The input formats: bytes of lines in, documents or rejects out.
+"""The input formats: lines of bytes to documents or rejects.
 
 clue        a sentence or paragraph a line, a blank line between documents (CLUECorpusSmall, CLUECorpus2020)
 lines       a document a line
 files       a document a file, or a member of an archive (THUCNews)
 jsonl       JSON lines; the named fields, joined by newlines, are the document. Rows of Parquet files and of
-            Hugging Face datasets come as such lines too (see tables.py)
+            Hugging Face datasets are read as such lines too (see tables.py)
 wiki2019zh, news2016zh, webtext2019zh, baike2018qa, translation2019zh
-            JSON lines with fields of their own (see records.py)
+            JSON lines with known fields (see json_records.py)
 
-A blank line where a document is expected holds nothing and is passed over. A document with a NUL is rejected:
-text has none, but UTF-16 and damaged files do. Ids only name documents; two of one id are both read
-(a build warns of them).
+Blank lines between documents are skipped. A document with a NUL is rejected: text has none, but UTF-16 and damaged
+files do. Ids only name documents in messages: documents of the same id are all read, and a build warns of them.
 """
 
 import json
@@ -30,7 +29,7 @@ Format = Literal[
     "wiki2019zh", "news2016zh", "webtext2019zh", "baike2018qa", "translation2019zh", "clue", "lines", "files", "jsonl"
 ]
 MAX_DOCUMENT_BYTES = 64 << 20
-_ADVICE = "the format clue has one between documents; if each line is a document, use --format lines"
+_ADVICE = "the format clue has a blank line between documents; if each line is a document, use --format lines"
 
 
 def read_documents(
@@ -42,7 +41,15 @@ def read_documents(
     origin_field: str | None = None,
     encoding: Encoding = "utf-8",
 ) -> Iterator[Document | Reject]:
-    """Documents of one part in the order of its lines. `name` is the part's, for places and messages."""
+    """Yield the documents and rejects of one stream, in order.
+
+    Args:
+        lines: numbered lines of bytes without their newlines (`split_lines`).
+        name: the stream's name, for places and messages.
+        text_fields, id_field, origin_field: of the records, for the format jsonl.
+
+    Raises ValueError for a document above 64 MiB, and for the format clue if the stream has no blank lines.
+    """
     if format == "clue":
         return _read_clue(lines, name, encoding)
     if format == "lines":
@@ -62,8 +69,8 @@ def _read_file(lines: Iterable[tuple[int, bytes]], name: str, encoding: Encoding
         num_bytes += len(line) + 1
         if num_bytes > MAX_DOCUMENT_BYTES:
             raise ValueError(
-                f"{name}: a document of more than {MAX_DOCUMENT_BYTES >> 20} MiB; the format files takes a file for "
-                "one document, lines a line for one"
+                f"{name}: a document of more than {MAX_DOCUMENT_BYTES >> 20} MiB; in the format files each file is a "
+                "document, in lines each line"
             )
     if text := b"\n".join(kept).strip():
         yield _read_text(text, name, encoding)
@@ -91,18 +98,18 @@ def _read_clue(lines: Iterable[tuple[int, bytes]], name: str, encoding: Encoding
             num_bytes += len(line) + 1
             if num_bytes > MAX_DOCUMENT_BYTES:
                 raise ValueError(
-                    f"{name}: no blank line ends the document that begins at line {first} within "
+                    f"{name}: the document that begins at line {first} has no blank line within "
                     f"{MAX_DOCUMENT_BYTES >> 20} MiB; {_ADVICE}"
                 )
         elif pending:
-            # The end of the file (line 0) ends the last document, but not the only one: is that clue?
+            # The end of the file (line 0) ends the last document. If it is the only one, this may not be clue at all.
             if not number and not num_documents:
-                raise ValueError(f"{name}: not one blank line ends a document in {len(pending)} lines; {_ADVICE}")
+                raise ValueError(f"{name}: no blank line in {len(pending)} lines; {_ADVICE}")
             yield _read_text(b"\n".join(pending), f"{name}:{first}", encoding)
             num_documents, num_lines = num_documents + 1, len(pending)
             pending, num_bytes = [], 0
     if num_documents == 1 and num_lines > 1:
-        warnings.warn(f"{name}: {num_lines} lines without a blank one are one document; {_ADVICE}", stacklevel=2)
+        warnings.warn(f"{name}: {num_lines} lines without a blank line are one document; {_ADVICE}", stacklevel=2)
 
 
 def _read_json(
@@ -114,8 +121,10 @@ def _read_json(
 
 
 def _load_leniently(text: str) -> Any:
-    """What Python's json writes and no standard allows: NaN, and halves of a character outside the basic plane, which
-    are left out. ValueError or RecursionError where it is no JSON."""
+    """Decode JSON with what Python's json writes against the standard: NaN, and lone surrogates, which are dropped.
+
+    Raises ValueError or RecursionError for other text.
+    """
     record = json.loads(text)
     return json.loads(json.dumps(record, ensure_ascii=False).encode(errors="ignore"))
 

@@ -1,7 +1,7 @@
-"""Records of named fields to documents. A new source of JSON lines is one small function and one entry of SOURCES.
+"""JSON records to documents. A new format of JSON lines is one small function and one entry of SOURCES.
 
-A function takes the record and returns its text; `_text` rejects the record for a field that is not there or
-not a string. The collections are those of github.com/brightmart/nlp_chinese_corpus, with their own quirks.
+The function takes a record and returns its text; `_text` rejects a record whose field is missing or no string. The
+formats here are the collections of github.com/brightmart/nlp_chinese_corpus.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +15,7 @@ _MAX_GROUP_CHARACTERS = 1 << 16
 
 
 class FieldError(Exception):
-    """A record cannot be a document; `reason` says why, and `detail`, which may be empty, what it has instead."""
+    """A record has no text: `reason` says why, and `detail` (may be empty) what the record has instead."""
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
         self.reason = reason
@@ -24,7 +24,14 @@ class FieldError(Exception):
 
 @dataclass(frozen=True)
 class RecordSource:
-    """How a source's records read. `origin` is the field that names the site or publisher."""
+    """How the records of a format become documents.
+
+    Attributes:
+        text: returns the text of a record, or raises FieldError.
+        id: the field with the document's id, if any.
+        origin: the field with its site or publisher, if any.
+        is_grouped: whether consecutive records of the same id make one document (`group_answers`).
+    """
 
     text: Callable[[Record], str]
     id: str | None = None
@@ -32,6 +39,7 @@ class RecordSource:
     is_grouped: bool = False
 
     def read(self, record: Any, place: str) -> Document | Reject:
+        """Return the document of a decoded record, or a reject; `place` is `input:line`."""
         if not isinstance(record, dict):
             return Reject(Reason.NOT_AN_OBJECT, place)
         identity = record.get(self.id) if self.id else None
@@ -57,7 +65,7 @@ def _text(record: Record, field: str) -> str:
 
 
 def _lines(*texts: str) -> str:
-    """The texts as lines, without those that are empty or that a later one begins with."""
+    """Join texts by newlines, without those that are empty or that a later text begins with."""
     texts = tuple(filter(None, (text.strip() for text in texts)))
     kept = [text for index, text in enumerate(texts) if not any(map(_starts(text), texts[index + 1 :]))]
     return "\n".join(kept)
@@ -68,14 +76,14 @@ def _starts(text: str) -> Callable[[str], bool]:
 
 
 def _wiki2019zh(record: Record) -> str:
-    """The text begins with the title on a line of its own; an article says it again in its first sentence."""
+    """The text without its first line if that is the title, which the article's first sentence repeats."""
     text, title = _text(record, "text"), record.get("title")
     first, _, body = text.lstrip().partition("\n")
     return body if isinstance(title, str) and title.strip() and first.strip() == title.strip() else text
 
 
 def _news2016zh(record: Record) -> str:
-    """Without `desc`, which repeats the beginning of the content, and `keywords`."""
+    """Title and content, without `keywords` and `desc`, which repeats the beginning of the content."""
     return _lines(_text(record, "title"), _text(record, "content"))
 
 
@@ -88,13 +96,13 @@ def _baike2018qa(record: Record) -> str:
 
 
 def _question(record: Record) -> str:
-    """Title and description, which often says the title again."""
+    """Title and description, without the title if the description begins with it."""
     desc = record.get("desc")
     return _lines(_text(record, "title"), desc if isinstance(desc, str) else "")
 
 
 def _translation2019zh(record: Record) -> str:
-    """The Chinese side alone: a sentence; rows pack many."""
+    """The Chinese side only, a single sentence."""
     return _text(record, "chinese")
 
 
@@ -110,19 +118,19 @@ SOURCES = {
 def build_record_source(
     format: str, text_fields: tuple[str, ...], id_field: str | None, origin_field: str | None
 ) -> RecordSource:
-    """The source that a format names; for the others the named fields, joined by newlines, are the text."""
+    """Return the reader of a format. For formats not in SOURCES the text is `text_fields` joined by newlines."""
     named = RecordSource(lambda record: _joined(record, text_fields), id_field, origin_field)
     return SOURCES.get(format, named)
 
 
 def _joined(record: Record, fields: tuple[str, ...]) -> str:
-    """A field that is null is empty, as a title may be, where another one is not."""
+    """Join fields by newlines. A null field (a missing title, say) is left out unless all are null."""
     there = [name for name in fields if name not in record or record[name] is not None]
     return "\n".join(_text(record, name) for name in there or fields)
 
 
 def group_answers(items: Iterable[tuple[Document | Reject, Record]]) -> Iterator[Document | Reject]:
-    """Answers to one question that follow one another become one document, so that it is asked once."""
+    """Merge consecutive answers to the same question into one document, so that the question appears once."""
     pending: Document | None = None
     for item, record in items:
         is_same = isinstance(item, Document) and pending is not None and item.id and item.id == pending.id

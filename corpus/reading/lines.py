@@ -1,4 +1,4 @@
-"""The lines of a stream of bytes."""
+"""Lines of a stream of bytes."""
 
 from collections.abc import Iterable, Iterator
 
@@ -7,14 +7,18 @@ _BYTE_ORDER_MARK = "\ufeff".encode()
 
 
 def split_lines(chunks: Iterable[bytes], name: str, is_first: bool) -> Iterator[tuple[int, bytes]]:
-    """Lines numbered from 1, without newline. A byte order mark is dropped where the bytes are the stream's first.
+    """Yield the lines of chunks, numbered from 1, without their newlines.
+
+    Args:
+        name: for messages.
+        is_first: whether the chunks begin at the start of the stream, so that a byte order mark is dropped.
 
     Raises ValueError for a line longer than MAX_LINE_BYTES.
     """
     number, pending, pending_bytes = 0, [], 0
     mark = _BYTE_ORDER_MARK if is_first else b""
     for chunk in chunks:
-        # A long line is put together once, at its end: joining at every chunk would be quadratic.
+        # A long line is joined once, at its end: joining at every chunk would be quadratic.
         head, newline, tail = chunk.partition(b"\n")
         pending.append(head)
         pending_bytes += len(head)

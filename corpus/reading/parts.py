@@ -1,7 +1,7 @@
-"""Input files, local or behind an fsspec URL (http, s3, ...): found in a fixed order, read in place as streams.
+"""Input files, local or at an fsspec URL (http, s3, ...): listed in a fixed order and read in place as streams.
 
-Plain, .gz, .xz, .bz2, .zst, and members of .zip and .tar. A file that is cut short, encrypted, changed or not what
-its name says raises ValueError with its name: a corpus that silently ends early is worse than none. Empty files
+Plain files, .gz, .xz, .bz2, .zst, and members of .zip and .tar. A file that is truncated, encrypted, changed or not
+what its name says raises ValueError with its name: a corpus that silently ends early is worse than none. Empty files
 among others are skipped with a warning.
 """
 
@@ -23,8 +23,9 @@ from corpus.reading.lines import split_lines
 from corpus.remote import call, open_remote, retry
 
 _FILE_CHUNK_BYTES = 1 << 20
-# What changes in a file system's own words when a file does.
+# Entries of an fsspec `info` that change when a file changes.
 _VERSION_KEYS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "created")
+OnBytes = Callable[[int], Any]  # called with the number of bytes read, to show progress
 _Item = TypeVar("_Item")
 # ImportError: fsspec knows the protocol, but the package behind it is not installed.
 _READ_ERRORS = (OSError, ImportError, *INFLATE_ERRORS, *archive.ARCHIVE_ERRORS)
@@ -32,10 +33,15 @@ _READ_ERRORS = (OSError, ImportError, *INFLATE_ERRORS, *archive.ARCHIVE_ERRORS)
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One input stream: a file, a member of a zip or tar, or a whole compressed tar.
+    """One input stream: a file, a member of a zip or of a plain tar, or a whole compressed tar.
 
-    `name` is relative to the folder the input lies in; `path` is local or a URL; `num_bytes` are those as stored,
-    from `offset` on; `version` is another when the file has changed.
+    Attributes:
+        name: relative to the folder that contains the input.
+        path: of the file, local or a URL.
+        num_bytes: size as stored, from `offset` on; of a zip's member, its inflated size.
+        version: changes when the file does (size and time, or what the server reports).
+        member: the name inside a zip.
+        offset: where a member of a plain tar begins in its file.
     """
 
     name: str
@@ -47,19 +53,20 @@ class Part:
 
     @property
     def is_splittable(self) -> bool:
-        """Whether reading may begin anywhere."""
+        """Whether reading may begin at any byte."""
         return self.member is None and not is_packed(self.name)
 
 
 def is_packed(name: str) -> bool:
-    """Whether a name says that its bytes are not text yet."""
+    """Whether a name is that of a compressed file, an archive or a table, whose bytes are no plain text."""
     return is_compressed(name) or archive.is_tar(name) or archive.is_zip(name) or tables.is_table(name)
 
 
 def find_parts(inputs: Iterable[str | Path]) -> list[Part]:
-    """Every part below files, folders and URLs, sorted by name so that the order never depends on the machine.
+    """Return all parts of files, folders, archives and URLs, sorted by name: the order is the same on any machine.
 
-    Empty ones are left out with a warning. ValueError where an input is nothing else, or one cannot be whole.
+    Empty files are left out with a warning. Raises ValueError for an input that does not exist, cannot be read or has
+    only empty files, and for an empty file of a kind that is never empty, such as .gz.
     """
     found = {str(item): list(_parts_of(str(item))) for item in inputs}
     _check_empty(found)
@@ -70,10 +77,10 @@ def find_parts(inputs: Iterable[str | Path]) -> list[Part]:
 def _check_empty(found: dict[str, list[Part]]) -> None:
     empty = {root: [part.name for part in parts if not part.num_bytes] for root, parts in found.items()}
     refused = [root for root, parts in found.items() if len(parts) == len(empty[root])]
-    # A text may be empty, what is packed never is.
+    # A text file may be empty; a compressed one never is.
     refused += [name for root, names in empty.items() if root not in refused for name in names if is_packed(name)]
     if refused:
-        raise ValueError(f"{archive.first_ten(refused)}: empty, cut short perhaps ({len(refused)} in all)")
+        raise ValueError(f"{archive.first_ten(refused)}: empty, probably truncated ({len(refused)} in all)")
     for root, names in empty.items():
         archive.warn_of_empty(root, names)
 
@@ -101,7 +108,7 @@ def _parts_of(root: str) -> Iterator[Part]:
 
 
 def _parts_below(root: str, top: str, files: dict[str, str]) -> Iterator[Part]:
-    """Parts of a folder's files, given by their path inside it."""
+    """The parts of a folder; `files` are their paths or URLs by their name inside it."""
     kept = [name for name in files if not archive.is_hidden(PurePosixPath(name))]
     archive.warn_of_hidden(root, len(files) - len(kept))
     if not kept:
@@ -111,7 +118,7 @@ def _parts_below(root: str, top: str, files: dict[str, str]) -> Iterator[Part]:
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    """Files below a folder. Unlike rglob, no folder is passed over in silence."""
+    """Files below a folder. Unlike rglob, raises for a folder that cannot be listed and warns of linked folders."""
 
     def refuse(error: OSError) -> None:
         raise ValueError(f"{error.filename}: the folder cannot be listed: {error.strerror}") from error
@@ -126,7 +133,7 @@ def _walk(root: Path) -> Iterator[Path]:
 def _parts_of_url(url: str) -> Iterator[Part]:
     try:
         system, path = fsspec.core.url_to_fs(url)
-        # Asking http for a folder would parse pages for links, so there a URL is a file.
+        # fsspec lists http "folders" by parsing pages for links; here an http URL is always a file.
         is_folder = not url.startswith("http") and retry(lambda: system.isdir(path))
         names = retry(lambda: system.find(path)) if is_folder else ()
         files = {name.removeprefix(path).lstrip("/"): system.unstrip_protocol(name) for name in names}
@@ -137,9 +144,9 @@ def _parts_of_url(url: str) -> Iterator[Part]:
 
 
 def _parts_of_file(path: str, name: str) -> Iterator[Part]:
-    for text in (path, name):  # the name is of the folder that a link leads to
+    for text in (path, name):  # they differ for linked folders
         if (shown := archive.encodable(text)) != text:
-            raise ValueError(f"{shown}: only paths that are UTF-8 can be noted; rename the file or its folder")
+            raise ValueError(f"{shown}: the path is not UTF-8; rename the file or its folder")
     num_bytes, version = _stat(path)
     is_plain_tar = archive.is_plain_tar(name)
     if not num_bytes or not (archive.is_zip(name) or is_plain_tar):
@@ -155,13 +162,13 @@ def _parts_of_file(path: str, name: str) -> Iterator[Part]:
                     yield Part(f"{name}/{member.filename}", path, member.file_size, version, member.filename)
     except _READ_ERRORS as error:
         kind = PurePosixPath(name).suffix[1:]
-        # zipfile says "not a zip file" of one that could not be read
+        # zipfile says "not a zip file" of a file that could not be read
         reason = error.__context__ if isinstance(error.__context__, OSError) else error
-        raise ValueError(f"{path}: cannot be read as {kind}, cut short perhaps: {reason}") from error
+        raise ValueError(f"{path}: cannot be read as {kind}, probably truncated: {reason}") from error
 
 
 def _stat(path: str) -> tuple[int, str]:
-    """Size in bytes and version of a file now."""
+    """The current size in bytes and version of a file."""
     if "://" not in path:
         if not Path(path).is_file():
             raise ValueError(f"{path}: a broken link or not a regular file")
@@ -174,23 +181,23 @@ def _stat(path: str) -> tuple[int, str]:
     except (*_READ_ERRORS, ValueError) as error:
         raise ValueError(f"{path}: cannot be opened: {error or type(error).__name__}") from error
     if info.get("size") is None:
-        raise ValueError(f"{path}: its server does not tell its size; fetch the file first")
+        raise ValueError(f"{path}: the server does not report its size; download the file first")
     return info["size"], " ".join(str(info[key]) for key in ("size", *_VERSION_KEYS) if key in info)
 
 
 def check_unchanged(part: Part) -> None:
-    """ValueError if the file is not the one that was found: half of each would be in the corpus."""
+    """Raise ValueError if a part's file has changed since `find_parts`: the corpus would mix two versions."""
     if _stat(part.path)[1] != part.version:
         raise ValueError(f"{part.name}: has changed since the build began; run it again")
 
 
 def open_file(path: str) -> IO[bytes]:
-    """A local path or URL, opened for reading bytes."""
+    """Open a local path or a URL for reading bytes."""
     return open_remote(path) if "://" in path else Path(path).open("rb")
 
 
 def read_stored(part: Part, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-    """The bytes of a part as stored, or a range of them, in pieces."""
+    """Yield the bytes of a part, or of a range of it, as stored, in pieces. Raise ValueError if they cannot be read."""
     return _guarded(part, _read_stored(part, _FILE_CHUNK_BYTES, start, end))
 
 
@@ -214,13 +221,13 @@ def _read_stored(part: Part, chunk_bytes: int, start: int, end: int | None) -> I
 
 @functools.lru_cache(maxsize=1)
 def _open_tar(url: str, version: str) -> IO[bytes]:
-    """The tar read from last stays open: what was fetched with one small member holds the next ones too."""
+    """The last tar stays open: one request fetches many small members."""
     return open_remote(url)
 
 
 @functools.lru_cache(maxsize=1)
 def _open_zip(path: str, version: str) -> ZipFile:
-    """The zip read from last stays open: to open it is to read the names of all its members, for each of them."""
+    """The last zip stays open: opening it reads the names of all its members."""
     return ZipFile(open_remote(path) if "://" in path else path)
 
 
@@ -236,19 +243,23 @@ def _read_exactly(file: IO[bytes], chunk_bytes: int, num_bytes: int) -> Iterator
 def read_streams(
     part: Part, on_bytes: Callable[[bytes], Any], start: int = 0, end: int | None = None
 ) -> Iterator[tuple[str, Iterator[tuple[int, bytes]]]]:
-    """The text streams of a part, each its name and its lines numbered from 1, without newline.
+    """Yield the text streams of a part: their names and their lines, numbered from 1, without newlines.
 
-    There is one, but in a compressed tar one a member, and each must be taken before the next. A range that begins
-    later than the part is named `name@start`. A byte order mark at the start of a stream is dropped. `on_bytes` sees
-    the bytes as stored, before decompression. Raises ValueError for a part that cannot be read to its end and for a
-    line longer than MAX_LINE_BYTES.
+    A part is one stream; a compressed tar is one a member, and each must be consumed before the next. A stream that
+    begins after the part's first byte is named `name@start`. A byte order mark at the start of a stream is dropped.
+
+    Args:
+        on_bytes: called with the bytes read, as stored (before decompression).
+        start, end: the range of bytes to read; only of parts that are splittable.
+
+    Raises ValueError for a part that cannot be read to its end and for a line longer than MAX_LINE_BYTES.
     """
     if tables.is_table(part.name):
         yield part.name, _read_table(part, on_bytes)
         return
     is_packed_tar = part.member is None and archive.is_tar(part.name) and not archive.is_plain_tar(part.name)
     suffix = archive.compression_of(part.name)
-    stored = _seen(
+    stored = _report(
         _read_stored(part, CHUNK_BYTES if is_compressed(suffix) else _FILE_CHUNK_BYTES, start, end), on_bytes
     )
     chunks = inflate(stored, suffix) if is_compressed(suffix) else stored
@@ -265,16 +276,13 @@ def read_streams(
 def _read_table(part: Part, on_bytes: Callable[[bytes], Any]) -> Iterator[tuple[int, bytes]]:
     if part.member or part.offset:
         raise ValueError(f"{part.name}: a table inside an archive cannot be read; unpack it first")
-    for chunk in read_stored(part):  # a table is not read from front to back, its checksum is
+    for chunk in read_stored(part):  # for the checksum; the table itself is not read from front to back
         on_bytes(chunk)
     with open_file(part.path) as file:
         yield from tables.read_table(file, part.name)
 
 
-def _seen(chunks: Iterator[bytes], on_bytes: Callable[[bytes], Any]) -> Iterator[bytes]:
+def _report(chunks: Iterator[bytes], on_bytes: Callable[[bytes], Any]) -> Iterator[bytes]:
     for chunk in chunks:
         on_bytes(chunk)
         yield chunk
-
-
-OnBytes = Callable[[int], Any]

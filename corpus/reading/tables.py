@@ -1,6 +1,6 @@
 """Tables as JSON lines: Parquet files, Arrow files, and the files of a Hugging Face dataset on the hub or in a folder.
 
-A row is a line of all its columns, so a table is read by the format jsonl; its text_fields name the columns.
+A row becomes a JSON line of all its columns, so tables are read in the format jsonl, whose text_fields name columns.
 """
 
 import io
@@ -15,20 +15,21 @@ SCHEME = "datasets://"
 _ROWS_PER_BATCH = 1024
 _TABLES = (".parquet", ".arrow")
 _LINES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".json.zst")
-# The format lets a stream just end too, but no writer in use does that, and a cut between two batches would not show.
+# Optional in the format, but every common writer adds it; without it a truncation between batches would go unnoticed.
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
-# Not UTF-8, so the reader rejects and counts it.
+# A line for a row that is not UTF-8: the reader rejects and counts it.
 _UNREADABLE = b"\xff"
 
 
 def is_table(name: str) -> bool:
+    """Whether a name has the suffix of a Parquet or Arrow file."""
     return name.lower().endswith(_TABLES)
 
 
 def read_table(file: IO[bytes], name: str) -> Iterator[tuple[int, bytes]]:
-    """Rows of a Parquet or Arrow stream file, numbered from 1, a batch in memory at a time.
+    """Yield the rows of a Parquet or Arrow stream file as JSON lines, numbered from 1, with one batch in memory.
 
-    A row that holds text which is not UTF-8 is a line that is not UTF-8. Raises ValueError for a file that cannot be
+    A row with text that is not UTF-8 becomes a line that is not UTF-8. Raises ValueError for a file that cannot be
     read to its end.
     """
     number = 0
@@ -42,7 +43,7 @@ def read_table(file: IO[bytes], name: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _read_batches(file: IO[bytes], name: str) -> Iterator[Any]:
-    import pyarrow as pa  # half a second that only tables pay
+    import pyarrow as pa  # takes half a second, so only for tables
     from pyarrow import parquet
 
     if name.lower().endswith(".parquet"):
@@ -54,7 +55,7 @@ def _read_batches(file: IO[bytes], name: str) -> Iterator[Any]:
                 yield batch.slice(start, _ROWS_PER_BATCH)
         file.seek(-len(_END_OF_STREAM), io.SEEK_CUR)
         if file.read(len(_END_OF_STREAM) + 1) != _END_OF_STREAM:
-            raise ValueError("the stream does not end where the file does; cut short perhaps")
+            raise ValueError("the stream does not end where the file does; probably truncated")
 
 
 def _read_rows(batch: Any) -> Iterator[bytes]:
@@ -75,7 +76,7 @@ def _line(row: dict[str, Any]) -> bytes:
 
 
 def _plain(value: Any) -> str | None:
-    """Spark and Hive write strings as bytes; bytes that are no text are no value."""
+    """Values that JSON lacks: bytes as text (Spark and Hive write strings so), other bytes as null, the rest by str."""
     if not isinstance(value, bytes):
         return str(value)
     try:
@@ -85,10 +86,13 @@ def _plain(value: Any) -> str | None:
 
 
 def find_dataset_files(url: str) -> dict[str, str]:
-    """Paths or URLs of a dataset's files by name. `datasets://ID_OR_FOLDER?subset=NAME&split=NAME`; split is train.
+    """Return the files of a dataset: paths or URLs by name.
 
-    A folder may hold what `save_to_disk` writes. On the hub the files are those of one revision. Raises ValueError
-    for a dataset or split that is not there and for files that are neither tables nor JSON lines.
+    Args:
+        url: `datasets://ID_OR_FOLDER?subset=NAME&split=NAME`; the split is train by default. A folder may be one that
+            `save_to_disk` wrote. On the hub the files are those of one revision.
+
+    Raises ValueError for a dataset or split that does not exist and for files that are neither tables nor JSON lines.
     """
     name, _, query = url.removeprefix(SCHEME).partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
@@ -102,7 +106,7 @@ def find_dataset_files(url: str) -> dict[str, str]:
 
 
 def _saved_files(folder: Path) -> list[str]:
-    """Files of a dataset that `save_to_disk` wrote; none if the folder is none."""
+    """Files of a dataset that `save_to_disk` wrote; none if the folder is not one."""
     state = folder / "state.json"
     if not state.is_file():
         return []

@@ -1,8 +1,8 @@
-"""What an epoch is made of: runs of rows of blocks, a source weighted by how often an epoch shows it.
+"""The mixture of sources in an epoch: which rows of which blocks it shows, by the sources' weights.
 
-A source's blocks, permuted anew in every pass over it, make one endless sequence of rows, of which each epoch
-takes the next rows x weight: half of them at 0.5 and the other half in the next epoch, all of them twice at 2.
-So an epoch opens only the blocks that it shows, and every epoch has the same number of rows.
+The blocks of a source, permuted anew in every pass over it, form an endless sequence of rows. Each epoch takes the
+next rows x weight of them: at weight 0.5 one half, with the other half in the next epoch; at weight 2 every row twice.
+So an epoch reads only the blocks that it shows, and all epochs have the same number of rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,19 @@ _PASS = 2
 
 
 class Mixture:
-    """The blocks' rows `rows_per_block` [N] of sources `source_of_block` [N], weighted by `weights` [sources]."""
+    """The rows of each epoch.
+
+    Args:
+        rows_per_block: int [N].
+        source_of_block: int [N], the index of each block's source; default: one source.
+        weights: [sources], how often an epoch shows each row of the source; default: 1.
+
+    Attributes:
+        rows_per_epoch: rows of every epoch.
+        rows_per_source: rows of every epoch by source.
+
+    Raises ValueError if a block has no rows, or all weights are 0.
+    """
 
     def __init__(
         self,
@@ -30,7 +42,7 @@ class Mixture:
         self._seed = seed
         sources = np.zeros_like(self._rows) if source_of_block is None else np.asarray(source_of_block)
         weights = [1.0] * (int(sources.max()) + 1) if weights is None else weights
-        self._blocks = [np.flatnonzero(sources == source) for source in range(len(weights))]  # of some sources none
+        self._blocks = [np.flatnonzero(sources == source) for source in range(len(weights))]  # may be empty
         self.rows_per_source = [
             _num_shown(int(self._rows[blocks].sum()), weight)
             for blocks, weight in zip(self._blocks, weights, strict=True)
@@ -40,14 +52,14 @@ class Mixture:
             raise ValueError("every source has the weight 0, so no row is left")
 
     def runs(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Block, first row in it and number of rows of each run of an epoch: int64 [runs] each, by block."""
+        """Return the runs of rows of an epoch: block, first row in it, number of rows; int64 [runs] each, by block."""
         parts = [self._source_runs(source, epoch) for source in range(len(self._blocks))]
         blocks, firsts, counts = (np.concatenate(column) for column in zip(*parts, strict=True))
         by_block = np.lexsort((firsts, blocks))
         return blocks[by_block], firsts[by_block], counts[by_block]
 
     def _source_runs(self, source: int, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The rows of the source's endless sequence from begin to end, as runs."""
+        """The rows of an epoch from one source's endless sequence, as runs."""
         total = int(self._rows[self._blocks[source]].sum())
         begin = epoch * self.rows_per_source[source]
         end = begin + self.rows_per_source[source]
@@ -65,12 +77,12 @@ class Mixture:
 
 
 def _num_shown(num_rows: int, weight: float) -> int:
-    """At least one row of a source that is wanted at all."""
+    """Rows of a source in an epoch: at least one unless the weight is 0."""
     return max(round(num_rows * weight), 1) if num_rows and weight else 0
 
 
 def source_weights(names: Sequence[str], weights: Mapping[str, float]) -> list[float]:
-    """The weight of each named source, 1 where none is given; ValueError for unknown names and bad weights."""
+    """Return the weight of each source in order, 1 by default. Raise ValueError for unknown names and bad weights."""
     if unknown := sorted(weights.keys() - set(names)):
         raise ValueError(f"weights: no source is named {', '.join(unknown)}; the sources are {', '.join(names)}")
     for name, weight in weights.items():

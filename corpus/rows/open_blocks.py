@@ -1,19 +1,27 @@
-"""The rows of the blocks that are open, in one array, so that rows of many blocks are gathered in one go."""
+"""A cache of decoded blocks in one array, so that rows of many blocks are gathered by one indexing operation."""
 
 import threading
 from collections.abc import Callable, Iterable
 
 import numpy as np
 
-# What is read of a block: one array [rows, L] a plane, all planes with as many rows.
+# The rows of a block: ids, and in a corpus with word planes those too; arrays [rows, L] of the same shape.
 Planes = tuple[np.ndarray, ...]
 
 
 class OpenBlocks:
-    """Holds up to `max_bytes` of blocks of `rows_per_block` [N] rows; the longest unused make room for others.
+    """A least-recently-used cache of the rows of blocks. Thread-safe.
 
-    A block lies in a page of the array, one with a giant document in several; `num_pages` are enough.
-    `read_many` yields the planes of blocks [n] in their order. Memory is touched only as pages are filled.
+    A block takes one page of the array, and several if it is unusually large. Memory is touched only as pages are
+    filled.
+
+    Args:
+        read_many: yields the planes of blocks [n], in order.
+        rows_per_block: int64 [N].
+        row_tokens: L, the tokens of a row.
+        dtypes: of each plane.
+        num_pages: as many as are ever useful.
+        max_bytes: limit of the array's size.
     """
 
     def __init__(
@@ -42,11 +50,11 @@ class OpenBlocks:
 
     @property
     def num_slots(self) -> int:
-        """Pages that may be open at a time."""
+        """Number of pages that fit into the cache."""
         return len(self._page_in)
 
     def take(self, blocks: np.ndarray, rows: np.ndarray) -> Planes:
-        """The planes [n, L] of the rows [n] of blocks [n], reading what is not open."""
+        """Return the planes [n, L] of rows int64 [n] of blocks int64 [n], reading the blocks that are not cached."""
         inner, offsets = np.divmod(rows, self._page_rows)
         pages = self._first_page[blocks] + inner
         with self._lock:
@@ -94,6 +102,6 @@ class OpenBlocks:
 
 
 def _weighted_median(rows_per_block: np.ndarray) -> int:
-    """Rows of the block that the middle row lies in, when blocks are sorted by size."""
+    """Rows of the block that contains the middle row when blocks are sorted by size."""
     rows = np.sort(rows_per_block)
     return int(rows[np.searchsorted(np.cumsum(rows), rows.sum() / 2)])

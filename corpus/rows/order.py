@@ -1,11 +1,11 @@
-"""Which row comes when: pure arithmetic on (seed, epoch, position), so a checkpoint stores one integer.
+"""The order of rows in training: a pure function of (seed, epoch, position), so a checkpoint stores one integer.
 
-The runs of blocks that an epoch shows (corpus/rows/mixture.py) are permuted by (seed, epoch), and the sequence of their
-rows is cut into lanes of equal length. Within a lane, rows are permuted in windows of a few blocks by (seed, epoch,
-lane, window). Sample g of an epoch comes from the lane of slot g mod the number of lanes: every row once, none
-padded, none dropped. Slots take the lanes in bit-reversed order, so the slots congruent to a rank modulo any power
-of two are lanes side by side: a rank that takes every world_size-th sample reads its own stretch of the sequence,
-and at most one block that another rank reads too at either end.
+The runs of rows that an epoch shows (corpus/rows/mixture.py) are permuted by (seed, epoch), and the sequence of their
+rows is split into lanes of equal length. Within a lane, rows are permuted in windows of a few blocks by (seed, epoch,
+lane, window). Sample g of an epoch comes from the lane of slot g mod the number of lanes: every row occurs once, none
+is padded or dropped. Slots are assigned to lanes in bit-reversed order, so that the slots congruent to a rank modulo
+any power of two are adjacent lanes: a rank that takes every world_size-th sample reads its own stretch of the
+sequence, and shares at most one block at either end with another rank.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from corpus.permutation import key_base, mix, permutation, permute
+from corpus.permutation import derive_key, mix, permutation, permute
 from corpus.rows.mixture import Mixture
 
 NUM_LANES = 256
@@ -24,18 +24,26 @@ _BLOCKS, _WINDOW = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class _Epoch:
-    """The runs of an epoch at their places in its sequence."""
+    """The runs of an epoch, in the order of its sequence of rows."""
 
     blocks: np.ndarray  # [runs]
-    offsets: np.ndarray  # [runs] row in the block, less the row in the sequence
+    offsets: np.ndarray  # [runs] row in the block minus row in the sequence
     ends: np.ndarray  # [runs] row in the sequence after the run's last
-    key: np.uint64  # of its windows
+    key: np.uint64  # for the permutations in windows
 
 
 class Order:
-    """The order of the rows of blocks, `rows_per_block` [N]. Positions count rows since training began.
+    """Maps positions, which count rows since training began, to rows of blocks.
 
-    `source_of_block` [N] and `weights` [sources] make a mixture. V lanes of windows of about W blocks' rows.
+    Args:
+        rows_per_block: int64 [N].
+        seed: at least 0.
+        num_lanes: V; with a multiple of the number of ranks, each rank reads its share of the bytes.
+        window_blocks: rows are shuffled within windows of about so many blocks.
+        source_of_block, weights: see `Mixture`.
+
+    Attributes:
+        rows_per_epoch, rows_per_source: see `Mixture`.
     """
 
     def __init__(
@@ -59,15 +67,15 @@ class Order:
         self._window_rows = -(-window_blocks * int(np.sum(rows_per_block)) // len(rows_per_block))
         full_rounds, rest = divmod(self.rows_per_epoch, num_lanes)
         self._sizes = full_rounds + (np.arange(num_lanes) < rest)  # [V] rows of each slot's lane
-        slots = np.argsort(_bit_reversed(num_lanes))  # of the lanes side by side
+        slots = np.argsort(_bit_reversed(num_lanes))  # of adjacent lanes
         self._starts = np.empty(num_lanes, dtype=np.int64)  # [V] row at which each slot's lane begins
         self._starts[slots] = np.cumsum(self._sizes[slots]) - self._sizes[slots]
-        # Windows end at another time in every slot, so that reading is spread evenly over time.
+        # Windows end at a different time in every slot, so that reading is spread evenly over time.
         self._phases = np.arange(num_lanes) * self._window_rows // num_lanes
         self._epoch = lru_cache(maxsize=2)(self._build_epoch)
 
     def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The block and the row within it of each position: int64 [n] to two of int64 [n]."""
+        """Return the block and the row within it of each position: int64 [n] to two int64 [n]."""
         positions = np.asarray(positions, dtype=np.int64)
         if positions.ndim != 1 or (len(positions) and positions.min() < 0):
             raise ValueError("positions must be a list of integers, none of them negative")
@@ -79,8 +87,10 @@ class Order:
         return blocks, rows
 
     def num_open_blocks(self, num_lanes: int, rows_per_read: int) -> int:
-        """Blocks to hold open so that one is read once: a window and what it touches beside it of each lane that
-        is read, and a second window of those lanes that change windows within a read.
+        """Return how many blocks to cache so that each is read once.
+
+        For each lane that is read, those of a window and of its two neighbours in part; for lanes that change windows
+        within a read of `rows_per_read` rows, those of a second window.
         """
         num_changing = min(rows_per_read // self._window_rows + 2, num_lanes)
         return (num_lanes + num_changing) * (self.window_blocks + 2)
@@ -105,7 +115,7 @@ class Order:
         order = permutation(len(blocks), _BLOCKS, self._seed, epoch)
         ends = np.cumsum(counts[order])
         offsets = firsts[order] + counts[order] - ends
-        return _Epoch(blocks[order], offsets, ends, key_base(_WINDOW, self._seed, epoch))
+        return _Epoch(blocks[order], offsets, ends, derive_key(_WINDOW, self._seed, epoch))
 
 
 def _bit_reversed(size: int) -> np.ndarray:

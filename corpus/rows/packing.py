@@ -1,13 +1,12 @@
-"""Rows of a block's documents: packed one after another, or pairs of consecutive text of one document.
+"""Rows of a fixed length from a block's documents: packed, or pairs of consecutive texts of a document.
 
-packed  `CLS text SEP text SEP`: documents with a SEP between them, cut to fill rows; only a block's last is padded.
-pairs   `CLS A SEP B SEP`: each document in as many equal parts as it needs rows, each part cut in two at a place
-        that depends on the row's number, as BERT's pretraining data are; what is left of a row is padded. A
-        document of a single token has no B: `CLS A SEP`.
+packed  `CLS text SEP text SEP`: documents joined by SEP and split into full rows; only a block's last row is padded.
+pairs   `CLS A SEP B SEP`: each document is split into as few equal parts as fit rows, each part into A and B at a
+        place that depends on the row's number, as in BERT's pretraining data; rows are padded. A document of a single
+        token has no B: `CLS A SEP`.
+empty   `CLS SEP` and padding, in place of a row whose block is damaged. Only these rows have fewer than three tokens.
 
-empty   `CLS SEP` and padding, in place of a row whose block is damaged; no other row has fewer than three tokens.
-
-No token is dropped or repeated. L is row_tokens. The builders lay out word planes as they do ids.
+No token is dropped or repeated. L is row_tokens. Word planes are arranged like ids.
 """
 
 from typing import Any, Literal, get_args
@@ -21,7 +20,7 @@ RowKind = Literal["packed", "pairs"]
 
 
 def check_rows(kind: str, row_tokens: int) -> None:
-    """ValueError for rows that cannot be built."""
+    """Raise ValueError for an unknown kind of rows, or rows that are too short."""
     if kind not in get_args(RowKind):
         raise ValueError(f"there are no rows of kind {kind!r}; there are {', '.join(get_args(RowKind))}")
     if row_tokens < MIN_ROW_TOKENS:
@@ -29,9 +28,9 @@ def check_rows(kind: str, row_tokens: int) -> None:
 
 
 def num_packed_rows(num_tokens: Any, num_documents: Any, row_tokens: int) -> Any:
-    """Packed rows that a block gives, for scalars and arrays alike: no block need be read to know.
+    """Return the number of packed rows of blocks, from the manifest alone; for scalars and arrays alike.
 
-    A block's tokens with a SEP between documents are cut in pieces that leave room for CLS and SEP.
+    A block's tokens, with a SEP between documents, are split into pieces that leave room for CLS and SEP.
     """
     return -((num_tokens + num_documents - 1) // -(row_tokens - 2))
 
@@ -39,7 +38,13 @@ def num_packed_rows(num_tokens: Any, num_documents: Any, row_tokens: int) -> Any
 def build_packed_rows(
     values: np.ndarray, lengths: np.ndarray, row_tokens: int, cls_id: int, sep_id: int, pad_id: int
 ) -> np.ndarray:
-    """Rows [rows, L] of the values [tokens] of documents of `lengths`."""
+    """Return the packed rows [rows, L] of a block's documents.
+
+    Args:
+        values: ids, or another value for each token, [tokens].
+        lengths: tokens of each document, int64 [documents].
+        cls_id, sep_id, pad_id: values for the special tokens.
+    """
     stream = np.insert(values, np.cumsum(lengths)[:-1], sep_id)
     count = num_packed_rows(len(values), len(lengths), row_tokens)
     pieces = np.full(count * (row_tokens - 2), pad_id, dtype=values.dtype)
@@ -57,21 +62,21 @@ def build_packed_rows(
 def build_empty_rows(
     num_rows: int, row_tokens: int, dtype: np.dtype, cls_id: int, sep_id: int, pad_id: int
 ) -> np.ndarray:
-    """Rows [num_rows, L] without text."""
+    """Return rows without text, [num_rows, L]."""
     rows = np.full((num_rows, row_tokens), pad_id, dtype=dtype)
     rows[:, 0], rows[:, 1] = cls_id, sep_id
     return rows
 
 
 def num_pair_rows(lengths: np.ndarray, row_tokens: int) -> np.ndarray:
-    """Pair rows [documents] that documents of `lengths` give: room for CLS and two SEP is left."""
+    """Return the number of pair rows of each document, int64 [documents]; a row has room for CLS and two SEP."""
     return -(lengths // -(row_tokens - 3))
 
 
 def build_pair_rows(
     values: np.ndarray, lengths: np.ndarray, row_tokens: int, cls_id: int, sep_id: int, pad_id: int
 ) -> np.ndarray:
-    """Rows [rows, L] of the values [tokens] of documents of `lengths`."""
+    """Return the pair rows [rows, L] of a block's documents; arguments as for `build_packed_rows`."""
     parts = num_pair_rows(lengths, row_tokens)
     document = np.repeat(np.arange(len(lengths)), parts)  # [rows]
     part = np.arange(len(document)) - (np.cumsum(parts) - parts)[document]
@@ -81,10 +86,10 @@ def build_pair_rows(
 
     columns = np.arange(row_tokens, dtype=np.int32)
     middle = (size_of_a + 1).astype(np.int32)[:, None]
-    ends = (sizes + 1 + (sizes > size_of_a)).astype(np.int32)[:, None]  # the last SEP of each row
+    ends = (sizes + 1 + (sizes > size_of_a)).astype(np.int32)[:, None]  # index of the last SEP of each row
     is_text = (columns > 0) & (columns < ends) & (columns != middle)
     rows = np.full((len(document), row_tokens), pad_id, dtype=values.dtype)
-    rows[is_text] = values  # row after row, which is in the documents' order
+    rows[is_text] = values  # row by row, in the order of the documents
     every = np.arange(len(document))
     rows[every, middle[:, 0]] = rows[every, ends[:, 0]] = sep_id
     rows[:, 0] = cls_id

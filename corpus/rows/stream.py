@@ -1,4 +1,4 @@
-"""Rows and batches of a corpus at any position: the only file of this folder that knows torch."""
+"""Rows and batches of a corpus, from any position on. The only file of this package that imports torch."""
 
 import math
 import queue
@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from corpus.progress import counted
+from corpus.progress import track
 from corpus.rows.masking import Masker, MaskingSettings
 from corpus.rows.mixture import source_weights
 from corpus.rows.open_blocks import OpenBlocks, Planes
@@ -28,7 +28,7 @@ from corpus.shards.block import Block
 from corpus.shards.manifest import Manifest, OnFault
 from corpus.shards.shard import DamagedBlock, read_blocks, read_sound_blocks
 
-# Fewer rows a go cost more each; the first goes are small, so that the first batch comes soon.
+# Larger reads cost less a row; the first ones are smaller, so that the first batch comes soon.
 _ROWS_PER_READ = 2048
 _MAX_OPEN_BYTES = 1 << 30
 
@@ -36,27 +36,39 @@ Batch = dict[str, torch.Tensor]
 
 
 def count_pair_rows(manifest: Manifest, row_tokens: int, indexes: Sequence[int], progress: bool = True) -> np.ndarray:
-    """Rows of kind "pairs" that each of these blocks gives [indexes]; reads them."""
+    """Return the number of pair rows of each of these blocks, int64 [indexes]. Reads the blocks."""
     check_rows("pairs", row_tokens)
     blocks = read_blocks(manifest, list(indexes))
-    shown = counted(blocks, "counting pairs", len(indexes), "blocks") if progress else blocks
-    return np.array([num_pair_rows(block.lengths, row_tokens).sum() for block in shown], dtype=np.int64)
+    tracked = track(blocks, "counting pairs", len(indexes), "blocks") if progress else blocks
+    return np.array([num_pair_rows(block.lengths, row_tokens).sum() for block in tracked], dtype=np.int64)
 
 
 class RowStream:
-    """Rows of `row_tokens` ids in the order of (seed, epoch, position). L is row_tokens.
+    """The rows of a corpus in shuffled order, for training: `for batch in stream.batches(position, rows_per_batch)`.
 
-    `weights` says how often an epoch shows each row of a source, by its name; 1 for sources that it leaves out.
-    `kind` is "packed" or "pairs" (rows/packing.py); the number of pairs is not in the manifest: `num_rows` [blocks] are
-    they, or every block is read once to count them. Where `num_lanes` is a multiple of the ranks, each reads its share
-    of the bytes; another number of lanes is another order. Batches hold document_ids, continues_word and masked tokens
-    where asked for.
+    The order is a pure function of the seed and the position, which counts rows since training began over all epochs.
 
-    Raises ValueError for rows shorter than 8 tokens, unknown sources and what the corpus does not hold or its
-    tokenizer cannot mask, and wherever it reads, naming shard and block, for a missing or short shard and for
-    changed bytes. With `on_fault` "skip" it warns once of such a block and gives empty rows, `CLS SEP` and padding,
-    in place of its rows, so that all others stay where they are; a store that cannot be read is raised all the same,
-    and so is any block that cannot be read to count pairs.
+    Args:
+        manifest: from `load_manifest`.
+        row_tokens: L, the tokens of a row, at least 8.
+        seed: of the order and of the masks.
+        weights: how often an epoch shows each row of a source, by the source's name; 1 by default.
+        kind: "packed" or "pairs" (corpus/rows/packing.py).
+        document_ids, continues_word: whether batches have these tensors (see `batches`).
+        masking: mask tokens for masked language modelling, and add labels to batches.
+        on_fault: "stop" raises for a damaged block. "skip" warns once and gives empty rows (`CLS SEP` and padding) in
+            its place, so that all other rows keep their positions.
+        num_lanes: with a multiple of the number of ranks, each rank reads its share of the bytes. Another number gives
+            another order.
+        num_rows: pair rows of each block, int64 [blocks], from `count_pair_rows`; by default all blocks are read to
+            count them.
+
+    Attributes:
+        rows_per_epoch: rows of every epoch.
+
+    Raises ValueError for rows that are too short, unknown sources, and features that the corpus or its tokenizer lacks.
+    Reading raises DamagedBlock (a ValueError naming shard and block) for missing, truncated or changed shards, and
+    StoreLost if the store cannot be read.
     """
 
     def __init__(
@@ -81,7 +93,7 @@ class RowStream:
         self.row_tokens = row_tokens
         self._kind = kind
         self._read_blocks = read_blocks if on_fault == "stop" else self._read_sound_blocks
-        self._damaged: set[str] = set()  # what was warned of
+        self._damaged: set[str] = set()  # already warned of
         self._gives_document_ids, self._gives_words = document_ids, continues_word
         self._reads_words = continues_word or (masking is not None and masking.whole_words)
         table, names = manifest.blocks, [source.name for source in manifest.sources]
@@ -94,14 +106,14 @@ class RowStream:
 
     @property
     def tokens_per_epoch(self) -> int:
-        """Text only: without CLS, SEP and padding; exact where every weight is a whole number."""
+        """Tokens of text in an epoch, without CLS, SEP and padding; exact if all weights are whole numbers."""
         rows = np.bincount(self._manifest.blocks.source, self._num_rows)
         tokens = np.bincount(self._manifest.blocks.source, self._manifest.blocks.tokens)
         shown = self._order.rows_per_source[: len(rows)]
         return round(float(np.sum(tokens * shown / np.maximum(rows, 1))))
 
     def rows(self, positions: np.ndarray) -> np.ndarray:
-        """Ids [n, L] of the rows at positions [n], in the corpus's own integer type."""
+        """Return the ids [n, L] of the rows at positions int64 [n], in the corpus's dtype (uint16 or uint32)."""
         return self._open_blocks.take(*self._order.locate(positions))[0]
 
     @cached_property

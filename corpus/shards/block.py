@@ -1,8 +1,8 @@
-"""A block: the token ids of whole documents, packed, compressed and decodable alone.
+"""A block: the token ids of whole documents as one compressed frame, decodable by itself.
 
-Before compression, little-endian: uint32 number of documents N, uint32 tokens of each [N], then the ids one
-after another in the corpus's dtype, then in a corpus with word planes a bit a token, lowest first: whether it
-continues the word of the token before it. One zstd frame of level 3 holds it; its XXH3-64 stands in the manifest.
+Before compression, little-endian: uint32 number of documents N; uint32 tokens of each [N]; the ids of all documents
+in the corpus's dtype; and, in a corpus with word planes, one bit a token, lowest bit first: whether the token continues
+the word of the token before it. Compressed to one zstd frame of level 3, whose XXH3-64 is in the manifest.
 """
 
 from collections.abc import Sequence
@@ -12,19 +12,19 @@ import numpy as np
 import xxhash
 import zstandard
 
-TARGET_BYTES = 256 << 10
+TARGET_BYTES = 256 << 10  # of ids, before compression
 
 
 class Block(NamedTuple):
-    """Documents one after another."""
+    """The decoded documents of a block, concatenated."""
 
     ids: np.ndarray  # [tokens]
     lengths: np.ndarray  # [documents] tokens of each, int64
-    continues_word: np.ndarray | None = None  # [tokens] bool, where the corpus has word planes
+    continues_word: np.ndarray | None = None  # [tokens] bool, if the corpus has word planes
 
 
 def pack(documents: Sequence[np.ndarray], continues_word: Sequence[np.ndarray] | None = None) -> bytes:
-    """A compressed frame of documents' ids, all of one dtype, and of their word planes, bool, if there are any."""
+    """Compress documents to a frame: their ids, arrays of one dtype, and their word planes, bool, if given."""
     lengths = np.array([len(documents), *map(len, documents)], dtype="<u4")
     ids = np.concatenate(documents)
     raw = lengths.tobytes() + ids.astype(ids.dtype.newbyteorder("<")).tobytes()
@@ -34,11 +34,12 @@ def pack(documents: Sequence[np.ndarray], continues_word: Sequence[np.ndarray] |
 
 
 def checksum(frame: bytes) -> str:
+    """Return the XXH3-64 of a frame, in hexadecimal."""
     return xxhash.xxh3_64_hexdigest(frame)
 
 
 def unpack(frame: bytes, dtype: np.dtype, num_tokens: int, num_documents: int, has_word_planes: bool = False) -> Block:
-    """The block in a frame; ValueError if it is not what was told."""
+    """Decode a frame. Raise ValueError if it does not hold exactly the tokens and documents that were expected."""
     num_plane_bytes = -(-num_tokens // 8) if has_word_planes else 0
     num_bytes = 4 + 4 * num_documents + dtype.itemsize * num_tokens + num_plane_bytes
     try:
@@ -50,7 +51,7 @@ def unpack(frame: bytes, dtype: np.dtype, num_tokens: int, num_documents: int, h
     header = np.frombuffer(raw, dtype="<u4", count=1 + num_documents)
     lengths = header[1:].astype(np.int64)
     if header[0] != num_documents or lengths.sum() != num_tokens:
-        raise ValueError("the header does not hold the documents and tokens that the manifest tells")
+        raise ValueError("the header does not match the documents and tokens in the manifest")
     ids = np.frombuffer(raw, dtype=dtype.newbyteorder("<"), count=num_tokens, offset=header.nbytes)
     plane = None
     if has_word_planes:

@@ -1,4 +1,4 @@
-"""A folder of blocks that were read from afar: bounded, shared by every process of a host, safe to lose."""
+"""A cache folder for the blocks of remote corpora: of bounded size, shared by all processes of a host."""
 
 import contextlib
 import errno
@@ -9,18 +9,23 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-_FOLDER_NAME = "blocks"  # what else lies in the folder given is its owner's, and never looked at
+_FOLDER_NAME = "blocks"  # other files in the given folder are never touched
 _LOCK_NAME = "total_bytes.lock"
 _KEPT_SHARE = 0.9
-_LOCK_SECONDS = 60.0  # a write takes milliseconds; who holds the lock for longer hangs
+_LOCK_SECONDS = 60.0  # a write takes milliseconds; a process that holds the lock for longer hangs
 
 
 class BlockCache:
-    """Files named by what identifies their content; together never above `max_bytes`, the longest unused go first.
+    """A least-recently-used cache of blocks as files, in a subfolder of the given folder. It may be deleted any time.
 
-    They lie in a folder of their own below the one given. A file appears whole, under a lock that also holds the sum
-    of sizes, so that no writer needs to list the folder. A cache that cannot be written (a full disk) warns once and
-    is read from only.
+    Args:
+        folder: made if it does not exist.
+        max_bytes: limit of the sum of all sizes.
+
+    Files are written atomically under a lock file, which also stores the sum of sizes, so that no writer needs to list
+    the folder. If the cache cannot be written (a full disk), it warns once and is only read from then on.
+
+    Raises ValueError if the folder cannot be used.
     """
 
     def __init__(self, folder: str | Path, max_bytes: int) -> None:
@@ -34,7 +39,7 @@ class BlockCache:
             raise ValueError(f"{folder}: cannot be used as a cache: {error.strerror}") from error
 
     def read(self, name: str) -> bytes | None:
-        """The bytes, marked as just used; None if they are not here."""
+        """Return cached bytes and mark them as used now; None if they are not cached."""
         path = self._folder / name
         try:
             data = path.read_bytes()
@@ -44,7 +49,7 @@ class BlockCache:
         return data
 
     def drop(self, name: str) -> None:
-        """Forgets bytes that turned out to be wrong."""
+        """Remove bytes that turned out to be wrong."""
         try:
             with self._locked() as total, contextlib.suppress(FileNotFoundError):
                 num_bytes = (self._folder / name).stat().st_size
@@ -54,7 +59,7 @@ class BlockCache:
             self._stop_writing(error)
 
     def write(self, name: str, data: bytes) -> None:
-        """Keeps the bytes, dropping others for them where needed; more than the whole cache is not kept."""
+        """Add bytes, removing others to make room. Bytes larger than the whole cache are not added."""
         if len(data) > self._max_bytes or not self._is_writable:
             return
         try:
@@ -73,14 +78,14 @@ class BlockCache:
         num_bytes = total.get()
         if num_bytes + len(data) > self._max_bytes:
             num_bytes = self._make_room(len(data))
-        # Counted first: a process killed in between leaves the sum too high, which the next making room mends.
+        # Counted first: if killed in between, the sum is too high until `_make_room` computes it again.
         total.set(num_bytes + len(data))
         partial = self._folder / f"{name}.partial"
         partial.write_bytes(data)
         partial.rename(self._folder / name)
 
     def _make_room(self, num_bytes: int) -> int:
-        """Drops the longest unused files, and what a killed writer left; the sum of sizes of the rest."""
+        """Remove leftovers of killed writers and the least recently used files; return the sum of sizes of the rest."""
         files = [(entry.stat(), entry) for entry in os.scandir(self._folder) if entry.name != _LOCK_NAME]
         files.sort(key=lambda item: (not item[1].name.endswith(".partial"), item[0].st_mtime_ns))
         total = sum(status.st_size for status, _ in files)
@@ -100,7 +105,7 @@ class BlockCache:
 
 
 def _lock(descriptor: int) -> None:
-    """Take the lock; TimeoutError where another process does not let go of it."""
+    """Take the lock. Raise TimeoutError if another process holds it for too long."""
     end = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
@@ -113,7 +118,7 @@ def _lock(descriptor: int) -> None:
 
 
 class _Total:
-    """The sum of sizes, in the lock's own file."""
+    """The sum of sizes, stored in the lock file."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor

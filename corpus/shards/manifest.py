@@ -1,4 +1,4 @@
-"""The manifest: a corpus's identity, written last; checked against itself and its shards when read."""
+"""The manifest of a corpus: its identity, statistics and block table; validated when read."""
 
 import hashlib
 import json
@@ -11,7 +11,8 @@ import numpy as np
 import xxhash
 from pydantic import Field, PrivateAttr, ValidationError
 
-from corpus.config import NearDuplicates, Record, SourceSettings, describe
+from corpus.config import NearDuplicates, SourceSettings, StrictModel
+from corpus.config_file import explain
 from corpus.document import Change, Reason
 from corpus.durable import write_durably
 from corpus.shards.block_cache import BlockCache
@@ -21,12 +22,12 @@ from corpus.vocabulary.tokenizer import TextEncoder, special_token_ids, tokenize
 FILE_NAME = "manifest.json"
 FORMAT_VERSION = 1
 
-# What becomes of blocks whose bytes are not those that were written. A store that does not answer always stops.
+# For damaged blocks: stop with an error, or skip them with a warning. A store that does not answer always stops.
 OnFault = Literal["stop", "skip"]
 
 
-class TokenizerRecord(Record):
-    """`name` is what the builder was given; `fingerprint` is what identifies the tokenizer."""
+class TokenizerRecord(StrictModel):
+    """The tokenizer of a corpus: the folder or hub id it was built with, and the fingerprint that identifies it."""
 
     name: str
     fingerprint: str
@@ -39,11 +40,10 @@ class TokenizerRecord(Record):
     unk_token_id: int
 
 
-class InputRecord(Record):
-    """One input stream as stored: `num_bytes` and XXH3-64 of its bytes before decompression.
+class InputRecord(StrictModel):
+    """One input stream as stored: the size and the XXH3-64 of its bytes, before decompression.
 
-    Of a file that is read in several segments, `hash` is the XXH3-64 of the segments' hexadecimal ones; a source of
-    very many files has one record, whose hash is that of theirs and of their names.
+    A file read in several segments has the hash of their hashes; a source of over 10,000 files has one record in all.
     """
 
     name: str
@@ -51,10 +51,11 @@ class InputRecord(Record):
     hash: str
 
 
-class Counts(Record):
-    """documents_in = documents + sum(rejected), always. `characters` are those of the kept documents.
+class Counts(StrictModel):
+    """Counts of documents, characters and tokens. Always: documents_in = documents + sum(rejected).
 
-    `changed` counts the documents that each rule changed, of those that kept all rules, duplicates included.
+    `characters`, `tokens` and `unk_tokens` are those of the kept documents. `changed` counts the documents that each
+    rule changed, of those that no rule dropped, duplicates included.
     """
 
     documents_in: int
@@ -67,39 +68,46 @@ class Counts(Record):
 
 
 class SourceRecord(SourceSettings, Counts):
-    """A source: what it is, its inputs, what became of its documents, first examples of each rejection."""
+    """A source: its settings, its counts, its inputs, and the first examples of each reason for rejection."""
 
     inputs: list[InputRecord]
     examples: dict[Reason, list[str]]
 
 
 class TestRecord(SourceSettings):
-    """A test set whose texts were kept out."""
+    """A test set for decontamination: documents that contain one of its texts were dropped."""
 
     inputs: list[InputRecord]
 
 
-class ShardRecord(Record):
+class ShardRecord(StrictModel):
+    """A shard: its file name, in the folder of the manifest, and its size."""
+
     name: str
     num_bytes: int
 
 
-class BlockTable(Record):
-    """Columns of equal length, a block a row, in the order of the corpus. `source` indexes the sources."""
+class BlockTable(StrictModel):
+    """The blocks of a corpus in order, as columns of equal length. `source` and `shard` are indices."""
 
     source: list[int]
     shard: list[int]
-    offset: list[int]
-    length: list[int]
+    offset: list[int]  # in the shard, bytes
+    length: list[int]  # bytes
     tokens: list[int]
     documents: list[int]
-    hash: list[str]
+    hash: list[str]  # XXH3-64
 
     def __len__(self) -> int:
         return len(self.tokens)
 
 
-class Manifest(Record):
+class Manifest(StrictModel):
+    """A corpus: what it was built from, what it holds, and where its blocks are. Loaded by `load_manifest`.
+
+    `fingerprint` is a SHA-256 of all that determines the rows: equal corpora have equal fingerprints.
+    """
+
     format_version: int
     fingerprint: str
     tokenizer: TokenizerRecord
@@ -114,21 +122,22 @@ class Manifest(Record):
 
     @property
     def folder(self) -> Path:
-        """Where the shards of a local corpus lie."""
+        """The folder of a local corpus."""
         return Path(self._store.location)
 
     @property
     def store(self) -> Store:
-        """Where the shards lie; known once loaded."""
+        """The folder or URL that holds the shards; set by `load_manifest`."""
         return self._store
 
     @property
     def dtype(self) -> np.dtype:
+        """The integer type of ids in blocks: uint16 or uint32."""
         return np.dtype(self.tokenizer.dtype)
 
 
 def build_tokenizer_record(name: str, tokenizer: Any) -> TokenizerRecord:
-    """The record of a loaded tokenizer; `name` is its folder or hub id."""
+    """Build the record of a loaded tokenizer; `name` is its folder or hub id."""
     encoder = TextEncoder(tokenizer)
     state = {
         "name": name,
@@ -141,12 +150,13 @@ def build_tokenizer_record(name: str, tokenizer: Any) -> TokenizerRecord:
 
 
 def corpus_fingerprint(tokenizer: TokenizerRecord, blocks: BlockTable) -> str:
-    """SHA-256 of all that determines the rows, and of nothing else: no path, no date, no shard boundary."""
+    """Return a SHA-256 of all that determines the rows, and of nothing else: no paths, dates or shard boundaries."""
     state = [tokenizer.fingerprint, tokenizer.dtype, blocks.tokens, blocks.documents, blocks.hash]
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 
 
 def total_counts(sources: list[SourceRecord]) -> Counts:
+    """Return the sums of the counts of all sources."""
     fields = ("documents_in", "documents", "characters", "tokens", "unk_tokens")
     rejected = {reason: sum(source.rejected.get(reason, 0) for source in sources) for reason in Reason}
     sums = {field: sum(getattr(source, field) for source in sources) for field in fields}
@@ -159,7 +169,7 @@ def total_counts(sources: list[SourceRecord]) -> Counts:
 
 
 def save_manifest(manifest: Manifest, folder: Path) -> None:
-    """Writes manifest.json in one step: a reader sees the whole of it or none."""
+    """Write manifest.json into a folder, atomically."""
     state = manifest.model_dump(mode="json")
     data = _canonical(state | {"digest": _digest(state)})
     write_durably(folder / FILE_NAME, f"{data}\n".encode())
@@ -170,18 +180,21 @@ def _canonical(state: dict[str, Any]) -> str:
 
 
 def _digest(state: dict[str, Any]) -> str:
-    """XXH3-64 of the manifest itself, so that a changed bit is found wherever it is."""
+    """XXH3-64 of the manifest itself, so that any changed bit is found."""
     return xxhash.xxh3_64_hexdigest(_canonical(state).encode())
 
 
 def load_manifest(path: str | Path, cache: BlockCache | None = None, on_fault: OnFault = "stop") -> Manifest:
-    """The manifest of a corpus (its folder, its URL, or the file itself there), checked whole.
+    """Load and validate the manifest of a corpus, and check the sizes of its shards.
 
-    Raises ValueError when it is not JSON, of another version, contradicts itself, or when a shard is missing or has
-    another size: found here, before anything is read, and with `on_fault` "skip" only warned of, unless no shard is
-    sound. Raises StoreLost, a ValueError too, when it or a shard cannot be read or it is not there: a mistyped path,
-    or a disk that is not mounted, which only who knows that it was there can tell. `cache` keeps blocks of a remote
-    corpus.
+    Args:
+        path: the corpus's folder or URL, or its manifest.json.
+        cache: keeps blocks of a remote corpus on disk.
+        on_fault: "skip" warns of missing shards and shards of another size, unless none is left; "stop" raises.
+
+    Raises ValueError if the manifest is not JSON, of another version or inconsistent, or for faulty shards. Raises
+    StoreLost (a ValueError) if the manifest does not exist, or it or a shard cannot be read: the path may be wrong, or
+    the disk not mounted.
     """
     is_file = str(path).rstrip("/").endswith(FILE_NAME)
     store = open_store(str(path).rstrip("/").removesuffix(FILE_NAME) or "." if is_file else path, cache)
@@ -196,7 +209,7 @@ def load_manifest(path: str | Path, cache: BlockCache | None = None, on_fault: O
     except OSError as error:
         raise StoreLost(f"{file}: cannot be read: {error}") from error
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: is not a readable JSON file: {error}") from error
+        raise ValueError(f"{file}: not JSON: {error}") from error
     version = state.get("format_version") if isinstance(state, dict) else None
     if version != FORMAT_VERSION:
         raise ValueError(f"{file}: format_version is {version}, but this code reads {FORMAT_VERSION}")
@@ -204,7 +217,7 @@ def load_manifest(path: str | Path, cache: BlockCache | None = None, on_fault: O
     try:
         manifest = Manifest.model_validate_json(json.dumps(state))
     except ValidationError as error:
-        raise ValueError(f"{file}: is not a manifest:\n{describe(error, Manifest)}") from error
+        raise ValueError("\n".join([f"{file}: is not a manifest:", *explain(error, state, Manifest)])) from error
     manifest._store = store
     _check_shards(manifest, on_fault)
     _check_contents(manifest, file)
@@ -216,7 +229,7 @@ def load_manifest(path: str | Path, cache: BlockCache | None = None, on_fault: O
 def _check_shards(manifest: Manifest, on_fault: OnFault) -> None:
     for shard in manifest.shards:
         if Path(shard.name).name != shard.name:
-            raise ValueError(f"{manifest.store.location}/{shard.name}: a shard must lie beside its manifest")
+            raise ValueError(f"{manifest.store.location}/{shard.name}: a shard must be in the folder of its manifest")
     listed = manifest.store.listed_sizes()
     unsure = [shard for shard in manifest.shards if listed.get(shard.name) != shard.num_bytes]
     with ThreadPoolExecutor(manifest.store.num_readers) as pool:
@@ -245,15 +258,17 @@ def _check_contents(manifest: Manifest, file: str) -> None:
     blocks = manifest.blocks
     columns = {name: len(getattr(blocks, name)) for name in BlockTable.model_fields}
     if len(set(columns.values())) != 1 or not len(blocks):
-        raise ValueError(f"{file}: the columns of the block table must be of one length above zero: {columns}")
+        raise ValueError(f"{file}: the columns of the block table must have the same length above zero: {columns}")
     if corpus_fingerprint(manifest.tokenizer, blocks) != manifest.fingerprint:
         raise ValueError(f"{file}: the fingerprint does not match the contents; the file was changed")
     special = [value for key, value in manifest.tokenizer if key.endswith("_token_id") and value is not None]
     if min(special) < 0 or max(special) >= min(manifest.tokenizer.vocab_size, np.iinfo(manifest.dtype).max + 1):
-        raise ValueError(f"{file}: tokenizer: a special token's id lies outside the vocabulary, or {manifest.dtype}")
+        raise ValueError(
+            f"{file}: tokenizer: a special token's id is outside the vocabulary, or does not fit {manifest.dtype}"
+        )
     for name, counts in [("totals", manifest.totals), *((s.name, s) for s in manifest.sources)]:
         if counts.documents_in != counts.documents + sum(counts.rejected.values()):
-            raise ValueError(f"{file}: {name}: documents_in is not documents + the rejected ones")
+            raise ValueError(f"{file}: {name}: documents_in is not the sum of documents and rejected")
     sums = (sum(blocks.documents), sum(blocks.tokens))
     if manifest.totals != total_counts(manifest.sources) or sums != (
         manifest.totals.documents,
@@ -263,9 +278,9 @@ def _check_contents(manifest: Manifest, file: str) -> None:
     for index, (shard, source) in enumerate(zip(blocks.shard, blocks.source, strict=True)):
         inside = 0 <= shard < len(manifest.shards) and 0 <= source < len(manifest.sources)
         if not inside or min(blocks.tokens[index], blocks.documents[index], blocks.length[index]) < 1:
-            raise ValueError(f"{file}: block {index} names a shard or source that is not there, or is empty")
+            raise ValueError(f"{file}: block {index} refers to a shard or source that does not exist, or is empty")
         if not 0 <= blocks.offset[index] <= manifest.shards[shard].num_bytes - blocks.length[index]:
-            raise ValueError(f"{file}: block {index} lies outside {manifest.shards[shard].name}")
+            raise ValueError(f"{file}: block {index} is outside {manifest.shards[shard].name}")
     of_sources = [[0, 0] for _ in manifest.sources]
     for source, documents, tokens in zip(blocks.source, blocks.documents, blocks.tokens, strict=True):
         of_sources[source][0] += documents

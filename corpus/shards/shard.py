@@ -1,4 +1,4 @@
-"""Shards: files of blocks one after another, of bounded size, synced before the manifest tells of them."""
+"""Shards: files of concatenated blocks, of bounded size. Written, read and verified here."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from typing import IO, TypeVar
 
 import numpy as np
 
-from corpus.progress import counted
+from corpus.progress import track
 from corpus.shards import block
 from corpus.shards.manifest import FILE_NAME, BlockTable, Manifest, ShardRecord
 from corpus.shards.store import StoreLost
@@ -18,11 +18,11 @@ MAX_SHARD_BYTES = 64 << 20
 
 
 class DamagedBlock(ValueError):
-    """The bytes of a block are lost or changed; the store that gave them is well."""
+    """The bytes of a block are lost or changed, although its store can be read."""
 
 
 class ShardWriter:
-    """Appends frames to shard-00000.bin, shard-00001.bin, ... in a folder."""
+    """Writes frames to shard-00000.bin, shard-00001.bin, ... in a folder, and syncs them."""
 
     def __init__(self, folder: Path) -> None:
         self.shards: list[ShardRecord] = []
@@ -31,7 +31,7 @@ class ShardWriter:
         self._num_bytes = 0
 
     def write(self, frame: bytes) -> tuple[int, int]:
-        """Where the frame went: the shard's index and the offset in bytes."""
+        """Append a frame; return the index of its shard and its offset in bytes."""
         if self._file and self._num_bytes + len(frame) > MAX_SHARD_BYTES:
             self.close()
         if self._file is None:
@@ -46,7 +46,7 @@ class ShardWriter:
         return f"shard-{len(self.shards):05d}.bin"
 
     def close(self) -> None:
-        """Syncs and records the open shard, if there is one."""
+        """Sync and record the open shard, if there is one."""
         if self._file is None:
             return
         self._file.flush()
@@ -57,15 +57,15 @@ class ShardWriter:
 
 
 def shard_path(manifest: Manifest, index: int) -> str:
-    """The shard of a block, for messages."""
+    """Return the path of a block's shard, for messages."""
     return f"{manifest.store.location}/{manifest.shards[manifest.blocks.shard[index]].name}"
 
 
 def read_block(manifest: Manifest, index: int) -> block.Block:
-    """One block, its checksum verified.
+    """Read and decode the block of an index, and verify its checksum.
 
-    Raises DamagedBlock naming the shard and the block for a missing or short shard and for one changed bit, and
-    StoreLost where the store cannot be read: after several attempts where it is remote, and where nothing is there.
+    Raises DamagedBlock, naming shard and block, for a missing or truncated shard and for any changed bit. Raises
+    StoreLost if the store cannot be read (a remote one after several attempts) or nothing of it is left.
     """
     table = manifest.blocks
     name = manifest.shards[table.shard[index]].name
@@ -75,7 +75,7 @@ def read_block(manifest: Manifest, index: int) -> block.Block:
             frame, manifest.dtype, table.tokens[index], table.documents[index], manifest.has_word_planes
         )
     except FileNotFoundError as error:
-        kind = DamagedBlock if _is_there(manifest) else StoreLost
+        kind = DamagedBlock if _has_manifest(manifest) else StoreLost
         raise kind(f"{shard_path(manifest, index)}: block {index}: the shard is missing") from error
     except ValueError as error:
         raise DamagedBlock(f"{shard_path(manifest, index)}: block {index}: {error}") from error
@@ -83,8 +83,8 @@ def read_block(manifest: Manifest, index: int) -> block.Block:
         raise StoreLost(f"{shard_path(manifest, index)}: block {index}: {error}") from error
 
 
-def _is_there(manifest: Manifest) -> bool:
-    """Whether the store still has its manifest: where all is gone, as with a disk that was unmounted, no shard is."""
+def _has_manifest(manifest: Manifest) -> bool:
+    """Whether the store still has its manifest; if not, all is gone, as with an unmounted disk."""
     try:
         return manifest.store.size(FILE_NAME) is not None
     except OSError:
@@ -92,12 +92,12 @@ def _is_there(manifest: Manifest) -> bool:
 
 
 def read_blocks(manifest: Manifest, indices: list[int]) -> Iterator[block.Block]:
-    """Blocks in the order of indices; those of a remote corpus are fetched side by side."""
-    return _read_side_by_side(manifest, indices, read_block)
+    """Yield blocks in the order of `indices`, fetching remote ones in parallel. Raise what `read_block` raises."""
+    return _read_in_parallel(manifest, indices, read_block)
 
 
 def read_sound_blocks(manifest: Manifest, indices: list[int]) -> Iterator[block.Block | DamagedBlock]:
-    """The same, with what is wrong in place of a block that is damaged; a store that fails is raised all the same."""
+    """Yield blocks as `read_blocks` does, and the error in place of a damaged one. Raise StoreLost only."""
 
     def read(manifest: Manifest, index: int) -> block.Block | DamagedBlock:
         try:
@@ -105,10 +105,10 @@ def read_sound_blocks(manifest: Manifest, indices: list[int]) -> Iterator[block.
         except DamagedBlock as damaged:
             return damaged
 
-    return _read_side_by_side(manifest, indices, read)
+    return _read_in_parallel(manifest, indices, read)
 
 
-def _read_side_by_side(
+def _read_in_parallel(
     manifest: Manifest, indices: list[int], read: Callable[[Manifest, int], _Read]
 ) -> Iterator[_Read]:
     if manifest.store.num_readers == 1 or len(indices) == 1:
@@ -122,21 +122,21 @@ def _read_side_by_side(
 
 
 def verify(manifest: Manifest) -> list[str]:
-    """Rereads every block; the faults found, each naming shard and block. Empty for a sound corpus."""
+    """Reread every block and return the faults found, each naming shard and block; none for an intact corpus."""
     faults = []
-    for index in counted(range(len(manifest.blocks)), "verifying", len(manifest.blocks), "blocks"):
+    for index in track(range(len(manifest.blocks)), "verifying", len(manifest.blocks), "blocks"):
         try:
             ids = read_block(manifest, index).ids
         except ValueError as error:
             faults.append(str(error))
             continue
         if int(ids.max()) >= manifest.tokenizer.vocab_size:
-            faults.append(f"{shard_path(manifest, index)}: block {index}: an id lies outside the vocabulary")
+            faults.append(f"{shard_path(manifest, index)}: block {index}: an id is outside the vocabulary")
     return faults
 
 
 class BlockWriter:
-    """Collects documents' ids into blocks of shards in a folder, and the table of them."""
+    """Writes documents as blocks into shards of a folder, and builds the block table."""
 
     def __init__(self, folder: Path) -> None:
         self._shards = ShardWriter(folder)
@@ -146,7 +146,7 @@ class BlockWriter:
         self._num_bytes = 0
 
     def write(self, ids: np.ndarray, continues_word: np.ndarray | None = None) -> None:
-        """A document, and its word plane in a corpus that has them."""
+        """Add a document: its ids [tokens] and, in a corpus with word planes, its plane, bool [tokens]."""
         self._pending.append(ids)
         if continues_word is not None:
             self._planes.append(continues_word)
@@ -164,7 +164,7 @@ class BlockWriter:
         self._pending, self._planes, self._num_bytes = [], [], 0
 
     def close(self) -> tuple[list[ShardRecord], BlockTable]:
-        """Writes what is left and syncs the shards."""
+        """Write the last block, sync the shards, and return their records and the block table."""
         if self._pending:
             self._write_block()
         self._shards.close()
@@ -172,8 +172,8 @@ class BlockWriter:
 
 
 def count_corpus_pieces(manifest: Manifest) -> np.ndarray:
-    """How often each piece [V] of the manifest's tokenizer occurs in the corpus."""
+    """Return how often each piece of the tokenizer occurs in the corpus, int64 [V]. Reads every block."""
     counts = np.zeros(manifest.tokenizer.vocab_size, dtype=np.int64)
-    for index in counted(range(len(manifest.blocks)), "counting pieces", len(manifest.blocks), "blocks"):
+    for index in track(range(len(manifest.blocks)), "counting pieces", len(manifest.blocks), "blocks"):
         counts += np.bincount(read_block(manifest, index)[0], minlength=len(counts))
     return counts

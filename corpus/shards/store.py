@@ -1,4 +1,4 @@
-"""Where a corpus lies: a folder, or a URL that fsspec reads (s3, http, memory, ...), block by block."""
+"""The storage of a corpus: a folder, or a URL that fsspec reads (s3, http, memory, ...)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,33 +12,39 @@ from corpus.shards.block_cache import BlockCache
 
 
 class StoreLost(ValueError):
-    """A store that cannot be read now; another time it may be."""
+    """A store cannot be read now; a later attempt may succeed."""
 
 
 class Store(Protocol):
-    """Files of one corpus. `read_block` raises ChangedBytes, FileNotFoundError or OSError; bytes it gives are sound."""
+    """The files of one corpus."""
 
     @property
-    def location(self) -> str: ...
+    def location(self) -> str:
+        """The folder or URL."""
 
     @property
     def num_readers(self) -> int:
-        """Threads that reading gains from."""
+        """How many threads speed up reading."""
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file; None if it is not there."""
+        """Return the size of a file in bytes; None if it does not exist. Raise OSError if that cannot be known."""
 
     def listed_sizes(self) -> dict[str, int]:
-        """Bytes of files, as far as one listing tells them; what is not in it may be there all the same."""
+        """Return the sizes of files from one listing, in bytes. Files that are not listed may exist too."""
 
-    def read_file(self, name: str) -> bytes: ...
+    def read_file(self, name: str) -> bytes:
+        """Return the bytes of a file. Raise FileNotFoundError or OSError."""
 
-    def read_block(self, name: str, offset: int, num_bytes: int, digest: str) -> bytes: ...
+    def read_block(self, name: str, offset: int, num_bytes: int, digest: str) -> bytes:
+        """Return a range of a file's bytes, whose XXH3-64 must be `digest`.
+
+        Raises ChangedBytes for other bytes, FileNotFoundError if the file does not exist, OSError if it cannot be read.
+        """
 
 
 @dataclass(frozen=True)
 class LocalStore:
-    """A folder."""
+    """A corpus in a local folder."""
 
     folder: Path
 
@@ -55,7 +61,7 @@ class LocalStore:
         return path.stat().st_size if path.is_file() else None
 
     def listed_sizes(self) -> dict[str, int]:
-        return {}  # asking for each costs nothing
+        return {}  # asking for each file costs nothing
 
     def read_file(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()
@@ -68,12 +74,12 @@ class LocalStore:
 
 
 def open_store(location: str | Path, cache: BlockCache | None = None) -> Store:
-    """The store of a folder or URL; only what is remote is cached."""
+    """Return the store of a folder or URL. The cache is used for URLs only."""
     return RemoteStore(str(location), cache) if "://" in str(location) else LocalStore(Path(location))
 
 
 class RemoteStore:
-    """A folder behind a URL. What fails, hangs, is cut short or arrives changed is asked for again, a few times."""
+    """A corpus at a URL. Requests that fail, hang or return truncated or changed bytes are repeated a few times."""
 
     num_readers = 16
 
@@ -91,22 +97,22 @@ class RemoteStore:
         except FileNotFoundError:
             return None
         if size is None:
-            raise OSError("the server does not tell the size of a file, so it cannot serve parts of one")
+            raise OSError("the server does not report the size of a file, so it cannot serve parts of one")
         return size
 
     def listed_sizes(self) -> dict[str, int]:
-        """A thousand files a request on S3, where a job of a thousand ranks would ask for each file a thousand times.
+        """On S3 one request lists a thousand files; without it, a thousand ranks would ask for each file.
 
-        Nothing where no listing comes: http has none, and a bucket may be one that can be read but not listed.
+        Empty if listing fails: http has no listings, and a bucket may be readable without being listable.
         """
         if {"http", "https"} & {*_names(self._files.protocol)}:
             return {}
         try:
             entries = call(self._files, "ls", self._root, detail=True)
-        except Exception:  # every file system raises its own; whoever asks for a file hears of what is wrong
+        except Exception:  # every file system raises its own; a real problem shows when a file is read
             return {}
         finally:
-            self._files.invalidate_cache()  # or it would answer from the listing when a file is gone
+            self._files.invalidate_cache()  # or it would answer from the listing after a file is deleted
         return {entry["name"].rpartition("/")[2]: entry["size"] for entry in entries if entry["type"] == "file"}
 
     def read_file(self, name: str) -> bytes:
@@ -117,7 +123,7 @@ class RemoteStore:
         if self._cache and (data := self._cache.read(cache_name)) is not None:
             if checksum(data) == digest:
                 return data
-            self._cache.drop(cache_name)  # a disk forgets too; the corpus itself may still be sound
+            self._cache.drop(cache_name)  # the disk changed it; the corpus itself may be intact
 
         def fetch() -> bytes:
             data = call(self._files, "cat_file", f"{self._root}/{name}", start=offset, end=offset + num_bytes)

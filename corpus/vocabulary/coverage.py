@@ -1,4 +1,4 @@
-"""How well a vocabulary covers a text: tokens a character, unknown tokens, and what is unknown most often."""
+"""How well a vocabulary covers a text: tokens a character, unknown tokens, and the most frequent unknown spellings."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from corpus.vocabulary.tokenizer import TextEncoder
 
 @dataclass
 class Coverage:
-    """Counts over a text; `unknown` holds the spellings that became the unknown token, and how often."""
+    """Counts over texts; `str` formats them. `unknown` counts the spellings that became the unknown token."""
 
     num_characters: int = 0
     num_tokens: int = 0
@@ -20,11 +20,12 @@ class Coverage:
 
     @property
     def unknown_rate(self) -> float:
-        """Unknown tokens in 1,000 characters."""
+        """Unknown tokens per 1,000 characters."""
         return 1000 * self.num_unknown / max(self.num_characters, 1)
 
     @property
     def tokens_per_character(self) -> float:
+        """Tokens per character; 0 without text."""
         return self.num_tokens / max(self.num_characters, 1)
 
     def __str__(self) -> str:
@@ -38,12 +39,12 @@ class Coverage:
 
 
 def measure_coverage(tokenizer: Any, texts: Iterable[str]) -> Coverage:
-    """The coverage of a loaded fast tokenizer on texts, which are normalised already."""
+    """Measure the coverage of a loaded fast tokenizer on normalised texts."""
     coverage = Coverage()
     backend = TextEncoder(tokenizer, fast=False).backend
     unk_id = tokenizer.unk_token_id
     for batch in text_batches(texts):
-        # With offsets, so the slow way: only they tell what an unknown token stands for.
+        # encode_batch, not the faster encode_batch_fast: offsets are needed to find what an unknown token stands for
         for text, encoding in zip(batch, backend.encode_batch(batch, add_special_tokens=False), strict=True):
             spans = [span for index, span in zip(encoding.ids, encoding.offsets, strict=True) if index == unk_id]
             coverage.num_characters += len(text)

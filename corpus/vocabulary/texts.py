@@ -1,4 +1,4 @@
-"""The cleaned texts of one source, for what needs text and no corpus: vocabularies and their coverage."""
+"""Cleaned texts of a source, for uses that need no corpus: training a vocabulary, measuring its coverage."""
 
 import warnings
 from collections import Counter
@@ -12,9 +12,9 @@ from corpus.source import find_inputs, read_source
 
 
 def read_texts(source: SourceConfig) -> Iterator[str]:
-    """Texts in the order of the inputs, empty ones left out, duplicates not. Warns of rejects, at the end.
+    """Yield the cleaned texts of a source in order, duplicates included. Warn of rejected documents at the end.
 
-    Raises ValueError for inputs that cannot be read to their end, and when no text comes of them.
+    Raises ValueError for inputs that cannot be read to their end, and if no text is left.
     """
     rejected: Counter[Reason] = Counter()
     num_texts, example, cleaner = 0, "", Cleaner(source.cleaning)
@@ -36,7 +36,7 @@ def read_texts(source: SourceConfig) -> Iterator[str]:
 
 
 def text_batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Texts some hundreds at a time, as the tokenizers like them."""
+    """Yield lists of 256 texts, a good size for the tokenizers."""
     remaining = iter(texts)
     while batch := list(islice(remaining, 256)):
         yield batch

@@ -1,4 +1,4 @@
-"""Text to ids with any fast Hugging Face tokenizer, and the tokenizer's identity."""
+"""Load, save and fingerprint fast Hugging Face tokenizers, and encode plain text with them."""
 
 import hashlib
 import json
@@ -11,34 +11,38 @@ from transformers import AutoTokenizer
 
 from corpus.vocabulary.wordpiece import WordPieceTable, is_wordpiece
 
-# Scripts, widths, case, digits, marks, spaces, an emoji sequence, a Han character beyond the basic plane.
+# For fingerprints: scripts, widths, case, digits, marks, spaces, an emoji sequence, a Han character beyond the basic
+# plane.
 _PROBE = (
     "知识蒸馏：用２０２４年的大模型，教小模型。“引号”——破折号……ＡＢＣ ｘｙｚ",
     "Distilling Café naïve HELLO  world's 3.14159 1,000,000 foo_bar@example.com",
     "㈱ ① ﬁ ½ é e\u0301 ｶﾞ 한국어 русский العربية 👩‍👩‍👧 𠮷野家 龘\n第二行\t制表",
 )
-# Of every so many texts of a call one is tokenised twice, a few tenths of a per cent of all text
+# One text of so many is tokenised twice as a check: a few tenths of a per cent of all text
 _SAMPLE_EVERY = 256
 _SAMPLE_CHARACTERS = 1000
 _REQUIRED = ("cls", "sep", "pad", "unk")
 
 
 def load_tokenizer(name: str) -> Any:
-    """A fast tokenizer from a folder or hub id; code shipped beside it is never run.
+    """Load a fast tokenizer from a folder or hub id. Code in the folder or repository is never run.
 
-    Raises ValueError when it cannot be loaded, has no fast (Rust) backend, or lacks a special token of rows.
+    Raises ValueError if it cannot be loaded, has no fast (Rust) backend or no vocabulary, lacks a cls, sep, pad or unk
+    token, or uses one token as pad and as another of these.
     """
     if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise ValueError(f"tokenizer: there is no folder {name!r}")  # and no hub id looks like that: do not ask
+        raise ValueError(f"tokenizer: there is no folder {name!r}")  # such a path is no hub id: do not ask the hub
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except Exception as error:  # the library raises a dozen types for a folder or id that is not there
+    except Exception as error:  # the library raises a dozen types for a missing folder or id
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"tokenizer {name!r}: not a folder or hub id that can be loaded: {reason}") from error
     if not tokenizer.is_fast:
         raise ValueError(f"tokenizer {name!r}: has no fast version (tokenizer.json); convert it first")
-    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one up for a folder that has none
-        raise ValueError(f"tokenizer {name!r}: has no vocabulary (tokenizer.json or what its family has in its place)")
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one up for a folder without
+        raise ValueError(
+            f"tokenizer {name!r}: has no vocabulary (tokenizer.json, vocab.txt or sentencepiece.bpe.model)"
+        )
     ids = special_token_ids(tokenizer)
     missing = [f"{token}_token" for token in _REQUIRED if ids[token] is None]
     if missing:
@@ -49,10 +53,10 @@ def load_tokenizer(name: str) -> Any:
 
 
 def save_tokenizer(tokenizer: Any, folder: Path, max_tokens: int | None = None) -> None:
-    """Writes the tokenizer so that transformers 4 loads it too: 5 has new names for two things, and knows the old.
+    """Save a tokenizer so that transformers 4 loads it too: version 5 renamed two settings, but reads the old names.
 
     Args:
-        max_tokens: that the model beside it has positions for; what the tokenizer cuts at is no more.
+        max_tokens: positions of the model in the same folder; model_max_length is at most this.
     """
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
@@ -63,7 +67,7 @@ def save_tokenizer(tokenizer: Any, folder: Path, max_tokens: int | None = None) 
         values["additional_special_tokens"] = values.pop("extra_special_tokens")
     if max_tokens is not None:
         values["model_max_length"] = min(max_tokens, tokenizer.model_max_length)
-    for key in ("is_local", "local_files_only"):  # of the loading here
+    for key in ("is_local", "local_files_only"):  # how it was loaded here
         values.pop(key, None)
     path.write_text(json.dumps(values, ensure_ascii=False, indent=2), encoding="utf-8")
     if json.loads(tokenizer.backend_tokenizer.to_str())["model"]["type"] == "WordPiece":  # for BertTokenizer of 4
@@ -72,18 +76,25 @@ def save_tokenizer(tokenizer: Any, folder: Path, max_tokens: int | None = None) 
 
 
 def special_token_ids(tokenizer: Any) -> dict[str, int | None]:
-    """Ids of cls, sep, pad, mask and unk; None where the tokenizer has none."""
+    """Return the ids of cls, sep, pad, mask and unk; None for a token that the tokenizer lacks."""
     return {token: getattr(tokenizer, f"{token}_token_id") for token in (*_REQUIRED, "mask")}
 
 
 class UnequalIds(Exception):
-    """The fast path and the tokenizer disagree on a text: whatever the fast path gave must be thrown away."""
+    """The fast path and the tokenizer encode a text differently: all results of the fast path must be discarded."""
 
 
 class TextEncoder:
-    """Ids of plain text. No special id but unknown ever comes out, whatever the text spells.
+    """Encodes plain text. A spelling such as `[SEP]` in a text never becomes a special token; only unk occurs.
 
-    Chinese WordPiece goes through a table that gives the same ids many times faster, unless `fast` is False.
+    Args:
+        tokenizer: from `load_tokenizer`.
+        fast: encode Chinese WordPiece by a table, which gives the same ids many times faster.
+
+    Attributes:
+        num_tokens: size of the vocabulary, added tokens included.
+        dtype: of ids: uint16, or uint32 for vocabularies above 65,536.
+        backend: the tokenizer of the library `tokenizers`, without special tokens, truncation and padding.
     """
 
     def __init__(self, tokenizer: Any, *, fast: bool = True) -> None:
@@ -93,9 +104,9 @@ class TextEncoder:
         self._table = WordPieceTable(self.backend, self.dtype) if fast and is_wordpiece(self.backend) else None
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
-        """One array of ids a text, without special tokens and never cut. Texts are normalised already.
+        """Return an array of ids [tokens] for each normalised text, without special tokens and never truncated.
 
-        Raises UnequalIds where the fast path is not the tokenizer's equal on a sample of the texts.
+        Raises UnequalIds if the fast path encodes a sample of the texts differently from the tokenizer.
         """
         if self._table is None:
             return self._encode_slowly(texts)
@@ -112,13 +123,13 @@ class TextEncoder:
 
 
 def _excerpt(text: str, index: int) -> str:
-    """A piece of the text short enough to be tokenised twice, not always its beginning."""
+    """A piece of a text, short enough to be tokenised twice; not always the beginning."""
     start = index * _SAMPLE_CHARACTERS % max(len(text) - _SAMPLE_CHARACTERS, 1)
     return text[start : start + _SAMPLE_CHARACTERS]
 
 
 def _without_special_spellings(tokenizer: Any) -> Tokenizer:
-    """The backend with its special tokens respelled by a NUL, which normalised text cannot hold.
+    """The backend with a NUL in the spellings of its special tokens: normalised text has none, so it never matches.
 
     `encode_special_tokens` alone is not enough: a unigram model has `<s>` as a piece and finds it in text.
     """
@@ -143,9 +154,9 @@ def _respell(piece: str, special: set[str]) -> str:
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """SHA-256 of what the tokenizer does, not of its files: the same for a folder and a hub copy of it.
+    """Return a SHA-256 of what the tokenizer does, not of its files: equal for a folder and its copy on the hub.
 
-    Covers every token by id, the special ids, and the ids of a probe text, so another normaliser shows too.
+    Covers every token by id, the special ids, and the ids of probe texts, so that another normaliser differs too.
     """
     tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     probe = [ids.tolist() for ids in TextEncoder(tokenizer, fast=False).encode(list(_PROBE))]

@@ -1,7 +1,7 @@
-"""Vocabularies trained on text: WordPiece for BERT's family, unigram for XLM-R's.
+"""Train tokenizers on text: WordPiece for BERT's family, unigram for XLM-R's.
 
-Both by SentencePiece's trainers: the ones of `tokenizers` break ties by the order of a hash table, so that the
-same text gives another vocabulary every time, and for unigram they take far longer.
+Both use SentencePiece's trainers: those of `tokenizers` break ties by the order of a hash table, so that the same
+text gives a different vocabulary every time, and for unigram they take far longer.
 """
 
 import io
@@ -32,17 +32,22 @@ _NAMES = {
         "pad_token": "<pad>", "unk_token": "<unk>", "mask_token": _XLMR_MASK,
     },
 }  # fmt: skip
-# Two planes for private use: what begins a word, and what continues it
+# Two private-use planes: characters that begin a word, and characters within a word
 _FIRST, _CONTINUING = 0xF0000, 0x100000
 _MAX_SENTENCES = 1_000_000
 _SENTENCE_CHARACTERS = 1000
 _SEED = 17
-# Sums over threads differ in their last bit with the number of threads, so it is no one's choice
+# Fixed: sums over threads differ in their last bit with the number of threads
 _NUM_THREADS = 8
 
 
 def build_wordpiece(pieces: Sequence[str], lowercase: bool) -> Tokenizer:
-    """BERT's tokenizer over `pieces`, the special ones among them."""
+    """Build BERT's tokenizer over a vocabulary.
+
+    Args:
+        pieces: the vocabulary by id, BERT_SPECIAL included.
+        lowercase: also strip accents, as BERT's uncased models do.
+    """
     vocabulary = {piece: index for index, piece in enumerate(pieces)}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
@@ -58,7 +63,12 @@ def build_wordpiece(pieces: Sequence[str], lowercase: bool) -> Tokenizer:
 
 
 def build_unigram(pieces: Sequence[str], scores: Iterable[float]) -> Tokenizer:
-    """XLM-R's tokenizer over `pieces`, `<s> <pad> </s> <unk> <mask>` among them."""
+    """Build XLM-R's tokenizer over a vocabulary.
+
+    Args:
+        pieces: the vocabulary by id, `<s> <pad> </s> <unk> <mask>` included.
+        scores: the log probability of each piece.
+    """
     vocabulary = list(zip(pieces, map(float, scores), strict=True))
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=pieces.index("<unk>"), byte_fallback=False))
     tokenizer.normalizer = _xlmr_normalizer()
@@ -79,33 +89,43 @@ def _xlmr_normalizer() -> Any:
 
 
 def save_backend(tokenizer: Tokenizer, max_tokens: int, folder: Path) -> PreTrainedTokenizerFast:
-    """Writes `tokenizer.json` and `tokenizer_config.json`; returns the tokenizer as transformers sees it."""
+    """Save a WordPiece or unigram tokenizer into a folder that AutoTokenizer loads; return it as transformers' class.
+
+    Args:
+        max_tokens: model_max_length, at which transformers truncates.
+    """
     names = _NAMES[type(tokenizer.model).__name__]
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_tokens, **names)
     save_tokenizer(wrapped, folder)
     return wrapped
 
 
-def train_wordpiece(texts: Iterable[str], vocab_size: int, coverage: float, lowercase: bool) -> Tokenizer:
-    """A WordPiece tokenizer of BERT's kind: special tokens, characters, then merges, each by frequency.
+def train_wordpiece(texts: Iterable[str], vocab_size: int, character_coverage: float, lowercase: bool) -> Tokenizer:
+    """Train a WordPiece tokenizer like BERT's. Ids: special tokens, characters, then merges, each by frequency.
 
-    `coverage` is the share of the text's characters that the vocabulary's single characters make up. Raises
-    ValueError for a text of nothing, and when these alone are more than `vocab_size`; warns where the text gives
-    fewer pieces.
+    Args:
+        texts: normalised texts, read once.
+        vocab_size: pieces in all, special tokens included.
+        character_coverage: the share of the text's characters that the vocabulary's single characters cover.
+        lowercase: also strip accents, as BERT's uncased models do.
+
+    Raises ValueError if there are no words, or if the characters alone exceed `vocab_size`. Warns if the text gives
+    fewer pieces than `vocab_size`.
     """
     splitter = build_wordpiece(["[UNK]"], lowercase)
     words = WordPieceTable(splitter, np.dtype(np.uint16)).count_words(texts)
     if not words:
-        raise ValueError("the text holds no word that the tokenizer would see")
-    characters = _covering(_count(words.items()), coverage)
+        raise ValueError("the text has no words for the tokenizer")
+    characters = _most_frequent(_count(words.items()), character_coverage)
     known = set(characters)
     inner = _count((word[1:], count) for word, count in words.items())
     continuing = [f"##{char}" for char, _ in _by_frequency(inner) if char in known]
     pieces = [*BERT_SPECIAL, *characters, *continuing]
     if len(pieces) > vocab_size:
         raise ValueError(
-            f"{len(characters)} characters and {len(continuing)} inside of words make up {coverage:.4%} of the text, "
-            f"too many for a vocabulary of {vocab_size}; take a larger one, or a lower --character-coverage"
+            f"{len(characters)} characters and {len(continuing)} continuations (##) cover "
+            f"{character_coverage:.4%} of the text, too many for a vocabulary of {vocab_size}; "
+            "choose a larger one, or a lower --character-coverage"
         )
     spelled = {word: count for word, count in words.items() if len(word) > 1 and known.issuperset(word)}
     merges = _train_merges(spelled, characters, vocab_size - len(pieces)) if spelled else []
@@ -126,8 +146,8 @@ def _by_frequency(counts: Counter[str]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _covering(counts: Counter[str], coverage: float) -> list[str]:
-    """The most frequent characters that make up a share of the text, none left out that is as frequent as one."""
+def _most_frequent(counts: Counter[str], coverage: float) -> list[str]:
+    """The most frequent characters that cover a share of the text, with all that are as frequent as the last."""
     ranked = _by_frequency(counts)
     numbers = np.array([count for _, count in ranked])
     enough = int(np.searchsorted(np.cumsum(numbers), coverage * numbers.sum()))
@@ -138,7 +158,8 @@ def _covering(counts: Counter[str], coverage: float) -> list[str]:
 def _train_merges(words: dict[str, int], characters: list[str], num_merges: int) -> list[str]:
     """Pieces of more than one character, in the order in which byte-pair encoding finds them.
 
-    The trainer sees a letter that begins a word as another than the same within: so `he` and `##he` are two.
+    The trainer gets different symbols for a character at the beginning of a word and within it, so that `he` and
+    `##he` are two pieces.
     """
     first = {ord(char): chr(_FIRST + index) for index, char in enumerate(characters)}
     inner = {ord(char): chr(_CONTINUING + index) for index, char in enumerate(characters)}
@@ -147,7 +168,7 @@ def _train_merges(words: dict[str, int], characters: list[str], num_merges: int)
         with path.open("w", encoding="utf-8") as file:
             for word, count in sorted(words.items()):
                 file.write(f"{word[0].translate(first)}{word[1:].translate(inner)}\t{count}\n")
-        # Room for the trainer's own symbols; what is too much is cut off by the caller.
+        # More than needed, for the trainer's own symbols; the caller drops the excess.
         num_pieces = num_merges + 2 * len(characters) + 3
         model = _train(
             input=str(path), input_format="tsv", model_type="bpe", vocab_size=num_pieces, character_coverage=1.0,
@@ -161,17 +182,17 @@ def _spell(piece: str, characters: list[str]) -> str:
     return prefix + "".join(characters[ord(char) & 0xFFFF] for char in piece)
 
 
-def train_unigram(texts: Iterable[str], vocab_size: int, coverage: float) -> Tokenizer:
-    """A unigram tokenizer of XLM-R's kind, trained on a million sentences of the texts, drawn by a fixed seed.
+def train_unigram(texts: Iterable[str], vocab_size: int, character_coverage: float) -> Tokenizer:
+    """Train a unigram tokenizer like XLM-R's on up to a million lines of the texts, drawn with a fixed seed.
 
-    `coverage` as in `train_wordpiece`. Raises ValueError where the trainer finds the size too small.
+    Arguments as for `train_wordpiece`. Raises ValueError if the trainer finds the vocabulary too small.
     """
     sentencepiece.set_random_generator_seed(_SEED)
     normalizer = _xlmr_normalizer()
     num_own = len(XLMR_SPECIAL) + 1
     model = _train(
         sentence_iterator=_sentences(normalizer, texts), model_type="unigram", vocab_size=vocab_size - num_own + 3,
-        character_coverage=coverage, num_threads=_NUM_THREADS, input_sentence_size=_MAX_SENTENCES,
+        character_coverage=character_coverage, num_threads=_NUM_THREADS, input_sentence_size=_MAX_SENTENCES,
         shuffle_input_sentence=True, max_sentence_length=4 * _SENTENCE_CHARACTERS + 8,
     )  # fmt: skip
     own = {*XLMR_SPECIAL, _XLMR_MASK}
@@ -182,7 +203,7 @@ def train_unigram(texts: Iterable[str], vocab_size: int, coverage: float) -> Tok
 
 
 def _sentences(normalizer: Any, texts: Iterable[str]) -> Iterator[str]:
-    """Lines cut at a length: the trainer passes over longer ones without a word."""
+    """Normalised lines, cut into pieces of 1,000 characters: the trainer silently skips longer ones."""
     for text in texts:
         for line in text.split("\n"):
             for start in range(0, len(line), _SENTENCE_CHARACTERS):
@@ -190,7 +211,7 @@ def _sentences(normalizer: Any, texts: Iterable[str]) -> Iterator[str]:
 
 
 def _train(**settings: Any) -> list[tuple[str, float]]:
-    """Pieces and scores of a model that SentencePiece's trainer makes."""
+    """Run SentencePiece's trainer; return the pieces of the model and their scores."""
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(

@@ -1,6 +1,6 @@
-"""A tokenizer's vocabulary cut to the pieces that a text uses: the same tokens for that text, fewer of them in all.
+"""Trim a tokenizer's vocabulary to the pieces that occur in a text: that text is still split into the same pieces.
 
-Every single character stays, so that what the whole vocabulary can spell becomes unknown in none of it.
+Every single character is kept, so that no other text gets unknown tokens that it did not have before.
 """
 
 import json
@@ -14,8 +14,8 @@ from corpus.vocabulary.texts import text_batches
 
 
 def count_pieces(backend: Tokenizer, texts: Iterable[str]) -> np.ndarray:
-    """How often each piece [V] occurs in texts."""
-    backend = _uncut(backend)
+    """Return how often each piece occurs in texts, int64 [V]."""
+    backend = _without_truncation(backend)
     counts = np.zeros(backend.get_vocab_size(), dtype=np.int64)
     for batch in text_batches(texts):
         encodings = backend.encode_batch_fast(batch, add_special_tokens=False)
@@ -24,8 +24,8 @@ def count_pieces(backend: Tokenizer, texts: Iterable[str]) -> np.ndarray:
     return counts
 
 
-def _uncut(backend: Tokenizer) -> Tokenizer:
-    """A copy that takes whole texts: sentence encoders' tokenizers cut theirs, at 128 tokens for instance."""
+def _without_truncation(backend: Tokenizer) -> Tokenizer:
+    """A copy without truncation and padding: tokenizers of sentence encoders truncate, at 128 tokens for instance."""
     backend = Tokenizer.from_str(backend.to_str())
     backend.no_truncation()
     backend.no_padding()
@@ -33,10 +33,10 @@ def _uncut(backend: Tokenizer) -> Tokenizer:
 
 
 def kept_ids(backend: Tokenizer, counts: np.ndarray) -> np.ndarray:
-    """Old ids, ascending, of the pieces that were counted, added tokens, and single characters.
+    """Return the ids to keep, ascending: pieces with a count, added tokens, unk, and single characters.
 
-    Of a unigram model the piece of the lowest score stays too: unknown characters score ten below it. Raises
-    ValueError for a model of another kind: pieces cannot be taken out of one that merges.
+    For a unigram model the piece of the lowest score too: the score of unknown characters is derived from it. Raises
+    ValueError for models other than unigram and WordPiece, from which pieces cannot be removed (BPE).
     """
     state = json.loads(backend.to_str())
     vocabulary = _pieces(state["model"])
@@ -55,11 +55,11 @@ def _pieces(model: dict[str, Any]) -> dict[str, int]:
         return {piece: index for index, (piece, _) in enumerate(model["vocab"])}
     if model["type"] == "WordPiece":
         return model["vocab"]
-    raise ValueError(f"a vocabulary of the kind {model['type']} cannot be cut, only Unigram and WordPiece")
+    raise ValueError(f"a vocabulary of the kind {model['type']} cannot be trimmed, only Unigram and WordPiece")
 
 
 def trim_tokenizer(backend: Tokenizer, kept: np.ndarray) -> Tokenizer:
-    """The same tokenizer with only the pieces of the old ids `kept`, ascending, numbered anew in that order."""
+    """Return the tokenizer with only the pieces of the ids `kept` (ascending), renumbered in that order."""
     state = json.loads(backend.to_str())
     new_ids = {old: new for new, old in enumerate(kept.tolist())}
     model = state["model"]
@@ -76,7 +76,7 @@ def trim_tokenizer(backend: Tokenizer, kept: np.ndarray) -> Tokenizer:
 
 
 def _renumber_ends(processor: dict[str, Any], new_ids: dict[int, int]) -> None:
-    """Ids of `[CLS]`, `</s>` and such in the post-processor, in whichever of its forms."""
+    """Renumber `[CLS]`, `</s>` and the like in a post-processor of any kind, in place."""
     for inner in processor.get("processors", []):
         _renumber_ends(inner, new_ids)
     for token in (processor.get("special_tokens") or {}).values():
@@ -87,10 +87,10 @@ def _renumber_ends(processor: dict[str, Any], new_ids: dict[int, int]) -> None:
 
 
 def check_same_pieces(full: Tokenizer, small: Tokenizer, texts: Iterable[str]) -> None:
-    """ValueError where the smaller vocabulary splits one of `texts` otherwise than the full one."""
-    full, small = _uncut(full), _uncut(small)
+    """Raise ValueError if the trimmed tokenizer splits one of the texts differently from the full one."""
+    full, small = _without_truncation(full), _without_truncation(small)
     for batch in text_batches(texts):
         pairs = zip(full.encode_batch_fast(batch), small.encode_batch_fast(batch), strict=True)
         for text, (before, after) in zip(batch, pairs, strict=True):
             if before.tokens != after.tokens:
-                raise ValueError(f"the smaller vocabulary splits otherwise: {text[:40]!r}")
+                raise ValueError(f"the trimmed vocabulary splits a text differently: {text[:40]!r}")

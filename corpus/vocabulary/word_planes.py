@@ -1,6 +1,7 @@
-"""Word planes: which tokens continue the word of the token before them, words being those of rjieba's segmentation.
+"""Word planes: for each token one bit, whether it continues the word of the token before it.
 
-Stored when a corpus is built, so that whole words can be masked anew in every epoch with no segmenter in the loader.
+Words are those of rjieba's segmentation. Planes are stored when a corpus is built, so that whole words can be masked
+differently in every epoch without a segmenter in the data loader.
 """
 
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from corpus.vocabulary.tokenizer import TextEncoder
 
 
 def check_segmenter() -> None:
-    """ValueError where rjieba is not installed."""
+    """Raise ValueError if rjieba is not installed."""
     _segmenter()
 
 
@@ -25,9 +26,9 @@ def _segmenter() -> Any:
 
 
 def encode_with_words(encoder: TextEncoder, texts: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Ids [tokens] of every text, as the encoder gives them, and its word plane, bool [tokens].
+    """Yield the ids [tokens] of every normalised text, as the encoder gives them, and its word plane, bool [tokens].
 
-    Always by the tokenizer itself, for its offsets: 2 MB/s a core where the table for WordPiece makes 190.
+    Uses the tokenizer itself, whose offsets are needed: 2 MB/s a core, where the table for WordPiece reaches 190.
     """
     cut = _segmenter().cut
     for text, encoding in zip(texts, encoder.backend.encode_batch(texts, add_special_tokens=False), strict=True):
@@ -36,7 +37,7 @@ def encode_with_words(encoder: TextEncoder, texts: list[str]) -> Iterator[tuple[
 
 
 def _plane(words: list[str], offsets: np.ndarray) -> np.ndarray:
-    """Whether a token begins in the word that the token before it ends in; `offsets` [tokens, 2] in characters."""
+    """Whether each token begins in the word in which the token before it ends; `offsets` [tokens, 2] in characters."""
     word_of = np.repeat(np.arange(len(words)), [len(word) for word in words])
     plane = np.zeros(len(offsets), dtype=bool)
     begins, ends = offsets[1:, 0], offsets[:-1, 1] - 1

@@ -1,12 +1,12 @@
-"""Chinese WordPiece by table: the ids of the Rust tokenizer, many times faster.
+"""Chinese WordPiece by table: the same ids as the Rust tokenizer, many times faster.
 
-BERT's tokenizer makes a word of every Chinese character and every punctuation mark, so most tokens of Chinese
-text are one look-up of one code point. Runs of other characters (letters, digits, marks, what the normaliser
-removes) go whole through the real tokenizer and are remembered. What a code point is, the real tokenizer says
-the first time it is met: `unicodedata` is of another Unicode version.
+BERT's tokenizer makes a word of every Chinese character and every punctuation mark, so most tokens of Chinese text
+are a look-up of one code point. Runs of other characters (letters, digits, combining marks, what the normaliser
+removes) go through the real tokenizer as a whole and are cached. A code point is classified by the real tokenizer when
+it first occurs; Python's `unicodedata` may have another version of Unicode.
 
-Cutting at single characters and spaces is exact because BERT's normaliser looks at one character at a time, but
-for canonical decomposition, which never moves anything across a character that is no combining mark.
+Splitting at single characters and spaces is exact: BERT's normaliser works character by character, except for
+canonical decomposition, which moves nothing across a character that is not a combining mark.
 """
 
 import json
@@ -19,16 +19,16 @@ import numpy as np
 from tokenizers import Tokenizer
 
 _NUM_CODE_POINTS = 0x110000
-# What the table says of a code point that is not one token by itself
+# Entries of the table for code points that are not one token by themselves
 _SPACE, _RUN, _UNKNOWN_YET = -1, -2, -3
 _MAX_CACHED_CHARACTERS = 4 << 20
 _CHUNK_CHARACTERS = 1 << 17
-# What a code point is tried between: Han, Latin, digits, punctuation, a mark
+# Contexts in which a code point is tested: Han, Latin, digits, punctuation, a combining mark
 _NEIGHBOURS = (("天", "天"), ("a", "a"), ("1", "b"), ("天", "a"), ("a", "天"), (",", "."), ("a", "\u0301a"))
 
 
 def is_wordpiece(backend: Tokenizer) -> bool:
-    """Whether the tokenizer is BERT's, its Chinese characters split, with no token added that text could hold."""
+    """Whether a tokenizer is BERT's, splits Chinese characters, and has no added tokens but special ones."""
     state = json.loads(backend.to_str())
     normalizer, splitter = state["normalizer"] or {}, state["pre_tokenizer"] or {}
     return (
@@ -42,7 +42,7 @@ def is_wordpiece(backend: Tokenizer) -> bool:
 
 
 class WordPieceTable:
-    """Ids of texts under a backend that `is_wordpiece`, special tokens of which no text spells."""
+    """Encodes texts like a backend for which `is_wordpiece` is true and whose special tokens occur in no text."""
 
     def __init__(self, backend: Tokenizer, dtype: np.dtype) -> None:
         self._backend = backend
@@ -52,11 +52,11 @@ class WordPieceTable:
         self._sides = [(self._split(before), self._split(after)) for before, after in _NEIGHBOURS]
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """One array of ids a text."""
+        """Return an array of ids [tokens] for each text."""
         return [ids for chunk in _chunks(texts) for ids in self._encode_chunk(chunk)]
 
     def count_words(self, texts: Iterable[str]) -> Counter[str]:
-        """How often each word occurs that the model would see: characters of their own, and runs."""
+        """Count the words that the pre-tokenizer gives: single characters, and the words in runs of others."""
         raw: Counter[str] = Counter()
         for chunk in _chunks(texts):
             codes, ids = self._look_up(chunk)
@@ -83,7 +83,7 @@ class WordPieceTable:
         return [tokens[start:end] for start, end in pairwise(cuts)]
 
     def _look_up(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Code points of all texts, a space after each text, and what the table says of them."""
+        """Code points of all texts, with a space after each, and their entries in the table."""
         codes = np.frombuffer(" ".join([*texts, ""]).encode("utf-32-le"), dtype="<u4")
         ids = self._table[codes]
         if ids.min() == _UNKNOWN_YET:
@@ -96,7 +96,7 @@ class WordPieceTable:
             self._table[code] = self._classify(chr(code))
 
     def _classify(self, character: str) -> int:
-        """A code point is a token, or a space, only if it gives the same between others as alone; else a run."""
+        """An id or _SPACE for a code point that gives the same words in any context as alone, else _RUN."""
         alone = self._split(character)
         expected = [word for before, after in self._sides for word in (*before, *alone, *after)]
         if self._split(" ".join(f"{before}{character}{after}" for before, after in _NEIGHBOURS)) != expected:
@@ -110,7 +110,7 @@ class WordPieceTable:
 
 
 def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Texts together while the code points of a chunk stay in the processor's cache."""
+    """Lists of texts, each small enough for its code points to stay in the processor's cache."""
     chunk: list[str] = []
     num_characters = 0
     for text in texts:
@@ -124,12 +124,12 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _last_of_runs(in_run: np.ndarray) -> np.ndarray:
-    """Where runs end; a space comes last of all, so every run has an end."""
+    """The last index of each run; the final code point is a space, so every run ends."""
     return np.flatnonzero(in_run[:-1] & ~in_run[1:])
 
 
 def _spellings(codes: np.ndarray, in_run: np.ndarray, last: np.ndarray) -> list[str]:
-    """The runs as strings, in order: all of them decoded at once, a space after each, and split again."""
+    """The runs as strings, in order: decoded together with a space after each, then split."""
     kept = in_run.copy()
     kept[last + 1] = True
     letters = np.where(in_run, codes, ord(" "))[kept]
@@ -137,7 +137,7 @@ def _spellings(codes: np.ndarray, in_run: np.ndarray, last: np.ndarray) -> list[
 
 
 class _Words:
-    """The real tokenizer's ids of words, remembered up to a number of characters."""
+    """The real tokenizer's ids of words, cached up to a number of characters."""
 
     def __init__(self, backend: Tokenizer) -> None:
         self._backend = backend
@@ -149,7 +149,7 @@ class _Words:
         self._num_characters = 0
 
     def encode(self, words: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of all words one after another, and how many of them each word has."""
+        """The ids of all words, concatenated, and the number of ids of each word."""
         if self._num_characters > _MAX_CACHED_CHARACTERS:
             self._forget()
         if new := [word for word in dict.fromkeys(words) if word not in self._index]:
@@ -157,7 +157,7 @@ class _Words:
         chosen = np.fromiter(map(self._index.__getitem__, words), dtype=np.int64, count=len(words))
         lengths = np.asarray(self._lengths)[chosen]
         ends = np.cumsum(lengths)
-        # Where in the remembered ids each token lies: the start of its word, plus its place in the word
+        # The index in the cached ids of each token: the start of its word, plus its place in the word
         shift = np.asarray(self._starts)[chosen] - (ends - lengths)
         return np.asarray(self._ids)[np.repeat(shift, lengths) + np.arange(lengths.sum())], lengths
 

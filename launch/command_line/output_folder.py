@@ -1,4 +1,4 @@
-"""An output folder that stands whole or not at all."""
+"""Output folders that are complete or absent."""
 
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -8,9 +8,9 @@ from pretrain.durable import new_folder
 
 
 def check_writable(folder: Path, what: str) -> None:
-    """Make a folder where there is none; ValueError, naming what it is, where nothing can be written in it.
+    """Make a folder if it does not exist. Raise ValueError if nothing can be written in it; `what` names it.
 
-    Any number of processes of any hosts may do so at once.
+    Any number of processes on any hosts may do so at the same time.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -20,10 +20,10 @@ def check_writable(folder: Path, what: str) -> None:
 
 
 def new_output_folder(folder: Path) -> AbstractContextManager[Path]:
-    """An empty folder to fill, which becomes `folder` if the block ends without an error.
+    """An empty folder to fill, which is renamed to `folder` if the block ends without an error.
 
-    Raises ValueError if `folder` exists already or cannot be made.
+    Raises ValueError if `folder` exists or cannot be made.
     """
     if folder.exists():
-        raise ValueError(f"{folder}: is there already; remove it or choose another output folder")
+        raise ValueError(f"{folder}: already exists; remove it or choose another output folder")
     return new_folder(folder)

@@ -1,33 +1,31 @@
-"""Flags that name one source of text, for the commands that read text and build no corpus."""
+"""Flags for one source of text, for commands that read text without building a corpus."""
 
 import argparse
 from pathlib import Path
 from typing import get_args
 
-from pydantic import ValidationError
-
-from corpus.config import SourceConfig, describe
+from corpus.config import SourceConfig
+from corpus.config_file import validate
 from corpus.reading.charset import Encoding
+from corpus.reading.formats import Format
 
 
 def add_source_flags(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """Add --input, --format, --text-fields and --encoding to a parser."""
     source = parser.add_argument_group("text")
     source.add_argument(
-        "--input", nargs="+", dest="inputs", required=required, help="files, folders or archives, read in place"
+        "--input", nargs="+", dest="inputs", required=required, help="files, folders, archives or URLs, read in place"
     )
-    source.add_argument("--format", required=required, help="as in launch/build_corpus.py: wiki2019zh, lines, ...")
-    source.add_argument("--text-fields", nargs="+", help="jsonl: fields that make the document, in order")
-    source.add_argument("--encoding", help=f"one of {', '.join(get_args(Encoding))}; utf-8 unless given")
+    source.add_argument("--format", required=required, help=f"one of {', '.join(get_args(Format))}")
+    source.add_argument("--text-fields", nargs="+", help="jsonl: fields that are joined to the document, in order")
+    source.add_argument("--encoding", help=f"one of {', '.join(get_args(Encoding))} (default: utf-8)")
 
 
 def build_source(options: argparse.Namespace) -> SourceConfig:
-    """The source that the flags tell. Raises ValueError naming every problem at once."""
-    state = {"name": Path(options.inputs[0]).name, "inputs": tuple(options.inputs), "format": options.format}
+    """Return the source that the flags describe. Raise ValueError naming every problem at once."""
+    values = {"name": Path(options.inputs[0]).name, "inputs": options.inputs, "format": options.format}
     if options.encoding:
-        state["encoding"] = options.encoding
+        values["encoding"] = options.encoding
     if options.text_fields:
-        state["text_fields"] = tuple(options.text_fields)
-    try:
-        return SourceConfig.model_validate(state)
-    except ValidationError as error:
-        raise ValueError(f"command line: the source is wrong:\n{describe(error, SourceConfig)}") from error
+        values["text_fields"] = options.text_fields
+    return validate(SourceConfig, values, "command line")

@@ -111,7 +111,7 @@ def main(about: str, prepare: Prepare) -> None:
 def run_job(prepare: Prepare, arguments: argparse.Namespace, world: World, stop: StopRequest) -> int:
     """Refuse where `prepare` does, or train what it gives; the exit code of what came of it."""
     with Progress("loading the libraries"):
-        from corpus.progress import show_by
+        from corpus.progress import show_progress_with
         from corpus.shards.store import StoreLost
         from launch.job.run_folder import is_under_way
         from pretrain.device import check_accelerator
@@ -119,7 +119,7 @@ def run_job(prepare: Prepare, arguments: argparse.Namespace, world: World, stop:
         from pretrain.training.trainer import DataLate
 
         mute_transformers()
-    show_by(Progress)
+    show_progress_with(Progress)
     try:
         run = find_run(arguments)
         check_accelerator()

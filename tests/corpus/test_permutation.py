@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus.permutation import key_base, mix, permutation, permute
+from corpus.permutation import derive_key, mix, permutation, permute
 
 
 @given(st.integers(1, 3000), st.integers(0, 2**64 - 1))
@@ -33,6 +33,6 @@ def test_permute_spreads_evenly():
 
 
 def test_keys_differ():
-    assert len({int(key_base(1, seed, epoch)) for seed in range(10) for epoch in range(10)}) == 100
+    assert len({int(derive_key(1, seed, epoch)) for seed in range(10) for epoch in range(10)}) == 100
     assert permutation(50, 1, 2).tolist() != permutation(50, 2, 1).tolist()
     assert sorted(permutation(50, 1, 2)) == list(range(50))

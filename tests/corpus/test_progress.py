@@ -9,7 +9,7 @@ from corpus.building.builder import build_corpus, finish_corpus, match_corpus, p
 from corpus.building.encode_step import encode_unit
 from corpus.building.read_step import read_unit
 from corpus.config import load_config
-from corpus.progress import counted, show_by
+from corpus.progress import show_progress_with, track
 from corpus.shards.shard import verify
 
 
@@ -32,8 +32,8 @@ def shown(monkeypatch):
         found[what] = Shown(total)
         yield found[what]
 
-    monkeypatch.setattr(progress, "_show", None)  # to be put back
-    show_by(show)
+    monkeypatch.setattr(progress, "_make_bar", None)  # to be put back
+    show_progress_with(show)
     return found
 
 
@@ -56,9 +56,9 @@ def test_every_step_of_a_build_comes_to_its_end(config, shown):
     assert counts.pop("verifying") == (1, 1)
     done, total = counts.pop("comparing documents")
     assert done == total > 0 and not counts
-    assert {"finding the inputs", "putting the units together"} < shown.keys()
+    assert {"finding the inputs", "joining the units"} < shown.keys()
     assert build_corpus(config)[1] is False
-    assert shown["comparing the inputs with the corpus that is there"].done == num_bytes
+    assert shown["comparing the inputs with the existing corpus"].done == num_bytes
 
 
 def test_steps_of_a_scheduler_show_their_units(config, shown):
@@ -74,5 +74,5 @@ def test_steps_of_a_scheduler_show_their_units(config, shown):
 
 
 def test_without_a_command_there_is_a_bar_on_a_terminal_alone(capsys):
-    assert list(counted("abc", "reading", 3, "blocks")) == ["a", "b", "c"]
+    assert list(track("abc", "reading", 3, "blocks")) == ["a", "b", "c"]
     assert capsys.readouterr().err == ""
