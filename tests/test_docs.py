@@ -194,7 +194,9 @@ def messages() -> Iterator[str]:
 
 def test_messages_to_look_up_are_those_of_the_code():
     page = text_of(ROOT / "docs/troubleshooting.md")
-    quoted = [found for row in re.findall(r"^\| (`.*?`) \|", page, re.MULTILINE) for found in re.findall("`(.*?)`", row)]
+    quoted = [
+        found for row in re.findall(r"^\| (`.*?`) \|", page, re.MULTILINE) for found in re.findall("`(.*?)`", row)
+    ]
     assert len(quoted) > 40
     said = "\n\n".join(messages())
     patterns = {one: "[^\n]*?".join(re.escape(part.strip()) for part in one.split("...")) for one in quoted}
