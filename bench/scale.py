@@ -1,4 +1,4 @@
-"""What general distillation costs on a cluster, by arithmetic alone: tables for docs/scale.md.
+"""What general distillation costs on a cluster, by arithmetic alone: tables for docs/cluster.md.
 
     python bench/scale.py [--gpus 8 64 1024] [--tflops 400] [--gbit 400] [--batch-tokens 2097152]
 

@@ -1,7 +1,6 @@
 """The house stays as it is drawn: who imports whom, no cycles, every file of a readable size, every config decodes."""
 
 import ast
-import re
 from pathlib import Path
 
 import pytest
@@ -125,11 +124,3 @@ def test_every_config_of_an_experiment_decodes():
         assert load_config(str(path), {}, {})
     for path in evaluations:
         read_evaluation(path, [], ["teacher=data/teacher"], list(map(str, tasks)), 1)
-
-
-def test_the_readme_names_only_what_is_there():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"(?:configs|launch|corpus|pretrain|tasks|bench|tests)/[\w./-]*\.(?:json|py|md)", text))
-    assert named and all((ROOT / name).exists() for name in named), sorted(
-        name for name in named if not (ROOT / name).exists()
-    )

@@ -37,7 +37,7 @@ class CorpusConfig(Settings):
     rows: RowKind = "packed"  # or TinyBERT's pairs of consecutive text, CLS A SEP B SEP
     attend_within_documents: bool = False  # documents packed in one row do not see each other
     masking: MaskingSettings | None = None  # for objectives that predict masked tokens
-    num_lanes: PositiveInt = NUM_LANES  # ranks that divide it read their share of bytes, others more: docs/scale.md
+    num_lanes: PositiveInt = NUM_LANES  # ranks that divide it read their share of bytes, others more: docs/cluster.md
     on_fault: OnFault = "stop"  # or "skip" the rows of blocks whose bytes have changed or are lost
     cache_folder: str | None = None  # on this host's disk, for a manifest behind a URL
     cache_gigabytes: Annotated[float, Field(gt=0)] = 50.0

@@ -47,7 +47,7 @@ def test_saving_costs_as_much_as_it_saves_at_the_optimum():
 
 
 def test_the_document_holds_what_is_printed():
-    document = (Path(__file__).parents[2] / "docs/scale.md").read_text(encoding="utf-8").splitlines()
+    document = (Path(__file__).parents[2] / "docs/cluster.md").read_text(encoding="utf-8").splitlines()
     gpus, steps = (8, 64, 1024), list(scale.describe_steps(HARDWARE, (8, 64, 1024), 4096 * 512))
     shown = [*scale.describe_students(HARDWARE, gpus), *scale.describe_saving(HARDWARE, gpus, 4096 * 512)]
     shown += [
