@@ -101,7 +101,7 @@ def _run(argv: list[str], stdout: Path, stderr: Path, environment: dict[str, str
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     sys.argv = argv
-    sys.path.insert(0, str(ROOT / Path(argv[0]).parent))
+    sys.path[:0] = [str(ROOT / Path(argv[0]).parent), *filter(None, environment.get("PYTHONPATH", "").split(":"))]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     runpy.run_path(argv[0], run_name="__main__")
 

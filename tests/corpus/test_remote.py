@@ -11,9 +11,9 @@ import fsspec
 import pytest
 import zstandard
 
+from corpus import remote
 from corpus.building.builder import build_corpus
 from corpus.config import BuildConfig
-from corpus.shards import store
 from tests.corpus.servers import moto_program, nginx, nginx_program, range_server, s3
 
 pytestmark = pytest.mark.filterwarnings("ignore:s. .* documents rejected .duplicate")
@@ -48,7 +48,7 @@ def build(tmp_path, wordpiece):
 
 @pytest.fixture
 def server(folder, monkeypatch):
-    monkeypatch.setattr(store, "_WAITS_SECONDS", (0.01, 0.01, 0.01, 0.01))
+    monkeypatch.setattr(remote, "_WAITS_SECONDS", (0.01, 0.01, 0.01, 0.01))
     with range_server(folder) as server:
         yield server
 
@@ -108,8 +108,8 @@ def test_faults_that_stay_are_told(build, server, name, fault):
 
 
 def test_a_server_that_hangs_is_given_up(build, server, monkeypatch):
-    monkeypatch.setattr(store, "_WAITS_SECONDS", (0.01,))
-    monkeypatch.setattr(store, "_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(remote, "_WAITS_SECONDS", (0.01,))
+    monkeypatch.setattr(remote, "_TIMEOUT_SECONDS", 1.0)
     server.fault = lambda path, number: "slow"
     with pytest.raises(
         ValueError, match=r"a\.txt: cannot be read.*gave up after 2 attempts; the last: no answer within 1 s"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from corpus import remote
 from corpus.rows.masking import MaskingSettings
 from corpus.rows.stream import RowStream
 from corpus.shards import store as store_module
@@ -179,8 +180,8 @@ def test_pairs_are_not_counted_in_a_damaged_block(folder):
 
 @pytest.fixture
 def server(folder, monkeypatch):
-    monkeypatch.setattr(store_module, "_WAITS_SECONDS", (0.01, 0.01))
-    monkeypatch.setattr(store_module, "_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(remote, "_WAITS_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr(remote, "_TIMEOUT_SECONDS", 1.0)
     with range_server(folder) as server:
         yield server
 

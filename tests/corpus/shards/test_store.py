@@ -6,8 +6,8 @@ import fsspec
 import numpy as np
 import pytest
 
+from corpus import remote
 from corpus.rows.stream import RowStream
-from corpus.shards import store as store_module
 from corpus.shards.block_cache import BlockCache
 from corpus.shards.manifest import load_manifest
 from corpus.shards.shard import read_block, verify
@@ -17,8 +17,8 @@ from tests.corpus.servers import moto_program, nginx, nginx_program, range_serve
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
-    monkeypatch.setattr(store_module, "_WAITS_SECONDS", (0.01, 0.01, 0.01, 0.01))
-    monkeypatch.setattr(store_module, "_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(remote, "_WAITS_SECONDS", (0.01, 0.01, 0.01, 0.01))
+    monkeypatch.setattr(remote, "_TIMEOUT_SECONDS", 1.0)
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_a_fault_that_stays_is_told_with_shard_and_block(server, fault, message)
 
 
 def test_a_server_that_hangs_is_given_up(server, monkeypatch):
-    monkeypatch.setattr(store_module, "_WAITS_SECONDS", (0.01,))
+    monkeypatch.setattr(remote, "_WAITS_SECONDS", (0.01,))
     manifest = load_manifest(server.url)
     server.fault = lambda path, number: "slow"
     message = r"block 3: gave up after 2 attempts; the last: no answer within 1 s \(FSTimeoutError\)"

@@ -14,6 +14,7 @@ MODULE = '''
 
 from typing import Annotated
 
+import torch
 from pydantic import Field
 
 from pretrain.models.encoder import Reads, real_tokens
