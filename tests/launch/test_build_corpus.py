@@ -29,7 +29,7 @@ def test_builds_then_finds_it_built_then_verifies(tmp_path, text, tokenizer, cap
     arguments = build(text, tokenizer, tmp_path / "out", "--licence", "MIT")
     assert main(arguments) == 0
     table = capsys.readouterr().out
-    assert table.splitlines()[1].split() == ["text", "4", "3", "6", "1.000", "33.333", "10.83"]
+    assert table.splitlines()[1].split()[:6] == ["text", "4", "3", "6", "1.000", "33.333"]
     assert "rejected  text: duplicate 1, e.g. text.txt:3" in table and "MB/s" in table
     assert main(arguments) == 0
     assert "already built" in capsys.readouterr().out

@@ -53,7 +53,7 @@ def test_refusals_are_one_line_and_leave_nothing(text, tmp_path, capsys):
     cases = {
         "empty: no text in the inputs (they hold only blank lines)": [tmp_path / "empty", tmp_path / "out"],
         "there: already exists; remove it or choose another": [text, tmp_path / "there"],
-        "too many for a vocabulary of 20; take a larger one": [text, tmp_path / "out", "--vocab-size", "20"],
+        "too many for a vocabulary of 20; choose a larger one": [text, tmp_path / "out", "--vocab-size", "20"],
         "missing: no such file or folder": [tmp_path / "missing", tmp_path / "out"],
         "command line: 1 problem(s)\nformat: ": [text, tmp_path / "out", "--format", "nonsense"],
     }
@@ -80,9 +80,9 @@ def test_text_in_another_encoding_is_read_when_asked_for(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--character-coverage", "0"], "must lie above 0 and not above 1, not 0.0"),
-        (["--vocab-size", "9"], "--vocab-size must be at least 10, not 9"),
-        (["--kind", "unigram", "--cased"], "--cased belongs to --kind wordpiece"),
+        (["--character-coverage", "0"], "must be above 0 and at most 1, got 0.0"),
+        (["--vocab-size", "9"], "--vocab-size must be at least 10, got 9"),
+        (["--kind", "unigram", "--cased"], "--cased is for --kind wordpiece"),
     ],
 )
 def test_wrong_flags_are_refused_at_once(text, tmp_path, capsys, flags, message):

@@ -142,7 +142,7 @@ def test_different_hidden_states_are_refused(bert):
     check_same_states(model, small, ids, kept)
     with torch.no_grad():
         small.bert.encoder.layer[1].output.dense.bias[0] += 1
-    with pytest.raises(ValueError, match="the cut model gives other hidden states from layer 2 on, by up to"):
+    with pytest.raises(ValueError, match="the trimmed model has different hidden states from layer 2 on, by up to"):
         check_same_states(model, small, ids, kept)
 
 

@@ -36,8 +36,8 @@ def test_a_frame_that_differs_from_the_manifest_is_refused():
     dtype = np.dtype(np.uint16)
     with pytest.raises(ValueError, match="size is not that of its documents and tokens"):
         unpack(frame, dtype, 15, 2)
-    with pytest.raises(ValueError, match="header does not hold the documents and tokens"):
-        unpack(frame, dtype, 16, 1)  # as many bytes, told otherwise
+    with pytest.raises(ValueError, match="header does not match the documents and tokens"):
+        unpack(frame, dtype, 16, 1)  # the same number of bytes
     with pytest.raises(ValueError, match="cannot be decompressed"):
         unpack(frame[:-2], dtype, 14, 2)
     with pytest.raises(ValueError, match="cannot be decompressed"):

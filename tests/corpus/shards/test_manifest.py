@@ -147,9 +147,9 @@ def give_blocks_to_another_source(state):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (drop_last_hash, "columns of the block table must be of one length"),
+        (drop_last_hash, "columns of the block table must have the same length"),
         (change_hash, "the fingerprint does not match the contents"),
-        (lose_a_document, "tiny: documents_in is not documents \\+ the rejected ones"),
+        (lose_a_document, "tiny: documents_in is not the sum of documents and rejected"),
         (miscount_totals, "the totals are not the sums over sources and over blocks"),
         (name_no_shard, "block 1 refers to a shard or source that does not exist"),
         (hold_less_than_nothing, "block 1 refers to a shard or source that does not exist, or is empty"),
