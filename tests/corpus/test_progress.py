@@ -1,4 +1,4 @@
-"""Every long pass of a build shows how far it has come, by whatever the command chose."""
+"""Every long pass of a build reports its progress to the display that the command chose."""
 
 from contextlib import contextmanager
 
@@ -14,7 +14,7 @@ from corpus.shards.shard import verify
 
 
 class Shown:
-    """How much of what was shown."""
+    """Records progress."""
 
     def __init__(self, total):
         self.total, self.done = total, 0
@@ -39,7 +39,7 @@ def shown(monkeypatch):
 
 @pytest.fixture
 def config(tmp_path, wordpiece):
-    """Two files of ten documents each, one that is there twice."""
+    """Two files of ten documents each, one of them in both."""
     texts = [f"天地玄黄第{index}篇宇宙洪荒日月盈昃" for index in range(10)]
     for name in "ab":
         (tmp_path / f"{name}.txt").write_text("\n".join(texts if name == "a" else [t + name for t in texts]) + "\n")
@@ -47,7 +47,7 @@ def config(tmp_path, wordpiece):
     return load_config(None, {"tokenizer": str(wordpiece), "output": str(tmp_path / "out")}, source)
 
 
-def test_every_step_of_a_build_comes_to_its_end(config, shown):
+def test_progress_of_every_step_of_a_build_is_complete(config, shown):
     manifest, _ = build_corpus(config, num_workers=1)
     assert verify(manifest) == []
     counts = {what: (one.done, one.total) for what, one in shown.items() if one.total is not None}
@@ -61,7 +61,7 @@ def test_every_step_of_a_build_comes_to_its_end(config, shown):
     assert shown["comparing the inputs with the existing corpus"].done == num_bytes
 
 
-def test_steps_of_a_scheduler_show_their_units(config, shown):
+def test_steps_run_by_a_scheduler_show_their_units(config, shown):
     num_units = len(plan_corpus(config)[0].units)
     for step in (read_unit, encode_unit):
         for index in range(num_units):
@@ -73,6 +73,6 @@ def test_steps_of_a_scheduler_show_their_units(config, shown):
         assert shown[f"encode unit {index}"].done == shown[f"encode unit {index}"].total > 0
 
 
-def test_without_a_command_there_is_a_bar_on_a_terminal_alone(capsys):
+def test_by_default_a_bar_is_shown_only_on_a_terminal(capsys):
     assert list(track("abc", "reading", 3, "blocks")) == ["a", "b", "c"]
     assert capsys.readouterr().err == ""

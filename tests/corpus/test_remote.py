@@ -1,4 +1,4 @@
-"""Builds from inputs behind URLs: what the same files give here, or a clear error."""
+"""Builds from inputs at URLs: the same corpus as from local files, or a clear error."""
 
 import gzip
 import io
@@ -22,7 +22,7 @@ FILES = ("a.txt", "b.txt.gz", "c.txt.zst", "d.zip")
 
 @pytest.fixture
 def folder(tmp_path, documents):
-    """The same lines in four wrappings, each longer than a chunk."""
+    """The same lines in four kinds of file, each longer than a chunk."""
     (tmp_path / "in").mkdir()
     data = "\n".join(f"{text}{number}" for number, text in enumerate(documents * 4)).encode()
     (tmp_path / "in/a.txt").write_bytes(data)
@@ -57,7 +57,7 @@ def test_http(build, folder, server):
     assert build(*(f"{server.url}/{name}" for name in FILES)) == build(*(str(folder / name) for name in FILES))
 
 
-def test_members_of_a_tar_do_not_each_fetch_their_own(build, folder, server):
+def test_small_members_of_a_tar_share_requests(build, folder, server):
     with tarfile.open(folder / "many.tar", "w") as archive:
         for number in range(100):
             data = f"第{number}篇天地玄黄宇宙洪荒".encode()
@@ -92,7 +92,7 @@ def test_s3(build, folder, monkeypatch):
 
 @pytest.mark.parametrize("fault", ["503", "hang up", "cut", "short", "whole"])
 @pytest.mark.parametrize("name", FILES)
-def test_faults_that_pass_are_overcome(build, folder, server, name, fault):
+def test_passing_faults_are_retried(build, folder, server, name, fault):
     expected = build(str(folder / name))
     server.fault = lambda path, number: fault if number < 1 else None
     assert build(f"{server.url}/{name}") == expected
@@ -100,14 +100,14 @@ def test_faults_that_pass_are_overcome(build, folder, server, name, fault):
 
 @pytest.mark.parametrize("fault", ["503", "hang up", "cut", "short"])
 @pytest.mark.parametrize("name", FILES)
-def test_faults_that_stay_are_told(build, server, name, fault):
+def test_lasting_faults_raise_and_name_the_file(build, server, name, fault):
     server.fault = lambda path, number: fault
     with pytest.raises(ValueError, match=r"cannot be read.*gave up after 5 attempts; the last: ") as told:
         build(f"{server.url}/{name}")
     assert name in str(told.value)
 
 
-def test_a_server_that_hangs_is_given_up(build, server, monkeypatch):
+def test_a_hanging_server_times_out(build, server, monkeypatch):
     monkeypatch.setattr(remote, "_WAITS_SECONDS", (0.01,))
     monkeypatch.setattr(remote, "_TIMEOUT_SECONDS", 1.0)
     server.fault = lambda path, number: "slow"
@@ -117,6 +117,6 @@ def test_a_server_that_hangs_is_given_up(build, server, monkeypatch):
         build(f"{server.url}/a.txt")
 
 
-def test_a_file_that_is_not_there_is_named(build, server):
+def test_a_missing_file_is_named(build, server):
     with pytest.raises(ValueError, match=r"http://.*/e\.txt: cannot be opened: http://.*/e\.txt"):
         build(f"{server.url}/e.txt")

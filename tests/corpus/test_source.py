@@ -1,4 +1,4 @@
-"""What a newcomer's files are, where they are not a text a line."""
+"""Inputs that are not what their format or name says: warnings and errors."""
 
 import gzip
 import io
@@ -21,8 +21,8 @@ LONG = '{"t": "' + "天" * 400_000 + '"}'
 JSON = "".join(json.dumps({"t": text}, ensure_ascii=False) + "\n" for text in ("天地", "玄黄", "宇宙", "洪荒"))
 
 
-def told(folder, **more: str) -> list[str]:
-    """What is warned of when a folder's files are looked into."""
+def warnings_of(folder, **more: str) -> list[str]:
+    """The warnings of find_inputs for a folder."""
     source = SourceConfig.model_validate({"name": "own", "inputs": (str(folder),), "format": "lines"} | more)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -59,17 +59,17 @@ def pack_tar_gz(name: str, data: str) -> bytes:
         ("own.tar.gz", pack_tar_gz("in", LONG), "own.tar.gz/in"),
     ],
 )
-def test_json_lines_read_as_text_are_told_once_a_source(tmp_path, name, data, file):
+def test_json_lines_read_as_text_warn_once_a_source(tmp_path, name, data, file):
     write(tmp_path, **{name: data, f"z{name}": data, "README.md": "天地\n".encode()})
-    said = f"own: {tmp_path.name}/{file} looks like JSON lines; give --format jsonl and --text-fields"
-    assert told(tmp_path) == [said]
+    message = f"own: {tmp_path.name}/{file} looks like JSON lines; give --format jsonl and --text-fields"
+    assert warnings_of(tmp_path) == [message]
 
 
-def test_json_lines_in_another_encoding_and_tables_are_told_too(tmp_path):
+def test_json_lines_in_another_encoding_and_tables_warn_too(tmp_path):
     write(tmp_path, a=JSON.encode("gbk"))
-    assert told(tmp_path) == [] and len(told(tmp_path, encoding="gb18030")) == 1
+    assert warnings_of(tmp_path) == [] and len(warnings_of(tmp_path, encoding="gb18030")) == 1
     parquet.write_table(pa.table({"t": ["天地"]}), tmp_path / "b.parquet")
-    assert told(tmp_path)[0].startswith(f"own: {tmp_path.name}/b.parquet looks like JSON lines; ")
+    assert warnings_of(tmp_path)[0].startswith(f"own: {tmp_path.name}/b.parquet looks like JSON lines; ")
 
 
 @pytest.mark.parametrize(
@@ -82,43 +82,47 @@ def test_json_lines_in_another_encoding_and_tables_are_told_too(tmp_path):
         ("own.tgz", pack_tar_gz("in.tsv", "a\tb\n"), "own.tgz/in.tsv", "tabs"),
     ],
 )
-def test_columns_read_as_text_are_told(tmp_path, name, data, file, separators):
+def test_columns_read_as_text_warn(tmp_path, name, data, file, separators):
     write(tmp_path, **{name: data})
-    (said,) = told(tmp_path)
-    assert said == (
+    (message,) = warnings_of(tmp_path)
+    assert message == (
         f"own: {tmp_path.name}/{file} is read as plain text, quotes and {separators} included; "
-        "for some of its columns make JSON lines of it"
+        "to use some of its columns convert it to JSON lines"
     )
 
 
 @pytest.mark.parametrize("text", ["天地\n玄黄\n", '{"t": "天地"}\n玄黄\n', "[1]\n", "{天地}\n", " \n\n"])
-def test_text_and_what_is_asked_for_by_its_own_format_is_not_warned_of(tmp_path, text):
+def test_text_and_files_read_in_their_own_format_do_not_warn(tmp_path, text):
     write(tmp_path, a=text.encode())
-    assert told(tmp_path) == []
+    assert warnings_of(tmp_path) == []
     write(tmp_path, a=JSON.encode())
-    assert told(tmp_path, format="wiki2019zh") == []
+    assert warnings_of(tmp_path, format="wiki2019zh") == []
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "said"),
+    ("name", "data", "message"),
     [
-        ("own.7z", b"7z\xbc\xaf\x27\x1c..", "holds .7z, which its name does not say; .7z cannot be read: unpack it"),
-        ("own.bin", pack_zip("in", JSON), "holds .zip, which its name does not say; name it so"),
-        ("own.txt", gzip.compress(b"x", mtime=0), "holds .gz, which its name does not say; name it so"),
-        ("own.json", b'\n[{"t": "x"},\n', "is a JSON array; jsonl wants a record a line, as jq -c '.[]' makes of it"),
+        ("own.7z", b"7z\xbc\xaf\x27\x1c..", "is a .7z file without that suffix; .7z cannot be read: unpack it"),
+        ("own.bin", pack_zip("in", JSON), "is a .zip file without that suffix; rename it"),
+        ("own.txt", gzip.compress(b"x", mtime=0), "is a .gz file without that suffix; rename it"),
+        (
+            "own.json",
+            b'\n[{"t": "x"},\n',
+            "is a JSON array; jsonl needs a record a line, which jq -c '.[]' makes of it",
+        ),
         (
             "own.gz",
             gzip.compress(b"[{}]", mtime=0),
-            "is a JSON array; jsonl wants a record a line, as jq -c '.[]' makes of it",
+            "is a JSON array; jsonl needs a record a line, which jq -c '.[]' makes of it",
         ),
     ],
 )
-def test_what_no_line_of_is_a_record_is_refused(tmp_path, name, data, said):
+def test_files_without_a_record_a_line_are_refused(tmp_path, name, data, message):
     write(tmp_path, **{"a.jsonl": JSON.encode(), name: data})
     source = SourceConfig.model_validate(
         {"name": "own", "inputs": (str(tmp_path),), "format": "jsonl", "text_fields": ("t",)}
     )
-    with pytest.raises(ValueError, match=re.escape(f"{tmp_path.name}/{name}: {said}")):
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path.name}/{name}: {message}")):
         find_inputs(source)
 
 
@@ -131,13 +135,13 @@ def test_suffixes_are_read_in_either_case(tmp_path):
     assert texts == ["天地".encode(), "玄黄".encode(), b"x"]
 
 
-def test_many_small_files_read_line_by_line_are_told(tmp_path, monkeypatch):
+def test_many_small_files_read_line_by_line_warn(tmp_path, monkeypatch):
     monkeypatch.setattr(source, "_MANY_FILES", 3)
     write(tmp_path, a=b"t\n\nx\n", b="天地\n".encode())
-    assert told(tmp_path) == []
+    assert warnings_of(tmp_path) == []
     write(tmp_path, c="玄黄\n".encode())
-    said = "own: each line of 3 small files becomes a document; if each file is one, give --format files"
-    assert told(tmp_path) == [said]
-    assert told(tmp_path, format="files") == []
+    message = "own: each line of 3 small files becomes a document; if each file is one, give --format files"
+    assert warnings_of(tmp_path) == [message]
+    assert warnings_of(tmp_path, format="files") == []
     write(tmp_path, c=b"x\n" * (32 << 10))
-    assert told(tmp_path) == []
+    assert warnings_of(tmp_path) == []

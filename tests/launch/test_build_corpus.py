@@ -1,4 +1,4 @@
-"""The command as a user types it: once in a process of its own, else in this one."""
+"""The command as users type it: once in a separate process, else in this one."""
 
 import errno
 import json
@@ -29,13 +29,13 @@ def test_builds_then_finds_it_built_then_verifies(tmp_path, text, tokenizer, cap
     arguments = build(text, tokenizer, tmp_path / "out", "--licence", "MIT")
     assert main(arguments) == 0
     table = capsys.readouterr().out
-    assert table.splitlines()[1].split() == ["text", "4", "3", "6", "1.000", "33.333", "10.83"] or "text" in table
+    assert table.splitlines()[1].split()[:6] == ["text", "4", "3", "6", "1.000", "33.333"]
     assert "rejected  text: duplicate 1, e.g. text.txt:3" in table and "MB/s" in table
     assert main(arguments) == 0
     assert "already built" in capsys.readouterr().out
     for path in (tmp_path / "out", tmp_path / "out" / "manifest.json"):
         assert main(["--verify", str(path)]) == 0
-        assert "verified: 1 blocks are sound" in capsys.readouterr().out
+        assert "verified: 1 blocks are intact" in capsys.readouterr().out
 
 
 def test_verify_names_shard_and_block(tmp_path, text, tokenizer, capsys):
@@ -61,6 +61,14 @@ def test_a_file_with_flags_over_it(tmp_path, text, tokenizer, capsys):
     assert (record["name"], record["format"], record["licence"]) == ("s", "lines", "MIT")
 
 
+def test_set_overrides_keys_of_the_configuration(tmp_path, text, tokenizer):
+    assert (
+        main([*build(text, tokenizer, tmp_path / "out"), "--set", "near_duplicates={}", "sources.0.licence=MIT"]) == 0
+    )
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["near_duplicates"] == {"jaccard": 0.7} and manifest["sources"][0]["licence"] == "MIT"
+
+
 def test_the_manifest_holds_no_machine_path_of_an_input(tmp_path, text, tokenizer):
     assert main(build(text, tokenizer, tmp_path / "out")) == 0
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
@@ -74,21 +82,24 @@ def test_errors_are_a_line_and_exit_2(tmp_path, text, tokenizer, capsys):
     assert main(build(str(tmp_path / "none"), tokenizer, tmp_path / "out")) == 2
     assert "none: no such file or folder" in capsys.readouterr().err
     assert main(["--verify", str(tmp_path), "--output", "x", "--licence", "MIT"]) == 2
-    assert "error: --verify builds nothing, so it takes no licence, output" in capsys.readouterr().err
+    assert "error: --verify builds nothing and takes no other flags, got licence, output" in capsys.readouterr().err
     assert main(["--input", text]) == 2
     err = capsys.readouterr().err
-    assert "command line: the configuration is wrong" in err
-    assert all(key in err for key in ("sources.0.format", "tokenizer: Field required", "output: Field required"))
+    assert "command line: " in err
+    assert all(
+        key in err
+        for key in ("sources.0.format", "tokenizer: required, and not given", "output: required, and not given")
+    )
 
 
-def test_an_output_that_cannot_be_written_is_told(tmp_path, text, tokenizer, capsys):
+def test_an_unwritable_output_is_reported(tmp_path, text, tokenizer, capsys):
     (tmp_path / "file").touch()
     assert main(build(text, tokenizer, tmp_path / "file/out")) == 2
-    said = f"error: output folder {tmp_path / 'file'}: cannot be written: File exists\n"
-    assert capsys.readouterr().err == said
+    message = f"error: output folder {tmp_path / 'file'}: cannot be written: File exists\n"
+    assert capsys.readouterr().err == message
 
 
-def test_a_corpus_that_is_built_may_lie_where_nobody_writes(tmp_path, text, tokenizer, capsys, monkeypatch):
+def test_a_finished_corpus_may_be_on_a_read_only_disk(tmp_path, text, tokenizer, capsys, monkeypatch):
     assert main(build(text, tokenizer, tmp_path / "out")) == 0
     monkeypatch.setattr(output_folder, "TemporaryFile", Mock(side_effect=OSError(errno.EROFS, "Read-only file system")))
     assert main(build(text, tokenizer, tmp_path / "out")) == 0 and "already built" in capsys.readouterr().out
@@ -158,8 +169,8 @@ def test_jobs_of_an_array_share_the_units_among_them(tmp_path, tokenizer, capsys
 
 
 @pytest.mark.parametrize("units", ["x", "4/4", "5/4", "0/0", "1/", "1/2/3", "-1"])
-def test_units_that_are_none_are_refused(tmp_path, text, tokenizer, capsys, units):
+def test_invalid_units_are_refused(tmp_path, text, tokenizer, capsys, units):
     for flag in ("--read-unit", "--encode-unit"):
         assert main([*build(text, tokenizer, tmp_path / "out"), flag, units]) == 2
-        said = f"{flag} is {units}, but must be a unit K, or K/N for every N-th from K on, where K is 0 to N - 1"
-        assert capsys.readouterr().err == f"error: {said}\n"
+        message = f"{flag} is {units}, but must be a unit K, or K/N for every N-th from K on, where K is 0 to N - 1"
+        assert capsys.readouterr().err == f"error: {message}\n"

@@ -55,7 +55,7 @@ def test_rows_are_decoded_and_the_same_for_a_seed(corpus_folder, documents, caps
         assert all(piece in text for piece in pieces)
 
 
-def test_an_epoch_counts_the_run_s_weights(corpus_folder, config_values, tmp_path):  # noqa: F811
+def test_an_epoch_counts_the_weights_of_the_run(corpus_folder, config_values, tmp_path):  # noqa: F811
     epochs = []
     for weight in (1, 2):
         path = tmp_path / f"{weight}.json"
@@ -66,7 +66,7 @@ def test_an_epoch_counts_the_run_s_weights(corpus_folder, config_values, tmp_pat
     assert epochs[1] == 2 * epochs[0]
 
 
-def test_an_epoch_is_told_in_steps_of_a_run(corpus_folder, config_file, capsys):  # noqa: F811
+def test_an_epoch_is_shown_in_steps_of_a_run(corpus_folder, config_file, capsys):  # noqa: F811
     out = inspect(capsys, corpus_folder, "--run-config", config_file)
     rows, steps, epochs = re.search(
         r"an epoch is ([\d,]+) rows of 16 tokens, ([\d,.]+) steps of 8 rows; its 6 steps are ([\d.]+) epochs", out
@@ -76,8 +76,8 @@ def test_an_epoch_is_told_in_steps_of_a_run(corpus_folder, config_file, capsys):
     )
 
 
-def test_verify_names_what_is_wrong(mixed, capsys):
-    assert "verified: 1 blocks are sound" in inspect(capsys, mixed, "--verify")
+def test_verify_names_every_fault(mixed, capsys):
+    assert "verified: 1 blocks are intact" in inspect(capsys, mixed, "--verify")
     shard = next(mixed.glob("shard-*"))
     data = bytearray(shard.read_bytes())
     data[-1] ^= 1

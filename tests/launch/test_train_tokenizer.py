@@ -38,7 +38,7 @@ def test_cased_keeps_capitals(tmp_path, capsys):
     assert {"L", "l"} <= set(AutoTokenizer.from_pretrained(tmp_path / "out").get_vocab())
 
 
-def test_rejected_documents_and_unknown_characters_are_told(tmp_path, capsys):
+def test_rejected_documents_and_unknown_characters_are_reported(tmp_path, capsys):
     (tmp_path / "a").write_bytes("天地".encode() * 50 + b"\n\xff\n" + "地龘".encode())
     assert run(tmp_path / "a", tmp_path / "out", "--character-coverage", "0.9", "--vocab-size", "10") == 0
     told = capsys.readouterr()
@@ -47,15 +47,15 @@ def test_rejected_documents_and_unknown_characters_are_told(tmp_path, capsys):
     assert "'龘' (U+9F98) 1" in (tmp_path / "out/coverage.txt").read_text("utf-8")
 
 
-def test_what_cannot_be_done_is_one_line_and_leaves_nothing(text, tmp_path, capsys):
+def test_refusals_are_one_line_and_leave_nothing(text, tmp_path, capsys):
     (tmp_path / "empty").write_text("\n", encoding="utf-8")
     (tmp_path / "there").mkdir()
     cases = {
         "empty: no text in the inputs (they hold only blank lines)": [tmp_path / "empty", tmp_path / "out"],
-        "there: is there already; remove it or choose another": [text, tmp_path / "there"],
-        "too many for a vocabulary of 20; take a larger one": [text, tmp_path / "out", "--vocab-size", "20"],
+        "there: already exists; remove it or choose another": [text, tmp_path / "there"],
+        "too many for a vocabulary of 20; choose a larger one": [text, tmp_path / "out", "--vocab-size", "20"],
         "missing: no such file or folder": [tmp_path / "missing", tmp_path / "out"],
-        "the source is wrong:\n  format: ": [text, tmp_path / "out", "--format", "nonsense"],
+        "command line: 1 problem(s)\nformat: ": [text, tmp_path / "out", "--format", "nonsense"],
     }
     for message, arguments in cases.items():
         assert run(*arguments) == 2
@@ -63,7 +63,7 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(text, tmp_path, caps
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "text.txt", "there"]
 
 
-def test_columns_read_as_text_are_told(tmp_path, capsys):
+def test_columns_read_as_text_warn(tmp_path, capsys):
     (tmp_path / "a.csv").write_text("天地玄黄,1\n" * 9, encoding="utf-8")
     assert run(tmp_path / "a.csv", tmp_path / "out", "--vocab-size", "12") == 0
     assert "a.csv: a.csv is read as plain text, quotes and commas included" in capsys.readouterr().err
@@ -72,17 +72,17 @@ def test_columns_read_as_text_are_told(tmp_path, capsys):
 def test_text_in_another_encoding_is_read_when_asked_for(tmp_path, capsys):
     (tmp_path / "a").write_bytes("天地玄黄\n".encode("gbk") * 9)
     assert run(tmp_path / "a", tmp_path / "out") == 2
-    said = "a: no text in the inputs (invalid_utf8 9, e.g. a:1); invalid_utf8: --encoding detect or gb18030 ("
-    assert said in capsys.readouterr().err
+    message = "a: no text in the inputs (invalid_utf8 9, e.g. a:1); invalid_utf8: --encoding detect or gb18030 ("
+    assert message in capsys.readouterr().err
     assert run(tmp_path / "a", tmp_path / "out", "--encoding", "gb18030", "--vocab-size", "10") == 0
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--character-coverage", "0"], "must lie above 0 and not above 1, not 0.0"),
-        (["--vocab-size", "9"], "--vocab-size must be at least 10, not 9"),
-        (["--kind", "unigram", "--cased"], "--cased belongs to --kind wordpiece"),
+        (["--character-coverage", "0"], "must be above 0 and at most 1, got 0.0"),
+        (["--vocab-size", "9"], "--vocab-size must be at least 10, got 9"),
+        (["--kind", "unigram", "--cased"], "--cased is for --kind wordpiece"),
     ],
 )
 def test_wrong_flags_are_refused_at_once(text, tmp_path, capsys, flags, message):

@@ -57,7 +57,7 @@ def run(model: Path, tmp_path: Path, text: str) -> int:
     return main([*arguments, "--output", str(tmp_path / "out")])
 
 
-def test_a_model_with_a_head_keeps_all_it_says_of_the_kept_pieces(bert, tmp_path, capsys):
+def test_a_model_with_a_head_gives_the_same_logits_for_kept_pieces(bert, tmp_path, capsys):
     assert run(bert, tmp_path, "天地 lower\n玄黄 lowest") == 0
     assert "vocabulary 36 -> 34" in capsys.readouterr().out
     old, new = AutoTokenizer.from_pretrained(bert), AutoTokenizer.from_pretrained(tmp_path / "out")
@@ -81,17 +81,17 @@ def test_a_unigram_teacher_keeps_precision_and_positions(xlmr, tmp_path):
     assert old.tokenize("天地玄") == new.tokenize("天地玄") and new.model_max_length == 40
 
 
-def test_from_a_corpus_and_from_its_text_comes_the_same(teacher_folder, corpus_folder, tmp_path, capsys):
+def test_a_corpus_and_its_text_give_the_same_model(teacher_folder, corpus_folder, tmp_path, capsys):
     output = ["--output", str(tmp_path / "out")]
     assert main(["--model", str(teacher_folder), "--corpus", str(corpus_folder), *output]) == 0
     # The teacher of the tests has all single characters; only hello does not occur
     assert "vocabulary 56 -> 55" in capsys.readouterr().out
     assert main(["--model", str(teacher_folder), "--corpus", str(corpus_folder), *output]) == 2
-    assert "out: is there already" in capsys.readouterr().err
+    assert "out: already exists" in capsys.readouterr().err
 
 
-def test_what_transformers_reports_of_a_model_is_not_passed_on(bert, tmp_path, capfd):
-    """A model without its pooler, whose weights it would count on a bar and report as to be trained."""
+def test_reports_of_transformers_are_not_shown(bert, tmp_path, capfd):
+    """A model without its pooler, for which transformers would show a bar and a report of new weights."""
     shutil.copytree(bert, tmp_path / "model")
     config = BertConfig.from_pretrained(bert)
     config.architectures = ["BertModel"]
@@ -102,7 +102,7 @@ def test_what_transformers_reports_of_a_model_is_not_passed_on(bert, tmp_path, c
     assert capfd.readouterr().err == ""
 
 
-def test_weights_that_the_folder_lacks_are_not_made_up(bert, tmp_path):
+def test_missing_weights_are_not_saved(bert, tmp_path):
     model, missing = load_model(str(bert))
     assert type(model) is BertForMaskedLM and not missing
     config = model.config
@@ -113,7 +113,7 @@ def test_weights_that_the_folder_lacks_are_not_made_up(bert, tmp_path):
     assert load_model(str(tmp_path))[1] == {"pooler.dense.weight", "pooler.dense.bias"}
 
 
-def test_a_model_that_is_damaged_or_not_whole_is_one_line(bert, tmp_path, capsys):
+def test_a_damaged_or_incomplete_model_is_refused_in_one_line(bert, tmp_path, capsys):
     folder = shutil.copytree(bert, tmp_path / "model")
     file = folder / "model.safetensors"
     weights = {name: weight.clone() for name, weight in load_file(file).items()}  # not the file under them
@@ -127,7 +127,7 @@ def test_a_model_that_is_damaged_or_not_whole_is_one_line(bert, tmp_path, capsys
     assert not (tmp_path / "out").exists()
 
 
-def test_an_architecture_that_is_no_model_is_read_as_an_encoder(bert, tmp_path):
+def test_an_unknown_architecture_is_loaded_as_an_encoder(bert, tmp_path):
     folder = shutil.copytree(bert, tmp_path / "model")
     config = BertConfig.from_pretrained(bert)
     config.architectures = ["Trainer"]
@@ -135,18 +135,18 @@ def test_an_architecture_that_is_no_model_is_read_as_an_encoder(bert, tmp_path):
     assert type(load_model(str(folder))[0]) is BertModel
 
 
-def test_another_state_is_noticed(bert):
+def test_different_hidden_states_are_refused(bert):
     model, _ = load_model(str(bert))
     kept = np.arange(36)
     small, ids = trim_model(model, kept), torch.tensor([[9, 12, 13]])
     check_same_states(model, small, ids, kept)
     with torch.no_grad():
         small.bert.encoder.layer[1].output.dense.bias[0] += 1
-    with pytest.raises(ValueError, match="the cut model gives other hidden states from layer 2 on, by up to"):
+    with pytest.raises(ValueError, match="the trimmed model has different hidden states from layer 2 on, by up to"):
         check_same_states(model, small, ids, kept)
 
 
-def test_what_cannot_be_done_is_one_line(xlmr, bert, corpus_folder, tmp_path, capsys):
+def test_refusals_are_one_line(xlmr, bert, corpus_folder, tmp_path, capsys):
     output = ["--output", str(tmp_path / "out")]
     assert main(["--model", str(xlmr), "--corpus", str(corpus_folder), *output]) == 2
     assert "was built with another tokenizer (" in capsys.readouterr().err

@@ -126,7 +126,7 @@ def test_compressed_inputs_give_the_same_corpus(tmp_path, wordpiece, documents):
 
 
 @pytest.mark.filterwarnings("ignore:s. 2 of 3 documents rejected")
-def test_names_in_gbk_take_part_in_a_whole_build(tmp_path, wordpiece):
+def test_member_names_in_gbk_survive_a_whole_build(tmp_path, wordpiece):
     gbk, folder = os.fsdecode("维基".encode("gbk")), tmp_path / "data"
     folder.mkdir()
     for mode, name in (("w", "a.tar"), ("w:gz", "b.tar.gz")):
@@ -157,13 +157,13 @@ def test_batches_and_blocks_do_not_change_documents(tmp_path, wordpiece, documen
     ],
 )
 @pytest.mark.filterwarnings("ignore:s. 2 of 2 documents rejected")
-def test_nothing_left_is_an_error(tmp_path, wordpiece, text, message):
+def test_no_document_left_is_an_error(tmp_path, wordpiece, text, message):
     with pytest.raises(ValueError, match=message):
         build_corpus(config(wordpiece, tmp_path / "out", source(write(tmp_path / "a", text))))
     assert not (tmp_path / "out").exists()
 
 
-def test_a_bad_input_leaves_no_corpus_and_its_cure_is_enough(tmp_path, wordpiece):
+def test_a_bad_input_leaves_no_corpus_and_fixing_it_is_enough(tmp_path, wordpiece):
     data = zstandard.compress("\n".join(f"天{index}" for index in range(10_000)).encode())
     path = write(tmp_path / "a.zst", data[:-10])
     with pytest.raises(ValueError, match=r"a\.zst: cannot be read to its end"):

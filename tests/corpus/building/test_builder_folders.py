@@ -1,4 +1,4 @@
-"""A build's folders: the output that is there already, the work folder of one that was stopped, and the lock."""
+"""The folders of a build: an existing output, the work folder of a stopped build, and the lock."""
 
 import errno
 import fcntl
@@ -51,18 +51,18 @@ def test_another_build_is_never_overwritten(tmp_path, wordpiece, unigram):
     with pytest.raises(ValueError, match=r"holds another corpus \(the inputs of s have changed\)"):
         build_corpus(config(wordpiece, out, source(path)))
     (out / "manifest.json").unlink()
-    with pytest.raises(ValueError, match="is not empty and holds no corpus"):
+    with pytest.raises(ValueError, match="is not empty and contains no corpus"):
         build_corpus(config(wordpiece, out, source(path)))
 
 
-def test_a_source_that_is_to_be_kept_out_makes_another_corpus(tmp_path, wordpiece):
+def test_another_test_set_makes_another_corpus(tmp_path, wordpiece):
     sources = [source(write(tmp_path / name, text), name=name) for name, text in {"a": "天地", "b": "玄黄"}.items()]
     build_corpus(config(wordpiece, tmp_path / "out", *sources))
     with pytest.raises(ValueError, match=r"holds another corpus \(its sources or their settings differ\)"):
         build_corpus(config(wordpiece, tmp_path / "out", sources[0], decontamination=[sources[1]]))
 
 
-def test_a_crash_leaves_no_corpus_and_the_next_build_goes_on(tmp_path, wordpiece, monkeypatch):
+def test_a_crash_leaves_no_corpus_and_the_next_build_continues(tmp_path, wordpiece, monkeypatch):
     path, out = write(tmp_path / "a", "天地\n玄黄"), tmp_path / "deep" / "out"
     with monkeypatch.context() as patch:
         patch.setattr(builder, "save_manifest", lambda *_: 1 / 0)
@@ -78,7 +78,7 @@ def test_a_crash_leaves_no_corpus_and_the_next_build_goes_on(tmp_path, wordpiece
     assert [item.name for item in out.parent.iterdir()] == ["out"] and not steps
 
 
-def test_what_a_stopped_build_encoded_goes_to_its_source_whatever_number_that_has_now(tmp_path, wordpiece, monkeypatch):
+def test_encoded_units_are_reused_after_sources_are_reordered(tmp_path, wordpiece, monkeypatch):
     a, b, c = (
         write(tmp_path / name, text) for name, text in {"a": "天地", "b": "玄黄\n宇", "c": "洪荒\n日\n月"}.items()
     )
@@ -93,7 +93,7 @@ def test_what_a_stopped_build_encoded_goes_to_its_source_whatever_number_that_ha
     assert [record.documents for record in manifest.sources] == [1, 2, 3]
 
 
-def test_what_a_kill_after_the_last_step_leaves_is_removed(tmp_path, wordpiece, monkeypatch):
+def test_leftovers_of_a_kill_after_the_last_step_are_removed(tmp_path, wordpiece, monkeypatch):
     asked = config(wordpiece, tmp_path / "out", source(write(tmp_path / "a", "天地")))
     with monkeypatch.context() as patch:
         patch.setattr(builder, "clear", lambda _: 1 / 0)
@@ -114,7 +114,7 @@ def test_an_output_inside_an_input_is_refused_at_once(tmp_path, wordpiece):
     path = write(tmp_path / "data" / "a", "天地")
     (tmp_path / "link").symlink_to(tmp_path / "data")
     for output in (tmp_path / "data" / "out", tmp_path / "link" / "deep" / "out"):
-        with pytest.raises(ValueError, match=r"out: lies inside the input .*data; choose another output folder"):
+        with pytest.raises(ValueError, match=r"out: is inside the input .*data; choose another output folder"):
             build_corpus(config(wordpiece, output, source(tmp_path / "data")))
     assert list((tmp_path / "data").iterdir()) == [path]
     # A file is one input, whatever lies beside it
@@ -131,7 +131,7 @@ def test_foreign_files_are_not_removed(tmp_path, wordpiece):
 
 
 @pytest.mark.parametrize("step", ["_read", "_encode"])
-def test_a_full_disk_is_told_and_a_rerun_goes_on(tmp_path, wordpiece, monkeypatch, step):
+def test_a_full_disk_is_reported_and_a_rerun_continues(tmp_path, wordpiece, monkeypatch, step):
     path, out = write(tmp_path / "a", "天地\n玄黄"), tmp_path / "out"
 
     def fill(*_):
@@ -161,7 +161,7 @@ def test_one_build_at_a_time(tmp_path, wordpiece):
     assert plan.read_bytes() == before and build_corpus(asked)[1]
 
 
-def test_units_may_run_together_but_not_beside_a_build(tmp_path, wordpiece):
+def test_units_may_run_together_but_not_during_a_build(tmp_path, wordpiece):
     asked = config(wordpiece, tmp_path / "out", source(write(tmp_path / "a", "天地")))
     plan_corpus(asked)
 
@@ -197,7 +197,7 @@ def test_a_second_finisher_is_refused_or_given_the_corpus(tmp_path, wordpiece, m
     assert finish_corpus(asked) == manifest and not (tmp_path / "out.partial").exists()
 
 
-def test_a_corpus_that_is_not_whole_gets_no_place_and_costs_no_work(tmp_path, wordpiece, monkeypatch):
+def test_an_incomplete_corpus_is_not_published_and_no_work_is_lost(tmp_path, wordpiece, monkeypatch):
     asked = ready_to_finish(tmp_path, wordpiece)
     with monkeypatch.context() as patch:
         patch.setattr(join_step, "_link", lambda _, target: target.touch())
@@ -206,7 +206,7 @@ def test_a_corpus_that_is_not_whole_gets_no_place_and_costs_no_work(tmp_path, wo
     assert not (tmp_path / "out").exists() and verify(finish_corpus(asked)) == []
 
 
-def test_a_finisher_finds_what_another_finished_before_the_lock_was_its_own(tmp_path, wordpiece, monkeypatch):
+def test_finishing_finds_a_corpus_finished_before_the_lock_was_taken(tmp_path, wordpiece, monkeypatch):
     asked = ready_to_finish(tmp_path, wordpiece)
     with monkeypatch.context() as patch:
         patch.setattr(builder, "clear", lambda _: 1 / 0)
@@ -219,7 +219,7 @@ def test_a_finisher_finds_what_another_finished_before_the_lock_was_its_own(tmp_
 
 
 @pytest.mark.parametrize("step", [build_corpus, plan_corpus])
-def test_what_another_process_finished_before_the_lock_was_ours_is_found(tmp_path, wordpiece, monkeypatch, step):
+def test_a_corpus_finished_by_another_process_is_found(tmp_path, wordpiece, monkeypatch, step):
     asked = config(wordpiece, tmp_path / "out", source(write(tmp_path / "a", "天地")))
     plan = builder._plan
 
@@ -235,7 +235,7 @@ def test_what_another_process_finished_before_the_lock_was_ours_is_found(tmp_pat
     assert not (tmp_path / "out.partial").exists()
 
 
-def test_a_build_that_gave_up_the_fast_path_goes_on_without_it(tmp_path, wordpiece):
+def test_a_build_that_gave_up_the_fast_path_continues_without_it(tmp_path, wordpiece):
     path = write(tmp_path / "a", "天地")
     asked = config(wordpiece, tmp_path / "out", source(path))
 

@@ -1,4 +1,4 @@
-"""Damaged blocks by policy: stop, or skip with every other row where it was; a store that fails always stops."""
+"""Damaged blocks by policy: stop, or skip without moving any other row. A failing store always stops."""
 
 import re
 import shutil
@@ -13,7 +13,7 @@ import torch
 from corpus import remote
 from corpus.rows.masking import MaskingSettings
 from corpus.rows.stream import RowStream
-from corpus.shards import store as store_module
+from corpus.shards import store
 from corpus.shards.manifest import Manifest, load_manifest
 from corpus.shards.store import StoreLost
 from tests.corpus.servers import range_server
@@ -50,7 +50,7 @@ def take(stream: RowStream, count: int, position: int, rank: int, world_size: in
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("kind", KINDS)
-def test_skipped_rows_are_empty_and_every_other_stays(folder, corpus_folder, kind, world_size):
+def test_skipped_rows_are_empty_and_all_others_unchanged(folder, corpus_folder, kind, world_size):
     manifest, sound = load_manifest(folder), RowStream(load_manifest(corpus_folder), ROW_TOKENS, 17, **KINDS[kind])
     stream = RowStream(manifest, ROW_TOKENS, 17, on_fault="skip", **KINDS[kind])
     for block in DAMAGED:
@@ -114,7 +114,7 @@ def test_word_planes_of_skipped_rows_are_empty(folder, tmp_path):
     assert skipped.any() and not batch["continues_word"][skipped].any()
 
 
-def test_no_sound_row_is_as_short_as_an_empty_one(corpus_folder):
+def test_no_intact_row_is_as_short_as_an_empty_one(corpus_folder):
     for kind in KINDS.values():
         stream = RowStream(load_manifest(corpus_folder), 8, 17, **kind)
         mask = take(stream, stream.rows_per_epoch // 4 + 1, 0, 0, 1)["attention_mask"]
@@ -122,7 +122,7 @@ def test_no_sound_row_is_as_short_as_an_empty_one(corpus_folder):
 
 
 @pytest.mark.parametrize("fault", ["missing", "cut"])
-def test_a_shard_that_is_missing_or_cut_is_refused_or_skipped(folder, fault):
+def test_a_missing_or_truncated_shard_is_refused_or_skipped(folder, fault):
     name = load_manifest(folder).shards[1].name
     data = (folder / name).read_bytes()
     (folder / name).unlink()
@@ -148,7 +148,7 @@ def test_a_shard_that_is_missing_or_cut_is_refused_or_skipped(folder, fault):
     assert lost.any() and (is_empty == lost).all()
 
 
-def test_where_nothing_is_there_nothing_is_skipped(folder):
+def test_a_vanished_corpus_is_never_skipped(folder):
     manifest = load_manifest(folder)
     stream = RowStream(manifest, ROW_TOKENS, 17, on_fault="skip")
     for shard in manifest.shards:
@@ -160,13 +160,13 @@ def test_where_nothing_is_there_nothing_is_skipped(folder):
         stream.rows(np.arange(8))
 
 
-def test_a_block_that_cannot_be_read_stops_though_others_would_be_skipped(folder, monkeypatch):
+def test_an_unreadable_store_stops_even_with_skip(folder, monkeypatch):
     stream = RowStream(load_manifest(folder), ROW_TOKENS, 17, on_fault="skip")
 
     def fail(*_):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(store_module.LocalStore, "read_block", fail)
+    monkeypatch.setattr(store.LocalStore, "read_block", fail)
     with pytest.raises(StoreLost, match=r"shard-\d+\.bin: block \d+: .*Input/output error"):
         take(stream, 1, 0, 0, 1)
 
@@ -209,7 +209,7 @@ def test_damage_behind_a_url_is_skipped(server, fault, message):
 
 
 @pytest.mark.parametrize(("fault", "message"), [("503", "the last: 503"), ("hang up", "the last: Server disconnected")])
-def test_a_store_that_is_down_stops_whatever_the_policy(server, fault, message):
+def test_an_unreachable_store_stops_with_any_policy(server, fault, message):
     stream = RowStream(load_manifest(server.url), ROW_TOKENS, 17, on_fault="skip")
     server.fault = lambda path, number: fault
     with pytest.raises(StoreLost, match=rf"block \d+: gave up after 3 attempts; {message}"):

@@ -1,4 +1,4 @@
-"""A build onto a real file system that fills up: told in one line, and after there is room, the same corpus."""
+"""A build onto a real file system that fills up: one line, and the same corpus once there is room."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_disk_that_fills_up(tmp_path, wordpiece, documents, small_disk, monkeypatch):
-    """Room is made step by step, so that reading, comparing, encoding and finishing all run out of it in turn."""
+    """Room is added step by step, so that each step of the build runs out of it in turn."""
     monkeypatch.setattr("corpus.building.plan.UNIT_BYTES", 20_000)
     lines = [f"{text}{number}" for number, text in enumerate(documents * 8)]
     (tmp_path / "a.txt").write_text("\n".join(lines), encoding="utf-8")
@@ -50,7 +50,7 @@ def test_a_disk_that_fills_up(tmp_path, wordpiece, documents, small_disk, monkey
             assert [item.name for item in small_disk.iterdir()] == ["out.partial"]
             kilobytes += 16
             subprocess.run(["mount", "-o", f"remount,size={kilobytes}k", str(small_disk)], check=True)
-    start = f"{small_disk}/out.partial: the disk is full (0 MB free now); the output is not begun and what is done is "
+    start = f"{small_disk}/out.partial: the disk is full (0 MB free now); finished units are kept and no output was "
     assert len(told) > 3 and all(message.startswith(start) for message in told)
     assert manifest.fingerprint == expected.fingerprint
     assert content(small_disk / "out") == content(tmp_path / "out")

@@ -33,7 +33,7 @@ def test_many_rejects_are_a_warning_and_half_are_none():
     assert (record.name, record.licence) == ("wiki", "MIT")
 
 
-def test_a_field_that_some_records_lack_is_told_before_it_costs_half_of_them():
+def test_a_field_that_some_records_lack_warns_early():
     ledger = Ledger()
     ledger.documents_in, ledger.documents = 40, 38
     for line in (1, 2):
@@ -47,7 +47,7 @@ def test_a_field_that_some_records_lack_is_told_before_it_costs_half_of_them():
         ledger.close(SOURCE, [])
 
 
-def test_the_warning_says_what_cures_the_reason_that_rejects_most():
+def test_the_warning_has_advice_for_the_most_frequent_reason():
     ledger = Ledger()
     ledger.documents_in = 3
     for reason in (Reason.INVALID_UTF8, Reason.INVALID_UTF8, Reason.BROKEN_JSON):
@@ -64,7 +64,7 @@ def test_only_first_examples_are_kept():
     assert ledger.examples == {Reason.DUPLICATE: ["f:0", "f:1", "f:2"]} and ledger.rejected[Reason.DUPLICATE] == 100
 
 
-def test_units_add_up_in_their_order_and_what_is_read_must_be_encoded():
+def test_units_add_up_and_all_documents_read_must_be_encoded():
     total = Ledger()
     for unit in range(2):
         read, encoded = Ledger(), Ledger()
@@ -79,5 +79,5 @@ def test_units_add_up_in_their_order_and_what_is_read_must_be_encoded():
     assert (tally.documents_in, tally.documents, tally.tokens) == (8, 2, 14)
     assert tally.rejected == {Reason.EMPTY: 2, Reason.DUPLICATE: 4}
     assert tally.examples == {Reason.EMPTY: ["u0:1", "u1:1"], Reason.DUPLICATE: ["u0:2", "u0:3", "u1:2"]}
-    with pytest.raises(RuntimeError, match="3 documents were read, but 4 came to be encoded"):
+    with pytest.raises(RuntimeError, match="3 documents were read, but 4 reached encoding"):
         total.add(tallies[0], tallies[1].model_copy(update={"documents_in": 4}))

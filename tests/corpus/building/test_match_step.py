@@ -59,7 +59,7 @@ def drops_of(tmp_path, wordpiece, monkeypatch):
     return run
 
 
-def test_the_first_of_equal_documents_stays_wherever_they_are(drops_of):
+def test_the_first_of_equal_documents_is_kept_wherever_they_are(drops_of):
     documents = [text(20) for _ in range(60)]
     for copy, original in [(5, 4), (31, 4), (59, 4), (40, 39)]:
         documents[copy] = documents[original]
@@ -67,7 +67,7 @@ def test_the_first_of_equal_documents_stays_wherever_they_are(drops_of):
     assert drops_of(documents, near=False) == drops_of(documents, near=False, num_ranges=7) == expected
 
 
-def test_near_documents_fall_and_others_stay(drops_of):
+def test_near_duplicates_are_dropped_and_others_kept(drops_of):
     documents = [text(300) for _ in range(60)]
     documents[7] = edit(documents[2], 3)
     documents[50] = edit(documents[2], 3)
@@ -77,7 +77,7 @@ def test_near_documents_fall_and_others_stay(drops_of):
     assert drops_of(documents) == drops_of(documents, num_ranges=5) == expected
 
 
-def test_candidates_that_are_not_alike_are_kept(drops_of, monkeypatch):
+def test_candidates_that_are_not_similar_are_kept(drops_of, monkeypatch):
     """All documents in one bucket of every band: only the true similarity decides."""
     monkeypatch.setattr(
         "corpus.building.read_step.build_bands", lambda *shingles: np.ones((len(shingles[1]) - 1, 14), np.uint64)
@@ -93,7 +93,7 @@ def test_short_documents_are_near_only_if_equal(drops_of):
     assert drops_of(documents) == {2: Reason.DUPLICATE}
 
 
-def test_units_must_be_read_and_compared_first(tmp_path, wordpiece):
+def test_units_must_be_read_and_matched_first(tmp_path, wordpiece):
     (tmp_path / "a").write_text("天\n地")
     state = {
         "sources": [{"name": "s", "format": "lines", "inputs": [str(tmp_path / "a")]}],
@@ -104,11 +104,11 @@ def test_units_must_be_read_and_compared_first(tmp_path, wordpiece):
     plan_corpus(config)
     with pytest.raises(ValueError, match="unit 0 is not read yet; run --read-unit 0"):
         match_corpus(config)
-    with pytest.raises(ValueError, match=r"drops-00000\.bin: is not there; compare the units .* with --match"):
+    with pytest.raises(ValueError, match=r"drops-00000\.bin: does not exist; find duplicates first, with --match"):
         load_drops(work_folder(config), 0)
 
 
-def test_ids_that_two_documents_bear_are_told_and_both_kept(tmp_path, wordpiece):
+def test_documents_with_the_same_id_warn_and_are_kept(tmp_path, wordpiece):
     """In one unit or in two; another source may use the same ids, and a document without one has none to share."""
     ids = {"one": [1, 2, 1, None, None, 3, 1], "two": [3, 1, 2]}
     sources = []
@@ -122,5 +122,5 @@ def test_ids_that_two_documents_bear_are_told_and_both_kept(tmp_path, wordpiece)
         manifest, _ = build_corpus(BuildConfig.model_validate_json(json.dumps(state)), 1)
     (message,) = (str(warning.message) for warning in told)
     labels = "one.jsonl:3 (id 1), one.jsonl:7 (id 1)"
-    assert message == f"one: 2 documents bear the id of another, and are kept, e.g. {labels}"
+    assert message == f"one: 2 documents have the id of an earlier one, and are kept, e.g. {labels}"
     assert manifest.totals.documents == manifest.totals.documents_in == 10

@@ -41,7 +41,7 @@ def read_units(plan, format):
 
 @settings(max_examples=60)
 @given(st.lists(st.text("天地 \n\r", max_size=12), max_size=30), st.integers(8, 60), st.sampled_from(["lines", "clue"]))
-@pytest.mark.filterwarnings("ignore:.*lines without a blank one")
+@pytest.mark.filterwarnings("ignore:.*lines without a blank line")
 def test_units_hold_every_document_once_and_whole(tmp_path_factory, tokenizer, pieces, unit_bytes, format):
     path = tmp_path_factory.mktemp("plan") / "a"
     path.write_bytes("\n".join(["天", "", *pieces, "", "地", ""]).encode())
@@ -56,7 +56,7 @@ def test_units_hold_every_document_once_and_whole(tmp_path_factory, tokenizer, p
     assert [start for start, _ in edges] == [0, *(end for _, end in edges[:-1])] and edges[-1][1] == path.stat().st_size
 
 
-def test_big_files_are_cut_and_small_ones_go_together(tmp_path, tokenizer, monkeypatch):
+def test_large_files_are_split_and_small_ones_share_a_unit(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setattr(plans, "UNIT_BYTES", 1000)
     (tmp_path / "big").write_bytes(b"0123456\n" * 1000)
     for index in range(10):
@@ -67,13 +67,13 @@ def test_big_files_are_cut_and_small_ones_go_together(tmp_path, tokenizer, monke
     assert [len(unit.segments) for unit in plan.units[-5:]] == [2] * 5
 
 
-def test_a_line_without_end_is_never_cut(tmp_path, tokenizer, monkeypatch):
+def test_an_endless_line_is_never_split(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setattr(plans, "UNIT_BYTES", 100)
     (tmp_path / "a").write_bytes(b"x" * 1050 + b"\ny\nz\n")
     assert read_units(build_plan(config(tmp_path), tokenizer), "lines") == [["x" * 1050], ["y", "z"]]
 
 
-def test_a_file_that_is_a_document_is_never_cut(tmp_path, tokenizer, monkeypatch):
+def test_a_file_that_is_one_document_is_never_split(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setattr(plans, "UNIT_BYTES", 16)
     (tmp_path / "a").write_bytes(b"0123456\n" * 8)
     (tmp_path / "b").write_bytes(b"89\n")
@@ -81,7 +81,7 @@ def test_a_file_that_is_a_document_is_never_cut(tmp_path, tokenizer, monkeypatch
     assert units == [["\n".join(["0123456"] * 8)], ["89"]]
 
 
-def test_big_packed_inputs_are_told_once_a_source(tmp_path, tokenizer):
+def test_large_packed_inputs_warn_once_a_source(tmp_path, tokenizer):
     def plan(**sizes):
         folder = tmp_path / "_".join(sizes)
         folder.mkdir()
@@ -93,10 +93,10 @@ def test_big_packed_inputs_are_told_once_a_source(tmp_path, tokenizer):
 
     with pytest.warns(UserWarning) as caught:
         plan(small=1 << 30, big=3 << 30, bigger=9 << 30)
-    (said,) = (str(warning.message) for warning in caught)
-    assert said == (
+    (message,) = (str(warning.message) for warning in caught)
+    assert message == (
         "news: packed inputs above 1 GiB: 2, the largest small_big_bigger/bigger.jsonl.gz with 9.7 GB; "
-        "each is read by one core and begins anew when stopped: split or unpack them for more"
+        "each is read by one core and from its beginning after a stop: split or unpack them to use more cores"
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -113,7 +113,7 @@ def test_places_in_later_units_count_from_a_byte(tmp_path, tokenizer, monkeypatc
     assert first.place == "a@16:1"
 
 
-def test_a_unit_s_key_tells_what_its_documents_depend_on(tmp_path, tokenizer):
+def test_a_units_key_covers_all_that_determines_its_documents(tmp_path, tokenizer):
     (tmp_path / "a").write_bytes(b"x\n")
     key = build_plan(config(tmp_path / "a"), tokenizer).key(0)
     assert build_plan(config(tmp_path / "a", about="other", output="p"), tokenizer).key(0) == key
@@ -129,7 +129,7 @@ def test_a_unit_s_key_tells_what_its_documents_depend_on(tmp_path, tokenizer):
     assert len(keys) == 4 and key not in keys
 
 
-def test_units_that_are_not_asked_for_are_not_read(tmp_path, tokenizer, monkeypatch):
+def test_only_requested_units_are_loaded(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setattr(plans, "UNIT_BYTES", 2)
     for name in "abc":
         (tmp_path / name).write_bytes(b"x\n")
@@ -146,11 +146,11 @@ def test_units_that_are_not_asked_for_are_not_read(tmp_path, tokenizer, monkeypa
         == [(), ()]
         == [unit.segments for unit in load_plan(tmp_path, ()).units[::2]]
     )
-    with pytest.raises(ValueError, match=r"plan\.jsonl: is no plan of a build"):
+    with pytest.raises(ValueError, match=r"plan\.jsonl: is not the plan of a build"):
         load_plan(tmp_path)
 
 
-def test_a_plan_comes_back_as_it_was(tmp_path, tokenizer):
+def test_a_saved_plan_loads_unchanged(tmp_path, tokenizer):
     (tmp_path / "a").write_bytes(b"x\n")
     plan = build_plan(config(tmp_path / "a"), tokenizer)
     save_plan(plan, tmp_path)
@@ -159,7 +159,7 @@ def test_a_plan_comes_back_as_it_was(tmp_path, tokenizer):
     save_plan(plan, tmp_path)
     assert (tmp_path / "plan.jsonl").stat() == before
     (tmp_path / "plan.jsonl").write_text("{}")
-    with pytest.raises(ValueError, match=r"plan\.jsonl: is no plan of a build; make one with --plan"):
+    with pytest.raises(ValueError, match=r"plan\.jsonl: is not the plan of a build; make one with --plan"):
         load_plan(tmp_path)
-    with pytest.raises(ValueError, match=r"plan\.jsonl: is no plan of a build"):
+    with pytest.raises(ValueError, match=r"plan\.jsonl: is not the plan of a build"):
         load_plan(Path(tmp_path / "nowhere"))

@@ -1,4 +1,4 @@
-"""The same corpus through Ray, with two workers, and with one of them killed in mid-job. Wants `pip install ray`."""
+"""The same corpus through Ray, with two workers, and also with one of them killed. Needs `pip install ray`."""
 
 import json
 import os
@@ -86,7 +86,7 @@ def die(plan, work, index, on_bytes):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_errors_warnings_and_deaths_are_told_here(asked, ray):
+def test_errors_warnings_and_deaths_reach_the_caller(asked, ray):
     plan, _ = plan_corpus(asked)
     work, sizes = work_folder(asked), []
     with pytest.warns(UserWarning, match="about unit 1"):
@@ -98,7 +98,7 @@ def test_errors_warnings_and_deaths_are_told_here(asked, ray):
         ray_workers.run_units(die, plan, work, range(1), 1, sizes.append)
 
 
-def test_a_missing_ray_is_told(asked, monkeypatch):
+def test_a_missing_ray_is_reported(asked, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r"the engine ray needs Ray: pip install ray==2\.60\.0 on every machine"):
         build_corpus(asked, engine="ray")

@@ -15,7 +15,7 @@ def build(value, key="k"):
     return build_in
 
 
-def test_a_result_is_found_by_its_key_only(tmp_path):
+def test_a_result_is_found_only_by_its_key(tmp_path):
     folder = tmp_path / "r"
     assert load_result(Number, folder, "k") is None
     assert save_result(folder, build(1)).value == 1
@@ -25,7 +25,7 @@ def test_a_result_is_found_by_its_key_only(tmp_path):
     assert load_result(Number, folder, "k") is None
 
 
-def test_a_stale_result_is_replaced_and_an_equal_one_left(tmp_path):
+def test_an_outdated_result_is_replaced_and_an_equal_one_kept(tmp_path):
     folder = tmp_path / "r"
     save_result(folder, build(1))
     save_result(folder, build(2))  # of the same key: somebody else did the same work
@@ -35,7 +35,7 @@ def test_a_stale_result_is_replaced_and_an_equal_one_left(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["r"]
 
 
-def test_what_fails_leaves_nothing(tmp_path):
+def test_a_failed_step_leaves_nothing(tmp_path):
     def fail(folder):
         (folder / "data").write_text("half")
         raise OSError(28, "No space left on device")

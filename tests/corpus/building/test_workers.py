@@ -117,7 +117,7 @@ def test_single_steps_in_any_order_give_the_same(tmp_path, inputs, wordpiece, ex
 
 
 @pytest.mark.job
-def test_what_goes_wrong_in_a_worker_is_told_here(tmp_path, wordpiece):
+def test_errors_in_a_worker_reach_the_caller(tmp_path, wordpiece):
     (tmp_path / "in").mkdir()
     for index in range(3):
         (tmp_path / "in" / f"{index}.txt").write_text("天地\n" * 8000, encoding="utf-8")
@@ -139,14 +139,14 @@ def warn(plan, work, index, on_bytes):
 
 
 @pytest.mark.job
-def test_a_killed_worker_is_told_and_warnings_arrive(tmp_path, inputs, wordpiece):
+def test_a_killed_worker_is_reported_and_warnings_reach_the_caller(tmp_path, inputs, wordpiece):
     asked = config(inputs, wordpiece, tmp_path / "out")
     plan, _ = plan_corpus(asked)
     work, seen = work_folder(asked), []
     with pytest.warns(UserWarning, match="unit 3"):
         workers.run_units(warn, plan, work, range(5), 2, seen.append)
     assert sum(seen) == 35
-    with pytest.raises(ValueError, match="a worker was killed, for want of memory perhaps; fewer workers need less"):
+    with pytest.raises(ValueError, match="a worker was killed, probably for lack of memory; use fewer --workers"):
         workers.run_units(die, plan, work, range(5), 2, seen.append)
 
 
@@ -193,12 +193,12 @@ def kill_often(num_kills: int, tmp_path, inputs, wordpiece, expected) -> list[tu
 
 
 @pytest.mark.job
-def test_a_killed_build_goes_on_to_the_same_corpus(tmp_path, inputs, wordpiece, expected):
+def test_a_killed_build_continues_to_the_same_corpus(tmp_path, inputs, wordpiece, expected):
     kill_often(1, tmp_path, inputs, wordpiece, expected)
 
 
 @pytest.mark.slow
-def test_twenty_kills_do_not_show(tmp_path, inputs, wordpiece, expected):
+def test_twenty_kills_change_nothing(tmp_path, inputs, wordpiece, expected):
     kills = kill_often(20, tmp_path, inputs, wordpiece, expected)
     print("\nkilled after s, units read, units encoded:", *kills, sep="\n")
     assert len({(read, encoded) for _, read, encoded in kills}) > 3

@@ -33,7 +33,7 @@ def test_changes_are_named_in_the_order_they_are_made():
     )
 
 
-def test_what_a_rule_leaves_is_normalized_again():
+def test_the_result_of_a_rule_is_normalized_again():
     assert clean("一&nbsp;&nbsp;二<br>\n<br>三&#8203;").text == "一 二\n三"
 
 
@@ -57,7 +57,7 @@ def test_every_text_rule_can_be_switched_off(rule):
         ("含有ＢＡＤ词语", {"blocked_words": ("无关", "BAD词")}, Reason.BLOCKED_WORD),
     ],
 )
-def test_every_filter_has_its_reason_and_can_be_met(text, settings, reason):
+def test_every_filter_rejects_for_its_reason_and_accepts(text, settings, reason):
     item = clean(text, **settings)
     assert item == Reject(reason, "f:1 (id 7)") and item.excerpt == normalize(item.excerpt)
     open_door = {"min_chinese_share": 0.0, "max_repeated_line_share": 1.0, "max_repeated_ngram_share": 1.0}
@@ -76,7 +76,7 @@ def test_every_filter_has_its_reason_and_can_be_met(text, settings, reason):
         LONG * 2,
     ],
 )
-def test_good_short_and_odd_text_stays_as_it_is(text):
+def test_good_short_and_unusual_text_is_unchanged(text):
     assert clean(text) == Document(text, "f:1", "7")
 
 
@@ -92,12 +92,12 @@ def test_good_short_and_odd_text_stays_as_it_is(text):
         ("", False),
     ],
 )
-def test_origins_are_blocked_with_all_below_them(origin, is_blocked):
+def test_origins_are_blocked_with_all_their_subdomains(origin, is_blocked):
     item = clean("文字", origin, blocked_origins=("Bad.cn", "坏报"))
     assert (item == Reject(Reason.BLOCKED_ORIGIN, "f:1 (id 7)")) == is_blocked
 
 
-def test_an_origin_too_long_for_a_host_takes_no_time_to_speak_of():
+def test_an_origin_too_long_for_a_host_takes_little_time():
     start = time.process_time()
     assert isinstance(clean("文字", "." * 100_000, blocked_origins=("a.cn",)), Document)
     assert time.process_time() - start < 5  # tens of seconds where it is quadratic

@@ -15,7 +15,7 @@ def find(tests, documents):
     return tests.find(*hash_shingles(documents)).tolist()
 
 
-def test_a_document_that_holds_a_test_text_is_found():
+def test_a_document_that_contains_a_test_text_is_found():
     texts = [text(length) for length in (MIN_CHARACTERS, 40, 400)]
     tests = TestTexts([*texts, texts[0]])
     edited = texts[2][:200] + "改" + texts[2][201:]

@@ -16,7 +16,7 @@ def explain(path: Path, **fields) -> str:
     return text
 
 
-def test_every_rule_shows_counts_and_where_and_what(tmp_path):
+def test_every_rule_shows_counts_places_and_examples(tmp_path):
     lines = ["数学（）一词。", "他说&hellip;", "plain English text", "　首行", "\u200b", "天地"]
     (tmp_path / "a.txt").write_bytes("\n".join(lines).encode() + b"\n\xff\xff")
     lines = explain(tmp_path / "a.txt").splitlines()

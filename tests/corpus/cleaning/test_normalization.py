@@ -50,12 +50,12 @@ def test_plain_text_is_untouched():
 
 
 @given(st.lists(st.text() | st.text(alphabet=ODD) | st.text(alphabet="天地 a\n，é"), min_size=1))
-def test_plain_texts_are_those_that_stay(texts):
+def test_plain_texts_are_not_changed_by_normalising(texts):
     for text, is_plain in zip(texts, are_plain(texts).tolist(), strict=True):
         assert not is_plain or normalize(text) == text
 
 
-def test_every_plain_character_stays_beside_every_other():
+def test_every_plain_character_stays_next_to_every_other():
     """Alone none changes, and none is the second half of a composition, whatever stands before it."""
     chars = list(map(chr, range(sys.maxunicode + 1)))
     plain = set(compress(chars, are_plain(chars)))

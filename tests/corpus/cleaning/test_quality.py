@@ -28,7 +28,7 @@ def test_chinese_share(text, share):
 
 
 @given(MIXED.filter(bool), st.floats(0, 1))
-def test_the_short_way_agrees(text, share):
+def test_has_chinese_share_agrees_with_chinese_share(text, share):
     codes = code_points(text)
     assert has_chinese_share(codes, share) == (chinese_share(codes) >= share)
 
@@ -46,7 +46,7 @@ def test_ngrams_are_counted_as_by_hand(text):
     assert repeated_ngram_share(code_points(text)) == pytest.approx(expected)
 
 
-def test_ngrams_of_a_text_said_twice():
+def test_ngrams_of_a_text_repeated_once():
     text = "".join(chr(0x4E00 + index) for index in range(1000))
     assert repeated_ngram_share(code_points(text)) == 0
     assert repeated_ngram_share(code_points(text * 2)) == pytest.approx(0.5, abs=0.01)

@@ -1,4 +1,4 @@
-"""Archives through `find_parts` and `read_streams`, as the build reads them."""
+"""Archives read through `find_parts` and `read_streams`, as in a build."""
 
 import gzip
 import io
@@ -45,7 +45,7 @@ def test_members_of_every_tar(tmp_path, suffix):
 
 @pytest.mark.parametrize("suffix", MODES)
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.95])
-def test_a_cut_tar_is_named(tmp_path, suffix, kept):
+def test_a_truncated_tar_is_named(tmp_path, suffix, kept):
     path = write_tar(tmp_path / f"a{suffix}", {f"m{index}": TEXT[index:] for index in range(4)})
     data = path.read_bytes().rstrip(b"\0")
     path.write_bytes(data[: int(len(data) * kept)])
@@ -54,22 +54,22 @@ def test_a_cut_tar_is_named(tmp_path, suffix, kept):
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.zst"])
-def test_a_tar_that_ends_between_two_members_is_cut_too(tmp_path, suffix):
+def test_a_tar_that_ends_between_two_members_is_truncated_too(tmp_path, suffix):
     path = write_tar(tmp_path / "a.tar", {"m0": TEXT, "m1": TEXT})
     half = path.read_bytes()[: 512 + -(-len(TEXT) // 512) * 512]
     (tmp_path / f"b{suffix}").write_bytes(half if suffix == ".tar" else zstandard.compress(half))
-    with pytest.raises(ValueError, match=rf"b\{suffix}: cannot be read .*damaged or cut short"):
+    with pytest.raises(ValueError, match=rf"b\{suffix}: cannot be read .*damaged or truncated"):
         read(tmp_path / f"b{suffix}")
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.zst"])
-def test_what_follows_the_end_of_a_tar_is_not_passed_over(tmp_path, suffix):
-    """Two archives in one file, and zeros where a header should be: both end an archive before its time."""
+def test_data_after_the_end_of_a_tar_is_refused(tmp_path, suffix):
+    """Two archives in one file, and zeros in place of a header: tarfile stops early at both."""
     one = write_tar(tmp_path / "a.tar", {"m0": TEXT, "m1": TEXT}).read_bytes()
     half = 512 + -(-len(TEXT) // 512) * 512
     for data in (one + one, one[:half] + bytes(1024) + one[half:]):
         (tmp_path / f"b{suffix}").write_bytes(data if suffix == ".tar" else zstandard.compress(data))
-        with pytest.raises(ValueError, match=rf"b\{suffix}: cannot be read .*more follows the end of the archive"):
+        with pytest.raises(ValueError, match=rf"b\{suffix}: cannot be read .*data follows the end of the archive"):
             read(tmp_path / f"b{suffix}")
 
 
@@ -83,7 +83,7 @@ def test_what_follows_the_end_of_a_tar_is_not_passed_over(tmp_path, suffix):
         ("a.zip", r"member a\.zip is an archive itself; unpack the outer one first"),
     ],
 )
-def test_members_that_lead_somewhere_are_refused(tmp_path, suffix, name, message):
+def test_members_with_paths_out_of_the_archive_are_refused(tmp_path, suffix, name, message):
     with pytest.raises(ValueError, match=message):
         read(write_tar(tmp_path / f"a{suffix}", {"ok": b"x", name: b"x"}))
     path = tmp_path / "a.zip"
@@ -102,7 +102,7 @@ def test_member_names_need_not_be_utf8(tmp_path, suffix):
     assert all(rb"\xbb\xf9" in name.encode() for name in streams)
 
 
-def test_a_zip_whose_names_are_not_what_it_says_is_named(tmp_path):
+def test_a_zip_with_names_in_another_encoding_than_declared_is_named(tmp_path):
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("维", b"x")
@@ -124,18 +124,18 @@ def test_links_are_skipped_with_a_warning(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
-def test_empty_doubled_and_missing_members(tmp_path, suffix):
+def test_empty_repeated_and_missing_members(tmp_path, suffix):
     path = write_tar(tmp_path / f"a{suffix}", {"b": b"", "ok": b"x", "c": b""})
     with pytest.warns(UserWarning, match=rf"{path}: skipped 2 empty files: (\S+/)?b, (\S+/)?c$"):
         assert read(path) == {f"a{suffix}/ok": [b"x"]}
-    with pytest.raises(ValueError, match=r"nothing but 2 empty files: b, c|: empty, cut short perhaps \(1 in all\)"):
+    with pytest.raises(ValueError, match=r"all 2 files are empty: b, c|: empty, probably truncated \(1 in all\)"):
         read(write_tar(tmp_path / f"a{suffix}", {"b": b"", "c": b""}))
-    with pytest.raises(ValueError, match=r"b\.gz(: | is )empty, cut short perhaps"):
+    with pytest.raises(ValueError, match=r"b\.gz(: | is )empty, probably truncated"):
         read(write_tar(tmp_path / f"a{suffix}", {"b.gz": b"", "ok": b"x"}))
     with pytest.raises(ValueError, match="the tar holds no files"):
         read(write_tar(tmp_path / f"b{suffix}", {}))
     double = {"one": b"x", "two": b"x"}
-    with pytest.raises(ValueError, match="the tar holds two members of one name"):
+    with pytest.raises(ValueError, match="the tar holds two members of the same name"):
         read(write_tar(tmp_path / f"c{suffix}", double, lambda info: info.replace(name="same")))
 
 

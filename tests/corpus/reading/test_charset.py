@@ -10,7 +10,7 @@ HAN = st.text(alphabet=[chr(code) for code in range(0x4E00, 0x9FA6)], min_size=1
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_detects_each_of_the_two(text):
+def test_both_encodings_are_detected(text):
     assert decode(text.encode(), "detect") == (text, False)
     assert decode(text.encode("gb18030"), "detect") == (text, True)
 
@@ -21,7 +21,7 @@ def test_chinese_in_utf8_is_never_taken_for_gb18030(text):
 
 
 @given(st.text() | HAN)
-def test_detection_gives_the_text_or_a_reason_never_another_text_of_utf8(text):
+def test_detection_never_gives_wrong_text_for_utf8(text):
     decoded = decode(text.encode(), "detect")
     assert decoded == (text, False) or decoded is Reason.UNKNOWN_ENCODING
 
@@ -37,11 +37,11 @@ def test_detection_gives_the_text_or_a_reason_never_another_text_of_utf8(text):
         ("да".encode(), Reason.UNKNOWN_ENCODING),
     ],
 )
-def test_what_neither_or_both_could_be_is_rejected(data, reason):
+def test_documents_that_fit_neither_or_both_encodings_are_rejected(data, reason):
     assert decode(data, "detect") is reason
 
 
-def test_a_configured_encoding_is_held_to():
+def test_a_configured_encoding_is_not_overridden():
     assert decode("蒸馏".encode("gb18030"), "utf-8") is Reason.INVALID_UTF8
     assert decode("蒸馏𠮷".encode("gb18030"), "gb18030") == ("蒸馏𠮷", True)
     assert decode(b"\x81", "gb18030") is Reason.INVALID_GB18030
@@ -50,7 +50,7 @@ def test_a_configured_encoding_is_held_to():
     assert decode(b"plain", "gb18030") == decode(b"plain", "detect") == ("plain", False)
 
 
-def test_common_share_is_of_what_lies_beyond_ascii():
+def test_common_share_ignores_ascii():
     assert common_share("abc") == 1.0
     assert common_share("abc的") == 1.0
     assert common_share("的龘\U00020000是") == 0.5

@@ -25,14 +25,14 @@ def test_frames_and_padding_at_any_boundary(suffix, size):
 
 @pytest.mark.parametrize("suffix", COMPRESS)
 @pytest.mark.parametrize("kept", [1, 0.3, 0.9, -9, -1])
-def test_a_cut_is_found_wherever_it_falls(suffix, kept):
+def test_truncation_is_found_at_every_byte(suffix, kept):
     data = COMPRESS[suffix](TEXT)
     with pytest.raises(INFLATE_ERRORS):
         list(inflate(pieces(data[: int(len(data) * kept) if isinstance(kept, float) else kept]), f"a{suffix}"))
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
-def test_a_bomb_is_refused_before_it_goes_off(suffix, monkeypatch):
+def test_a_zip_bomb_is_refused_while_it_inflates(suffix, monkeypatch):
     monkeypatch.setattr(compression, "FREE_BYTES", 1 << 20)
     bomb = COMPRESS[suffix](bytes(30 << 20))
     seen = 0

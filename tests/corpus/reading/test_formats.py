@@ -39,12 +39,12 @@ def test_clue_documents_end_at_blank_lines():
 
 
 def test_clue_without_a_blank_line_is_refused():
-    with pytest.raises(ValueError, match=r"f: not one blank line ends a document in 2 lines; .* use --format lines"):
+    with pytest.raises(ValueError, match=r"f: no blank line in 2 lines; .* use --format lines"):
         read("clue", b"a\nb")
 
 
-def test_clue_with_a_blank_line_only_at_the_end_is_warned_of():
-    with pytest.warns(UserWarning, match="f: 3 lines without a blank one are one document; .* use --format lines"):
+def test_clue_with_a_blank_line_only_at_the_end_warns():
+    with pytest.warns(UserWarning, match="f: 3 lines without a blank line are one document; .* use --format lines"):
         assert read("clue", "\n\na\nb\nc\n\n") == [Document("a\nb\nc", "f:3")]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -54,7 +54,7 @@ def test_clue_with_a_blank_line_only_at_the_end_is_warned_of():
 
 def test_clue_document_without_end_is_refused(monkeypatch):
     monkeypatch.setattr(formats, "MAX_DOCUMENT_BYTES", 1 << 20)
-    with pytest.raises(ValueError, match=r"f: no blank line ends the document that begins at line 3 within 1 MiB"):
+    with pytest.raises(ValueError, match=r"f: the document that begins at line 3 has no blank line within 1 MiB"):
         read("clue", b"a\n\n" + b"b\n" * ((1 << 19) + 1))
 
 
@@ -70,7 +70,7 @@ def test_a_file_is_one_document():
 
 def test_a_file_too_long_for_a_document_is_refused(monkeypatch):
     monkeypatch.setattr(formats, "MAX_DOCUMENT_BYTES", 1 << 10)
-    with pytest.raises(ValueError, match="f: a document of more than 0 MiB; the format files takes a file for"):
+    with pytest.raises(ValueError, match="f: a document of more than 0 MiB; in the format files each file"):
         read("files", b"b\n" * 513)
 
 
@@ -99,7 +99,7 @@ def test_what_pythons_json_writes_is_read():
         (b'{"text": 3}', Reason.FIELD_NOT_A_STRING),
     ],
 )
-def test_bad_lines_are_rejected_where_they_stand(line, reason):
+def test_bad_lines_are_rejected_with_their_place(line, reason):
     detail = " (no text; it has title)" if reason == Reason.FIELD_MISSING else ""
     data = b'{"text": "a"}\n\n' + line + b'\n{"text": "b"}'
     for format, fields in (("wiki2019zh", {}), ("jsonl", {"text_fields": ("text",)})):
@@ -125,12 +125,12 @@ def test_a_bad_byte_costs_one_document():
         ("webtext2019zh", b'{"title": "a", "content": "b\\u0000"}', {}),
     ],
 )
-def test_a_nul_is_a_reject_that_shows_its_text(format, data, fields):
+def test_a_document_with_a_nul_is_rejected_with_an_excerpt(format, data, fields):
     item = read(format, data, **fields)[0]
     assert item == Reject(Reason.NUL_BYTE, "f:1") and item.excerpt.startswith("a")
 
 
-def test_json_nested_without_end_is_a_reject():
+def test_deeply_nested_json_is_rejected():
     (item,) = read("jsonl", b'{"t": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", text_fields=("t",))
     assert item == Reject(Reason.BROKEN_JSON, "f:1") and item.excerpt.startswith('{"t": [[')
 
@@ -142,7 +142,7 @@ def test_two_documents_of_one_id_are_both_read():
 
 @pytest.mark.parametrize("format", ["lines", "clue", "jsonl"])
 @pytest.mark.parametrize("encoding", ["gb18030", "detect"])
-def test_gb18030_reads_as_utf8_does_and_is_counted(format, encoding):
+def test_gb18030_gives_the_same_text_as_utf8_and_is_counted(format, encoding):
     records = [json.dumps({"t": text}, ensure_ascii=False) for text in ("天地玄黄", "宇宙洪荒")]
     text = "\n".join(records) if format == "jsonl" else "天地玄黄\n\n宇宙洪荒\n\n"
     fields = {"text_fields": ("t",)} if format == "jsonl" else {}
@@ -151,7 +151,7 @@ def test_gb18030_reads_as_utf8_does_and_is_counted(format, encoding):
     assert [item.changes for item in items] == [(Change.GB18030_DECODED,)] * 2
 
 
-def test_detection_is_of_each_document():
+def test_encodings_are_detected_document_by_document():
     items = read("lines", "天地\n".encode() + "天地\n".encode("gb18030") + b"\xff\xff\n", encoding="detect")
     assert items == [
         Document("天地", "f:1"),

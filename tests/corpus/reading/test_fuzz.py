@@ -101,7 +101,7 @@ def num_documents(data: bytes, format: str) -> int:
 
 
 def check_read(path: Path, data: bytes, mutant: bytes, suffix: str, format: str, encoding: str) -> str:
-    """The outcome's name, for the counts; fails where the outcome is none that may be."""
+    """The name of the outcome, for the counts. Fails for an outcome that must not occur."""
     path.write_bytes(data)
     sound = read(path, format, encoding)
     path.write_bytes(mutant)
@@ -141,7 +141,7 @@ def check_built(folder: Path, mutant: bytes, suffix: str, format: str, encoding:
 
 
 def fuzz(samples, tmp_path: Path, tokenizer: Path, rounds: int, build_every: int) -> Counter[tuple[str, str, str]]:
-    """Every sample in every wrapping, mutated in every way, so many rounds; counts by wrapping, way and outcome."""
+    """Mutate every sample in every kind of file in every way; counts by kind, way and outcome."""
     rng = random.Random(17)
     outcomes: Counter[tuple[str, str, str]] = Counter()
     number = 0
@@ -175,7 +175,7 @@ def test_thousands_of_damaged_files(samples, tmp_path, wordpiece, capsys):
             print(f"{suffix:9} {mutation:9} {outcome:37} {count:6,}")
 
 
-def test_a_hang_would_be_noticed(monkeypatch):
+def test_the_time_limit_of_these_tests_works(monkeypatch):
     monkeypatch.setattr(mutations, "HANG_SECONDS", 1)
     with pytest.raises(Hang), limited_time():
         signal.pause()

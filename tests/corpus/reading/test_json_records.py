@@ -75,7 +75,7 @@ def test_translation_is_the_chinese_side():
     assert read("translation2019zh", {"english": "Slowly.", "chinese": "慢慢地。"}) == [Document("慢慢地。", "f:1")]
 
 
-def test_wiki_knows_where_it_is_from():
+def test_wiki_records_have_an_origin():
     (item,) = read("wiki2019zh", {"id": "13", "url": "https://zh.wikipedia.org/wiki?curid=13", "text": "数学"})
     assert item.origin == "https://zh.wikipedia.org/wiki?curid=13"
 
@@ -98,20 +98,20 @@ def test_bad_records_are_rejected_for_their_reason(format):
     assert items[3].text.endswith("文") and len(items) == 4
 
 
-def test_a_field_that_is_null_is_empty_where_another_is_not():
+def test_a_null_field_is_empty_if_another_is_not():
     records = ({"t": None, "body": "文"}, {"t": "题", "body": None}, {"t": None, "body": None}, {"t": None})
     whole, title, none, missing = read("jsonl", *records, text_fields=("t", "body"))
     assert [whole.text, title.text] == ["文", "题"]
     assert [none.reason, missing.reason] == [Reason.FIELD_NOT_A_STRING, Reason.FIELD_MISSING]
 
 
-def test_a_missing_field_is_named_and_the_fields_that_are_there():
+def test_a_missing_field_is_named_with_the_fields_that_exist():
     (bare, other) = read("jsonl", {}, {"body": "文", "k": 1, "一" * 99: ""}, text_fields=("body", "t"), id_field="k")
     assert bare.label == "f:1 (no body; it has no fields)"
     assert other.label == f"f:2 (id 1) (no t; it has body, k, {'一' * 51})"
 
 
-def test_a_field_of_each_of_a_list_is_a_line_of_the_document():
+def test_a_field_of_every_list_member_becomes_a_line():
     """MNBVC's records hold a list of paragraphs."""
     fields = {"text_fields": ("文件名", "段落.内容")}
     record = {"文件名": "题", "段落": [{"行号": 0, "内容": "天地"}, {"行号": 1, "内容": "玄黄"}], "段落.x": "y"}

@@ -42,7 +42,7 @@ def test_every_compression_gives_the_same_lines(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
-def test_frames_one_after_another_are_read_whole(tmp_path, suffix):
+def test_all_concatenated_frames_are_read(tmp_path, suffix):
     compress = gzip.compress if suffix == ".gz" else zstandard.compress
     path = tmp_path / f"text{suffix}"
     path.write_bytes(b"".join(compress(line + b"\n") for line in LINES[:300]) + b"\0" * 512)
@@ -59,7 +59,7 @@ def test_frames_end_at_any_boundary_of_the_chunks(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 @pytest.mark.parametrize("kept", [1, 3, 0.3, 0.9, -9, -1])
-def test_truncation_is_found_wherever_it_falls(tmp_path, suffix, kept):
+def test_truncation_is_found_at_every_byte(tmp_path, suffix, kept):
     data = STORED[suffix]
     path = tmp_path / f"text{suffix}"
     path.write_bytes(data[: int(len(data) * kept) if isinstance(kept, float) else kept])
@@ -78,7 +78,7 @@ def test_data_that_is_not_what_the_name_says(tmp_path, suffix):
 def test_a_truncated_zip_is_named(tmp_path):
     path = write_zip(tmp_path / "wiki.zip", {"a": TEXT})
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(ValueError, match=r"wiki\.zip: cannot be read as zip, cut short perhaps"):
+    with pytest.raises(ValueError, match=r"wiki\.zip: cannot be read as zip, probably truncated"):
         find_parts([path])
 
 
@@ -122,7 +122,7 @@ def test_missing_and_empty_inputs_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"the folder holds no files"):
         find_parts([tmp_path])
     (tmp_path / "void").touch()
-    with pytest.raises(ValueError, match=rf"^{tmp_path}: empty, cut short perhaps \(1 in all\)$"):
+    with pytest.raises(ValueError, match=rf"^{tmp_path}: empty, probably truncated \(1 in all\)$"):
         find_parts([tmp_path])
     with pytest.raises(ValueError, match=r"none\.zip: the zip holds no files"):
         find_parts([write_zip(tmp_path / "none.zip", {})])
@@ -138,17 +138,17 @@ def test_empty_files_and_members_among_others_are_skipped_with_a_warning(tmp_pat
         assert [part.name for part in find_parts([tmp_path / "data"])] == ["data/a.zip/ok"]
 
 
-def test_what_must_not_be_empty_is_refused_all_at_once(tmp_path):
+def test_all_empty_files_of_packed_kinds_are_refused_at_once(tmp_path):
     (tmp_path / "data").mkdir()
     for name in ("one", "two", "data/ok.gz", "data/cut.gz", "data/cut.zip", "data/void"):
         (tmp_path / name).write_bytes(b"x" if "ok" in name else b"")
     path = write_zip(tmp_path / "void.zip", {"b": b"", "c": b""})
     listed = f"{tmp_path}/one, {tmp_path}/two, {path}, data/cut.gz, data/cut.zip"
-    with pytest.raises(ValueError, match=rf"^{listed}: empty, cut short perhaps \(5 in all\)$"):
+    with pytest.raises(ValueError, match=rf"^{listed}: empty, probably truncated \(5 in all\)$"):
         find_parts([tmp_path / "one", tmp_path / "two", path, tmp_path / "data"])
 
 
-def test_what_a_folder_cannot_give_is_told(tmp_path):
+def test_links_and_special_files_in_a_folder_are_reported(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a").write_bytes(b"x")
     (tmp_path / "data" / "up").symlink_to(tmp_path)
@@ -176,7 +176,7 @@ def test_paths_that_are_not_utf8_are_refused_also_behind_a_link(tmp_path):
     (folder / "a").write_bytes(b"x")
     (tmp_path / "link").symlink_to(folder)
     for path in (folder, folder / "a", tmp_path / "link"):
-        with pytest.raises(ValueError, match=r"xbb\\xf9(/a)?: only paths that are UTF-8 can be noted; rename the file"):
+        with pytest.raises(ValueError, match=r"xbb\\xf9(/a)?: the path is not UTF-8; rename the file"):
             find_parts([path])
 
 
@@ -185,7 +185,7 @@ def test_two_zip_members_of_one_name_are_refused(tmp_path):
     path = write_zip(tmp_path / "a.zip", {"a": b"x"})
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("a", b"y")
-    with pytest.raises(ValueError, match=r"a\.zip: the zip holds two members of one name"):
+    with pytest.raises(ValueError, match=r"a\.zip: the zip holds two members of the same name"):
         find_parts([path])
 
 
@@ -237,7 +237,7 @@ def test_an_endless_line_is_refused(tmp_path, monkeypatch):
         lines_of(path)
 
 
-def test_stored_bytes_are_seen_whole(tmp_path):
+def test_all_stored_bytes_are_reported(tmp_path):
     path = tmp_path / "text.zst"
     path.write_bytes(STORED[".zst"])
     part = find_parts([path])[0]
@@ -246,7 +246,7 @@ def test_stored_bytes_are_seen_whole(tmp_path):
     assert b"".join(seen) == b"".join(read_stored(part)) == STORED[".zst"]
 
 
-def test_urls_are_read_as_files_are(tmp_path):
+def test_urls_are_read_like_files(tmp_path):
     memory = fsspec.filesystem("memory")
     memory.pipe("/set/x/b.gz", STORED[".gz"])
     memory.pipe("/set/a.txt", TEXT)
@@ -264,7 +264,7 @@ def test_urls_are_read_as_files_are(tmp_path):
         find_parts(["nosuch://x"])
 
 
-def test_a_file_that_changes_is_told(tmp_path):
+def test_a_changed_file_is_named(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"one\ntwo\n")
     (part,) = find_parts([path])

@@ -38,7 +38,7 @@ def test_parquet_rows_are_documents(tmp_path):
     assert items == [Document(row["text"], f"a.parquet:{row['id'] + 1}", str(row["id"])) for row in ROWS]
 
 
-def test_columns_of_any_type_do_no_harm(tmp_path):
+def test_columns_of_any_type_are_read(tmp_path):
     others = {"day": pa.array([0, 1], pa.date32()), "raw": [b"\xff", b""], "n": pa.array([2**63, 1], pa.uint64())}
     parquet.write_table(pa.table({"text": ["文", None], **others}), tmp_path / "a.parquet")
     rejected = Reject(Reason.FIELD_NOT_A_STRING, "a.parquet:2")
@@ -52,7 +52,7 @@ def test_text_in_a_column_of_bytes_is_text(tmp_path):
     assert read(tmp_path / "A.PARQUET") == [Document("天地玄黄", "A.PARQUET:1"), *rejected]
 
 
-def test_text_that_is_not_utf8_costs_its_row(tmp_path):
+def test_a_row_that_is_not_utf8_is_rejected_alone(tmp_path):
     buffers = pa.array([b"a", b"\xff\xff", b"b"]).buffers()
     parquet.write_table(pa.table({"text": pa.Array.from_buffers(pa.string(), 3, buffers)}), tmp_path / "a.parquet")
     assert read(tmp_path / "a.parquet") == [
@@ -78,7 +78,7 @@ def test_a_truncated_arrow_file_is_named(tmp_path):
         read(path)
 
 
-def test_an_arrow_stream_is_read_to_its_end_and_the_file_s(tmp_path):
+def test_an_arrow_stream_must_end_where_its_file_does(tmp_path):
     path, table = tmp_path / "a.arrow", pa.Table.from_pylist(ROWS)
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
         for batch in table.to_batches(max_chunksize=1000):
@@ -121,7 +121,7 @@ def test_a_dataset_of_json_lines(tmp_path):
     assert [item.text for item in read(f"datasets://{tmp_path / 'set'}")] == [row["text"] for row in ROWS]
 
 
-def test_what_is_not_there_is_named(folder, tmp_path):
+def test_missing_datasets_and_splits_are_named(folder, tmp_path):
     with pytest.raises(ValueError, match=r"set.*: has no split dev; it has train, test"):
         find_dataset_files(f"datasets://{folder}?split=dev")
     with pytest.raises(ValueError, match="unknown option color; there are subset and split"):

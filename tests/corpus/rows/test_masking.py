@@ -110,7 +110,7 @@ def test_a_row_of_one_token_masks_it_and_a_row_of_none_nothing(manifest):
     assert np.argwhere(labels != IGNORED).tolist() == [[0, 1]]
 
 
-def test_whole_words_are_whole_and_only_the_last_goes_beyond_the_number(worded):
+def test_whole_words_are_whole_and_only_the_last_exceeds_the_number(worded):
     ids = random_rows(worded)
     continues = np.random.default_rng(1).random(ids.shape) < 0.5
     labels = Masker(worded, WORDS, 17).mask(ids, np.arange(len(ids)), continues)[1]
@@ -129,8 +129,8 @@ def test_whole_words_are_whole_and_only_the_last_goes_beyond_the_number(worded):
         assert wanted <= count and any(count - len(word) < wanted for word in chosen)
 
 
-def test_what_cannot_be_masked_is_refused(manifest):
-    with pytest.raises(ValueError, match="masking by whole words needs word planes, and the corpus was built without"):
+def test_corpora_that_cannot_be_masked_are_refused(manifest):
+    with pytest.raises(ValueError, match="masking whole words needs word planes; build the corpus with whole_words"):
         RowStream(manifest, ROW_TOKENS, 17, masking=WORDS)
     tokenizer = manifest.tokenizer.model_copy(update={"mask_token_id": None})
     with pytest.raises(ValueError, match=r"masking needs a mask token, and the tokenizer .* has none"):

@@ -24,7 +24,7 @@ def test_without_weights_an_epoch_is_every_block_whole():
 
 
 @given(st.floats(0.05, 3.5), st.integers(0, 5), st.integers(0, 50))
-def test_every_row_comes_as_often_as_the_weight_says(weight, epoch, seed):
+def test_every_row_occurs_as_often_as_its_weight_says(weight, epoch, seed):
     mixture = Mixture(TABLE, seed, SOURCES, [weight, 1.0, 0.0])
     share = mixture.rows_per_source[0] / 15
     assert abs(share - weight) <= 1 / 15 and mixture.rows_per_source[1:] == [14, 0]
@@ -54,7 +54,7 @@ def test_a_weighted_source_is_never_left_out():
     assert Mixture(TABLE, 1, SOURCES, [0.001, 1, 1]).rows_per_source[0] == 1
 
 
-def test_a_source_of_which_no_document_was_kept_is_no_hindrance():
+def test_a_source_without_documents_is_allowed():
     mixture, plain = (Mixture(TABLE, 1, SOURCES, weights) for weights in ([1, 2, 1, 1], [1, 2, 1]))
     assert mixture.rows_per_source == [*plain.rows_per_source, 0]
     assert all(np.array_equal(*columns) for columns in zip(mixture.runs(3), plain.runs(3), strict=True))

@@ -24,7 +24,7 @@ def open_blocks(reads, num_pages=100, max_bytes=1 << 20) -> OpenBlocks:
 
 
 @pytest.mark.parametrize("num_pages", [1, 2, 3, 5, 7, 100])
-def test_rows_are_those_of_their_blocks_however_small_the_room(num_pages):
+def test_rows_are_right_in_a_cache_of_any_size(num_pages):
     """Block 4 needs several pages: more than there are, in the first cases."""
     blocks_open = open_blocks(Reads(), num_pages)
     random = np.random.default_rng(1)
@@ -37,7 +37,7 @@ def test_rows_are_those_of_their_blocks_however_small_the_room(num_pages):
     assert blocks_open.num_slots <= num_pages
 
 
-def test_an_open_block_is_not_read_again():
+def test_a_cached_block_is_not_read_again():
     reads = Reads()
     blocks_open = open_blocks(reads)
     for _ in range(3):
@@ -46,7 +46,7 @@ def test_an_open_block_is_not_read_again():
     assert reads == list(range(len(TABLE)))
 
 
-def test_the_longest_unused_makes_room():
+def test_the_least_recently_used_block_makes_room():
     reads = Reads()
     blocks_open = open_blocks(reads, num_pages=3)
     for block in (0, 1, 2, 0, 3, 0, 2, 1):
@@ -54,7 +54,7 @@ def test_the_longest_unused_makes_room():
     assert reads == [0, 1, 2, 3, 1]
 
 
-def test_room_is_bounded_in_bytes():
+def test_the_cache_is_bounded_in_bytes():
     blocks_open = open_blocks(Reads(), max_bytes=2 * 7 * 3 * 3)
     assert blocks_open.num_slots == 2
 

@@ -18,7 +18,7 @@ def sequence(order: Order, positions) -> list[tuple[int, int]]:
 
 
 @given(TABLES, LANES, WINDOWS, st.integers(0, 2**40), st.integers(0, 5))
-def test_every_row_of_an_epoch_comes_once(table, lanes, window, seed, epoch):
+def test_every_row_of_an_epoch_occurs_once(table, lanes, window, seed, epoch):
     order = Order(table, seed, lanes, window)
     total = sum(table)
     assert order.rows_per_epoch == total
@@ -28,7 +28,7 @@ def test_every_row_of_an_epoch_comes_once(table, lanes, window, seed, epoch):
 
 @settings(max_examples=30)
 @given(TABLES, LANES, WINDOWS, st.data())
-def test_a_position_means_the_same_however_it_is_asked(table, lanes, window, data):
+def test_a_position_means_the_same_alone_and_in_batches(table, lanes, window, data):
     positions = data.draw(st.lists(st.integers(0, 4 * sum(table)), max_size=20))
     together = sequence(Order(table, 3, lanes, window), np.array(positions, dtype=np.int64))
     fresh = [sequence(Order(table, 3, lanes, window), [position])[0] for position in positions]
@@ -45,7 +45,7 @@ def test_a_rank_reads_little_more_than_its_share_of_blocks(table):
         assert set.union(*seen) == set(range(len(table)))
 
 
-def test_open_blocks_stay_few():
+def test_few_blocks_are_open_at_a_time():
     """A window of a lane is finished before the next begins: that is what the room for open blocks relies on."""
     lanes, window = 4, 3
     order = Order([20] * 96, 9, lanes, window)
@@ -66,7 +66,7 @@ def test_lanes_change_windows_at_different_times():
     assert opened[2:-2].max() <= 1.5 * opened[2:-2].mean()
 
 
-def test_a_mixture_is_in_order_too():
+def test_a_mixture_shows_rows_by_weight():
     """A third of one source, twice another, in lanes and windows like any rows."""
     table, sources = [9, 8, 7, 6, 5, 4], [0, 0, 0, 1, 1, 1]
     order = Order(table, 4, 3, 2, source_of_block=sources, weights=[1 / 3, 2.0])

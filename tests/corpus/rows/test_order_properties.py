@@ -1,5 +1,5 @@
 """The order of data over random corpora: sources that are empty or a single block, weights of any size, lanes, windows,
-row lengths, ranks and places to stop at. Only sizes are drawn; what is wanted of them never depends on which.
+row lengths, ranks and places to stop at. Only sizes are drawn; the invariants are the same for all.
 """
 
 from collections import Counter
@@ -67,7 +67,7 @@ def test_epochs_show_every_row_of_a_source_as_often(mixture, epoch):
 
 
 @given(mixtures(), st.integers(0, 4000), RANKS, st.integers(1, 7), RANKS, st.integers(1, 7))
-def test_ranks_come_and_go_in_one_sequence(mixture, start, ranks, rows, later_ranks, later_rows):
+def test_changing_the_number_of_ranks_keeps_the_sequence(mixture, start, ranks, rows, later_ranks, later_rows):
     """Slices of each batch are the batch of one rank, whatever ranks there are, before and after a change of them."""
     _, arguments = mixture
     num_batches, together = 3, []
@@ -93,14 +93,14 @@ def test_ranks_of_an_epoch_share_no_row(mixture, num_ranks):
 
 
 @given(mixtures(), st.integers(0, 300), st.integers(0, 300))
-def test_resuming_anywhere_is_never_having_stopped(mixture, stop, count):
+def test_resuming_anywhere_continues_the_same_sequence(mixture, stop, count):
     _, arguments = mixture
     whole = sequence(Order(**arguments), np.arange(stop + count))
     assert whole[stop:] == sequence(Order(**arguments), np.arange(stop, stop + count))
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.integers(1, 3))
-def test_a_mixture_of_nothing_is_refused(table, num_sources):
+def test_a_mixture_without_rows_is_refused(table, num_sources):
     sources = [index % num_sources for index in range(len(table))]
     with pytest.raises(ValueError, match="every source has the weight 0, so no row is left"):
         Order(table, 1, source_of_block=sources, weights=[0.0] * num_sources)
@@ -155,7 +155,7 @@ def corpora(draw) -> Manifest:
 
 @settings(max_examples=40)
 @given(corpora(), st.integers(8, 60), st.integers(0, 99))
-def test_every_token_of_an_epoch_comes_once_at_any_row_length(manifest, row_tokens, seed):
+def test_every_token_of_an_epoch_occurs_once_at_any_row_length(manifest, row_tokens, seed):
     stream = RowStream(manifest, row_tokens, seed)
     for epoch in range(2):
         rows = stream.rows(np.arange(stream.rows_per_epoch) + epoch * stream.rows_per_epoch)

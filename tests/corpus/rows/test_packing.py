@@ -67,7 +67,7 @@ def test_pairs_are_cut_at_all_places():
 
 
 @given(DOCUMENTS, st.integers(8, 20))
-def test_word_planes_lie_as_the_ids_do(lengths, row_tokens):
+def test_word_planes_are_arranged_like_ids(lengths, row_tokens):
     ids, lengths = block(lengths)
     for build in (build_packed_rows, build_pair_rows):
         rows = build(ids, lengths, row_tokens, CLS, SEP, PAD)

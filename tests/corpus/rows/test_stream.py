@@ -96,7 +96,7 @@ def test_batches_follow_the_positions_across_epochs(stream):
     assert (ids == stream.rows(np.arange(start, start + 35))).all()
 
 
-def test_batches_are_what_a_model_takes(manifest, stream):
+def test_batches_have_the_tensors_of_a_model(manifest, stream):
     batches = take(stream, 60, 0, 8)
     for batch in batches:
         assert set(batch) == {"input_ids", "attention_mask", "token_type_ids"}
@@ -132,7 +132,7 @@ def test_batches_larger_than_a_read(stream, monkeypatch):
     assert (ids.numpy() == expected).all()
 
 
-def test_little_room_for_open_blocks_changes_nothing(manifest, stream, monkeypatch):
+def test_a_small_cache_changes_nothing(manifest, stream, monkeypatch):
     positions = np.arange(2 * stream.rows_per_epoch)
     expected = stream.rows(positions)
     monkeypatch.setattr(stream_module, "_MAX_OPEN_BYTES", 3000)
@@ -174,7 +174,7 @@ def test_a_shard_lost_while_training_is_named(manifest, stream):
         take(stream, stream.rows_per_epoch, 0, 4)
 
 
-def test_a_shard_cut_while_training_is_named(manifest, stream):
+def test_a_shard_truncated_while_training_is_named(manifest, stream):
     path = manifest.folder / manifest.shards[1].name
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match=rf"{path.name}: block \d+: the shard ends before the block does"):
@@ -238,7 +238,7 @@ def test_unknown_sources_are_refused(mixed):
         RowStream(mixed, ROW_TOKENS, 17, weights={"laws": 0.2})
 
 
-def test_document_ids_part_the_documents_of_a_row(manifest):
+def test_document_ids_separate_the_documents_of_a_row(manifest):
     """Walked token by token: a new document begins after each SEP, and padding is no document's."""
     stream = RowStream(manifest, ROW_TOKENS, seed=17, document_ids=True)
     tokenizer = manifest.tokenizer
@@ -276,7 +276,7 @@ def test_pairs_have_token_types(mixed):
     assert np.isin(epoch, special, invert=True).sum() == mixed.totals.tokens
 
 
-def test_word_planes_stand_beside_their_tokens(mixed, tmp_path):
+def test_word_planes_are_aligned_with_tokens(mixed, tmp_path):
     manifest = with_word_planes(mixed, tmp_path / "words")
     stream = RowStream(manifest, ROW_TOKENS, seed=17, continues_word=True)
     special = [manifest.tokenizer.cls_token_id, manifest.tokenizer.sep_token_id, manifest.tokenizer.pad_token_id]
@@ -292,7 +292,7 @@ def test_word_planes_stand_beside_their_tokens(mixed, tmp_path):
     }
 
 
-def test_word_planes_that_are_not_there_are_refused(mixed):
+def test_missing_word_planes_are_refused(mixed):
     with pytest.raises(ValueError, match="the corpus was built without word planes"):
         RowStream(mixed, ROW_TOKENS, seed=17, continues_word=True)
 

@@ -19,7 +19,7 @@ def test_unpack_gives_back_what_was_packed(documents, dtype):
 
 
 @given(DOCUMENTS)
-def test_word_planes_come_back_a_bit_a_token(documents):
+def test_word_planes_are_stored_as_one_bit_a_token(documents):
     ids = [np.array(document, dtype=np.uint16) for document in documents]
     planes = [document % 2 == 1 for document in ids]
     total = sum(map(len, documents))
@@ -31,13 +31,13 @@ def test_word_planes_come_back_a_bit_a_token(documents):
         unpack(pack(ids), np.dtype(np.uint16), total, len(documents), has_word_planes=True)
 
 
-def test_what_the_manifest_did_not_tell_is_refused():
+def test_a_frame_that_differs_from_the_manifest_is_refused():
     frame = pack([np.arange(10, dtype=np.uint16), np.arange(4, dtype=np.uint16)])
     dtype = np.dtype(np.uint16)
     with pytest.raises(ValueError, match="size is not that of its documents and tokens"):
         unpack(frame, dtype, 15, 2)
-    with pytest.raises(ValueError, match="header does not hold the documents and tokens"):
-        unpack(frame, dtype, 16, 1)  # as many bytes, told otherwise
+    with pytest.raises(ValueError, match="header does not match the documents and tokens"):
+        unpack(frame, dtype, 16, 1)  # the same number of bytes
     with pytest.raises(ValueError, match="cannot be decompressed"):
         unpack(frame[:-2], dtype, 14, 2)
     with pytest.raises(ValueError, match="cannot be decompressed"):

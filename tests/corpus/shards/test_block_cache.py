@@ -14,7 +14,7 @@ def sizes(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in folder.iterdir() if path.suffix != ".lock"}
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_written_blocks_are_read(tmp_path):
     cache = BlockCache(tmp_path / "deep/cache", 100)
     assert cache.read("a") is None
     cache.write("a", b"x" * 60)
@@ -26,7 +26,7 @@ def test_what_is_written_is_read(tmp_path):
     assert cache.read("b") is None
 
 
-def test_the_longest_unused_is_dropped(tmp_path):
+def test_the_least_recently_used_is_dropped(tmp_path):
     cache = BlockCache(tmp_path, 100)
     for age, name in enumerate("abc"):
         cache.write(name, b"x" * 30)
@@ -44,7 +44,7 @@ def test_writing_again_counts_once(tmp_path):
     assert set(sizes(tmp_path / "blocks")) == {"a", "b"}
 
 
-def test_what_a_killed_writer_left_is_swept_up(tmp_path):
+def test_leftovers_of_a_killed_writer_are_removed(tmp_path):
     cache = BlockCache(tmp_path, 100)
     (tmp_path / "blocks/z.partial").write_bytes(b"x" * 90)
     for name in "abcd":
@@ -52,8 +52,8 @@ def test_what_a_killed_writer_left_is_swept_up(tmp_path):
     assert "z.partial" not in sizes(tmp_path / "blocks") and sum(sizes(tmp_path / "blocks").values()) <= 100
 
 
-def test_what_else_lies_in_the_folder_stays(tmp_path):
-    """Somebody's scratch disk, say."""
+def test_other_files_in_the_folder_stay(tmp_path):
+    """For example on a scratch disk."""
     theirs = [tmp_path / name for name in ("thesis.docx", "download.zip.partial")]
     for path in theirs:
         path.write_bytes(b"x" * 1000)
@@ -65,7 +65,7 @@ def test_what_else_lies_in_the_folder_stays(tmp_path):
     assert cache.read("d") and not cache.read("a")
 
 
-def test_a_cache_that_cannot_be_written_warns_once_and_is_read(tmp_path, monkeypatch):
+def test_an_unwritable_cache_warns_once_and_is_still_read(tmp_path, monkeypatch):
     cache = BlockCache(tmp_path, 100)
     cache.write("a", b"x" * 30)
 
@@ -79,7 +79,7 @@ def test_a_cache_that_cannot_be_written_warns_once_and_is_read(tmp_path, monkeyp
     assert cache.read("a") == b"x" * 30 and cache.read("b") is None
 
 
-def test_a_folder_that_cannot_be_is_refused(tmp_path):
+def test_an_impossible_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="file/cache: cannot be used as a cache: Not a directory"):
         BlockCache(tmp_path / "file/cache", 100)
@@ -100,8 +100,8 @@ def use(folder: Path, seed: int, faults: multiprocessing.Queue) -> None:
             faults.put(name)
 
 
-def test_processes_share_it(tmp_path):
-    """Four writers, one killed in the midst: never a torn file, never above the bound for long."""
+def test_processes_share_the_cache(tmp_path):
+    """Four writers, one killed while writing: never a torn file, never above the limit for long."""
     context = multiprocessing.get_context("fork")
     faults = context.Queue()
     workers = [context.Process(target=use, args=(tmp_path, seed, faults)) for seed in range(4)]
@@ -123,7 +123,7 @@ def test_processes_share_it(tmp_path):
     assert faults.empty() and 2500 < sum(sizes(tmp_path / "blocks").values()) <= 5000
 
 
-def test_a_lock_that_another_process_keeps_is_not_waited_for_for_ever(tmp_path, monkeypatch):
+def test_waiting_for_the_lock_ends_after_a_limit(tmp_path, monkeypatch):
     monkeypatch.setattr("corpus.shards.block_cache._LOCK_SECONDS", 0.1)
     cache = BlockCache(tmp_path, 5000)
     cache.write("1", content(1))

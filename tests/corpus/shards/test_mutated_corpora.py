@@ -17,7 +17,7 @@ from corpus.shards.shard import read_block
 from tests.mutations import BYTE_MUTATIONS, JSON_MUTATIONS, limited_memory, limited_time
 
 ROOT = Path(__file__).parents[3]
-Outcomes = Counter[tuple[str, str, str]]  # by what was mutated, how, and what came of it
+Outcomes = Counter[tuple[str, str, str]]  # what was mutated, how, and the outcome
 
 
 def rows(manifest: Manifest) -> np.ndarray:
@@ -43,7 +43,7 @@ def check_manifest(copy: Path, sound: np.ndarray, mutant: bytes) -> str:
 
 
 def resealed(mutant: bytes) -> bytes | None:
-    """The mutant as a program would write it that believes in it: with the digest and fingerprint of what it says."""
+    """The mutant with digest and fingerprint made to match it."""
     try:
         state = json.loads(mutant)
         manifest = Manifest.model_validate_json(json.dumps({key: state[key] for key in state if key != "digest"}))
@@ -55,7 +55,7 @@ def resealed(mutant: bytes) -> bytes | None:
 
 
 def check_resealed(copy: Path, mutant: bytes) -> str:
-    """It may say what is true of no tokenizer, but never more than its shards hold."""
+    """It may describe an impossible tokenizer, but never more blocks than its shards hold."""
     (copy / "manifest.json").write_bytes(mutant)
     try:
         with limited_time(), limited_memory():
@@ -79,7 +79,7 @@ def check_shard(copy: Path, name: str, sound: np.ndarray, mutant: bytes) -> str:
 
 
 def check_frame(manifest: Manifest, index: int, mutant: bytes) -> str:
-    """A block alone, as if its checksum had been made of the damage: no crash, nothing of another size."""
+    """A damaged block without its checksum: no crash, and no result of another size."""
     table = manifest.blocks
     try:
         with limited_time(), limited_memory():

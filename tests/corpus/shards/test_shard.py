@@ -65,4 +65,4 @@ def test_short_and_missing_shards_are_named(manifest):
 def test_ids_outside_the_vocabulary_are_a_fault(manifest):
     small = manifest.tokenizer.model_copy(update={"vocab_size": 6})
     faults = verify(manifest.model_copy(update={"tokenizer": small}))
-    assert len(faults) == len(manifest.blocks) and "an id lies outside the vocabulary" in faults[0]
+    assert len(faults) == len(manifest.blocks) and "an id is outside the vocabulary" in faults[0]

@@ -96,7 +96,7 @@ def in_memory(corpus_folder):
     files.rm("/corpora/listed", recursive=True)
 
 
-def test_one_listing_tells_the_sizes(in_memory, monkeypatch):
+def test_one_listing_gives_the_sizes(in_memory, monkeypatch):
     asked = []
     with monkeypatch.context() as patch:
         patch.setattr(in_memory, "info", asked.append)
@@ -104,7 +104,7 @@ def test_one_listing_tells_the_sizes(in_memory, monkeypatch):
     assert not asked
 
 
-def test_without_a_listing_each_size_is_asked_for(in_memory, monkeypatch):
+def test_without_a_listing_each_size_is_requested(in_memory, monkeypatch):
     """As in a bucket that can be read but not listed."""
 
     def refuse(path, detail):
@@ -118,7 +118,7 @@ def test_without_a_listing_each_size_is_asked_for(in_memory, monkeypatch):
 
 
 @pytest.mark.parametrize("fault", ["503", "hang up", "cut", "short", "flip", "slow", "whole"])
-def test_faults_that_pass_are_overcome(server, corpus_folder, fault):
+def test_passing_faults_are_retried(server, corpus_folder, fault):
     """Every block of a shard fails twice; the same rows as ever come out."""
     manifest = load_manifest(server.url)
     server.fault = lambda path, number: fault if path == "/shard-00001.bin" and number < 2 else None
@@ -137,7 +137,7 @@ def test_faults_that_pass_are_overcome(server, corpus_folder, fault):
         ("whole", r"gave up after 5 attempts; the last: \d+ bytes came, not the \d+ asked for"),
     ],
 )
-def test_a_fault_that_stays_is_told_with_shard_and_block(server, fault, message):
+def test_a_lasting_fault_names_shard_and_block(server, fault, message):
     manifest = load_manifest(server.url)
     server.fault = lambda path, number: fault if path == "/shard-00001.bin" else None
     stream = RowStream(manifest, 16, seed=17)
@@ -145,7 +145,11 @@ def test_a_fault_that_stays_is_told_with_shard_and_block(server, fault, message)
         list(islice(stream.batches(0, 8), stream.rows_per_epoch))
 
 
+<<<<<<< HEAD
 def test_a_server_that_hangs_is_given_up(server, monkeypatch):
+=======
+def test_a_hanging_server_times_out(server, monkeypatch):
+>>>>>>> h-english
     monkeypatch.setattr(remote, "_WAITS_SECONDS", (0.01,))
     manifest = load_manifest(server.url)
     server.fault = lambda path, number: "slow"
@@ -164,7 +168,7 @@ def test_a_shard_lost_while_training_is_named(server):
     assert server.num_gets == before + 1, "what is not there is not asked for again"
 
 
-def test_a_manifest_is_asked_for_again_too(server):
+def test_reading_a_manifest_is_retried_too(server):
     server.fault = lambda path, number: "503" if number == 0 else None
     load_manifest(server.url)
     server.fault = lambda path, number: "503"
@@ -172,7 +176,7 @@ def test_a_manifest_is_asked_for_again_too(server):
         load_manifest(server.url)
 
 
-def test_a_size_that_cannot_be_told_now_is_not_a_missing_shard(server):
+def test_an_unknown_size_is_not_a_missing_shard(server):
     server.fails_heads = True
     server.fault = lambda path, number: "503" if path != "/manifest.json" and number < 2 else None
     load_manifest(server.url)
@@ -193,7 +197,7 @@ def test_unknown_protocols_are_refused():
         load_manifest("nonsense://x")
 
 
-def test_what_is_cached_is_not_fetched_again(server, tmp_path):
+def test_cached_blocks_are_not_fetched_again(server, tmp_path):
     expected = epoch(load_manifest(server.url, BlockCache(tmp_path / "cache", 1 << 20)))
     manifest = load_manifest(server.url, BlockCache(tmp_path / "cache", 1 << 20))
     before = server.num_bytes
@@ -209,7 +213,7 @@ def test_a_small_cache_stays_small(server, corpus_folder, tmp_path):
     assert len(files) >= 1 and sum(path.stat().st_size for path in files) <= 3 * largest
 
 
-def test_a_cached_block_that_rotted_is_fetched_anew(server, corpus_folder, tmp_path):
+def test_a_damaged_cached_block_is_fetched_again(server, corpus_folder, tmp_path):
     cache = BlockCache(tmp_path / "cache", 1 << 20)
     epoch(load_manifest(server.url, cache))
     for number, path in enumerate(sorted((tmp_path / "cache/blocks").glob("*-*"))):

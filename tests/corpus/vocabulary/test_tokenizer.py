@@ -50,14 +50,14 @@ def test_no_special_id_comes_from_text(wordpiece, unigram, pieces):
 
 
 def test_plain_encoding_would_give_special_ids(unigram):
-    """The trap the encoder is there for; without it the test above could not fail."""
+    """The problem that the encoder solves; without it the test above could not fail."""
     tokenizer = load_tokenizer(str(unigram))
     backend = tokenizer.backend_tokenizer
     backend.encode_special_tokens = True
     assert tokenizer.cls_token_id in backend.encode("天<s>地", add_special_tokens=False).ids
 
 
-def test_special_tokens_that_are_normalised_stay_out_too(wordpiece, tmp_path):
+def test_normalised_special_tokens_never_come_from_text_either(wordpiece, tmp_path):
     """Their normaliser also removes the NUL that keeps them out of text."""
 
     def clean(state):
@@ -115,7 +115,7 @@ def test_fingerprint_is_of_behaviour(wordpiece, unigram, tmp_path):
     assert len(set(prints)) == len(prints)
 
 
-def test_folders_that_are_no_tokenizer_are_named(tmp_path):
+def test_folders_without_a_tokenizer_are_named(tmp_path):
     for name in (str(tmp_path / "missing"), "./missing", "a/b/c"):
         with pytest.raises(ValueError, match=f"^tokenizer: there is no folder '{name}'$"):
             load_tokenizer(name)
@@ -126,7 +126,7 @@ def test_folders_that_are_no_tokenizer_are_named(tmp_path):
 
 def test_a_tokenizer_that_transformers_makes_up_for_a_model_without_one_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(ValueError, match=r"has no vocabulary \(tokenizer\.json or what its family has in its place\)"):
+    with pytest.raises(ValueError, match=r"has no vocabulary \(tokenizer\.json, vocab\.txt or"):
         load_tokenizer(str(tmp_path))
 
 
@@ -146,7 +146,7 @@ def test_missing_special_tokens_are_named(wordpiece, tmp_path):
         load_tokenizer(str(tmp_path))
 
 
-def test_padding_must_be_its_own_token(wordpiece, tmp_path):
+def test_padding_must_be_a_separate_token(wordpiece, tmp_path):
     backend = Tokenizer.from_file(str(wordpiece / "tokenizer.json"))
     names = {"unk_token": "[UNK]", "sep_token": "[SEP]", "cls_token": "[CLS]", "pad_token": "[SEP]"}
     PreTrainedTokenizerFast(tokenizer_object=backend, **names).save_pretrained(tmp_path)
@@ -154,7 +154,7 @@ def test_padding_must_be_its_own_token(wordpiece, tmp_path):
         load_tokenizer(str(tmp_path))
 
 
-def test_a_generic_tokenizer_is_saved_by_the_names_that_transformers_4_knows(tokenizer, tmp_path):
+def test_a_generic_tokenizer_is_saved_with_the_names_of_transformers_4(tokenizer, tmp_path):
     tokenizer.add_special_tokens({"additional_special_tokens": ["<e1>", "<e2>"]})
     save_tokenizer(tokenizer, tmp_path)
     values = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
@@ -174,7 +174,7 @@ def test_a_familys_own_tokenizer_keeps_its_class(tmp_path):
     assert (tmp_path / "vocab.txt").read_text(encoding="utf-8").split("\n") == [*vocabulary, ""]  # of transformers 4
 
 
-def test_it_cuts_at_no_more_than_a_model_has_positions_for(tokenizer, tmp_path):
+def test_model_max_length_is_at_most_the_models_positions(tokenizer, tmp_path):
     for own, positions, least in ((512, 130, 130), (64, 130, 64), (int(1e30), 130, 130)):
         tokenizer.model_max_length = own
         save_tokenizer(tokenizer, tmp_path, positions)

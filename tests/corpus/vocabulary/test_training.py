@@ -60,16 +60,18 @@ def quiet_wordpiece(texts, coverage):
         return train_wordpiece(texts, 20, coverage, True)
 
 
-def test_a_vocabulary_too_small_or_of_nothing_is_refused():
-    with pytest.raises(ValueError, match=r"\d+ characters and \d+ inside of words make up 100\.0000% of the text, too"):
+def test_a_vocabulary_too_small_or_without_text_is_refused():
+    with pytest.raises(
+        ValueError, match=r"\d+ characters and \d+ continuations \(##\) cover 100\.0000% of the text, too"
+    ):
         train_wordpiece(TEXTS, 30, 1.0, True)
-    with pytest.raises(ValueError, match="the text holds no word that the tokenizer would see"):
+    with pytest.raises(ValueError, match="the text has no words for the tokenizer"):
         train_wordpiece(["\u0301", " "], 30, 1.0, True)
     with pytest.raises(ValueError, match=r"SentencePiece cannot train this vocabulary: .*[Vv]ocabulary size"):
         train_unigram(TEXTS, 20, 1.0)
 
 
-def test_unigram_is_xlm_r_s():
+def test_unigram_has_the_layout_of_xlm_r():
     tokenizer = train_unigram(TEXTS, 60, 1.0)
     pieces = pieces_of(tokenizer)
     assert pieces[:4] == ["<s>", "<pad>", "</s>", "<unk>"] and pieces[-1] == "<mask>" and len(pieces) == 60
@@ -89,7 +91,7 @@ def test_unigram_splits_width_spaces_and_pairs_as_xlm_r():
     assert tokenizer.decode(tokenizer.encode("天地人 ab").ids) == "天地人 ab"
 
 
-def test_long_lines_are_cut_not_passed_over():
+def test_long_lines_are_split_not_skipped():
     """SentencePiece drops sentences beyond a length without a word."""
     tokenizer = train_unigram(["".join(itertools.islice(itertools.cycle(HAN), 20_000))], 34, 1.0)
     assert set(HAN) <= set(pieces_of(tokenizer))
@@ -109,7 +111,7 @@ def test_saved_folders_load_with_autotokenizer(tmp_path, kind):
     assert not any(path.suffix == ".tsv" for path in tmp_path.iterdir())
 
 
-def test_coverage_counts_what_is_unknown(tmp_path):
+def test_coverage_counts_unknown_spellings(tmp_path):
     backend = build_wordpiece([*BERT_SPECIAL, "天", "地", "a", "##b"], lowercase=True)
     tokenizer = save_backend(backend, 128, tmp_path)
     coverage = measure_coverage(tokenizer, ["天“地”", "“天”abc", "[MASK]"])

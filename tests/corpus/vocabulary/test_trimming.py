@@ -1,4 +1,4 @@
-"""A smaller vocabulary that splits its text alike, for both kinds of tokenizer."""
+"""A trimmed vocabulary splits its text like the full one, for both kinds of tokenizer."""
 
 import json
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def dropped(full: Tokenizer, texts: list[str]) -> set[str]:
     return {full.id_to_token(index) for index in range(full.get_vocab_size()) if index not in kept}
 
 
-def test_only_used_pieces_special_ones_and_single_characters_stay():
+def test_only_used_pieces_special_tokens_and_single_characters_are_kept():
     counts = count_pieces(unigram(), ["天地人", "天地"])
     assert counts[UNIGRAM.index("▁天地")] == 2 and counts[UNIGRAM.index("人")] == 1 and counts.sum() == 3
     # xyz has the lowest score, from which that of unknown characters is counted
@@ -65,7 +65,7 @@ def test_only_used_pieces_special_ones_and_single_characters_stay():
 
 
 @pytest.mark.parametrize("build", [unigram, wordpiece, bert_processing])
-def test_the_smaller_vocabulary_splits_alike_under_new_ids(build: Callable[[], Tokenizer]):
+def test_the_trimmed_vocabulary_splits_the_same_under_new_ids(build: Callable[[], Tokenizer]):
     full = build()
     kept = kept_ids(full, count_pieces(full, ["天地人"]))
     small = trim_tokenizer(full, kept)
@@ -75,7 +75,7 @@ def test_the_smaller_vocabulary_splits_alike_under_new_ids(build: Callable[[], T
     for text in texts:
         # With special tokens, so the ends were renumbered too
         assert kept[small.encode(text, "天").ids].tolist() == full.encode(text, "天").ids
-    with pytest.raises(ValueError, match="the smaller vocabulary splits otherwise: 'ab'"):
+    with pytest.raises(ValueError, match="the trimmed vocabulary splits a text differently: 'ab'"):
         check_same_pieces(full, small, ["天地人", "ab"])
 
 
@@ -86,7 +86,7 @@ def test_no_single_character_becomes_unknown():
         assert not {"<unk>", "[UNK]"} & set(small.encode("天 地 人 a b").tokens)
 
 
-def test_a_tokenizer_that_cuts_and_pads_is_asked_for_whole_texts():
+def test_truncation_and_padding_are_switched_off_for_counting():
     full = unigram()
     full.enable_truncation(2)
     full.enable_padding(length=4, pad_id=1, pad_token="<pad>")
@@ -94,18 +94,18 @@ def test_a_tokenizer_that_cuts_and_pads_is_asked_for_whole_texts():
     assert counts[UNIGRAM.index("人")] == 3 and counts[UNIGRAM.index("<pad>")] == 0
     small = trim_tokenizer(full, kept_ids(full, count_pieces(full, ["天地人"])))
     assert small.truncation == full.truncation and small.padding == full.padding
-    with pytest.raises(ValueError, match="the smaller vocabulary splits otherwise: '天地人人人ab'"):
+    with pytest.raises(ValueError, match="the trimmed vocabulary splits a text differently: '天地人人人ab'"):
         check_same_pieces(full, small, ["天地人人人ab"])
 
 
-def test_a_corpus_is_counted_as_its_texts_are(corpus_folder, documents, wordpiece):
+def test_a_corpus_has_the_counts_of_its_texts(corpus_folder, documents, wordpiece):
     backend = load_tokenizer(str(wordpiece)).backend_tokenizer
     assert np.array_equal(count_corpus_pieces(load_manifest(corpus_folder)), count_pieces(backend, documents))
 
 
-def test_merges_cannot_be_cut():
+def test_bpe_vocabularies_cannot_be_trimmed():
     full = Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")]))
-    with pytest.raises(ValueError, match="of the kind BPE cannot be cut, only Unigram and WordPiece"):
+    with pytest.raises(ValueError, match="of the kind BPE cannot be trimmed, only Unigram and WordPiece"):
         kept_ids(full, np.zeros(3, np.int64))
 
 

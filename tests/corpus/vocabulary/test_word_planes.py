@@ -32,7 +32,7 @@ def character_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def test_tokens_of_a_word_go_together():
+def test_tokens_of_a_word_are_joined():
     """Joined by the planes, tokens of a character each are the segmenter's words."""
     tokenizer = character_tokenizer()
     for text in TEXTS:
@@ -42,7 +42,7 @@ def test_tokens_of_a_word_go_together():
         assert joined(text, offsets, plane) == [word for word in rjieba.cut(text) if word.strip()]
 
 
-def test_a_token_across_words_takes_its_last_word_along():
+def test_a_token_across_two_words_belongs_to_the_second():
     """「识蒸」 spans two words; what follows continues the second of them."""
     assert rjieba.cut("知识蒸馏") == ["知识", "蒸馏"]
     assert _plane(["知识", "蒸馏"], np.array([(0, 1), (1, 3), (3, 4)])).tolist() == [False, True, True]
@@ -76,7 +76,7 @@ def test_a_corpus_holds_the_planes_of_its_documents(tmp_path, wordpiece):
         build_corpus(asked(tmp_path, wordpiece, whole_words=False), num_workers=1)
 
 
-def test_a_missing_segmenter_is_told_before_anything_is_read(tmp_path, wordpiece, monkeypatch):
+def test_a_missing_segmenter_is_reported_before_anything_is_read(tmp_path, wordpiece, monkeypatch):
     monkeypatch.setitem(sys.modules, "rjieba", None)
     with pytest.raises(ValueError, match=r"whole_words needs the package rjieba: pip install rjieba==0\.2\.2"):
         build_corpus(asked(tmp_path, wordpiece), num_workers=1)

@@ -97,7 +97,7 @@ def test_any_strings(tokenizer, texts):
     assert_equal(tokenizer, texts)
 
 
-def test_words_longer_than_the_model_takes_and_texts_of_nothing(tokenizer):
+def test_words_beyond_the_models_limit_and_empty_texts(tokenizer):
     assert_equal(tokenizer, ["a" * 20 + " " + "a" * 21, "", " \n", "\u200b", "天" * 500, "[MASK]天[UNK]"])
     assert TextEncoder(tokenizer).encode([]) == []
 
@@ -124,7 +124,7 @@ def test_real_text(tokenizer, file):
     assert_equal(tokenizer, [normalize(line) for line in lines])
 
 
-def test_other_tokenizers_are_left_to_themselves(wordpiece, unigram):
+def test_other_tokenizers_have_no_fast_path(wordpiece, unigram):
     assert is_wordpiece(build_backend())
     assert not is_wordpiece(build_backend(handle_chinese_chars=False))
     assert not is_wordpiece(build_backend(clean_text=False))
@@ -140,7 +140,7 @@ def test_other_tokenizers_are_left_to_themselves(wordpiece, unigram):
 
 @pytest.fixture
 def broken(monkeypatch):
-    """A fast path that is wrong about one character, as a future library might make it."""
+    """A fast path that is wrong about one character, as a future version of a library might be."""
     encode = WordPieceTable.encode
 
     def wrong(self, texts):
@@ -156,7 +156,7 @@ def test_a_difference_on_the_sample_is_noticed(tokenizer, broken):
         encoder.encode(["天"] * 256 + ["天地"])
 
 
-def test_a_build_that_notices_is_done_anew_by_the_tokenizer(tmp_path, tokenizer, broken):
+def test_a_build_that_notices_encodes_again_with_the_tokenizer(tmp_path, tokenizer, broken):
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     (tmp_path / "a.txt").write_text("天天\n天a地\n天b地\n", encoding="utf-8")
     state = {

@@ -97,7 +97,7 @@ def test_publishing_says_how_to_load_and_to_distil_a_task(monkeypatch, capsys):
         ("trim_vocabulary", "save_trimmed", "stopped; nothing was written\n"),
         ("report", "read_run", "stopped; nothing was written\n"),
         ("demo_parts", "build_parts", "stopped; finished parts are kept\n"),
-        ("build_corpus", "run", "stopped; the same command goes on from here\nnext: python launch/x.py --flag\n"),
+        ("build_corpus", "run", "stopped; the same command continues from here\nnext: python launch/x.py --flag\n"),
     ],
 )
 def test_ctrl_c_is_answered_without_a_traceback(module, work, said, monkeypatch, capsys, tmp_path):

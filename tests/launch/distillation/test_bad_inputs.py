@@ -115,7 +115,7 @@ def test_ids_that_occur_twice_are_told(tmp_path, build):
     code, told = build("a.jsonl", "\n".join(lines).encode(), "--id-field", "k")
     assert code == 0 and counts(tmp_path) == (4, 4, {})
     labels = "a.jsonl:2 (id 0), a.jsonl:4 (id 1)"
-    assert f"warning: a: 2 documents bear the id of another, and are kept, e.g. {labels}\n" in told
+    assert f"warning: a: 2 documents have the id of an earlier one, and are kept, e.g. {labels}\n" in told
 
 
 def pack_tar(name: str, kind: bytes = tarfile.REGTYPE) -> bytes:

@@ -63,7 +63,7 @@ def test_masking_and_what_reads_it_belong_together(write, tmp_path):
 
 def test_what_the_corpus_cannot_mask_is_refused_before_anything_starts(write, tmp_path):
     said = refusal(write(MASKING | {"whole_words": True}, [MLM]), tmp_path)
-    assert said.endswith("masking by whole words needs word planes, and the corpus was built without")
+    assert said.endswith("masking whole words needs word planes; build the corpus with whole_words")
     with pytest.raises(ValueError, match=r"corpus.masking.prob: Input should be less than 1, got 1.5"):
         read_run_config(write(MASKING | {"prob": 1.5}, [MLM]))
 
