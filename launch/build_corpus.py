@@ -44,7 +44,7 @@ from corpus.cleaning.explanation import explain_source
 from corpus.config import BuildConfig, load_config
 from corpus.progress import progress, show_progress_with
 from corpus.reading.charset import Encoding
-from corpus.reading.formats import Format
+from corpus.reading.formats import FORMATS
 from corpus.shards.manifest import FILE_NAME, Counts, Manifest, load_manifest
 from corpus.shards.shard import verify
 from corpus.source import find_inputs
@@ -102,7 +102,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     source.add_argument(
         "--input", nargs="+", dest="inputs", help="files, folders, zips, tars, URLs or datasets://HUB_ID?split=train"
     )
-    source.add_argument("--format", help=f"one of {', '.join(get_args(Format))}")
+    source.add_argument("--format", help=f"one of {', '.join(FORMATS)}")
     source.add_argument("--text-fields", nargs="+", help="jsonl: fields that are joined to the document, in order")
     source.add_argument("--id-field", help="jsonl: field that names the document in messages")
     source.add_argument("--origin-field", help="jsonl: field with the site or publisher, for cleaning.blocked_origins")

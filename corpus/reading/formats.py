@@ -17,17 +17,25 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import orjson
+from pydantic import AfterValidator, Field
 
 from corpus.document import Change, Document, Reason, Reject, excerpt
 from corpus.reading.charset import Encoding, decode
-from corpus.reading.json_records import RecordSource, build_record_source, group_answers
+from corpus.reading.json_records import SOURCES, RecordSource, build_record_source, group_answers
 
-Format = Literal[
-    "wiki2019zh", "news2016zh", "webtext2019zh", "baike2018qa", "translation2019zh", "clue", "lines", "files", "jsonl"
-]
+FORMATS = (*SOURCES, "clue", "lines", "files", "jsonl")
+
+
+def _check_format(name: str) -> str:
+    if name not in FORMATS:
+        raise ValueError(f"unknown format; there are {', '.join(FORMATS)}")
+    return name
+
+
+Format = Annotated[str, AfterValidator(_check_format), Field(json_schema_extra={"enum": list(FORMATS)})]
 MAX_DOCUMENT_BYTES = 64 << 20
 _ADVICE = "the format clue has a blank line between documents; if each line is a document, use --format lines"
 

@@ -7,7 +7,7 @@ from typing import get_args
 from corpus.config import SourceConfig
 from corpus.config_file import validate
 from corpus.reading.charset import Encoding
-from corpus.reading.formats import Format
+from corpus.reading.formats import FORMATS
 
 
 def add_source_flags(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -16,7 +16,7 @@ def add_source_flags(parser: argparse.ArgumentParser, *, required: bool) -> None
     source.add_argument(
         "--input", nargs="+", dest="inputs", required=required, help="files, folders, archives or URLs, read in place"
     )
-    source.add_argument("--format", required=required, help=f"one of {', '.join(get_args(Format))}")
+    source.add_argument("--format", required=required, help=f"one of {', '.join(FORMATS)}")
     source.add_argument("--text-fields", nargs="+", help="jsonl: fields that are joined to the document, in order")
     source.add_argument("--encoding", help=f"one of {', '.join(get_args(Encoding))} (default: utf-8)")
 

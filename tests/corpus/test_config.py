@@ -39,7 +39,7 @@ def test_every_problem_is_reported_at_once(tmp_path):
     message = str(caught.value)
     assert "c.json: 5 problem(s)\n" in message
     assert (
-        "sources.0.format: Input should be 'wiki2019zh', " in message and "'files' or 'jsonl', got \"csv\"" in message
+        "sources.0.format: unknown format; there are wiki2019zh, " in message and 'files, jsonl, got "csv"' in message
     )
     assert "sources.0.inputs: " in message and "got []" in message
     assert "tokenizer: Input should be a valid string, got 3" in message

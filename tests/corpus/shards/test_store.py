@@ -145,11 +145,7 @@ def test_a_lasting_fault_names_shard_and_block(server, fault, message):
         list(islice(stream.batches(0, 8), stream.rows_per_epoch))
 
 
-<<<<<<< HEAD
-def test_a_server_that_hangs_is_given_up(server, monkeypatch):
-=======
 def test_a_hanging_server_times_out(server, monkeypatch):
->>>>>>> h-english
     monkeypatch.setattr(remote, "_WAITS_SECONDS", (0.01,))
     manifest = load_manifest(server.url)
     server.fault = lambda path, number: "slow"
