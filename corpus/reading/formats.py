@@ -31,7 +31,7 @@ FORMATS = (*SOURCES, "clue", "lines", "files", "jsonl")
 
 def _check_format(name: str) -> str:
     if name not in FORMATS:
-        raise ValueError(f"unknown format; there are {', '.join(FORMATS)}")
+        raise ValueError(f"unknown format {name!r}; there are {', '.join(FORMATS)}")
     return name
 
 
