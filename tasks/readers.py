@@ -1,258 +1,33 @@
-"""CLUE's own files, and a user's labelled JSON lines, tables or CSV, as examples.
+"""Reading and encoding of a task's examples, by its kind (tasks/kinds)."""
 
-Every problem is a ValueError that names the file and the line (or the question); nothing is dropped in silence.
-"""
+from collections.abc import Sequence
 
-import json
-import re
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
-
-from tasks.config import Column, TaskConfig
-from tasks.examples import Classified, Entity, Example, Question, Tagged, text_of
-from tasks.record_files import Record, read_records, read_text
-
-_NUM_SHOWN = 20  # labels, where they are told
-
-
-@dataclass(frozen=True)
-class TaskData:
-    """The examples of a task, its labels, and what a reader of its scores should know."""
-
-    labels: tuple[str, ...]  # classes, or types of entities; empty for reading
-    train: tuple[Example, ...]
-    dev: tuple[Example, ...]
-    num_ignored: int  # records whose label is one of `ignored_labels`
-    num_moved: int  # questions with an answer that did not stand where the file said
-    num_overlapping: int  # development examples whose text also stands in training
-    num_nested: int = 0  # entities that overlap a longer one
-
-    @property
-    def summary(self) -> str:
-        """How many examples of what, and what a reader of the scores should know."""
-        counts = {
-            "records without an agreed label left out": self.num_ignored,
-            "answers moved to where their words stand": self.num_moved,
-            "entities left out that overlap longer ones": self.num_nested,
-            "development texts that are also in training": self.num_overlapping,
-            "examples with an empty text, kept": sum(
-                not all(text.strip() for text in text_of(example)) for example in (*self.train, *self.dev)
-            ),
-        }
-        parts = [f"{len(self.train):,} examples to train on, {len(self.dev):,} to score"]
-        if self.labels:
-            more = ", ..." if len(self.labels) > _NUM_SHOWN else ""
-            parts.append(f"{len(self.labels)} labels ({', '.join(self.labels[:_NUM_SHOWN])}{more})")
-        return "; ".join([*parts, *(f"{number:,} {what}" for what, number in counts.items() if number)])
-
-
-@dataclass(frozen=True)
-class _Parsed:
-    """A record by itself: its labels by name, as all of the task's are not known yet."""
-
-    where: str
-    labels: tuple[str, ...]
-    example: Classified | Tagged  # of a class without its number
-    num_nested: int = 0
+from tasks.config import TaskConfig
+from tasks.examples import Example
+from tasks.kinds.kind import TaskData
+from tasks.kinds.registry import KINDS
+from tasks.rows import EncodedExamples, Tokenizer
 
 
 def read_task(config: TaskConfig) -> TaskData:
-    """Read both files; ValueError for records, labels or spans that cannot be used."""
-    if config.kind == "reading":
-        return _read_reading(config)
-    files = [list(read_records(Path(path), config)) for path in (config.train, config.dev)]
-    kept = [[record for record in records if not _is_ignored(record, config)] for records in files]
-    parsed = [[_parse(record, config) for record in records] for records in kept]
-    labels = tuple(config.labels or sorted({label for one in parsed[0] for label in one.labels}))
-    _check_blanks(labels, config.train)
-    if not labels:
-        missing = "entities" if config.kind == "entities" else "labelled examples"
-        raise ValueError(f"{config.train}: holds no {missing}")
-    train, dev = (tuple(_example(one, labels) for one in records) for records in parsed)
-    for path, examples in ((config.train, train), (config.dev, dev)):
-        if not examples:
-            raise ValueError(f"{path}: holds no labelled examples")
-    if config.kind != "entities" and len(labels) < 2:
-        raise ValueError(f"{config.train}: a task needs at least two classes, here all are {', '.join(labels)}")
-    if config.scored_by == "f1" and len(labels) > 2:
-        raise ValueError(
-            f"{config.train}: metric f1 wants two classes, here are {len(labels)}; macro_f1 takes any number"
-        )
-    num_ignored = sum(map(len, files)) - sum(map(len, kept))
-    num_nested = sum(one.num_nested for records in parsed for one in records)
-    return TaskData(labels, train, dev, num_ignored, 0, _overlap(train, dev), num_nested)
+    """Read the training and development files of a task.
 
-
-def _check_blanks(labels: tuple[str, ...], path: str) -> None:
-    bare: dict[str, str] = {}
-    for label in labels:
-        if label.strip() in bare:
-            raise ValueError(f"{path}: labels {bare[label.strip()]!r} and {label!r} differ by blanks alone")
-        bare[label.strip()] = label
-
-
-def _overlap(train: tuple[Example, ...], dev: tuple[Example, ...]) -> int:
-    seen = {text_of(example) for example in train}
-    return sum(text_of(example) in seen for example in dev)
-
-
-def _text(where: str, name: Column, value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{where}: {name} must be text, got {json.dumps(value, ensure_ascii=False)[:60]}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{where}: {name} holds half of a character at {error.start}: a lone surrogate") from None
-    return value
-
-
-def _index(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{value!r} is not a place in a text")
-    return value
-
-
-def _label(record: Record, column: Column) -> str:
-    label = _value(record, column, joined=False)
-    if not label.strip():
-        raise ValueError(f"{record[0]}: {column} is empty; to leave such records out give ignored_labels {[label]}")
-    return label
-
-
-def _value(record: Record, column: Column, joined: bool = True) -> str:
-    where, values = record
-    try:
-        value = values[column]
-    except (KeyError, TypeError, IndexError):
-        there = ", ".join(map(str, values)) if isinstance(values, dict) else type(values).__name__
-        raise ValueError(f"{where}: has no {column}; there is {there}") from None
-    if joined and isinstance(value, list) and all(isinstance(word, str) for word in value):
-        value = " ".join(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    return _text(where, column, value)
-
-
-def _is_ignored(record: Record, config: TaskConfig) -> bool:
-    return bool(config.ignored_labels) and _value(record, config.columns.label, joined=False) in config.ignored_labels
-
-
-def _parse(record: Record, config: TaskConfig) -> _Parsed:
-    where, columns = record[0], config.columns
-    if config.kind == "entities":
-        spans = _spans(record)
-        tagged = _tagged(record, spans)
-        types = tuple(entity.type for entity in tagged.entities)
-        return _Parsed(where, types, tagged, len(spans) - len(types))
-    label = (_label(record, columns.label),)
-    if config.kind == "coreference":
-        return _Parsed(where, label, Classified(_marked(record), None, -1))
-    text_b = None if columns.text_b is None else _value(record, columns.text_b)
-    return _Parsed(where, label, Classified(_value(record, columns.text), text_b, -1))
-
-
-def _example(parsed: _Parsed, labels: tuple[str, ...]) -> Example:
-    if unknown := [label for label in parsed.labels if label not in labels]:
-        raise ValueError(f"{parsed.where}: unknown label {unknown[0]!r}; the task has {', '.join(labels)}")
-    if isinstance(parsed.example, Tagged):
-        return parsed.example
-    return replace(parsed.example, label=labels.index(parsed.labels[0]))
-
-
-def _tagged(record: Record, spans: list[tuple[Entity, str]]) -> Tagged:
-    """A character has one tag: of entities that overlap the longest is kept, of equals the first."""
-    where, values = record
-    text = _text(where, "text", values.get("text"))
-    for entity, words in spans:
-        if not 0 <= entity.start < entity.end <= len(text):
-            raise ValueError(
-                f"{where}: {entity.type} {words!r} at {entity.start} to {entity.end - 1} is outside the text of "
-                f"{len(text)} characters"
-            )
-        if text[entity.start : entity.end] != words:
-            raise ValueError(f"{where}: {entity.type} {words!r} is not what stands at {entity.start}")
-    kept: list[Entity] = []
-    for entity, _ in sorted(spans, key=lambda span: span[0].start - span[0].end):
-        if all(entity.end <= other.start or other.end <= entity.start for other in kept):
-            kept.append(entity)
-    return Tagged(text, tuple(sorted(kept, key=lambda entity: entity.start)))
-
-
-def _spans(record: Record) -> list[tuple[Entity, str]]:
-    """Entities and their words of CLUENER's {"text", "label": {type: {words: [[first, last], ..]}}}."""
-    where, values = record
-    try:
-        return [
-            (Entity(_index(first), _index(last) + 1, kind), words)
-            for kind, found in values["label"].items()
-            for words, places in found.items()
-            for first, last in places
-        ]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f'{where}: want {{"text", "label": {{type: {{words: [[first, last]]}}}}}}: {error}') from None
-
-
-def _marked(record: Record) -> str:
-    """CLUEWSC's text with _ around its first span and [ ] around its second, as CLUE's own baseline has it."""
-    where, values = record
-    try:
-        text, target = values["text"], values["target"]
-        marks = (1, ("_", "_")), (2, ("[", "]"))
-        spans = [(_index(target[f"span{n}_index"]), str(target[f"span{n}_text"]), pair) for n, pair in marks]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f'{where}: want {{"text", "target": {{"span1_index", "span1_text", ..}}}}: {error}') from None
-    text, inserts = _text(where, "text", text), []
-    for start, words, (opening, closing) in spans:
-        end = start + len(words)
-        if start < 0 or text[start:end] != words:
-            raise ValueError(f"{where}: span {words!r} is not what stands at {start}")
-        # At one place what ends comes before what begins; of spans in each other the outer begins first and ends last.
-        inserts += [(start, 1, -end, opening), (end, 0, -start, closing)]
-    for place, *_, mark in sorted(inserts, reverse=True):
-        text = f"{text[:place]}{mark}{text[place:]}"
-    return text
-
-
-def _read_questions(path: Path) -> Iterator[Question]:
-    """CMRC2018's file, which is SQuAD's: data -> paragraphs -> context and qas."""
-    text = read_text(path)
-    try:
-        for part in (part for article in json.loads(text)["data"] for part in article["paragraphs"]):
-            for qa in part["qas"]:
-                where = f"{path}: question {qa['id']}"
-                answers = tuple((_index(one["answer_start"]), str(one["text"])) for one in qa["answers"])
-                question, context = (_text(where, name, of[name]) for name, of in (("question", qa), ("context", part)))
-                yield Question(str(qa["id"]), question, context, answers)
-    except (KeyError, TypeError, RecursionError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not a file of CMRC2018's form: {type(error).__name__}: {error}") from error
-
-
-def _read_reading(config: TaskConfig) -> TaskData:
-    train, dev = (list(_read_questions(Path(path))) for path in (config.train, config.dev))
-    for path, questions in ((config.train, train), (config.dev, dev)):
-        if twice := [name for name, count in Counter(one.id for one in questions).items() if count > 1]:
-            raise ValueError(f"{path}: question {twice[0]} stands there more than once")
-        if unanswered := [one.id for one in questions if not one.answers]:
-            raise ValueError(f"{path}: question {unanswered[0]} has no answer")
-        if not questions:
-            raise ValueError(f"{path}: holds no questions")
-    placed = tuple(_placed(question, config.train) for question in train)
-    moved = sum(before != after for before, after in zip(train, placed, strict=True))
-    return TaskData((), placed, tuple(dev), 0, moved, _overlap(placed, tuple(dev)))
-
-
-def _placed(question: Question, path: str) -> Question:
-    """With every answer where it stands: CMRC2018 has some a character off, and they go to the nearest such place.
-
-    Only training needs places; an answer to be scored by is its words.
+    Raise ValueError naming the file and line if a file cannot be read or a record, label or span cannot be used.
     """
-    answers = []
-    for start, words in question.answers:
-        places = [match.start() for match in re.finditer(re.escape(words), question.text)] if words else []
-        if not places:
-            raise ValueError(f"{path}: question {question.id}: {words!r} does not stand in its text")
-        answers.append((min(places, key=lambda place: abs(place - start)), words))
-    return replace(question, answers=tuple(answers))
+    return KINDS[config.kind].read(config)
+
+
+def encode(
+    examples: Sequence[Example], config: TaskConfig, labels: Sequence[str], tokenizer: Tokenizer
+) -> EncodedExamples:
+    """Encode examples as rows of at most `row_tokens` tokens.
+
+    A text or pair is one row; a question has a row for every window of its text.
+
+    Args:
+        labels: the task's classes or entity types; empty for reading.
+        tokenizer: a fast tokenizer of transformers.
+    """
+    if not examples:
+        return EncodedExamples([])  # a tokenizer fails on an empty list
+    return KINDS[config.kind].encode(examples, config, labels, tokenizer)

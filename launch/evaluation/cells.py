@@ -30,7 +30,8 @@ from pretrain.precision import Dtype, native_dtypes
 from pretrain.ranks.stopping import StopReason
 from tasks.config import TaskConfig
 from tasks.fine_tuning import FineTuned, FineTuningConfig, fine_tune, split_task
-from tasks.readers import TaskData, read_task
+from tasks.kinds.kind import TaskData
+from tasks.readers import read_task
 from tasks.stage import release_memory
 
 _CHOICE = {"learning_rates", "num_choosing_seeds"}  # which cells there are, not what each is

@@ -21,8 +21,8 @@ from pretrain.models.pretrained import load_encoder, load_pretrained
 from pretrain.probes.cost import compare_cost
 from pretrain.progress import Progress
 from tasks.examples import text_of
-from tasks.readers import TaskData
-from tasks.rows import encode
+from tasks.kinds.kind import TaskData
+from tasks.readers import encode
 
 _NUM_TEXTS, _MAX_TOKENS = 8, 128
 

@@ -37,8 +37,8 @@ from pretrain.ranks.stopping import Stop, StopReason
 from pretrain.ranks.together import on_rank_zero
 from pretrain.students.student import Student
 from tasks.evaluation import score_of_commonest_label
-from tasks.models import AUTO_CLASSES
-from tasks.readers import TaskData
+from tasks.kinds.kind import TaskData
+from tasks.kinds.registry import KINDS
 from tasks.stage import EncodedTask, Stage, encode_task, release_memory
 
 
@@ -216,5 +216,5 @@ def summary(config: TaskRunConfig, run: Path, commonest: float | None = None) ->
     if commonest is not None:
         lines.append(f"{'':<8}{commonest:>16.4f}  always the commonest label")
     last = [name for name in ORDER if getattr(config.stages, name)][-1]
-    auto_class = "AutoModel" if last == "ged" else AUTO_CLASSES[config.task.kind].__name__
+    auto_class = "AutoModel" if last == "ged" else KINDS[config.task.kind].auto_class.__name__
     return "\n".join([*lines, f"models: {run}/<stage>/model", load_line(run / last / "model", auto_class)])

@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from tasks.config import METRICS, TaskConfig
+from tasks.config import TaskConfig
+from tasks.kinds.registry import KINDS
 
 PAIR = {"columns": {"text_b": "b"}}
 
@@ -54,11 +55,11 @@ def test_everything_wrong_is_said_at_once():
     assert {one["loc"] for one in error.value.errors()} == {("train",), ("row_tokens",), ("lables",)}
 
 
-@pytest.mark.parametrize("kind", METRICS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_scored_by_its_first_metric_unless_another_is_wanted(kind):
     keys = {"kind": kind, "window_stride": 9} | (PAIR if kind == "pair" else {})
-    assert task(**keys).scored_by == METRICS[kind][0]
-    assert [task(**keys, metric=metric).scored_by for metric in METRICS[kind]] == list(METRICS[kind])
+    assert task(**keys).scored_by == KINDS[kind].metrics[0]
+    assert [task(**keys, metric=metric).scored_by for metric in KINDS[kind].metrics] == list(KINDS[kind].metrics)
 
 
 def test_one_type_of_entity_is_a_task():

@@ -9,11 +9,14 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 
 from pretrain.models.encoder import Encoder, Reads
 from tasks import evaluation
-from tasks.config import METRICS, TaskConfig
-from tasks.evaluation import MAX_ANSWER_TOKENS, answers_of, best_span, predict, score
+from tasks.config import TaskConfig
+from tasks.evaluation import predict, score
 from tasks.examples import Classified, Entity, Question, Tagged
-from tasks.readers import read_task
-from tasks.rows import IGNORED, Row, encode, tags_of
+from tasks.kinds.entities import tags_of
+from tasks.kinds.reading import MAX_ANSWER_TOKENS, answers_of, best_span
+from tasks.kinds.registry import KINDS
+from tasks.readers import encode, read_task
+from tasks.rows import IGNORED, Row
 from tests.pretrain.tiny import teacher_model
 from tests.tasks.conftest import SHARED
 
@@ -52,11 +55,11 @@ EXAMPLES = {
 }
 
 
-@pytest.mark.parametrize("kind", METRICS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_labels_themselves_score_one(kind, tokenizer):
     config = task(kind, columns=PAIR) if kind == "pair" else task(kind)
     scores = score_labels(EXAMPLES[kind], config, () if kind == "reading" else ("a", "b"), tokenizer)
-    assert scores == dict.fromkeys(METRICS[kind], 1.0)
+    assert scores == dict.fromkeys(KINDS[kind].metrics, 1.0)
 
 
 REAL = {

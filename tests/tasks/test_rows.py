@@ -6,10 +6,10 @@ import pytest
 import zstandard
 
 from tasks.config import TaskConfig
-from tasks.evaluation import spread_tags
 from tasks.examples import Classified, Entity, Question, Tagged
-from tasks.readers import read_task
-from tasks.rows import IGNORED, EncodedExamples, characters_of, encode, tags_of
+from tasks.kinds.entities import characters_of, spread_tags, tags_of
+from tasks.readers import encode, read_task
+from tasks.rows import IGNORED, EncodedExamples
 from tests.tasks.conftest import SHARED, build_unigram
 
 UNKNOWN = "\U00020000"

@@ -1,0 +1,131 @@
+"""The base class of every kind of task, and what a task's configuration tells it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from torch import Tensor
+
+from pretrain.settings import Settings
+from tasks.examples import Example, text_of
+from tasks.rows import EncodedExamples, Row, Tokenizer
+
+_NUM_SHOWN = 20  # labels in a summary
+Column = str | int  # a key of JSON lines, a name in a header, or the index of a column without header
+
+
+class Columns(Settings):
+    """The columns of texts and label. A value that is a list of words is joined by spaces."""
+
+    text: Column = "sentence"
+    text_b: Column | None = None  # the second text of a pair
+    label: Column = "label"
+
+
+class TaskSettings(Protocol):
+    """The keys of a task's configuration that its kind reads; tasks/config.py explains them."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def train(self) -> str: ...
+    @property
+    def dev(self) -> str: ...
+    @property
+    def format(self) -> str: ...
+    @property
+    def has_header(self) -> bool: ...
+    @property
+    def columns(self) -> Columns: ...
+    @property
+    def labels(self) -> Sequence[str] | None: ...
+    @property
+    def ignored_labels(self) -> Sequence[str]: ...
+    @property
+    def scored_by(self) -> str: ...
+    @property
+    def row_tokens(self) -> int: ...
+    @property
+    def window_stride(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The examples of a task, its labels, and facts that matter for its scores."""
+
+    labels: tuple[str, ...]  # classes, or types of entities; empty for reading
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    num_ignored: int  # records whose label is one of `ignored_labels`
+    num_moved: int  # questions with an answer that is not at the position given in the file
+    num_overlapping: int  # development examples whose text is also in training
+    num_nested: int = 0  # entities that overlap a longer one
+
+    @property
+    def summary(self) -> str:
+        """The numbers of examples and labels, and facts that matter for the scores, in one line."""
+        counts = {
+            "records with an ignored label left out": self.num_ignored,
+            "answers moved to the position of their words": self.num_moved,
+            "entities left out that overlap longer ones": self.num_nested,
+            "development texts that are also in training": self.num_overlapping,
+            "examples with an empty text, kept": sum(
+                not all(text.strip() for text in text_of(example)) for example in (*self.train, *self.dev)
+            ),
+        }
+        parts = [f"{len(self.train):,} training examples, {len(self.dev):,} development examples"]
+        if self.labels:
+            more = ", ..." if len(self.labels) > _NUM_SHOWN else ""
+            parts.append(f"{len(self.labels)} labels ({', '.join(self.labels[:_NUM_SHOWN])}{more})")
+        return "; ".join([*parts, *(f"{number:,} {what}" for what, number in counts.items() if number)])
+
+
+class TaskKind(ABC):
+    """One kind of task.
+
+    Attributes:
+        metrics: names of its scores, each between 0 and 1; the first is the default.
+        auto_class: the class of transformers whose head answers it.
+        fixed_keys: keys that its own file format determines, so that a configuration must not set them.
+        reads_tables: whether its examples may be rows of a table or of CSV.
+        has_second_text: whether an example has two texts, and `columns.text_b` must be set.
+        min_labels: the fewest labels that make a task.
+    """
+
+    metrics: ClassVar[tuple[str, ...]]
+    auto_class: ClassVar[Any]
+    fixed_keys: ClassVar[tuple[str, ...]] = ()
+    reads_tables: ClassVar[bool] = False
+    has_second_text: ClassVar[bool] = False
+    min_labels: ClassVar[int] = 2
+
+    def problems(self, config: TaskSettings) -> Iterator[str]:
+        """Yield `key: message` for settings that cannot work for this kind."""
+        return iter(())
+
+    @abstractmethod
+    def read(self, config: TaskSettings) -> TaskData:
+        """Read the training and development files. Raise ValueError naming the file and line of a problem."""
+
+    @abstractmethod
+    def encode(
+        self, examples: Sequence[Example], config: TaskSettings, labels: Sequence[str], tokenizer: Tokenizer
+    ) -> EncodedExamples:
+        """Encode examples, at least one, as rows of at most `row_tokens` tokens."""
+
+    @abstractmethod
+    def score(
+        self, logits: Sequence[Tensor], rows: Sequence[Row], examples: Sequence[Example], labels: Sequence[str]
+    ) -> dict[str, float]:
+        """Return every metric, from the logits of every row without its padding."""
+
+    def outputs(self, labels: Sequence[str]) -> list[str]:
+        """Return the names of the head's outputs; an empty list if they have no names."""
+        return list(labels)
+
+
+def count_overlap(train: Sequence[Example], dev: Sequence[Example]) -> int:
+    """Return the number of development examples whose text is also in training."""
+    seen = {text_of(example) for example in train}
+    return sum(text_of(example) in seen for example in dev)

@@ -1,0 +1,161 @@
+"""Reading: the answer to a question is a span of a text, which is read in windows."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForQuestionAnswering
+
+from tasks.examples import Example, Question
+from tasks.kinds.kind import TaskData, TaskKind, TaskSettings, count_overlap
+from tasks.kinds.record_files import read_text
+from tasks.kinds.records import check_index, check_text
+from tasks.metrics import score_reading
+from tasks.rows import EncodedExamples, Row, Tokenizer
+
+MAX_ANSWER_TOKENS = 64
+
+
+class Reading(TaskKind):
+    """CMRC2018's file, which has the form of SQuAD's."""
+
+    metrics = ("reading_f1", "exact_match")
+    auto_class = AutoModelForQuestionAnswering
+    fixed_keys = ("columns", "labels", "ignored_labels")
+    min_labels = 0
+
+    def problems(self, config: TaskSettings) -> Iterator[str]:
+        if config.window_stride >= config.row_tokens // 2:
+            yield "window_stride: must be less than half of row_tokens, so that windows advance"
+
+    def read(self, config: TaskSettings) -> TaskData:
+        train, dev = (list(_read_questions(Path(path))) for path in (config.train, config.dev))
+        for path, questions in ((config.train, train), (config.dev, dev)):
+            if repeated := [name for name, count in Counter(one.id for one in questions).items() if count > 1]:
+                raise ValueError(f"{path}: question id {repeated[0]} occurs more than once")
+            if unanswered := [one.id for one in questions if not one.answers]:
+                raise ValueError(f"{path}: question {unanswered[0]} has no answer")
+            if not questions:
+                raise ValueError(f"{path}: contains no questions")
+        placed = tuple(_placed(question, config.train) for question in train)
+        moved = sum(before != after for before, after in zip(train, placed, strict=True))
+        return TaskData((), placed, tuple(dev), 0, moved, count_overlap(placed, tuple(dev)))
+
+    def encode(
+        self, examples: Sequence[Example], config: TaskSettings, labels: Sequence[str], tokenizer: Tokenizer
+    ) -> EncodedExamples:
+        """Encode questions with windows over their texts. Windows without the answer have the first token as answer."""
+        max_tokens, num_cut = config.row_tokens // 4, 0  # of the question, to leave room for the text
+        rows = []
+        for index, example in enumerate(examples):
+            assert isinstance(example, Question)
+            question = _beginning(example.question, max_tokens, tokenizer)
+            num_cut += question != example.question
+            encoded = tokenizer(
+                question,
+                example.text,
+                truncation="only_second",
+                max_length=config.row_tokens,
+                stride=config.window_stride,
+                return_overflowing_tokens=True,
+                return_offsets_mapping=True,
+            )
+            answer_start, words = example.answers[0]
+            for window, ids in enumerate(encoded["input_ids"]):
+                in_text = [part == 1 for part in encoded.sequence_ids(window)]
+                spans = zip(in_text, encoded["offset_mapping"][window], strict=True)
+                offsets = tuple(tuple(span) if inside and span[1] > span[0] else None for inside, span in spans)
+                start, end = _tokens_of(offsets, answer_start, answer_start + len(words))
+                types = encoded["token_type_ids"][window] if "token_type_ids" in encoded else [0] * len(ids)
+                rows.append(Row(ids, types, {"start_positions": start, "end_positions": end}, index, offsets))
+        message = f"{config.name}: {num_cut:,} of {len(examples):,} questions are cut at {max_tokens} tokens"
+        return EncodedExamples(rows, message if num_cut else "")
+
+    def score(
+        self, logits: Sequence[Tensor], rows: Sequence[Row], examples: Sequence[Example], labels: Sequence[str]
+    ) -> dict[str, float]:
+        questions = [example for example in examples if isinstance(example, Question)]
+        return score_reading(questions, answers_of(logits, rows, questions))
+
+    def outputs(self, labels: Sequence[str]) -> list[str]:
+        """None: the head's two outputs are the start and the end of an answer."""
+        return []
+
+
+def answers_of(logits: Sequence[Tensor], rows: Sequence[Row], questions: Sequence[Question]) -> dict[str, str]:
+    """Return by question id the words of the best span over all windows of its text."""
+    best: dict[int, tuple[float, str]] = {}
+    for row, values in zip(rows, logits, strict=True):
+        text = questions[row.example].text
+        candidate = best_span(values, row)
+        if candidate and (row.example not in best or candidate[0] > best[row.example][0]):
+            value, start, end = candidate
+            best[row.example] = value, text[start:end]
+    return {question.id: best[index][1] if index in best else "" for index, question in enumerate(questions)}
+
+
+def best_span(logits: Tensor, row: Row) -> tuple[float, int, int] | None:
+    """Return the likeliest span in the text: sum of start and end logit, first character, end (exclusive).
+
+    None if the row contains none of the text. `logits` are [L, 2], for start and end.
+    """
+    outside = torch.tensor([offset is None for offset in row.offsets])
+    starts, ends = logits.masked_fill(outside.unsqueeze(-1), -torch.inf).unbind(-1)
+    spans = starts.unsqueeze(1) + ends  # [L, L], for every start and end
+    possible = torch.ones_like(spans, dtype=torch.bool).triu().tril(MAX_ANSWER_TOKENS - 1)
+    spans = spans.masked_fill(~possible, -torch.inf)
+    first, last = divmod(int(spans.argmax()), len(starts))
+    first_offset, last_offset = row.offsets[first], row.offsets[last]
+    if first_offset is None or last_offset is None:
+        return None
+    return float(spans[first, last]), first_offset[0], last_offset[1]
+
+
+def _beginning(text: str, max_tokens: int, tokenizer: Tokenizer) -> str:
+    """Return the beginning of a text, of at most `max_tokens` tokens."""
+    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    return text if len(offsets) <= max_tokens else text[: offsets[max_tokens - 1][1]]
+
+
+def _tokens_of(offsets: Sequence[tuple[int, int] | None], start: int, end: int) -> tuple[int, int]:
+    """Return the first and last token of characters start to end; (0, 0) if not all of them are in this window."""
+    inside = [index for index, offset in enumerate(offsets) if offset and offset[0] < end and offset[1] > start]
+    text_offsets = [offset for offset in offsets if offset]
+    if not inside or text_offsets[0][0] > start or text_offsets[-1][1] < end:
+        return 0, 0
+    return inside[0], inside[-1]
+
+
+def _read_questions(path: Path) -> Iterator[Question]:
+    """Yield the questions of a CMRC2018 file, in SQuAD's format: data -> paragraphs -> context and qas."""
+    text = read_text(path)
+    try:
+        for part in (part for article in json.loads(text)["data"] for part in article["paragraphs"]):
+            for qa in part["qas"]:
+                where = f"{path}: question {qa['id']}"
+                answers = tuple((check_index(one["answer_start"]), str(one["text"])) for one in qa["answers"])
+                question, context = (
+                    check_text(where, name, of[name]) for name, of in (("question", qa), ("context", part))
+                )
+                yield Question(str(qa["id"]), question, context, answers)
+    except (KeyError, TypeError, RecursionError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not in the format of CMRC2018: {type(error).__name__}: {error}") from error
+
+
+def _placed(question: Question, path: str) -> Question:
+    """Return a question with every answer's position corrected to the nearest one with its words.
+
+    Some positions in CMRC2018 are off by a character. Only training needs positions; scores compare words.
+    """
+    answers = []
+    for start, words in question.answers:
+        places = [match.start() for match in re.finditer(re.escape(words), question.text)] if words else []
+        if not places:
+            raise ValueError(f"{path}: question {question.id}: the answer {words!r} is not in its text")
+        answers.append((min(places, key=lambda place: abs(place - start)), words))
+    return replace(question, answers=tuple(answers))
