@@ -1,1 +1,1 @@
-"""Text of any kind to a corpus of token blocks, and that corpus to rows for training."""
+"""Build a corpus of token blocks from text of any kind, and read it as rows for training."""

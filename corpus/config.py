@@ -140,8 +140,9 @@ def load_config(
     if source_flags:
         sources = values.get("sources") or [{}]
         if not (isinstance(sources, list) and len(sources) == 1 and isinstance(sources[0], dict)):
-            names = ", ".join(sorted(source_flags))
-            raise ValueError(f"{path}: has several sources, so {names} cannot be set by a flag; use --set sources.0...")
+            names, example = ", ".join(sorted(source_flags)), min(source_flags)
+            advice = f"use --set sources.0.{example}=VALUE"
+            raise ValueError(f"{path}: has several sources, so {names} cannot be set by a flag; {advice}")
         values["sources"] = [{**sources[0], **source_flags}]
     values = copy.deepcopy(values)  # overrides change it in place
     for text in overrides:

@@ -74,7 +74,7 @@ def retry(action: Callable[[], Any]) -> Any:
         except PermissionError:
             raise
         except Exception as error:  # every file system raises its own
-            if isinstance(error, FileNotFoundError) and not _hides_a_failure(error):
+            if isinstance(error, FileNotFoundError) and not _may_exist(error):
                 raise
             if wait is None:
                 attempts = len(_WAITS_SECONDS) + 1
@@ -85,7 +85,7 @@ def retry(action: Callable[[], Any]) -> Any:
     raise AssertionError("the last wait is None")
 
 
-def _hides_a_failure(error: FileNotFoundError) -> bool:
+def _may_exist(error: FileNotFoundError) -> bool:
     """Whether the file may exist: fsspec's http raises this for any failed request for a size, with the cause."""
     cause = error.__cause__
     of_http = isinstance(cause, TimeoutError) or type(cause).__module__.startswith("aiohttp")

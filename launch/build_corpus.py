@@ -62,7 +62,7 @@ _RUN_KEYS = {
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; flags that are not given are None."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", help="JSON file, as in configs/corpus; flags override its keys")
+    parser.add_argument("--config", metavar="FILE", help="JSON file, as in configs/corpus; flags override its keys")
     parser.add_argument(
         "--set", nargs="+", action="extend", metavar="KEY=VALUE", dest="overrides",
         help="override keys of the configuration, for example sources.0.cleaning.min_characters=50 (docs/keys.md)",
@@ -76,8 +76,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--explain", action="store_true", default=None,
         help="show what each cleaning rule changes and drops, with examples; build nothing",
     )  # fmt: skip
-    parser.add_argument("--tokenizer", help="folder or hub id of a fast tokenizer")
-    parser.add_argument("--output", help="folder to write the corpus into; must be new, empty, or hold the same corpus")
+    parser.add_argument("--tokenizer", metavar="FOLDER_OR_ID", help="folder or hub id of a fast tokenizer")
+    parser.add_argument(
+        "--output",
+        metavar="FOLDER",
+        help="folder to write the corpus into; must be new, empty, or hold the same corpus",
+    )
     parser.add_argument(
         "--workers", type=int, metavar="N", help="units at the same time (default: the number of cores)"
     )
@@ -100,12 +104,20 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     steps.add_argument("--finish", action="store_true", default=None, help="join the units and write the corpus")
     source = parser.add_argument_group("source (of a configuration with one source)")
     source.add_argument(
-        "--input", nargs="+", dest="inputs", help="files, folders, zips, tars, URLs or datasets://HUB_ID?split=train"
+        "--input",
+        nargs="+",
+        dest="inputs",
+        metavar="PATH",
+        help="files, folders, zips, tars, URLs or datasets://HUB_ID?split=train",
     )
     source.add_argument("--format", help=f"one of {', '.join(FORMATS)}")
-    source.add_argument("--text-fields", nargs="+", help="jsonl: fields that are joined to the document, in order")
-    source.add_argument("--id-field", help="jsonl: field that names the document in messages")
-    source.add_argument("--origin-field", help="jsonl: field with the site or publisher, for cleaning.blocked_origins")
+    source.add_argument(
+        "--text-fields", nargs="+", metavar="FIELD", help="jsonl: fields that are joined to the document, in order"
+    )
+    source.add_argument("--id-field", metavar="FIELD", help="jsonl: field that names the document in messages")
+    source.add_argument(
+        "--origin-field", metavar="FIELD", help="jsonl: field with the site or publisher, for cleaning.blocked_origins"
+    )
     source.add_argument("--encoding", help=f"one of {', '.join(get_args(Encoding))} (default: utf-8)")
     source.add_argument("--licence", help="licence of the texts, kept in the manifest (default: not stated)")
     source.add_argument("--name", help="name of the source (default: that of the first input)")

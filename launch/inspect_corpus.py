@@ -46,7 +46,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--tokenizer", help="folder or hub id of the corpus's tokenizer (default: as when it was built)"
     )
-    parser.add_argument("--run-config", type=Path, help="JSON file of a run: show how many steps an epoch of it has")
+    parser.add_argument(
+        "--run-config", type=Path, metavar="FILE", help="JSON file of a run: show how many steps an epoch of it has"
+    )
     parser.add_argument("--verify", action="store_true", help="check every block")
     return parser.parse_args(arguments)
 

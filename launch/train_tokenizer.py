@@ -35,16 +35,26 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add_source_flags(parser, required=True)
     parser.add_argument("--kind", required=True, choices=("wordpiece", "unigram"), help="model of the tokenizer")
     parser.add_argument(
-        "--vocab-size", type=int, required=True, help="number of pieces, special tokens included; at least 10"
+        "--vocab-size",
+        type=int,
+        required=True,
+        metavar="N",
+        help="number of pieces, special tokens included; at least 10",
     )
     parser.add_argument(
         "--cased", action="store_true", help="wordpiece: keep capitals and accents (default: lowercase)"
     )
     parser.add_argument(
-        "--character-coverage", type=float, default=0.9999,
+        "--character-coverage", type=float, default=0.9999, metavar="SHARE",
         help="share of the text's characters that the vocabulary's single characters cover (default: 0.9999)",
     )  # fmt: skip
-    parser.add_argument("--output", type=Path, required=True, help="folder to write the tokenizer into; must not exist")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder to write the tokenizer into; must not exist",
+    )
     options = parser.parse_args(arguments)
     if not 0 < options.character_coverage <= 1:
         parser.error(f"--character-coverage must be above 0 and at most 1, got {options.character_coverage}")

@@ -47,11 +47,17 @@ _TOKEN_IDS = [f"{name}_token_id" for name in ("pad", "bos", "eos", "cls", "sep",
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="folder or hub id of the model and its fast tokenizer")
+    parser.add_argument(
+        "--model", required=True, metavar="FOLDER_OR_ID", help="folder or hub id of the model and its fast tokenizer"
+    )
     parser.add_argument("--corpus", help="a corpus built with the model's tokenizer: folder, URL or manifest")
     add_source_flags(parser, required=False)
     parser.add_argument(
-        "--output", type=Path, required=True, help="folder to write model and tokenizer into; must not exist"
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder to write model and tokenizer into; must not exist",
     )
     options = parser.parse_args(arguments)
     if bool(options.corpus) == bool(options.inputs):

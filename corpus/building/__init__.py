@@ -1,1 +1,1 @@
-"""The steps of a build, run by workers of one host or of Ray."""
+"""Building a corpus: its steps, run by worker processes of one machine or by a Ray cluster."""

@@ -120,7 +120,7 @@ def _plan(config: BuildConfig) -> tuple[Plan, Manifest | None]:
     output, work = Path(config.output), work_folder(config)
     foreign = [path.name for path in work.iterdir() if not _OURS.fullmatch(path.name)] if work.exists() else []
     if _is_used(output):
-        manifest = _existing(plan, output)
+        manifest = _existing_manifest(plan, output)
         if work.exists() and not foreign:
             # Left by a build that was killed after its last step; a running build removes its folder itself.
             with suppress(ValueError), lock_folder(work):
@@ -139,7 +139,7 @@ def _built_meanwhile(plan: Plan, work: Path) -> Manifest | None:
     """The manifest if another process finished the corpus before this one got the lock."""
     if not _is_used(Path(plan.config.output)):
         return None
-    manifest = _existing(plan, Path(plan.config.output))
+    manifest = _existing_manifest(plan, Path(plan.config.output))
     clear(work)
     return manifest
 
@@ -243,7 +243,7 @@ def _finish(plan: Plan, work: Path) -> Manifest:
     return manifest
 
 
-def _existing(plan: Plan, output: Path) -> Manifest:
+def _existing_manifest(plan: Plan, output: Path) -> Manifest:
     """The manifest of an output folder that holds the planned corpus, for which all inputs are read again.
 
     Raises ValueError if the folder holds anything else.
@@ -254,10 +254,10 @@ def _existing(plan: Plan, output: Path) -> Manifest:
     refusal = f"{output}: holds another corpus ({{}}); remove it or choose another output folder"
     if manifest.tokenizer.fingerprint != plan.tokenizer.fingerprint:
         raise ValueError(refusal.format("its tokenizer differs"))
-    wanted, there = (
+    wanted, existing = (
         (_settings(of.sources), _settings(of.decontamination), of.near_duplicates) for of in (plan.config, manifest)
     )
-    if wanted != there or plan.config.whole_words != manifest.has_word_planes:
+    if wanted != existing or plan.config.whole_words != manifest.has_word_planes:
         raise ValueError(refusal.format("its sources or their settings differ"))
     inputs = [
         [segment for unit in plan.units if unit.source == index for segment in unit.segments]

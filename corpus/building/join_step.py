@@ -145,5 +145,5 @@ def _no_document(totals: Counts, sources: list[SourceRecord]) -> str:
     examples = [label for source in sources for labels in source.examples.values() for label in labels]
     if not examples:
         return "no document in the inputs: they hold only blank lines"
-    cures = hints(totals.rejected)
-    return f"no document survived of {totals.documents_in} ({reasons}), e.g. {', '.join(examples[:3])}{cures}"
+    advice = hints(totals.rejected)
+    return f"no document survived of {totals.documents_in} ({reasons}), e.g. {', '.join(examples[:3])}{advice}"

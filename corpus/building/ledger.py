@@ -82,10 +82,10 @@ class Ledger:
         if 2 * num_rejected > self.documents_in or many:
             reasons = ", ".join(f"{reason} {count}" for reason, count in self.rejected.most_common())
             examples = ", ".join(list(chain(*self.examples.values()))[:_NUM_EXAMPLES])
-            cures = hints(many)
+            advice = hints(many)
             warnings.warn(
                 f"{source.name}: {num_rejected} of {self.documents_in} documents rejected ({reasons}), "
-                f"e.g. {examples}{cures}",
+                f"e.g. {examples}{advice}",
                 stacklevel=2,
             )
         return SourceRecord(**source.model_dump(exclude={"inputs"}), **self._state(), inputs=inputs)

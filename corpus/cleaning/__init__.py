@@ -1,1 +1,1 @@
-"""The rules that change or drop documents, each named and counted."""
+"""Cleaning: rules that change or drop documents, each with a name and a count."""

@@ -1,1 +1,1 @@
-"""Bytes of files, URLs, archives and tables, read as documents."""
+"""Reading: files, URLs, archives and tables to documents."""

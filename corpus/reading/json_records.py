@@ -125,8 +125,8 @@ def build_record_source(
 
 def _joined(record: Record, fields: tuple[str, ...]) -> str:
     """Join fields by newlines. A null field (a missing title, say) is left out unless all are null."""
-    there = [name for name in fields if name not in record or record[name] is not None]
-    return "\n".join(_text(record, name) for name in there or fields)
+    present = [name for name in fields if name not in record or record[name] is not None]
+    return "\n".join(_text(record, name) for name in present or fields)
 
 
 def group_answers(items: Iterable[tuple[Document | Reject, Record]]) -> Iterator[Document | Reject]:

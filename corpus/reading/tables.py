@@ -118,7 +118,7 @@ def _resolved_files(url: str, name: str, subset: str | None, split: str) -> list
 
     try:
         files = datasets.load_dataset_builder(name, subset).config.data_files or {}
-    except Exception as error:  # the library raises a dozen types for a dataset that is not there
+    except Exception as error:  # the library raises a dozen types for a missing dataset
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"{url}: cannot be found: {reason}") from error
     if split not in files:

@@ -1,1 +1,1 @@
-"""What training reads: the order of blocks, and the rows packed from them."""
+"""Rows for training: their order, packing, masking, and batches of them."""

@@ -119,7 +119,7 @@ class Order:
 
 
 def _bit_reversed(size: int) -> np.ndarray:
-    """0 to size - 1 in the order of their bits read backwards."""
+    """A permutation of 0 to size - 1, sorted by their bits in reverse."""
     num_bits = (size - 1).bit_length()
     backwards = [int(f"{index:0{num_bits}b}"[::-1], 2) for index in range(size)]
     return np.argsort(np.argsort(backwards))

@@ -154,16 +154,21 @@ class RowStream:
     def batches(
         self, position: int, rows_per_batch: int, rank: int = 0, world_size: int = 1
     ) -> Generator[Batch, None, None]:
-        """Batches without end from a position on: int64 input_ids, attention_mask, token_type_ids [B, L].
+        """Yield batches without end, from a position on. A thread reads ahead; closing the iterator stops it.
 
-        Also, where asked for: document_ids, equal for tokens of one document of the row, where padding counts as a
-        document of its own, so `document_ids[:, :, None] == document_ids[:, None, :]` is all the mask that attention
-        within documents needs; continues_word, 1 where a token continues the word of the token before it; and with
-        masking labels, the id before masking at the tokens to predict and -100 elsewhere (corpus/rows/masking.py).
+        Args:
+            position: the first row, counted since training began; at least 0.
+            rows_per_batch: B, the rows of each batch of this rank.
+            rank, world_size: the i-th batches of all ranks together are the rows from position + i * B * world_size on,
+                of which a rank takes every world_size-th.
 
-        The i-th batches of all ranks together are the rows from position + i * rows_per_batch * world_size
-        on, of which a rank takes every world_size-th. A thread reads ahead; closing the iterator ends it, and
-        what goes wrong in it is raised here.
+        Batches are dicts of int64 tensors [B, L]: input_ids, attention_mask and token_type_ids, and if asked for:
+            document_ids: equal for tokens of the same document in a row. Padding counts as a document, so
+                `document_ids[:, :, None] == document_ids[:, None, :]` is the mask for attention within documents.
+            continues_word: 1 for a token that continues the word of the token before it.
+            labels: with masking, the original id of tokens to predict, and -100 elsewhere (corpus/rows/masking.py).
+
+        Raises ValueError for impossible arguments at once, and while iterating whatever reading raises.
         """
         if position < 0 or rows_per_batch < 1:
             raise ValueError(f"position ({position}) must be at least 0, rows_per_batch ({rows_per_batch}) at least 1")
@@ -185,7 +190,7 @@ class RowStream:
 
     def _build_batch(self, planes: Planes, positions: np.ndarray) -> Batch:
         ids, tokenizer = planes[0], self._manifest.tokenizer
-        # No text gives a special id, so padding is where the padding id is, and SEP is where text ends.
+        # Text never contains special ids: a padding id is padding, and SEP ends a text.
         is_real = ids != tokenizer.pad_token_id
         batch = {"input_ids": ids.astype(np.int64), "attention_mask": is_real.astype(np.int64)}
         if self._gives_document_ids or self._kind == "pairs":
@@ -200,12 +205,12 @@ class RowStream:
         if self._kind == "pairs":
             batch["token_type_ids"] = ((texts_before == 1) & is_real).astype(np.int64)
         tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
-        # One zero for all of them: nothing is written, and nothing may be written to it.
+        # All elements share one zero in memory, so nothing may be written to it.
         return {"token_type_ids": torch.zeros(1, dtype=torch.int64).expand(ids.shape)} | tensors
 
 
 def _prefetch(reads: Iterator[list[Batch]]) -> Generator[Batch, None, None]:
-    """The batches of reads one by one; a daemon thread reads, one read ahead of the one that is given out."""
+    """Yield the batches of reads one by one, while a daemon thread prepares the next read."""
     ready: queue.Queue = queue.Queue(1)
     stop = threading.Event()
 
@@ -223,7 +228,7 @@ def _prefetch(reads: Iterator[list[Batch]]) -> Generator[Batch, None, None]:
                 offer(read)
                 if stop.is_set():
                     return
-        except BaseException as error:  # handed over whole: the consumer raises it
+        except BaseException as error:  # of any kind: the consumer raises it
             offer(error)
 
     thread = threading.Thread(target=produce, name="row-prefetch", daemon=True)

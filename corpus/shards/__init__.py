@@ -1,1 +1,1 @@
-"""What a built corpus is: blocks in shards, listed by a manifest, in a folder or behind a URL."""
+"""The format of a built corpus: blocks in shards, listed by a manifest, in a folder or at a URL."""

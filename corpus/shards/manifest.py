@@ -221,7 +221,7 @@ def load_manifest(path: str | Path, cache: BlockCache | None = None, on_fault: O
     manifest._store = store
     _check_shards(manifest, on_fault)
     _check_contents(manifest, file)
-    if digest not in (None, _digest(state)):  # None: written before there was one
+    if digest not in (None, _digest(state)):  # None: written by a version without digests
         raise ValueError(f"{file}: the digest does not match the contents; the file was changed")
     return manifest
 

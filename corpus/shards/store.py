@@ -44,7 +44,7 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class LocalStore:
-    """A corpus in a local folder."""
+    """A corpus in a local folder; methods as in `Store`."""
 
     folder: Path
 
@@ -79,7 +79,7 @@ def open_store(location: str | Path, cache: BlockCache | None = None) -> Store:
 
 
 class RemoteStore:
-    """A corpus at a URL. Requests that fail, hang or return truncated or changed bytes are repeated a few times."""
+    """A corpus at a URL; methods as in `Store`. Requests that fail, hang or return wrong bytes are repeated."""
 
     num_readers = 16
 

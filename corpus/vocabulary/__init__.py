@@ -1,1 +1,1 @@
-"""Tokenizers: loaded, trained, trimmed."""
+"""Tokenizers: load, train, trim, measure."""

@@ -14,10 +14,17 @@ def add_source_flags(parser: argparse.ArgumentParser, *, required: bool) -> None
     """Add --input, --format, --text-fields and --encoding to a parser."""
     source = parser.add_argument_group("text")
     source.add_argument(
-        "--input", nargs="+", dest="inputs", required=required, help="files, folders, archives or URLs, read in place"
+        "--input",
+        nargs="+",
+        dest="inputs",
+        metavar="PATH",
+        required=required,
+        help="files, folders, archives or URLs, read in place",
     )
     source.add_argument("--format", required=required, help=f"one of {', '.join(FORMATS)}")
-    source.add_argument("--text-fields", nargs="+", help="jsonl: fields that are joined to the document, in order")
+    source.add_argument(
+        "--text-fields", nargs="+", metavar="FIELD", help="jsonl: fields that are joined to the document, in order"
+    )
     source.add_argument("--encoding", help=f"one of {', '.join(get_args(Encoding))} (default: utf-8)")
 
 

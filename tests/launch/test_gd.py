@@ -145,7 +145,7 @@ def test_a_corpus_that_is_gone_ends_no_run_that_was_begun_with_it(config_file, t
     (tmp_path / "done.json").touch()
     assert start() == 2, "nothing is left to come again for"
     said = capsys.readouterr().err.splitlines()
-    words = ["error: ", "[rank 0] stopped", "error: "]
+    words = ["error", "[rank 0] stopped", "error"]
     assert [line.partition(": /not/mounted/manifest.json: there is no manifest; ")[0] for line in said] == words
     (tmp_path / "done.json").unlink()
     arguments.overrides = ["corpus.manifest=/mistyped"]

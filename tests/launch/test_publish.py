@@ -134,6 +134,6 @@ def test_outputs_that_differ_from_the_live_students_are_not_published(finished_r
     monkeypatch.setattr(
         "launch.publishing.student_folder.load_file", lambda path: load_file(tmp_path / "outputs.safetensors")
     )
-    with pytest.raises(ValueError, match=r"outputs differ from the live student's by 0.01; not published"):
+    with pytest.raises(ValueError, match=r"not published: outputs differ from the live student's by 0.01"):
         publish(finished_run, "small", tmp_path / "x")
     assert not (tmp_path / "x").exists()

@@ -96,7 +96,7 @@ def test_publishing_says_how_to_load_and_to_distil_a_task(monkeypatch, capsys):
         ("train_tokenizer", "train", "stopped; nothing was written\n"),
         ("trim_vocabulary", "save_trimmed", "stopped; nothing was written\n"),
         ("report", "read_run", "stopped; nothing was written\n"),
-        ("demo_parts", "build_parts", "stopped; finished parts are kept\n"),
+        ("demo.parts", "build_parts", "stopped; finished parts are kept\n"),
         ("build_corpus", "run", "stopped; the same command continues from here\nnext: python launch/x.py --flag\n"),
     ],
 )
@@ -108,7 +108,7 @@ def test_ctrl_c_is_answered_without_a_traceback(module, work, said, monkeypatch,
                             "--output", f"{tmp_path}/o"],
         "trim_vocabulary": ["--model", "m", "--corpus", "c", "--output", f"{tmp_path}/o"],
         "report": ["--run", "r", "--models", "a=b", "--labels", "l", "--output", "o"],
-        "demo_parts": ["--output", "demo"],
+        "demo.parts": ["--output", "demo"],
         "build_corpus": ["--config", "c"],
     }[module]  # fmt: skip
     command = __import__(f"launch.{module}", fromlist=[module])

@@ -72,7 +72,7 @@ def test_a_file_of_two_encodings_is_read_whole_when_asked_for(tmp_path, build):
 def test_utf16_is_refused(build):
     code, told = build("a.txt", f"{GOOD}\n{GOOD}\n".encode("utf-16"))
     assert code == 2 and "error: no document survived of 3 (invalid_utf8 2, nul_byte 1), e.g. a.txt:1" in told
-    assert told.endswith("; nul_byte: text has none, but UTF-16 has; convert it to UTF-8\n")
+    assert told.endswith("; nul_byte: text has no NUL bytes, but UTF-16 has; convert it to UTF-8\n")
 
 
 @pytest.mark.parametrize(
@@ -150,14 +150,14 @@ def test_a_bomb_is_refused(monkeypatch, build):
 
 
 def test_a_file_that_changes_while_it_is_read_is_told(tmp_path, monkeypatch, build):
-    reader = read_step.read_documents
+    reader = read_step.read_source
 
     def append(*arguments):
         yield from reader(*arguments)
         with (tmp_path / "in" / "a.txt").open("ab") as file:
             file.write(b"more\n")
 
-    monkeypatch.setattr(read_step, "read_documents", append)
+    monkeypatch.setattr(read_step, "read_source", append)
     code, told = build("a.txt", GOOD.encode())
     assert code == 2 and "error: a.txt: has changed since the build began; run it again\n" in told
     assert not (tmp_path / "out").exists()
