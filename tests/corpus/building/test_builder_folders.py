@@ -139,10 +139,7 @@ def test_a_full_disk_is_reported_and_a_rerun_continues(tmp_path, wordpiece, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(read_step if step == "_read" else encode_step, step, fill)
-        with pytest.raises(
-            ValueError,
-            match=r"out\.partial: the disk is full \(\d+ MB free now\); finished units are kept and no output was",
-        ):
+        with pytest.raises(ValueError, match=r"out\.partial: the disk is full \(\d+ MB free now\); finished units"):
             build_corpus(config(wordpiece, out, source(path)))
     assert not out.exists() and not list((tmp_path / "out.partial").glob("*.partial"))
     assert build_corpus(config(wordpiece, out, source(path)))[0].totals.documents == 2
