@@ -8,7 +8,7 @@ import pytest
 
 COUNT_FAULTS = """
 import resource, sys, torch
-from pretrain.heap import keep_freed_memory
+from pretrain.ranks.process_group import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
 make = lambda: sum(float(torch.ones(size << 20).sum()) for size in (9, 16, 25))  # 36 to 100 MB each
