@@ -1,1 +1,1 @@
-"""Students, objectives and the training step of general distillation."""
+"""General distillation: teacher, students, objectives and the training loop."""

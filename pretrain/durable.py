@@ -1,6 +1,7 @@
-"""Files and folders that a kill, a full disk or a power cut leaves whole or not at all, and one process's alone.
+"""Atomic writing of files and folders, folders with checksums, and file locks.
 
-A sealed folder holds files.json, written last, with the size and XXH3-128 of every other file below it.
+After a kill, a full disk or a power cut, a file or folder written here is either complete or absent. A sealed folder
+contains files.json, written last, with the size and XXH3-128 of every other file in it.
 """
 
 import fcntl
@@ -27,12 +28,12 @@ class _FileRecord(Settings):
 
 
 class _Seal(RootModel[dict[str, _FileRecord]]):
-    """The files of a folder by their paths below it."""
+    """The files of a folder by their paths relative to it."""
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raise ValueError that names the file for what the disk refuses inside the block."""
+    """Turn errors of the disk inside the block into a ValueError that names the file."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -42,10 +43,10 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def new_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
-    """Yield an empty folder to fill, which becomes `folder` if the block ends without an error.
+    """Yield an empty folder to fill, which is renamed to `folder` if the block ends without an error.
 
-    A kill leaves at most a hidden folder beside it. With `replace` an older `folder` is removed first. Raises
-    ValueError that names the folder for what the disk refuses.
+    A kill leaves at most a hidden folder next to it. With `replace` an existing `folder` is removed just before the
+    renaming. Raise ValueError naming the folder if it cannot be written.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -62,7 +63,10 @@ def new_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
 
 
 def write_durably(path: Path, data: str | bytes) -> None:
-    """Write a file in one step: a reader sees all of it, or what was there before. ValueError that names the file."""
+    """Write a file atomically: a reader sees either all of it or the old file.
+
+    Raise ValueError naming the file if it cannot be written.
+    """
     partial = path.with_name(f".{path.name}.partial")
     with writing(path):
         try:
@@ -72,11 +76,11 @@ def write_durably(path: Path, data: str | bytes) -> None:
             partial.unlink(missing_ok=True)
             raise
         partial.replace(path)
-        sync(path.parent)  # makes the rename last
+        sync(path.parent)  # the renaming itself
 
 
 def sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk."""
+    """Flush a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -85,14 +89,17 @@ def sync(path: Path) -> None:
 
 
 def share(folder: Path) -> None:
-    """Let whoever may read a folder read the weights in it: safetensors makes its files for their owner alone."""
+    """Give the weights in a folder the folder's read and write permissions: safetensors creates files for one user."""
     for path in folder.rglob("*.safetensors"):
-        with suppress(OSError):  # some file systems have no modes
+        with suppress(OSError):  # some file systems have no permissions
             path.chmod(path.parent.stat().st_mode & 0o666)
 
 
 def try_lock(file: TextIO) -> bool:
-    """Whether a file is this process's from now on, until it is closed; OSError where its file system has no locks."""
+    """Lock a file for this process until it is closed; return False if another process holds the lock.
+
+    Raise OSError if the file system has no locks.
+    """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -101,7 +108,10 @@ def try_lock(file: TextIO) -> bool:
 
 
 def seal(folder: Path) -> None:
-    """Sync every file of a folder and write its files.json; ValueError naming the file that cannot be written."""
+    """Flush every file of a folder to the disk and write its files.json.
+
+    Raise ValueError naming the file that cannot be written.
+    """
     share(folder)
     for path in [*sorted(folder.rglob("*")), folder]:
         with writing(path):
@@ -111,7 +121,10 @@ def seal(folder: Path) -> None:
 
 
 def damage(folder: Path, checksums: bool = True) -> str | None:
-    """What is wrong with a sealed folder, naming the file; None where it is whole. Sizes are looked at first."""
+    """Return what is wrong with a sealed folder, naming the file, or None if it is complete and unchanged.
+
+    Sizes are compared before checksums. Without `checksums` only names and sizes are compared.
+    """
     try:
         records = _Seal.model_validate_json((folder / _SEAL).read_bytes()).root
         found = {str(path.relative_to(folder)): path for path in _files(folder)}
@@ -119,14 +132,14 @@ def damage(folder: Path, checksums: bool = True) -> str | None:
             if name not in found:
                 return f"{folder / name}: is missing"
             if (num_bytes := found[name].stat().st_size) != record.num_bytes:
-                return f"{folder / name}: has {num_bytes} bytes, was written with {record.num_bytes}"
+                return f"{folder / name}: has {num_bytes} bytes, but was written with {record.num_bytes}"
         if unknown := sorted(found.keys() - records.keys()):
-            return f"{folder / unknown[0]}: is not among the files that were written"
+            return f"{folder / unknown[0]}: is not one of the files that were written"
         for name, record in records.items() if checksums else ():
             if _record(found[name]) != record:
-                return f"{folder / name}: the checksum does not match: the bytes have changed since they were written"
+                return f"{folder / name}: the checksum does not match: the file has changed since it was written"
     except ValidationError:
-        return f"{folder / _SEAL}: is not the list of files that was written"
+        return f"{folder / _SEAL}: is damaged: not a list of files with sizes and checksums"
     except OSError as error:
         return f"{error.filename or folder}: cannot be read: {error.strerror or error}"
     return None

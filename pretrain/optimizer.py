@@ -1,4 +1,4 @@
-"""AdamW and its schedule, as clients of DeepSpeed (its own CPU Adam compiles for minutes and is no faster)."""
+"""AdamW and its learning-rate schedule, passed to DeepSpeed (whose own CPU Adam takes minutes to compile)."""
 
 import math
 from typing import Annotated, Literal
@@ -20,18 +20,18 @@ class OptimizerConfig(Settings):
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: Annotated[float, Field(gt=0)] = 1e-6
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    head_lr_ratio: Annotated[float, Field(gt=0)] = 1.0  # of heads, pooler and projections, all that is no encoder
+    head_lr_ratio: Annotated[float, Field(gt=0)] = 1.0  # for heads, pooler and projections: times lr
 
 
 class ScheduleConfig(Settings):
-    """Linear warm-up over a share of the run, then decay to `final_lr_ratio` of the peak."""
+    """Linear warm-up over a share of the run, then decay to `final_lr_ratio` times the peak learning rate."""
 
     type: Literal["linear", "cosine", "constant"] = "linear"
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.01  # share of the steps
     final_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     def factor(self, step: int, total_steps: int) -> float:
-        """Share of the peak learning rate that update number `step` (from 0) is made with."""
+        """Return the learning rate of update number `step` (from 0) as a share of the peak."""
         warmup_steps = round(self.warmup_ratio * total_steps)
         if step < warmup_steps:
             return (step + 1) / warmup_steps
@@ -41,19 +41,19 @@ class ScheduleConfig(Settings):
 
 
 def build_optimizer(module: nn.Module, config: OptimizerConfig, encoder: nn.Module | None = None) -> torch.optim.AdamW:
-    """Fused AdamW over the trainable parameters; only the matrices of linear layers are decayed.
+    """Return fused AdamW over the trainable parameters; weight decay applies to the matrices of linear layers only.
 
-    Embeddings are left out because most rows get no gradient in most steps: decay alone would wear down rare pieces and
-    the positions beyond the training length. What lies outside the `encoder`, or is its pooler, has a learning rate of
-    `head_lr_ratio` times the encoder's; without one everything is encoder.
+    Embeddings are not decayed because most rows get no gradient in most steps: decay alone would shrink rare tokens and
+    the positions beyond the training length. Parameters outside `encoder`, and its pooler, get a learning rate of
+    `head_lr_ratio` times the encoder's; without `encoder` all parameters get the same.
     """
     linear = {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Linear)}
     names = (encoder or module).named_parameters()
-    of_encoder = {id(parameter) for name, parameter in names if not (encoder and name.startswith("pooler."))}
+    in_encoder = {id(parameter) for name, parameter in names if not (encoder and name.startswith("pooler."))}
     groups: dict[tuple[float, float], list[nn.Parameter]]
-    groups = {(config.lr, decay): [] for decay in (config.weight_decay, 0.0)}  # the encoder's rate is the one reported
+    groups = {(config.lr, decay): [] for decay in (config.weight_decay, 0.0)}  # first: the first group's rate is logged
     for parameter in module.parameters():
-        lr = config.lr * (1 if id(parameter) in of_encoder else config.head_lr_ratio)
+        lr = config.lr * (1 if id(parameter) in in_encoder else config.head_lr_ratio)
         decay = config.weight_decay if id(parameter) in linear else 0.0
         if parameter.requires_grad:
             groups.setdefault((lr, decay), []).append(parameter)
@@ -71,5 +71,5 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig, encoder: nn.Modu
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, total_steps: int) -> LambdaLR:
-    """One scheduler step an optimizer step."""
+    """Return the scheduler, to be stepped once per optimizer step."""
     return LambdaLR(optimizer, lambda step: config.factor(step, total_steps))

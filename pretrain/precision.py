@@ -1,6 +1,6 @@
-"""The floating-point type that models compute in: what the device has instructions for, unless the user names one.
+"""The floating-point type that models compute in: the best one the device supports natively, unless configured.
 
-Losses are always computed in float32, whatever the models compute in.
+Losses are always computed in float32.
 """
 
 import statistics
@@ -12,18 +12,18 @@ from typing import Literal
 import torch
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-WantedDtype = Literal["auto", "float32", "bfloat16", "float16"]  # "auto": what the device multiplies natively
+WantedDtype = Literal["auto", "float32", "bfloat16", "float16"]  # "auto": the best type native to the device
 # Instruction sets that multiply bfloat16, by torch.cpu.get_capabilities(). AVX-512 alone does not: torch and oneDNN
-# call bfloat16 supported there and emulate it, five times slower than float32.
+# report bfloat16 as supported there but emulate it, five times slower than float32.
 _CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
 _TRIAL_SIZE, _TRIAL_REPEATS = 256, 3
 
 
 def native_dtypes(device: torch.device | str) -> tuple[Dtype, ...]:
-    """The types whose matrix products the device has instructions for, the best for training first.
+    """Return the types for which the device has matrix product instructions, the best for training first.
 
-    bfloat16 on GPUs of compute capability 8.0 and up and on CPUs with AVX512-BF16, AMX or the Arm equivalent; float16
-    on every GPU with fast products of it (all but Pascal's consumer cards, 6.1 and 6.2); float32 everywhere.
+    bfloat16 on GPUs of compute capability 8.0 or higher and on CPUs with AVX512-BF16, AMX or the Arm equivalent;
+    float16 on every GPU that multiplies it fast (all but Pascal's consumer cards, 6.1 and 6.2); float32 everywhere.
     """
     device = torch.device(device)
     if device.type == "cuda":
@@ -44,24 +44,24 @@ def _cpu_multiplies_bfloat16() -> bool:
 
 
 def choose_dtype(wanted: WantedDtype, device: torch.device | str) -> Dtype:
-    """The type that is wanted, or the device's best."""
+    """Return the wanted type; for "auto" the device's best."""
     return native_dtypes(device)[0] if wanted == "auto" else wanted
 
 
 def common_dtype(natives: Sequence[Sequence[Dtype]]) -> Dtype:
-    """The best of the first device's types that all devices have; float32 at least."""
+    """Return the best type that is native to all devices, given the `native_dtypes` of each; at worst float32."""
     return next(dtype for dtype in natives[0] if all(dtype in others for others in natives))
 
 
 @contextmanager
 def autocast(device: torch.device | str, dtype: Dtype) -> Iterator[None]:
-    """Compute in `dtype` what torch's autocast does in a lower type; in float32 autocast is off."""
+    """Run the block under torch's autocast to `dtype`; float32 switches autocast off."""
     with torch.autocast(torch.device(device).type, getattr(torch, dtype), enabled=dtype != "float32"):
         yield
 
 
 def slowdown(dtype: Dtype, device: torch.device | str) -> float:
-    """How many times as long a matrix product takes in `dtype` as in float32: measured now, in some milliseconds."""
+    """Measure, in a few milliseconds, how many times as long a matrix product takes in `dtype` as in float32."""
     factors = {name: torch.ones(_TRIAL_SIZE, _TRIAL_SIZE, device=device) for name in ("float32", dtype)}
     factors = {name: factor.to(getattr(torch, name)) for name, factor in factors.items()}
     seconds: dict[str, list[float]] = {name: [] for name in factors}
@@ -75,18 +75,18 @@ def slowdown(dtype: Dtype, device: torch.device | str) -> float:
 
 
 def kept_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The type in which a loss keeps the gradient of a tensor of `dtype` until the backward pass multiplies it.
+    """Return the type in which a loss stores the gradient for an input of `dtype` until the backward pass scales it.
 
-    A gradient is small before it is multiplied by the loss scale; float16 would round it to 0.
+    float32 for float16, which would round gradients to 0 before they are multiplied by the loss scale.
     """
     return torch.float32 if dtype == torch.float16 else dtype
 
 
 @contextmanager
 def float32_inside(device_type: str) -> Iterator[None]:
-    """Autocast is off. On a GPU where it was on, matrix products may be TF32, which is many times as fast.
+    """Switch autocast off inside the block. On a GPU where it was on, matrix products use TF32, which is much faster.
 
-    TF32 keeps 10 bits of a factor's fraction and adds in float32; autocast, which was asked for, would keep 7
+    TF32 keeps 10 bits of a factor's fraction and sums in float32; autocast, which the user asked for, would keep 7
     (bfloat16) or 10 (float16).
     """
     before = torch.get_float32_matmul_precision()

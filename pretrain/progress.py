@@ -1,6 +1,6 @@
-"""How far a long phase has come: a bar on a terminal, else a line at least once a minute. Quick ones print nothing.
+"""Progress of long phases: a bar on a terminal, otherwise a line at least once a minute; nothing for quick phases.
 
-Light imports only: stopping.py, which a process imports first, needs this.
+This module must stay quick to import: ranks/stopping.py, which a process imports first, needs it.
 """
 
 import os
@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-FIRST_SECONDS = 5.0  # a phase that takes longer is named
+FIRST_SECONDS = 5.0  # a phase that takes longer prints a line
 LINE_SECONDS = 60.0  # between two lines
 
 Item = TypeVar("Item")
@@ -22,22 +22,22 @@ _running: list["Progress"] = []
 
 
 def say(text: str) -> None:
-    """Print a line to stderr, above a bar where there is one."""
+    """Print a line to stderr, above the progress bar if there is one."""
     tqdm.write(text, file=sys.stderr)
 
 
 def busy_with(otherwise: str) -> str:
-    """The phase that runs now, the innermost one; may be called from any thread."""
+    """Return the name of the phase that is running, the innermost one, or `otherwise`; safe in any thread."""
     return _running[-1].what if _running else otherwise
 
 
 def duration(seconds: float) -> str:
-    """As 0:05 or 1:02:03."""
+    """Format a time as 0:05 or 1:02:03."""
     return tqdm.format_interval(seconds).removeprefix("0")
 
 
 class Heartbeat:
-    """A thread that calls `tell` after five seconds and then once a minute, unless something was printed meanwhile."""
+    """A thread that calls `tell` after five seconds and then once a minute, unless `postpone` was called meanwhile."""
 
     def __init__(self, tell: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._tell, self._clock = tell, clock
@@ -53,30 +53,30 @@ class Heartbeat:
             self.look()
 
     def look(self) -> None:
-        """Call `tell` if it is time to."""
+        """Call `tell` if a line is due."""
         if self._clock() >= self._due:
             self.postpone()
             self._tell()
 
     def postpone(self) -> None:
-        """The next line is due a minute from now."""
+        """Make the next line due a minute from now."""
         self._due = self._clock() + LINE_SECONDS
 
     def stop(self) -> None:
-        """No more lines."""
+        """Print no more lines."""
         self._stopped.set()
 
 
 class Progress(ContextDecorator):
-    """A phase of a command, with how far it has come where that can be known.
+    """A phase of a command that shows how far it has come. Use it in a `with` statement or as a decorator.
 
-    On a terminal, a total gives a bar. Everywhere else a phase that takes longer than five seconds prints a line, then
-    one a minute, and at its end how long it took. Used in a `with` statement or as a decorator; ranks other than 0 say
-    nothing.
+    On a terminal, a phase with a total shows a bar. Otherwise a phase that takes longer than five seconds prints a
+    line, then one a minute, and at its end how long it took. Only rank 0 prints.
 
     Args:
-        total, unit: how much there is to do, in what; without a unit only the time is shown. "B" stands for bytes.
-        initial: how much of it was done before.
+        what: name of the phase.
+        total, unit: amount of work and its unit ("B" for bytes); without a unit only the time is shown.
+        initial: amount already done before.
         hidden: print nothing.
     """
 
@@ -92,7 +92,7 @@ class Progress(ContextDecorator):
     ) -> None:
         self.what, self.total, self.unit = what, total, unit
         self.done = self._initial = initial
-        self.seconds = 0.0  # that the phase took, once it is over
+        self.seconds = 0.0  # how long the phase took, set at its end
         self._hidden, self._clock = hidden, clock
         self._bar: tqdm | None = None
         self._heartbeat: Heartbeat | None = None
@@ -102,7 +102,7 @@ class Progress(ContextDecorator):
 
     def __enter__(self) -> "Progress":
         self._started = self._clock()
-        self._is_shown = not self._hidden and os.environ.get("RANK", "0") == "0"  # all launchers lead to RANK
+        self._is_shown = not self._hidden and os.environ.get("RANK", "0") == "0"  # set whatever the launcher
         if self._is_shown and self.total is not None and sys.stderr.isatty():
             scale = self.unit == "B"
             self._bar = tqdm(
@@ -128,20 +128,20 @@ class Progress(ContextDecorator):
             say(f"{self.what}: {self._amount(self.done) if self.unit else 'done'} in {duration(self.seconds)}")
 
     def update(self, amount: int = 1) -> None:
-        """So much more is done."""
+        """Count `amount` more as done."""
         self.done += amount
         if self._bar is not None:
             self._bar.update(amount)
 
     def over(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items, each counted when the next one is asked for."""
+        """Yield the items; each counts as done when the next one is asked for."""
         with self:
             for item in items:
                 yield item
                 self.update()
 
     def line(self) -> str:
-        """How far it has come, its rate and the time left, where they can be known."""
+        """Return the phase, the amount done, the rate and the time left, as far as they are known."""
         seconds = self._clock() - self._started
         rate = (self.done - self._initial) / seconds if seconds else 0.0
         so_far = f"{duration(seconds)} so far"

@@ -1,4 +1,4 @@
-"""What every configuration and record is: the corpus's are such too, by a class of their own (corpus/config.py)."""
+"""The base class of configurations and records, and types that several of them use."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -7,15 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Settings(BaseModel):
-    """Frozen, no unknown key, no conversion between types (true is not 1, "7" is no number), numbers finite."""
+    """A frozen model that rejects unknown keys, other types (true for 1, "7" for 7) and infinite numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
-
-
-Problems = Iterator[tuple[str, str]]
-
-
 Share = Annotated[float, Field(ge=0, le=1)]
+Problems = Iterator[tuple[str, str]]  # (key, message) of everything wrong with a configuration

@@ -1,11 +1,11 @@
-"""Checkpoints: written aside, read back, synced, then renamed: a folder named step_N is whole, or known not to be.
+"""Checkpoints: written to a temporary folder, verified, flushed to disk, then renamed to step_N.
 
-checkpoints/latest                  the name of the newest, moved last
-checkpoints/step_500/files.json     size and checksum of every file, written last
-checkpoints/step_500/state.json     step and rows seen: all the data order needs
+checkpoints/latest                  the name of the newest checkpoint, written last
+checkpoints/step_500/files.json     size and checksum of every file, written last of these
+checkpoints/step_500/state.json     step and rows seen: all that the order of the data depends on
 checkpoints/step_500/<student>/     see student_files.py
 
-What is damaged is named and passed over, and never deleted.
+A folder named step_N is complete or is recognised as damaged. Damaged ones are reported, skipped and never deleted.
 """
 
 import re
@@ -26,7 +26,7 @@ from pretrain.settings import Count, Settings
 
 
 class TrainingState(Settings):
-    """Where a run stands. One integer, `rows`, is the whole state of the data."""
+    """How far a run has come. The number of `rows` seen determines which rows come next."""
 
     step: Count
     rows: Count
@@ -35,31 +35,37 @@ class TrainingState(Settings):
 
 
 def checkpoint_folders(folder: Path) -> list[Path]:
-    """Those that have a checkpoint's name, whole or not; what was set aside has another."""
+    """Return the folders in `folder` that are named step_N, complete or not."""
     return [path for path in folder.glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
 
 
 class Checkpoints:
-    """The checkpoints of one run folder, of which the newest `keep` whole ones stay."""
+    """The checkpoints of one run.
+
+    Args:
+        run: the run folder.
+        keep: how many complete checkpoints to keep; older ones are deleted after a save.
+    """
 
     def __init__(self, run: Path, keep: int) -> None:
         self.folder = run / "checkpoints"
         self.keep = keep
-        self._whole: set[Path] = set()  # checksums are looked at once a process, sizes whenever one may go
+        self._verified: set[Path] = set()  # their checksums are not compared again in this process, only their sizes
 
     def save(self, engines: Sequence[StudentEngine], state: TrainingState) -> None:
-        """Write step_N beside the others, make it durable, point `latest` at it, and only then drop old ones.
+        """Write step_N, flush it to disk, point `latest` at it, and only then delete old checkpoints.
 
-        Every rank must call it. ValueError on every rank, naming the file, where it cannot be written: what was
-        written of it is removed, and the checkpoints before it stand.
+        Every rank must call it. Raise ValueError on every rank, naming the file, if it cannot be written: its files are
+        then removed and the earlier checkpoints are kept.
         """
         tensors = [engine.gather_tensors() for engine in engines]
         on_rank_zero(lambda: self._save(engines, tensors, state))
 
     def load(self, engines: Sequence[StudentEngine]) -> TrainingState:
-        """Load what rank 0 finds as newest into every engine; the zero state when there is none.
+        """Load the newest checkpoint, as found by rank 0, into every engine; return its state, or zeros without one.
 
-        Every rank must call it. ValueError on every rank where one cannot read it, or it does not fit the students.
+        Every rank must call it. Raise ValueError on every rank if one of them cannot read the checkpoint or it does not
+        fit the students.
         """
         folder = on_rank_zero(self._restore_and_find)
         if folder is None:
@@ -70,7 +76,7 @@ class Checkpoints:
             state, students = read_state(folder), [_read_student(folder, engine) for engine in engines]
             for engine, (_, counters) in zip(engines, students, strict=True):
                 if counters.steps != state.step:
-                    message = f"is at step {counters.steps}, the run at step {state.step}"
+                    message = f"is at step {counters.steps}, but the checkpoint is of step {state.step}"
                     raise ValueError(f"{folder / engine.name}: {message}")
         except ValueError as error:
             raise_together(str(error))
@@ -81,46 +87,46 @@ class Checkpoints:
         return state
 
     def newest(self) -> Path | None:
-        """The checkpoint `latest` names, or the newest whole one where that is gone or damaged, with a warning.
+        """Return the checkpoint that `latest` names, or, with a warning, the newest complete one if that is damaged.
 
-        None where there is no checkpoint at all; ValueError naming what is wrong with each where none is whole.
+        Return None if there is no checkpoint. Raise ValueError listing what is wrong with each if none is complete.
         """
         problems: list[str] = []
         for folder in self._by_preference():
             problem = damage(folder)
             if problem is None:
                 for one in problems:
-                    warnings.warn(f"{one}; passed over for {folder.name}", stacklevel=2)
-                self._whole.add(folder)
+                    warnings.warn(f"{one}; using {folder.name} instead", stacklevel=2)
+                self._verified.add(folder)
                 return folder
             problems.append(problem)
         if problems:
-            raise ValueError("\n".join(["there are checkpoints, but none is whole:", *problems]))
+            raise ValueError("\n".join(["there are checkpoints, but none is complete:", *problems]))
         return None
 
     def all(self) -> list[Path]:
-        """Whole checkpoints, oldest first."""
-        return [folder for folder in self._named() if self._is_whole(folder)]
+        """Return the complete checkpoints, oldest first."""
+        return [folder for folder in self._by_age() if self._is_complete(folder)]
 
-    def _is_whole(self, folder: Path) -> bool:
-        if damage(folder, checksums=folder not in self._whole):
+    def _is_complete(self, folder: Path) -> bool:
+        if damage(folder, checksums=folder not in self._verified):
             return False
-        self._whole.add(folder)
+        self._verified.add(folder)
         return True
 
-    def _named(self) -> list[Path]:
-        """What calls itself a checkpoint, oldest first."""
+    def _by_age(self) -> list[Path]:
+        """Return the folders named step_N, complete or not, oldest first."""
         found = checkpoint_folders(self.folder)
         return sorted(found, key=_step)
 
     def _by_preference(self) -> list[Path]:
-        """What `latest` names first, then the others from the newest on."""
-        found = self._named()[::-1]
+        """Return the folder that `latest` names, then the others, newest first."""
+        found = self._by_age()[::-1]
         pointer = self.folder / "latest"
         if pointer.is_file():
             named = pointer.read_text(errors="replace")
             if found and named not in [path.name for path in found]:
-                warnings.warn(f"{pointer}: names {named[:40]!r}, which is not there", stacklevel=2)
+                warnings.warn(f"{pointer}: names {named[:40]!r}, which does not exist", stacklevel=2)
             found.sort(key=lambda path: path.name != named)  # stable
         return found
 
@@ -129,7 +135,7 @@ class Checkpoints:
         return self.newest()
 
     def _restore(self) -> None:
-        """Where a kill came between the two renames that replace a checkpoint, the old one takes its place again."""
+        """Put an old checkpoint back if a kill came between the two renamings that replace it."""
         for replaced in self.folder.glob(".step_*.replaced"):
             original = self.folder / replaced.name[1:].removesuffix(".replaced")
             if not original.exists():
@@ -154,8 +160,8 @@ class Checkpoints:
         except ValueError as error:
             shutil.rmtree(partial, ignore_errors=True)
             before = self.all()[-1:]
-            kept = f"the checkpoint {before[0].name} is kept" if before else "there is no checkpoint before it"
-            raise ValueError(f"{error}; step {state.step} is not saved, {kept}") from error
+            kept = f"the checkpoint {before[0].name} is kept" if before else "there is no earlier checkpoint"
+            raise ValueError(f"{error}; step {state.step} was not saved, {kept}") from error
         with writing(final):
             self._put_in_place(partial, final)
         write_durably(self.folder / "latest", final.name)
@@ -163,19 +169,19 @@ class Checkpoints:
             self._prune(final)
 
     def _put_in_place(self, partial: Path, final: Path) -> None:
-        """Rename; what has the name already goes aside, and for good where it is damaged."""
+        """Rename `partial` to `final`. An existing `final` is renamed first, and kept if it is damaged."""
         if final.exists():
-            aside = final.with_name(f".{final.name}.replaced")
-            if not self._is_whole(final):
+            old = final.with_name(f".{final.name}.replaced")
+            if not self._is_complete(final):
                 numbered = (final.with_name(f"{final.name}.broken{number or ''}") for number in range(10**6))
-                aside = next(path for path in numbered if not path.exists())
-            final.rename(aside)
+                old = next(path for path in numbered if not path.exists())
+            final.rename(old)
         partial.rename(final)
         sync(self.folder)
-        self._whole.add(final)
+        self._verified.add(final)
 
     def _prune(self, newest: Path) -> None:
-        """Keep the newest and the whole ones before it; renamed first, so that no kill leaves half of one."""
+        """Delete old complete checkpoints; they are renamed first, so that a kill leaves none half deleted."""
         others = [folder for folder in self.all() if folder != newest]
         for old in others[: len(others) - (self.keep - 1)] if len(others) >= self.keep else []:
             old.rename(old.with_name(f".{old.name}.old"))
@@ -185,7 +191,7 @@ class Checkpoints:
         for leftover in self.folder.glob(".step_*"):
             try:
                 shutil.rmtree(leftover)
-            except OSError as error:  # no reason to stop a run
+            except OSError as error:  # not worth stopping a run for
                 warnings.warn(f"{leftover}: cannot be removed: {error.strerror or error}", stacklevel=2)
 
 
@@ -196,12 +202,12 @@ def _step(folder: Path) -> int:
 def _read_student(checkpoint: Path, engine: StudentEngine) -> tuple[dict[str, Tensor], Counters]:
     folder = checkpoint / engine.name
     if not folder.is_dir():
-        raise ValueError(f"{checkpoint}: holds no student {engine.name}")
+        raise ValueError(f"{checkpoint}: contains no student {engine.name}")
     return read_tensors(engine.student, folder), read_counters(folder)
 
 
 def read_state(checkpoint: Path) -> TrainingState:
-    """state.json of one checkpoint; ValueError naming the file when it cannot be read."""
+    """Read a checkpoint's state.json. Raise ValueError naming the file if it cannot be read."""
     path = checkpoint / "state.json"
     try:
         return TrainingState.model_validate_json(path.read_text())

@@ -1,13 +1,13 @@
-"""A student's folder in a checkpoint: what is published, and what its training goes on from.
+"""A student's folder in a checkpoint: the model to publish, and the state from which training resumes.
 
-model/                the encoder, and a head it may have, as transformers loads them
-outputs.safetensors   what the live student answers to a fixed input
-training.safetensors  every parameter that model/ does not hold by its name, and the optimizer's state, where
-                      exp_avg/NAME and exp_avg_sq/NAME are AdamW's moments of a trained parameter and
-                      num_updates [P] how often each of them, in their order, was updated
+model/                the encoder, with its masked-language head if it has one, as transformers loads it
+outputs.safetensors   the student's output for a fixed input
+training.safetensors  every parameter that is not in model/, and the optimizer's state: AdamW's moments
+                      exp_avg/NAME and exp_avg_sq/NAME of every trained parameter, and num_updates [P],
+                      the number of updates of each of the P trained parameters, in their order
 training.json         the counters of the engine
 
-No world size and no ZeRO stage is in it.
+Nothing in it depends on the number of ranks or on the ZeRO stage.
 """
 
 from collections.abc import Mapping
@@ -29,10 +29,14 @@ _TRAINING, _COUNTERS = "training.safetensors", "training.json"
 
 
 def save_student(student: Student, tensors: Mapping[str, Tensor], counters: Counters, folder: Path) -> None:
-    """Write a student's folder and read it back; ValueError names the file that cannot be written or came out wrong.
+    """Write a student's folder and verify it by reading it back.
+
+    Raise ValueError naming the file that cannot be written or the tensor that is read back differently.
 
     Args:
         tensors: every parameter by its name in the student, and the optimizer's state.
+        counters: the counters of the student's engine.
+        folder: created here.
     """
     with writing(folder):
         folder.mkdir()
@@ -44,11 +48,14 @@ def save_student(student: Student, tensors: Mapping[str, Tensor], counters: Coun
         (folder / _COUNTERS).write_text(counters.model_dump_json())
     for name, tensor in read_tensors(student, folder).items():
         if tensor.dtype != tensors[name].dtype or not torch.equal(tensor, tensors[name].cpu()):
-            raise ValueError(f"{folder}: {name} was read back other than it was written")
+            raise ValueError(f"{folder}: {name} was read back with other values than were written")
 
 
 def read_tensors(student: Student, folder: Path) -> dict[str, Tensor]:
-    """What `save_student` was given, checked to fit this student; ValueError names file and tensor."""
+    """Return the tensors that `save_student` was given.
+
+    Raise ValueError naming the file or tensor if one cannot be read or does not fit this student.
+    """
     expected = {name: parameter.shape for name, parameter in student.named_parameters()}
     trained = [name for name, parameter in student.named_parameters() if parameter.requires_grad]
     moments = {f"{kind}/{name}": expected[name] for kind in ("exp_avg", "exp_avg_sq") for name in trained}
@@ -59,17 +66,17 @@ def read_tensors(student: Student, folder: Path) -> dict[str, Tensor]:
         tensors |= {name: weights[theirs] for name, theirs in published.items() if name not in tensors}
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors:
-            raise ValueError(f"{folder}: holds no {name}, which this student has")
+            raise ValueError(f"{folder}: does not contain {name}, which this student has")
         if name not in expected:
-            raise ValueError(f"{folder}: holds {name}, which this student has not")
+            raise ValueError(f"{folder}: contains {name}, which this student does not have")
         if tensors[name].shape != expected[name]:
-            sizes = f"{list(tensors[name].shape)}, in this student {list(expected[name])}"
+            sizes = f"{list(tensors[name].shape)}, but {list(expected[name])} in this student"
             raise ValueError(f"{folder}: {name} is {sizes}")
     return tensors
 
 
 def read_counters(folder: Path) -> Counters:
-    """ValueError naming the file when it cannot be read."""
+    """Read a student's training.json. Raise ValueError naming the file if it cannot be read."""
     path = folder / _COUNTERS
     try:
         return Counters.model_validate_json(path.read_bytes())
@@ -86,7 +93,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _published_names(student: Student, folder: Path) -> dict[str, str]:
-    """Names in the saved model of the student's parameters that it holds: they are not stored twice."""
+    """Map the student's parameters that are in the saved model, and so not stored twice, to their names there."""
     path = folder / _WEIGHTS
     if not path.is_file():
         return {}
@@ -100,7 +107,10 @@ def _published_names(student: Student, folder: Path) -> dict[str, str]:
 
 
 def save_model(student: Student, folder: Path) -> None:
-    """The model as `AutoModel.from_pretrained` reads it, and its live answer to a fixed input beside it."""
+    """Save the model as `AutoModel.from_pretrained` loads it, and its output for a fixed input.
+
+    Raise ValueError naming the file that cannot be written.
+    """
     with writing(folder / "model"):
         student.published.save_pretrained(folder / "model")
     with writing(folder / "outputs.safetensors"):
@@ -109,7 +119,7 @@ def save_model(student: Student, folder: Path) -> None:
 
 @torch.no_grad()
 def fixed_outputs(model: HuggingFaceModel, head: VocabularyHead | None = None) -> dict[str, Tensor]:
-    """`input_ids` [2, 16] and the float32 `last_hidden_state` [2, 16, D] of the model in eval mode on them.
+    """Return fixed `input_ids` [2, 16] and the model's float32 `last_hidden_state` [2, 16, D] for them in eval mode.
 
     With a head also the float32 `logits` [2, V] of the last position.
     """
@@ -118,10 +128,10 @@ def fixed_outputs(model: HuggingFaceModel, head: VocabularyHead | None = None) -
     input_ids = torch.randint(0, model.config.vocab_size, (2, 16), generator=generator)
     training, precision = model.training, torch.get_float32_matmul_precision()
     model.eval()
-    torch.set_float32_matmul_precision("highest")  # some containers lower it, and publishing compares with a CPU
+    torch.set_float32_matmul_precision("highest")  # some containers lower it; publishing compares with a CPU's output
     with torch.autocast(parameter.device.type, enabled=False):
         output = model.base_model(input_ids=input_ids.to(parameter.device)).last_hidden_state
-        answers = {"last_hidden_state": output} | ({"logits": head.logits(output[:, -1])} if head else {})
+        outputs = {"last_hidden_state": output} | ({"logits": head.logits(output[:, -1])} if head else {})
     model.train(training)
     torch.set_float32_matmul_precision(precision)
-    return {"input_ids": input_ids} | {name: answer.float().cpu().contiguous() for name, answer in answers.items()}
+    return {"input_ids": input_ids} | {name: tensor.float().cpu().contiguous() for name, tensor in outputs.items()}

@@ -1,1 +1,1 @@
-"""DeepSpeed engines, one a student."""
+"""DeepSpeed engines, one for each student."""

@@ -1,4 +1,4 @@
-"""What this project knows about DeepSpeed: its start, and one engine a student."""
+"""One DeepSpeed engine per student: its training step, metrics and state."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -20,32 +20,38 @@ from pretrain.students.student import Student
 
 
 class OptimizationConfig(Protocol):
-    """What an engine wants to know of a student's configuration."""
+    """The part of a student's configuration that an engine needs."""
 
     @property
     def optimizer(self) -> OptimizerConfig:
-        """AdamW's settings."""
+        """The settings of AdamW."""
 
     @property
     def schedule(self) -> ScheduleConfig:
-        """Of its learning rate."""
+        """The schedule of the learning rate."""
 
 
 class Counters(Settings):
-    """Steps made, those of them that DeepSpeed skipped, the schedule's place, and how many steps up to this one had a
-    loss or gradient that was not finite."""
+    """What an engine counts and a checkpoint keeps."""
 
-    steps: NonNegativeInt
-    skipped_steps: NonNegativeInt
-    schedule_steps: NonNegativeInt
-    bad_in_a_row: NonNegativeInt = 0
-    loss_scale: LossScaleState | None = None  # of students that compute in float16
+    steps: NonNegativeInt  # including skipped ones
+    skipped_steps: NonNegativeInt  # by DeepSpeed
+    schedule_steps: NonNegativeInt  # of the learning rate's schedule
+    bad_in_a_row: NonNegativeInt = 0  # the latest steps, all with a loss or gradient that was not finite
+    loss_scale: LossScaleState | None = None  # only for students that compute in float16
 
 
 class StudentEngine:
-    """One student in its own DeepSpeed engine: its clipping, optimizer and schedule are its own.
+    """One student in a DeepSpeed engine with its own gradient clipping, optimizer and schedule.
 
-    A student trained beside others therefore ends bit-identical to the same student trained alone.
+    So a student trained together with others ends bit-identical to the same student trained alone.
+
+    Args:
+        student: gets its compute type, `student.dtype`, from `deepspeed_config`.
+        config: optimizer and schedule.
+        deepspeed_config: batch size, precision and ZeRO stage.
+        total_steps: length of the schedule.
+        world_size: number of ranks. The process group must exist (ranks.process_group.start_distributed).
     """
 
     @Progress("building the engine")
@@ -63,16 +69,16 @@ class StudentEngine:
         self.max_grad_norm, self.total_steps = deepspeed_config.gradient_clipping, total_steps
         self.world_size = world_size
         self.sharded = deepspeed_config.zero_optimization.stage > 0
-        # Stage 0 reports no gradient norm: there it is clipped here, where the norm is known.
+        # Stage 0 reports no gradient norm, so there clipping is done here, which computes the norm.
         values = deepspeed_config.model_dump(exclude_none=True)
         values |= {"train_micro_batch_size_per_gpu": deepspeed_config.micro_rows(world_size)}
         values |= {"gradient_clipping": self.max_grad_norm if self.sharded else 0.0, "steps_per_print": None}
-        if self.sharded:  # whose buckets are made whole, 2 GB each by default, for students of a tenth of that
+        if self.sharded:  # it allocates whole buckets, by default of 2 GB each, ten times the size of students
             most = sum(parameter.numel() for parameter in student.parameters())
             most += most % 2
             for key in ("reduce_bucket_size", "allgather_bucket_size"):
                 values["zero_optimization"][key] = min(values["zero_optimization"][key], most)
-        # Its timers would wait for the device twice a micro-batch.
+        # Its timers would wait for the device twice per micro-batch.
         values |= {"timers": {"throughput": {"enabled": False}}}
         del values["torch_autocast"]
         optimizer = build_optimizer(student, config.optimizer, student.encoder.model.base_model)
@@ -88,7 +94,7 @@ class StudentEngine:
         self._loss_scale = LossScale(self.engine.device) if student.dtype == "float16" else None
         self._scale_gradients()
         if world_size == 1 and not self.sharded:
-            self.engine.enable_backward_allreduce = False  # it would copy every gradient twice, for nobody
+            self.engine.enable_backward_allreduce = False  # it would copy every gradient twice without need
         self._optimizer = optimizer
         self._sums: dict[str, Tensor] = {}
         self._learning_rate = 0.0
@@ -98,12 +104,12 @@ class StudentEngine:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps made, DeepSpeed's own count."""
+        """Optimizer steps so far, including skipped ones; DeepSpeed's own count."""
         return int(self.engine.global_steps)
 
     @property
     def counters(self) -> Counters:
-        """What the engine counts, as a checkpoint keeps it; waits for the device."""
+        """The counters that a checkpoint keeps. Waits for the device."""
         return Counters(
             steps=self.steps,
             skipped_steps=self.engine.skipped_steps,
@@ -113,13 +119,13 @@ class StudentEngine:
         )
 
     def gather_tensors(self) -> dict[str, Tensor]:
-        """Every parameter and the optimizer's state by name, whole on every rank; every rank must call it."""
+        """Return every parameter and the optimizer's state by name, complete on every rank. Every rank must call it."""
         parameters = {name: parameter.detach() for name, parameter in self.student.named_parameters()}
         return parameters | gather_optimizer_state(self.engine, self.student, self._optimizer)
 
     @torch.no_grad()
     def put_tensors(self, tensors: Mapping[str, Tensor], counters: Counters) -> None:
-        """Go on from what another engine gathered, at whatever world size and ZeRO stage."""
+        """Load what `gather_tensors` and `counters` returned, on any number of ranks and at any ZeRO stage."""
         for name, parameter in self.student.named_parameters():
             parameter.copy_(tensors[name])
         put_optimizer_state(self.engine, self.student, self._optimizer, tensors)
@@ -138,10 +144,15 @@ class StudentEngine:
             group["lr"] = base * factor(counters.schedule_steps)
 
     def train_micro_batch(self, batch: Mapping[str, Tensor], teacher: Features, seed: int) -> None:
-        """Forward, backward and, at the accumulation boundary, clip and step; `seed` is for its dropout.
+        """Run forward, backward and, after the last micro-batch of a step, the clipped optimizer step.
 
-        A step with a loss or gradient that is not finite on any rank changes no weight. The device alone knows: nothing
-        waits for it here.
+        If a loss or gradient of the step is not finite on any rank, no weight changes. That is decided on the device:
+        this method does not wait for it.
+
+        Args:
+            batch: tensors [B, L] on the device.
+            teacher: the teacher's features for this batch.
+            seed: for dropout.
         """
         torch.manual_seed(seed)
         self.student.progress = self.steps / self.total_steps
@@ -152,7 +163,7 @@ class StudentEngine:
         for name, value in terms.items():
             self._add(name, value, is_good)
         self._num_good = self._num_good + is_good
-        if self.engine.is_gradient_accumulation_boundary():  # asked before step(), which moves it
+        if self.engine.is_gradient_accumulation_boundary():  # ask before step(), which changes the answer
             self._step()
         else:
             self.engine.step()
@@ -162,10 +173,10 @@ class StudentEngine:
         if self.world_size > 1:
             torch.distributed.all_reduce(self._step_is_bad, torch.distributed.ReduceOp.MAX)
         if not self.sharded:
-            # The gradients are those of all ranks already, and so is their norm.
+            # The gradients are already averaged over ranks, so the norm is the same on all of them.
             grads = [p.grad for p in self.student.parameters() if p.grad is not None]
             norm = nn.utils.get_total_norm(grads, foreach=True)
-            # Clipped and unscaled by the optimizer, which divides by this: one pass over them less
+            # The optimizer divides gradients by this, which clips and unscales them without another pass
             divisor = self._loss_scale.scale if self._loss_scale else None
             if divisor is not None:
                 norm = norm / divisor
@@ -174,15 +185,15 @@ class StudentEngine:
                 divisor = clipping if divisor is None else clipping * divisor
             self._optimizer.grad_scale = divisor  # type: ignore[attr-defined]
             self._step_is_bad = torch.maximum(self._step_is_bad, 1 - norm.isfinite().float())
-        # Fused AdamW leaves everything as it is where this is 1, its step count included.
+        # Fused AdamW changes nothing, not even its step count, if this is 1.
         self._optimizer.found_inf = self._step_is_bad  # type: ignore[attr-defined]
         self.engine.step()
         if self.sharded and self.engine.optimizer.overflow:
-            self.schedule.step()  # skipped steps count in every other way, and at stage 0 in this one too
-        if self.sharded:  # a float, infinite, where DeepSpeed found the gradients not finite and made no step
+            self.schedule.step()  # DeepSpeed does not step it for skipped steps; at stage 0 it does
+        if self.sharded:  # an infinite float if DeepSpeed skipped the step because gradients were not finite
             norm = torch.as_tensor(self.engine.get_global_grad_norm(), device=self.engine.device)
             self._step_is_bad = torch.maximum(self._step_is_bad, 1 - norm.isfinite().float())
-        self._add("grad_norm", norm * self.accumulation_steps, 1 - self._step_is_bad)  # a mean over micro-batches later
+        self._add("grad_norm", norm * self.accumulation_steps, 1 - self._step_is_bad)  # later divided by micro-batches
         self._num_skipped = self._num_skipped + self._step_is_bad
         self._bad_in_a_row = (self._bad_in_a_row + 1) * self._step_is_bad
         self._most_bad_in_a_row = torch.maximum(self._most_bad_in_a_row, self._bad_in_a_row)
@@ -192,33 +203,37 @@ class StudentEngine:
         self._step_is_bad = torch.zeros_like(self._step_is_bad)
 
     def _scale_gradients(self) -> None:
-        """Tell ZeRO the loss scale: it multiplies the loss by it, and divides norms and gradients."""
+        """Set ZeRO's loss scale, by which it multiplies the loss and divides norms and gradients."""
         if self._loss_scale and self.sharded:
             self.engine.optimizer.custom_loss_scaler = True
-            self.engine.optimizer.external_loss_scale = float(self._loss_scale.scale)  # ZeRO waits for it anyway
+            # float() waits for the device, as ZeRO does anyway
+            self.engine.optimizer.external_loss_scale = float(self._loss_scale.scale)
 
     def _add(self, name: str, value: Tensor, is_good: Tensor) -> None:
-        # Sums stay on the device: nothing waits for it until they are taken.
+        # Sums stay on the device, so that nothing waits for it until take_metrics().
         value = torch.where(is_good > 0, value.detach().to(self.engine.device, torch.float32), 0.0)
         self._sums[name] = self._sums[name] + value if name in self._sums else value
 
     @property
     def is_bad(self) -> bool:
-        """Whether the last step was skipped, and not for a loss scale that is being found; waits for the device.
+        """Whether the last step was skipped although the loss scale is at its minimum. Waits for the device.
 
-        The same on every rank.
+        Skipped steps that only lower the loss scale are normal. The answer is the same on every rank.
         """
         return bool(self._bad_in_a_row) and (self._loss_scale is None or self._loss_scale.is_least)
 
     def take_metrics(self) -> dict[str, float]:
-        """Means since the last call over the finite micro-batches of all ranks; one host synchronisation and one
-        all-reduce. `skipped_steps` counts those that changed nothing, `skipped_in_a_row` the longest such row."""
+        """Return mean losses since the last call, over the finite micro-batches of all ranks, and other metrics.
+
+        `skipped_steps` counts the steps that changed nothing, `skipped_in_a_row` the longest run of them. Waits for the
+        device once and makes one all-reduce; every rank must call it.
+        """
         if not self._sums:
             return {}
         names = sorted(self._sums)
         sums = torch.stack([*(self._sums[name] for name in names), self._num_good])
         torch.distributed.all_reduce(sums)
-        # The last two are the same on every rank already.
+        # These two are already the same on every rank.
         skipped = torch.stack([self._num_skipped, self._most_bad_in_a_row])
         values = torch.cat([sums[:-1] / sums[-1], skipped]).tolist()
         self._sums, self._num_good = {}, torch.zeros_like(self._num_good)

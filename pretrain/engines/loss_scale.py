@@ -1,7 +1,7 @@
-"""The factor that float16 gradients are multiplied by so that small ones are not rounded to 0.
+"""Dynamic loss scaling for float16, whose small gradients would otherwise be rounded to 0.
 
-Ours and not DeepSpeed's: at ZeRO stages 1 and 2 the scaler of its torch_autocast section (0.19.8) is not lowered after
-an overflow and not divided out before gradients are clipped; at stage 0 it overrules a bad loss of another rank.
+DeepSpeed's own scaler (torch_autocast, version 0.19.8) is not used: at ZeRO stages 1 and 2 it is not lowered after an
+overflow and not divided out before clipping; at stage 0 it ignores another rank's loss that is not finite.
 """
 
 import torch
@@ -15,16 +15,16 @@ _FIRST_SCALE, _GROWTH, _BACKOFF, _GROWTH_STEPS, _LEAST_SCALE = 2.0**16, 2.0, 0.5
 
 
 class LossScaleState(Settings):
-    """What a checkpoint keeps: the scale, and how many good steps were made since it changed last."""
+    """The state that a checkpoint keeps."""
 
     scale: PositiveFloat
-    good_steps: NonNegativeInt
+    good_steps: NonNegativeInt  # since the scale last changed
 
 
 class LossScale:
-    """A scale that is halved after a step with gradients that are not finite and doubled after 2,000 good ones.
+    """A factor for the loss: halved after a step with gradients that are not finite, doubled after 2,000 good steps.
 
-    It lives on the device, so that no step waits for the host to read it.
+    It stays on the device, so that no step waits for the host to read it.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -32,7 +32,7 @@ class LossScale:
         self._good_steps = torch.zeros((), device=device)
 
     def update(self, step_is_bad: Tensor) -> None:
-        """After a step; `step_is_bad` is 1 where it was skipped, else 0, and the same on every rank."""
+        """Update the scale after a step; `step_is_bad` is 1 if it was skipped, else 0, and the same on every rank."""
         bad, good_steps = step_is_bad > 0, self._good_steps + 1
         grows = good_steps >= _GROWTH_STEPS
         grown = torch.where(grows, self.scale * _GROWTH, self.scale)
@@ -41,12 +41,12 @@ class LossScale:
 
     @property
     def is_least(self) -> bool:
-        """Whether it cannot be halved any more, so that it is not the scale that makes gradients overflow."""
+        """Whether the scale is at its minimum, so that an overflow has another cause."""
         return bool(self.scale <= _LEAST_SCALE)
 
     @property
     def state(self) -> LossScaleState:
-        """As a checkpoint keeps it; waits for the device."""
+        """The state for a checkpoint. Waits for the device."""
         return LossScaleState(scale=float(self.scale), good_steps=int(self._good_steps))
 
     @state.setter

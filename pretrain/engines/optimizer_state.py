@@ -1,6 +1,6 @@
-"""AdamW's state under the names of parameters, whole on every rank, whatever DeepSpeed has made of it.
+"""AdamW's state by the names of parameters, complete on every rank, at any ZeRO stage.
 
-At ZeRO stages 1 and 2 the moments lie in flat partitions, a rank its own; nothing else in this project knows that.
+At ZeRO stages 1 and 2 every rank has only a flat partition of the moments; only this module depends on that.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,9 +13,9 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def gather_optimizer_state(engine: Any, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """exp_avg/NAME, exp_avg_sq/NAME and num_updates [P] of the trained parameters; every rank must call it.
+    """Return exp_avg/NAME, exp_avg_sq/NAME and num_updates [P] of the P trained parameters. Every rank must call it.
 
-    Of one that was never updated the state is zero.
+    The state of a parameter that was never updated is zero.
     """
     from deepspeed.utils import safe_get_full_optimizer_state
 
@@ -33,7 +33,10 @@ def gather_optimizer_state(engine: Any, module: nn.Module, optimizer: torch.opti
 def put_optimizer_state(
     engine: Any, module: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
 ) -> None:
-    """The reverse; the parameters must have their values already, for ZeRO's own copies of them are taken here."""
+    """Set the state that `gather_optimizer_state` returned.
+
+    The parameters must already have their values, because ZeRO's own copies of them are refreshed here.
+    """
     from deepspeed.utils import safe_set_full_optimizer_state
 
     sharded = engine.zero_optimization()
@@ -54,7 +57,7 @@ def _trained(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def _states(engine: Any, module: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, dict]]:
-    """The state that the optimizer keeps for each trained parameter, begun as AdamW does at its first step."""
+    """Yield the optimizer's state of each trained parameter, created as AdamW does at its first step if missing."""
     from deepspeed.utils.mixed_precision_linkage import lazy_init_hp_params_optimizer_state
 
     groups = []
@@ -68,5 +71,5 @@ def _states(engine: Any, module: nn.Module, optimizer: torch.optim.Optimizer) ->
             state["step"] = torch.zeros((), dtype=torch.float32, device=owner.device)
             state.update({key: torch.zeros_like(owner) for key in MOMENTS})
         yield name, state
-    for group, flat in groups:  # DeepSpeed itself does so after the step of the first group, too early for the others
+    for group, flat in groups:  # DeepSpeed does this after the first group's step, too early for the other groups
         lazy_init_hp_params_optimizer_state(group, flat, optimizer.state)

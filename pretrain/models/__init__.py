@@ -1,1 +1,1 @@
-"""Encoders of transformers as this project reads them: the frozen teacher among them."""
+"""Hugging Face encoders: loading them, reading their features, and the frozen teacher."""

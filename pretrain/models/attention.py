@@ -1,4 +1,4 @@
-"""The attention that models run with here: the fastest that the machine has, told to transformers under one name."""
+"""The attention implementation that models use, the fastest on this machine, registered with transformers."""
 
 from typing import Any
 
@@ -7,14 +7,14 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, eager_mask, sdpa_mask
 
-# On a CPU plain matrix products are as fast as the fused kernel forward and three times as fast with the backward pass
-# at L = 128; at L = 512 they are even (bench/attention.py).
+# On a CPU, plain matrix products are as fast as the fused kernel in the forward pass and three times as fast with the
+# backward pass at L = 128, and equally fast at L = 512 (bench/attention.py).
 FASTEST_ATTENTION = "fused" if torch.cuda.is_available() else "plain"
 if torch.cuda.is_available():
-    # PyTorch prefers cuDNN's on Hopper and later, which plans anew for every shape of a batch, for a second on some
-    # machines, and has given gradients that are not finite (pytorch#196678, of masked rows of some lengths).
+    # On Hopper and later PyTorch prefers cuDNN's kernel, which makes a new plan for every batch shape, a second each on
+    # some machines, and has returned gradients that are not finite (pytorch#196678, masked rows of some lengths).
     torch.backends.cuda.enable_cudnn_sdp(False)
-_FUSED_WIDTHS = 8  # fused kernels that take a mask want a head's width to be a multiple of this
+_FUSED_WIDTHS = 8  # with a mask, fused kernels need a head width that is a multiple of this
 
 
 def fused_attention(
@@ -27,10 +27,10 @@ def fused_attention(
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """PyTorch's fused attention of [B, H, L, d], masked or not, for every d.
+    """PyTorch's fused attention of [B, H, L, d], with or without a mask, for every d. Return [B, L, H, d] and None.
 
-    With a mask and a d like 312 / 12 = 26 PyTorch would take plain products, in float32, that keep all of [B, H, L, L].
-    Zeros that fill up the width change neither scores nor what is mixed.
+    With a mask and a d such as 312 / 12 = 26, PyTorch would fall back to plain float32 products that store all of
+    [B, H, L, L]. So the width is padded with zeros, which change neither the scores nor the result.
     """
     width = query.shape[-1]
     if attention_mask is not None and width % _FUSED_WIDTHS:
@@ -56,7 +56,10 @@ def plain_attention(
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
-    """As transformers' eager attention, but queries [B, H, L, d] are scaled instead of scores [B, H, L, L]."""
+    """Transformers' eager attention, but scaling the queries [B, H, L, d] instead of the scores [B, H, L, L].
+
+    Return the result [B, L, H, d] and the attention weights [B, H, L, L].
+    """
     scores = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.mT
     if attention_mask is not None:
         scores = scores + attention_mask
@@ -66,6 +69,6 @@ def plain_attention(
 
 AttentionInterface.register("plain", plain_attention)
 AttentionInterface.register("fused", fused_attention)
-# Without these transformers would leave out masks, silently.
+# Without these two lines transformers would silently ignore masks.
 AttentionMaskInterface.register("plain", eager_mask)
 AttentionMaskInterface.register("fused", sdpa_mask)

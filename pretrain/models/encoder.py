@@ -1,7 +1,8 @@
-"""Everything this project knows about Hugging Face encoders: what can be read out of one, and where to stop.
+"""Hugging Face encoders: their sizes, and reading hidden states and projections without computing more than needed.
 
 Shapes: B rows, L tokens, D hidden width, H heads, K layers. Hidden state 0 is the embedding output and hidden state k
-the output of layer k; the queries, keys and values of layer k (1 to K) are what its three projections give, [B, L, D].
+the output of layer k; the queries, keys and values of layer k (1 to K) are the outputs of its three projections,
+[B, L, D].
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from pretrain.models.attention import FASTEST_ATTENTION
 from pretrain.models.vocabulary_head import VocabularyHead
 
-# Families whose self-attention is a module with `query`, `key` and `value` projections: each is tested, tiny.
+# Families whose self-attention is a module with `query`, `key` and `value` projections; each is tested at a tiny size.
 Family = Literal["bert", "roberta", "xlm-roberta", "ernie", "electra", "albert"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 HuggingFaceModel = Any  # its attributes differ by family
@@ -22,7 +23,7 @@ HuggingFaceModel = Any  # its attributes differ by family
 
 @dataclass(frozen=True)
 class EncoderShape:
-    """The sizes that decide what can be distilled from or into an encoder."""
+    """The sizes of an encoder that decide what can be distilled from it or into it."""
 
     model_type: str
     num_layers: int
@@ -32,13 +33,13 @@ class EncoderShape:
     vocab_size: int
     max_row_tokens: int
     num_token_types: int = 2
-    embedding_size: int | None = None  # of families with factorised embeddings
+    embedding_size: int | None = None  # only in families with factorised embeddings
 
     @classmethod
     def of(cls, config: Any) -> "EncoderShape":
-        """Read the sizes off a Hugging Face config; ValueError for a family this project does not know."""
+        """Return the sizes in a Hugging Face config. Raise ValueError if its family is not supported."""
         if config.model_type not in FAMILIES:
-            raise ValueError(f"model_type {config.model_type!r} is not supported; supported are {', '.join(FAMILIES)}")
+            raise ValueError(f"model_type {config.model_type!r} is not supported; supported: {', '.join(FAMILIES)}")
         return cls(
             config.model_type,
             config.num_hidden_layers,
@@ -53,27 +54,26 @@ class EncoderShape:
 
 
 def row_offset(config: Any) -> int:
-    """Positions that no row can use: RoBERTa numbers its own from padding_idx + 1 on."""
+    """Return the number of positions that no token can use: RoBERTa numbers positions from padding_idx + 1."""
     return int(config.pad_token_id) + 1 if config.model_type in ("roberta", "xlm-roberta") else 0
 
 
 @dataclass(frozen=True)
 class Reads:
-    """What is read of an encoder: hidden states by index (0 to K), layers (1 to K) whose q, k and v are read, and
-    `logits`, what a task's head makes of it all."""
+    """What to read from an encoder."""
 
-    hidden_states: frozenset[int] = frozenset()
-    projections: frozenset[int] = frozenset()
-    logits: bool = False
+    hidden_states: frozenset[int] = frozenset()  # indices, 0 to K
+    projections: frozenset[int] = frozenset()  # layers, 1 to K, whose queries, keys and values are read
+    logits: bool = False  # the output of a task model's head
 
     @property
     def num_layers(self) -> int:
-        """Layers that must be there: no layer above this one is needed at all."""
+        """The highest layer that is needed; the model can be cut above it."""
         return max(self.hidden_states | self.projections, default=0)
 
 
 def union(reads: Iterable[Reads]) -> Reads:
-    """What serves all of them."""
+    """Return the reads that cover all of the given ones."""
     every = list(reads)
     return Reads(
         frozenset().union(*(one.hidden_states for one in every)),
@@ -84,9 +84,12 @@ def union(reads: Iterable[Reads]) -> Reads:
 
 @dataclass
 class Features:
-    """What was read in one forward pass; every tensor is [B, L, D]. `head` makes logits of the last hidden state.
+    """The features read in one forward pass: tensors [B, L, D] by layer.
 
-    `logits` are a task model's: [B, C] of a text's classes, [B, L, C] of each token's, [B, L, 2] of start and end.
+    Attributes:
+        head: the masked-language head, which turns the last hidden state into logits; None if there is none.
+        logits: a task model's output: [B, C] over classes of a text, [B, L, C] over classes of each token, or
+            [B, L, 2] for the start and end of a span.
     """
 
     hidden_states: dict[int, Tensor] = field(default_factory=dict)
@@ -98,17 +101,20 @@ class Features:
 
 
 class _EverythingRead(Exception):
-    """Raised inside the model once the last thing asked for is there, so that nothing above it is computed."""
+    """Raised inside the model as soon as everything is read, so that nothing above is computed."""
 
 
 class Encoder(nn.Module):
-    """A Hugging Face encoder that returns exactly the features asked for and computes nothing above them.
+    """A Hugging Face encoder that returns exactly the requested features and computes nothing above them.
 
-    `model` may be a task model around one, such as AutoModelForSequenceClassification gives.
+    Forward hooks collect the features inside the model: the input of the k-th self-attention is hidden state k - 1 in
+    every post-norm family, including ALBERT with its shared layers, and the three projections return q, k and v before
+    they are split into heads. Reading only q, k and v of the last layer therefore skips its attention and feed-forward.
 
-    Forward hooks take them where the model makes them: the input of the k-th self-attention is hidden state k - 1 in
-    every post-norm family, ALBERT's shared layers included, and the three projections give q, k and v before they are
-    split into heads. Reading only q, k, v of the last layer therefore skips its attention, output and feed-forward.
+    Args:
+        model: an encoder, or a task model that contains one, as from AutoModelForSequenceClassification. Its attention
+            is set to the fastest on this machine. ValueError if its family is not supported.
+        reads: what `forward` returns.
     """
 
     def __init__(self, model: HuggingFaceModel, reads: Reads) -> None:
@@ -118,7 +124,7 @@ class Encoder(nn.Module):
         self.shape = EncoderShape.of(model.config)
         self.reads = self._reads = reads
         self._layer = 0
-        self._features: Features | None = None  # only while forward() reads: the model stays usable as it is
+        self._features: Features | None = None  # set only during forward(): the model stays usable without this class
         self._hooks = [model.base_model.register_forward_hook(self._read_last)]
         for module in model.modules():
             if all(hasattr(module, name) for name in ("query", "key", "value")):
@@ -127,15 +133,18 @@ class Encoder(nn.Module):
                     self._hooks.append(getattr(module, name).register_forward_hook(self._reader_of(name)))
 
     def release(self) -> None:
-        """Take the hooks off a model that goes on elsewhere; this encoder reads nothing more."""
+        """Remove the hooks from the model, which stays usable; this object must not be called any more."""
         for hook in self._hooks:
             hook.remove()
 
     def forward(self, batch: Mapping[str, Tensor], reads: Reads | None = None) -> Features:
-        """Features of `input_ids`, `token_type_ids` [B, L] and, where there is padding, `attention_mask` [B, L].
+        """Run the model and return the features.
 
-        With `document_ids` [B, L] a token attends only to tokens of its own id; padding has one of its own. `reads`, of
-        this call alone, stand in for the encoder's own.
+        Args:
+            batch: `input_ids` [B, L]; optionally `token_type_ids` [B, L], `attention_mask` [B, L] (needed with
+                padding) and `document_ids` [B, L]: tokens then attend only to tokens with the same id, and padding must
+                have an id that no document has.
+            reads: replaces the encoder's own `reads` in this call.
         """
         self._layer, self._features, self._reads = 0, Features(), reads or self.reads
         features = self._features
@@ -151,7 +160,7 @@ class Encoder(nn.Module):
         return features
 
     def _key_mask(self, batch: Mapping[str, Tensor]) -> Tensor | None:
-        """[B, 1, 1 or L, L], as the attention in use wants it: made here, once, transformers takes it as it is."""
+        """Return the mask [B, 1, 1 or L, L] in the form the attention needs; transformers passes it on unchanged."""
         if "document_ids" in batch:
             mask = batch["document_ids"][:, None, :, None] == batch["document_ids"][:, None, None, :]
         elif "attention_mask" in batch:
@@ -180,7 +189,7 @@ class Encoder(nn.Module):
         return read_output
 
     def _read_last(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if self._features is not None:  # by now `_layer` is the number of layers that are there
+        if self._features is not None:  # `_layer` has reached the number of layers
             self._features.hidden_states[self._layer] = output.last_hidden_state
 
     def _stop_if_done(self, read: Features) -> None:
@@ -200,19 +209,19 @@ def _logits(output: Any) -> Tensor:
 
 
 def cut_layers(model: HuggingFaceModel, num_layers: int) -> None:
-    """Drop the layers above `num_layers` (shared ALBERT layers stay: they cost nothing there)."""
+    """Remove the layers above `num_layers` from the model, except ALBERT's shared ones, which take no memory."""
     encoder = getattr(model, "encoder", None)
     if encoder is not None and hasattr(encoder, "layer"):
         del encoder.layer[num_layers:]
 
 
 def without_padding(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Drop an attention mask that masks nothing; decided on CPU tensors, so no GPU is waited for."""
+    """Return the batch without its attention mask if that masks nothing. For CPU tensors: a GPU would be waited for."""
     full = bool(batch["attention_mask"].all())
     return {name: tensor for name, tensor in batch.items() if not (full and name == "attention_mask")}
 
 
 def real_tokens(batch: Mapping[str, Tensor]) -> Tensor:
-    """The 0/1 mask of real tokens, bool [B, L], whether or not the batch carries one."""
+    """Return the mask of real tokens, bool [B, L]: all of them if the batch has no `attention_mask`."""
     mask = batch.get("attention_mask")
     return torch.ones_like(batch["input_ids"], dtype=torch.bool) if mask is None else mask.bool()

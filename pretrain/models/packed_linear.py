@@ -1,4 +1,4 @@
-"""Linear layers of a frozen model in the layout that oneDNN's kernels want, made once instead of at every call."""
+"""Linear layers of a frozen model in the memory layout of oneDNN's kernels, converted once instead of at every call."""
 
 from typing import Any, Literal
 
@@ -8,26 +8,28 @@ from transformers.activations import GELUActivation
 
 
 class PackedLinear(nn.Module):
-    """As the linear layer it is made from, its bias added in the kernel; for a CPU, without gradients."""
+    """Compute the same as a linear layer, with bias and activation inside the kernel; CPU only, without gradients."""
 
     def __init__(self, linear: nn.Linear, activation: Literal["none", "gelu"] = "none") -> None:
         super().__init__()
         self._activation = activation
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        # No buffer: nothing may save, cast or move what is in this layout.
+        # Not a buffer: a tensor in this layout must not be saved, cast or moved.
         self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)
         self._bias = None if linear.bias is None else linear.bias.detach()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[.., in_features] -> [.., out_features]."""
+        """Map [.., in_features] to [.., out_features]."""
         return torch.ops.mkldnn._linear_pointwise(
             inputs, self._weight, self._bias, self._activation, [], "none" if self._activation == "gelu" else ""
         )
 
 
 def can_pack(model: nn.Module) -> bool:
-    """Whether this machine has the kernels for a model on the CPU in this type (oneDNN's float32 is never slower than
-    the one torch takes otherwise, and adds bias and activation in the same pass)."""
+    """Return whether the model is on the CPU and in a type for which this machine has oneDNN's kernels.
+
+    In float32 they are never slower than torch's default, and add bias and activation in the same pass.
+    """
     parameter = next(model.parameters())
     if parameter.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
@@ -38,9 +40,9 @@ def can_pack(model: nn.Module) -> bool:
 
 
 def pack_linears(model: Any) -> None:
-    """Replaces every linear layer of a frozen model; hooks on them go over."""
+    """Replace every linear layer of a frozen model, keeping the forward hooks."""
     for module in list(model.modules()):
-        # BERT's feed-forward: the activation is applied in the kernel, to what is not rounded yet.
+        # BERT's feed-forward: the kernel applies the activation before the result is rounded.
         fuses = isinstance(getattr(module, "intermediate_act_fn", None), GELUActivation)
         if fuses:
             module.intermediate_act_fn = nn.Identity().train(module.training)

@@ -1,4 +1,4 @@
-"""The frozen teacher: loaded once, cut above the highest layer read, never trained, never in a checkpoint."""
+"""The frozen teacher: loaded once, cut above the highest layer read, never trained and never in a checkpoint."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -19,36 +19,47 @@ TeacherFunction = Callable[[Mapping[str, Tensor]], Features]
 
 
 class TeacherConfig(Settings):
-    """A frozen model: a hub id or a folder, and the precision it computes in."""
+    """The frozen teacher and the precision it computes in."""
 
-    path: str
-    dtype: WantedDtype = "auto"  # auto: bfloat16, float16 or float32, whichever the device multiplies natively
+    path: str  # a folder or a hub id
+    dtype: WantedDtype = "auto"  # auto: the best of bfloat16, float16 and float32 that is native to the device
 
 
 def load_teacher_head(path: str) -> VocabularyHead:
-    """The teacher's masked-language head, and in its `model.base_model` the encoder, in float32 on the CPU.
+    """Return the teacher's masked-language head in float32 on the CPU; its `model.base_model` is the encoder.
 
-    ValueError where the weights of a head are not among the teacher's: transformers would make random ones.
+    Raise ValueError if the teacher has no weights for such a head: transformers would make them random.
     """
     read_shape(path)
     model, drawn = load_model(AutoModelForMaskedLM, path)
     if missing := sorted(drawn):
         raise ValueError(
             f"{path!r} has no masked-language head, which distilbert needs (missing: {missing[0]} and "
-            f"{len(missing) - 1} more); take a teacher saved with its head, or an objective without one"
+            f"{len(missing) - 1} more); use a teacher saved with its head, or an objective that needs none"
         )
     return VocabularyHead(model)
 
 
 @Progress("loading the teacher")
 def load_teacher(path: str, needs_head: bool) -> tuple[HuggingFaceModel, VocabularyHead | None]:
-    """The encoder, with its masked-language head where an objective reads that."""
+    """Load a teacher from a folder or hub id: the encoder in float32 on the CPU, and its masked-language head or None.
+
+    Raise ValueError if it cannot be loaded, its family is not supported, weights are missing or not finite, or it lacks
+    the head that `needs_head` asks for.
+    """
     head = load_teacher_head(path) if needs_head else None
     return head.model.base_model if head else load_encoder(path), head
 
 
 class Teacher(nn.Module):
-    """A frozen encoder that returns what the students' objectives read, in low precision and without gradients."""
+    """A frozen encoder that returns the features that objectives read, in low precision and without gradients.
+
+    Args:
+        model: the Hugging Face encoder. Layers above the highest one read are removed from it.
+        reads: what each student reads (`Student.teacher_reads`); one pass serves all.
+        dtype: the type its weights are converted to; "auto" for the best type native to the device.
+        head: its masked-language head, if an objective reads that.
+    """
 
     def __init__(
         self,
@@ -67,28 +78,28 @@ class Teacher(nn.Module):
             pack_linears(model)
 
     def train(self, mode: bool = True) -> "Teacher":
-        """Frozen is enforced, not remembered: RuntimeError for train()."""
+        """Raise RuntimeError for training mode: the teacher stays in evaluation mode."""
         if mode:
             raise RuntimeError("the teacher is frozen: it cannot be put in training mode")
         return super().train(False)
 
-    # Not inference_mode: its tensors cannot be saved for a student's backward pass.
+    # Not inference_mode, whose tensors cannot be saved for a student's backward pass.
     @torch.no_grad()
     def forward(self, batch: Mapping[str, Tensor]) -> Features:
-        """One pass for all students; every feature is [B, L, D_teacher]."""
+        """Return the features [B, L, D_teacher] of a batch of `input_ids` [B, L] and so on (see Encoder.forward)."""
         features: Features = self.encoder(batch)
         features.head = self.head
         return features
 
 
 def no_teacher(batch: Mapping[str, Tensor]) -> Features:
-    """The teacher of a run that has none: nothing to read."""
+    """Stand in for a teacher in runs without one: return no features."""
     return Features()
 
 
 @Progress("fingerprinting the weights")
 def fingerprint(model: nn.Module) -> str:
-    """Hash of every weight, by name, shape and bits: what the run remembers of its teacher."""
+    """Return a hash of all weights, of their names, shapes and bits, by which a run recognises its teacher."""
     digest = xxhash.xxh3_128()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

@@ -1,4 +1,4 @@
-"""The masked-language head of a Hugging Face model, in the two parts that a loss by chunks of positions needs.
+"""The masked-language head of a Hugging Face model, split into transform and decoder for losses in chunks.
 
 Shapes: D hidden width, E width of the word embeddings, V vocabulary.
 """
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 from transformers.activations import ACT2FN
 
-# Where a family keeps the linear layer and the normalisation that stand before its decoder.
+# By family, the names of the linear layer and the normalisation before its decoder
 _LAYERS = {
     "bert": ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"),
     "ernie": ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"),
@@ -23,12 +23,12 @@ _ALWAYS_GELU = ("roberta", "xlm-roberta", "electra")
 
 
 class VocabularyHead(nn.Module):
-    """Logits are transform(hidden) @ weight.T + bias; `weight` [V, E] is the model's own word embeddings where tied.
+    """A head whose logits are transform(hidden) @ weight.T + bias; if tied, `weight` [V, E] is the word embeddings.
 
-    Not an nn.Linear: the optimizer decays the matrices of those, and embeddings are not decayed.
+    Not an nn.Linear because the optimizer applies weight decay to those, and embeddings must not be decayed.
 
     Args:
-        model: what AutoModelForMaskedLM gives; its encoder, `model.base_model`, is no part of this module.
+        model: a model from AutoModelForMaskedLM; its encoder, `model.base_model`, is not part of this module.
     """
 
     def __init__(self, model: Any) -> None:
@@ -40,16 +40,16 @@ class VocabularyHead(nn.Module):
         decoder = model.get_output_embeddings()
         self.weight, self.bias = decoder.weight, decoder.bias
         self._frozen_decoder: tuple[Tensor, Tensor] | None = None
-        self._model = (model,)  # in a tuple it is not registered, so nothing is saved or moved twice
+        self._model = (model,)  # in a tuple it is not registered as a submodule: nothing is saved or moved twice
 
     @property
     def model(self) -> Any:
-        """The whole model, encoder and head, as it is published."""
+        """The whole model, encoder and head, as it is saved and published."""
         return self._model[0]
 
     @property
     def decoder(self) -> tuple[Tensor, Tensor]:
-        """Weight [V, E] and bias [V] for losses, which compute in float32; a teacher's are converted once and kept."""
+        """Weight [V, E] and bias [V] for losses. A frozen head's are converted to float32 once and kept."""
         if self.weight.requires_grad:
             return self.weight, self.bias
         if self._frozen_decoder is None or self._frozen_decoder[0].device != self.weight.device:
@@ -57,11 +57,11 @@ class VocabularyHead(nn.Module):
         return self._frozen_decoder
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[.., D] -> [.., V]: all at once, for a few positions."""
+        """Return the logits [.., V] of hidden states [.., D], all at once: only for a few positions."""
         return nn.functional.linear(self.transform(hidden), self.weight, self.bias)
 
 
 def auto_class_of(folder: Path) -> Any:
-    """The class that loads all of a saved model: AutoModelForMaskedLM where it has such a head, else AutoModel."""
+    """Return the class that loads all of a saved model: AutoModelForMaskedLM if it has that head, else AutoModel."""
     names = AutoConfig.from_pretrained(folder).architectures or []
     return AutoModelForMaskedLM if any(name.endswith("ForMaskedLM") for name in names) else AutoModel

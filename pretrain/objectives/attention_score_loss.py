@@ -1,9 +1,9 @@
-"""The squared error between two models' attention scores, without ever forming them.
+"""The squared error between two models' attention scores, computed without the score matrices.
 
-Shapes: B rows, L tokens, H heads, D hidden width (the model's own), d = D / H. TinyBERT (arXiv:1909.10351, equation 7)
+Shapes: B rows, L tokens, H heads, D hidden width of each model, d = D / H. TinyBERT (arXiv:1909.10351, equation 7)
 compares the scores before the softmax, A = Q K^T / sqrt(d). The sum of squares of a product of thin matrices needs only
-their d x d Gram matrices: |Q K^T|^2 = <Q^T Q, K^T K>, and <Q K^T, Q' K'^T> = <Q^T Q', K^T K'>. That is L d^2 work where
-the scores are L^2 d, and nothing of size L x L for the backward pass.
+their d x d Gram matrices: |Q K^T|^2 = <Q^T Q, K^T K>, and <Q K^T, Q' K'^T> = <Q^T Q', K^T K'>. That takes L d^2
+operations instead of L^2 d, and stores nothing of size L x L for the backward pass.
 """
 
 import torch
@@ -13,16 +13,20 @@ Pair = tuple[Tensor, Tensor]
 
 
 def attention_score_loss(teacher: Pair, student: Pair, mask: Tensor, num_heads: int) -> Tensor:
-    """Mean squared error over the real queries and real keys of a row and over heads, then over rows.
+    """Return the mean squared error of scores, over the real queries and keys of a row and over heads, then over rows.
 
     Args:
-        teacher, student: queries and keys, [B, L, D] of each model's own width; no gradient flows to the teacher.
+        teacher: queries and keys of the teacher, each [B, L, D_teacher]; they get no gradient.
+        student: queries and keys of the student, each [B, L, D_student].
         mask: bool [B, L], true at real tokens.
-        num_heads: H, the same for both; must divide both widths.
+        num_heads: H, the same for both models; must divide both widths.
 
     Returns:
-        A float32 scalar, computed in float32 from inputs of any floating type. Sums are of the size of the scores'
-        squares, so where student and teacher agree the loss is that times float32's rounding, not exactly 0.
+        A float32 scalar, computed in float32 from inputs of any floating type. It is a difference of sums of squared
+        scores, so for equal inputs it is 0 only up to the rounding of those sums.
+
+    Raises:
+        ValueError: if `num_heads` does not divide a width.
     """
     for name, (query, _) in (("teacher", teacher), ("student", student)):
         if query.shape[-1] % num_heads:
@@ -38,7 +42,7 @@ def attention_score_loss(teacher: Pair, student: Pair, mask: Tensor, num_heads: 
 
 
 def _heads(tensor: Tensor, mask: Tensor, num_heads: int) -> Tensor:
-    """[B, L, D] -> [B, H, L, d], float32, padding zeroed, divided by d^(1/4) so that a product is a score."""
+    """Split [B, L, D] into [B, H, L, d], float32, zero at padding, divided by d^(1/4) so that products are scores."""
     width = tensor.shape[-1] // num_heads
     tensor = tensor.float() * (mask.unsqueeze(-1) * width**-0.25)
     return tensor.unflatten(-1, (num_heads, width)).transpose(1, 2)

@@ -1,6 +1,6 @@
-"""Which kernel computes the relation loss: Triton's where it works on this GPU, the portable one elsewhere.
+"""The choice of the relation loss's kernel: Triton's if it works on this GPU, otherwise the portable one.
 
-Shapes: B rows, L tokens, D hidden width (the model's own).
+Shapes: B rows, L tokens, D hidden width of each model.
 """
 
 import importlib.util
@@ -14,35 +14,35 @@ from torch import Tensor
 
 Kernel = Literal["auto", "portable", "triton"]
 Pair = tuple[Tensor, Tensor]
-_Model = tuple[int, torch.dtype, bool]  # D, the type of a and b, and whether they are one tensor
+_Model = tuple[int, torch.dtype, bool]  # D, the type of a and b, and whether they are the same tensor
 
-_TRIAL_TOKENS = 80  # more than a tile, and no multiple of one
-_TOLERANCE = 0.03  # relative, for gradients rounded to bfloat16; a kernel that is wrong is off by far more
-_MIN_CAPABILITY = (8, 0)  # of NVIDIA's GPUs: what Triton supports, and the first with bfloat16 and TF32
+_TRIAL_TOKENS = 80  # more than a tile, and not a multiple of one
+_TOLERANCE = 0.03  # relative, for gradients rounded to bfloat16; the errors of a wrong kernel are far larger
+_MIN_CAPABILITY = (8, 0)  # of NVIDIA's GPUs: Triton's minimum, and the first with bfloat16 and TF32
 
 
 def triton_problem(device_type: str) -> str | None:
-    """Why Triton cannot run on this kind of device, or None; known before anything is compiled."""
+    """Return why Triton cannot run on this kind of device, or None. Compiles nothing."""
     if importlib.util.find_spec("triton") is None:
-        return "triton is not installed (it comes with the CUDA builds of torch); use auto or portable"
+        return "Triton is not installed (it comes with the CUDA builds of torch); use auto or portable"
     if device_type != "cuda":
         if os.environ.get("TRITON_INTERPRET") == "1":
             return None
-        return "triton needs a GPU (or, to try it, TRITON_INTERPRET=1); use auto or portable"
+        return "Triton needs a GPU (or, to try it, TRITON_INTERPRET=1); use auto or portable"
     if torch.version.cuda and torch.cuda.get_device_capability() < _MIN_CAPABILITY:
         have = ".".join(map(str, torch.cuda.get_device_capability()))
-        return f"triton needs a GPU of compute capability 8.0 or higher, this one has {have}; use auto or portable"
+        return f"Triton needs a GPU of compute capability 8.0 or higher, this one has {have}; use auto or portable"
     return None
 
 
 def use_triton(kernel: Kernel, teacher: Pair, student: Pair, num_relation_heads: int) -> bool:
-    """Whether Triton computes the relation loss of these tensors, [B, L, D] each.
+    """Return whether Triton is to compute the relation loss of these tensors, [B, L, D] each.
 
-    Before the first loss of a kind of tensors the kernels are compiled and tried on a few tokens. Where that fails,
-    "auto" takes the portable kernel, with a warning.
+    Before the first loss with such widths and types the kernels are compiled and tested on a few tokens. If that fails,
+    "auto" falls back to the portable kernel with a warning.
 
     Raises:
-        ValueError: where the configuration names "triton" and it does not work here.
+        ValueError: if `kernel` is "triton" and it does not work here.
     """
     device = student[0].device
     if kernel == "portable" or (kernel == "auto" and device.type != "cuda"):
@@ -63,17 +63,17 @@ def use_triton(kernel: Kernel, teacher: Pair, student: Pair, num_relation_heads:
 @cache
 def _warn_once(problem: str) -> None:
     warnings.warn(
-        f"relation losses use the portable kernel, the Triton one does not work here: {problem}", stacklevel=2
+        f"relation losses use the portable kernel because the Triton one does not work here: {problem}", stacklevel=2
     )
 
 
 @cache
 def try_triton(device: torch.device, teacher: _Model, student: _Model, heads: int, precision: str) -> str | None:
-    """What is wrong with the Triton kernels for such tensors, or None, by a trial against float64.
+    """Return what is wrong with the Triton kernels for such tensors, or None, by a comparison with float64.
 
-    `precision` is that of float32 products, which are compiled differently.
+    `precision` is torch's setting for float32 products, for which the kernels are compiled differently.
     """
-    generator = torch.Generator().manual_seed(0)  # the run's own random numbers stay as they are
+    generator = torch.Generator().manual_seed(0)  # leaves the run's random numbers alone
 
     def draw(width: int, dtype: torch.dtype, same: bool) -> Pair:
         a, b = torch.randn(2, 2, _TRIAL_TOKENS, width, generator=generator).to(device, dtype)
@@ -90,7 +90,7 @@ def try_triton(device: torch.device, teacher: _Model, student: _Model, heads: in
         found = [loss, *(one for one in gradients if one is not None)]
         expected = exact_loss_and_gradients(*pairs, mask, heads)
         errors = [relative_error(a, b) for a, b in zip(found, expected, strict=True)]
-    except Exception as error:  # too little shared memory, no C compiler, an old driver, a fault of the compiler, ...
+    except Exception as error:  # too little shared memory, no C compiler, an old driver, an error of the compiler, ...
         return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     if not max(errors) < _TOLERANCE:
         return f"its result on random tokens is wrong (relative error {max(errors):.1g})"
@@ -98,10 +98,10 @@ def try_triton(device: torch.device, teacher: _Model, student: _Model, heads: in
 
 
 def exact_loss_and_gradients(teacher: Pair, student: Pair, mask: Tensor, num_relation_heads: int) -> list[Tensor]:
-    """The relation loss as its equations have it, in float64 by autograd, and its gradients by the student's tensors.
+    """Compute the relation loss directly from its equations, in float64, and its gradients by autograd.
 
-    A slow and obvious reference for the kernels: the loss, then a gradient [B, L, D] for a, and one for b where b is
-    another tensor.
+    A slow and simple reference for the kernels. Return the loss, the gradient [B, L, D] of the student's a, and that of
+    its b unless b is the same tensor.
     """
     same, log_relations = student[0] is student[1], []
     inputs = [tensor.detach().double().requires_grad_() for tensor in (student[:1] if same else student)]
@@ -117,5 +117,5 @@ def exact_loss_and_gradients(teacher: Pair, student: Pair, mask: Tensor, num_rel
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
-    """Norm of the difference over the norm of what was expected; NaN where either is not a number."""
+    """Return the norm of the difference divided by the norm of `expected`; NaN if either contains NaN."""
     return float((found.detach().double() - expected).norm() / expected.norm())

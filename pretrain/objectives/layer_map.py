@@ -1,4 +1,4 @@
-"""Which teacher layer each student layer is matched with: uniform, last, or a list."""
+"""Layer maps: which teacher layer each student layer learns from (uniform, last, or a list)."""
 
 from typing import Literal
 
@@ -11,7 +11,10 @@ LayerMap = Literal["uniform", "last"] | list[PositiveInt]
 
 
 def mapped_layers(layer_map: LayerMap, num_teacher_layers: int, num_student_layers: int) -> list[int]:
-    """TinyBERT's g(m) for m = 1 to the student's layers: every k-th teacher layer, the last ones or the listed ones."""
+    """Return the teacher layer, from 1, of each student layer: TinyBERT's g(m) for m = 1 to the student's layers.
+
+    "uniform" takes every k-th teacher layer, "last" the last ones; a list is returned unchanged.
+    """
     if isinstance(layer_map, list):
         return list(layer_map)
     if layer_map == "last":
@@ -21,13 +24,14 @@ def mapped_layers(layer_map: LayerMap, num_teacher_layers: int, num_student_laye
 
 
 def layer_map_problems(layers: LayerMap, teacher: EncoderShape, student: EncoderShape) -> Problems:
-    """Why a map cannot give each student layer a teacher layer."""
-    wanted, most = student.num_layers, teacher.num_layers
-    if wanted > most:
-        yield "layer_map", f"a student of {wanted} layers cannot be mapped onto a teacher of {most}"
-    elif layers == "uniform" and most % wanted:
-        yield "layer_map", f"uniform needs the teacher's {most} layers to be a multiple of {wanted}; list them instead"
+    """Yield why a map does not give every student layer a teacher layer, if so."""
+    wanted, available = student.num_layers, teacher.num_layers
+    if wanted > available:
+        yield "layer_map", f"a student with {wanted} layers cannot be mapped to a teacher with {available}"
+    elif layers == "uniform" and available % wanted:
+        message = f"uniform needs the teacher's {available} layers to be a multiple of {wanted}; list layers instead"
+        yield "layer_map", message
     if isinstance(layers, list) and len(layers) != wanted:
-        yield "layer_map", f"wants {wanted} teacher layers, one for each student layer, got {len(layers)}"
-    if isinstance(layers, list) and max(layers, default=0) > most:
-        yield "layer_map", f"the teacher has {most} layers, got {max(layers)}"
+        yield "layer_map", f"must list {wanted} teacher layers, one for each student layer, got {len(layers)}"
+    if isinstance(layers, list) and max(layers, default=0) > available:
+        yield "layer_map", f"the teacher has {available} layers, got {max(layers)}"

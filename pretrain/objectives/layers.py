@@ -1,4 +1,4 @@
-"""Objectives that match states of several layers: TinyBERT's, its hidden states alone, and Patient-KD's."""
+"""Objectives that match states of several layers: TinyBERT, its hidden states alone, and Patient-KD."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -15,32 +15,34 @@ from pretrain.settings import Problems
 
 
 class HiddenStatesConfig(ObjectiveConfig):
-    """Hidden states of mapped layers through a projection, TinyBERT equations 8 and 9 (arXiv:1909.10351).
+    """Hidden states of mapped layers through a projection, TinyBERT (arXiv:1909.10351) equations 8 and 9.
 
-    Deviations: with `normalize_targets` the teacher's states are layer-normalised first (no gain, no bias), so that the
-    few very large dimensions of some encoders do not own the loss. And the projections do not start random but at the
-    map between the two models' embeddings, the identity for equal widths: a random one turns the student's space away
-    from the one that its embeddings live in, and short runs then end with worse vectors than they began with.
+    Deviations: with `normalize_targets` the teacher's states are first layer-normalised (no gain, no bias), so that the
+    few very large dimensions of some encoders do not dominate the loss. Projections start at the map between the two
+    models' embeddings (the identity for equal widths) instead of at random: a random projection turns the student's
+    space away from the space of its embeddings, and short runs then end with worse vectors than they began with.
     """
 
     type: Literal["hidden_states"]
-    layer_map: LayerMap = "uniform"
-    embeddings: bool = True
+    layer_map: LayerMap = "uniform"  # every k-th teacher layer, the last ones, or a list for student layers 1, 2, ...
+    embeddings: bool = True  # match the embeddings' output too
     projection: Literal["per_layer", "shared"] = "per_layer"
     normalize_targets: bool = True
 
     def problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
+        """Yield why the layer map does not fit these models, if so."""
         yield from layer_map_problems(self.layer_map, teacher, student)
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "HiddenStates":
+        """Build the objective for these models."""
         return HiddenStates(self, teacher, student)
 
 
 class TinyBERTConfig(HiddenStatesConfig):
     """TinyBERT's general distillation (arXiv:1909.10351): embeddings, hidden states and attention scores, equation 11.
 
-    One projection for all layers, as in its first version and its Chinese models, targets as they are. Scores need as
-    many attention heads in both models.
+    By default one projection for all layers, as in its first version and its Chinese models, and targets that are not
+    normalised. Both models need the same number of attention heads.
     """
 
     compares_all_tokens = True
@@ -50,12 +52,15 @@ class TinyBERTConfig(HiddenStatesConfig):
     normalize_targets: bool = False
 
     def problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
+        """Yield why the layer map or the attention heads do not fit these models, if so."""
         yield from super().problems(teacher, student)
-        heads, others = student.num_attention_heads, teacher.num_attention_heads
-        if heads != others:
-            yield "type", f"attention scores need as many heads in both models; the teacher has {others}, got {heads}"
+        heads, teacher_heads = student.num_attention_heads, teacher.num_attention_heads
+        if heads != teacher_heads:
+            message = f"both models need the same number of attention heads; the teacher has {teacher_heads}"
+            yield "type", f"{message}, got {heads}"
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "TinyBERT":
+        """Build the objective for these models."""
         return TinyBERT(self, teacher, student)
 
 
@@ -74,12 +79,12 @@ class HiddenStates(Objective):
         self.student_reads = Reads(hidden_states=frozenset(layer for layer, _ in self.pairs))
 
     def start_from(self, basis: Tensor) -> None:
-        """Every projection starts as the map back from the student's space."""
+        """Start every projection at `basis` [D_teacher, D_student]."""
         for projection in self.projections:
             start_projection(projection, basis)
 
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Mean squared error of every mapped layer, `hidden/m` for the student's layer m."""
+        """Return the mean squared error of every mapped layer, as `hidden/m` for the student's layer m."""
         weight, terms = token_weights(real_tokens(batch)), {}
         for index, (student_layer, teacher_layer) in enumerate(self.pairs):
             projection = self.projections[index % len(self.projections)]
@@ -95,71 +100,71 @@ class HiddenStates(Objective):
 class TinyBERT(HiddenStates):
     """Hidden states, and the attention scores of the same layers.
 
-    Scores are of every two real tokens of a row, those of different documents too, whatever the models attend to.
+    Scores are compared for every two real tokens of a row, even of different documents that do not attend to each
+    other.
     """
 
     def __init__(self, config: TinyBERTConfig, teacher: EncoderShape, student: EncoderShape) -> None:
         super().__init__(config, teacher, student)
         self.num_heads = teacher.num_attention_heads
-        of_teacher = frozenset(layer for _, layer in self.pairs if layer)
-        of_student = frozenset(layer for layer, _ in self.pairs if layer)
-        self.teacher_reads = Reads(self.teacher_reads.hidden_states, of_teacher)
-        self.student_reads = Reads(self.student_reads.hidden_states, of_student)
+        teacher_layers = frozenset(layer for _, layer in self.pairs if layer)
+        student_layers = frozenset(layer for layer, _ in self.pairs if layer)
+        self.teacher_reads = Reads(self.teacher_reads.hidden_states, teacher_layers)
+        self.student_reads = Reads(self.student_reads.hidden_states, student_layers)
 
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """As HiddenStates, and `attention/m` for the scores of the student's layer m."""
+        """Return the terms of HiddenStates, and `attention/m` for the scores of the student's layer m."""
         mask, terms = real_tokens(batch), super().forward(teacher, student, batch)
-        for layer, above in self.pairs:
+        for layer, teacher_layer in self.pairs:
             if layer:
-                of_teacher, of_student = (
-                    (teacher.query[above], teacher.key[above]),
-                    (student.query[layer], student.key[layer]),
-                )
-                terms[f"attention/{layer}"] = attention_score_loss(of_teacher, of_student, mask, self.num_heads)
+                target = teacher.query[teacher_layer], teacher.key[teacher_layer]
+                output = student.query[layer], student.key[layer]
+                terms[f"attention/{layer}"] = attention_score_loss(target, output, mask, self.num_heads)
         return terms
 
 
 class PatientKDConfig(ObjectiveConfig):
     """Patient knowledge distillation (arXiv:1908.09355), equation 7: normalised [CLS] states of mapped layers.
 
-    `skip` is every k-th teacher layer, `last` the last ones; both leave out the last layer of either model, which the
-    paper teaches through the task. A list names the teacher layers of student layers 1, 2, ... Where the widths differ
-    a projection is trained, which the paper, with equal widths, has no need of.
+    `skip` takes every k-th teacher layer, `last` the last ones; both leave out the last layer of each model, which the
+    paper trains by the task. A list names the teacher layers of student layers 1, 2, ... If the widths differ, a
+    projection is trained, which the paper, with equal widths, does not need.
     """
 
     type: Literal["pkd"]
     layer_map: Literal["skip", "last"] | list[PositiveInt] = "skip"
 
     def layers(self, teacher: EncoderShape, student: EncoderShape) -> list[int]:
-        """The teacher layer of student layer 1, 2, ..."""
+        """Return the teacher layers, from 1, of student layers 1, 2, ..."""
         if isinstance(self.layer_map, list):
             return self.layer_map
         full = mapped_layers("uniform" if self.layer_map == "skip" else "last", teacher.num_layers, student.num_layers)
         return full[:-1] if self.layer_map == "skip" else [layer - 1 for layer in full[1:]]
 
     def problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
-        layers, most = self.layer_map, teacher.num_layers
+        """Yield why the layer map does not fit these models, if so."""
+        layers, available, wanted = self.layer_map, teacher.num_layers, student.num_layers
         if isinstance(layers, list):
-            if not 0 < len(layers) <= student.num_layers:
-                yield "layer_map", f"wants 1 to {student.num_layers} teacher layers, got {len(layers)}"
-            if max(layers, default=0) > most:
-                yield "layer_map", f"the teacher has {most} layers, got {max(layers)}"
-        elif student.num_layers < 2:
-            yield "layer_map", f"{layers} leaves out the last layer, and the student has no other; list teacher layers"
-        elif student.num_layers > most:
-            yield "layer_map", f"a student of {student.num_layers} layers cannot be mapped onto a teacher of {most}"
-        elif layers == "skip" and most % student.num_layers:
-            yield (
-                "layer_map",
-                f"skip needs the teacher's {most} layers to be a multiple of {student.num_layers}; list them instead",
-            )
+            if not 0 < len(layers) <= wanted:
+                yield "layer_map", f"must list 1 to {wanted} teacher layers, got {len(layers)}"
+            if max(layers, default=0) > available:
+                yield "layer_map", f"the teacher has {available} layers, got {max(layers)}"
+        elif wanted < 2:
+            message = f"{layers} leaves out the last layer, and the student has only one; list teacher layers instead"
+            yield "layer_map", message
+        elif wanted > available:
+            yield "layer_map", f"a student with {wanted} layers cannot be mapped to a teacher with {available}"
+        elif layers == "skip" and available % wanted:
+            message = f"skip needs the teacher's {available} layers to be a multiple of {wanted}; list layers instead"
+            yield "layer_map", message
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "PatientKD":
+        """Build the objective for these models."""
         return PatientKD(self, teacher, student)
 
 
 class PatientKD(Objective):
-    """Squared distance of L2-normalised first-token states, mean over rows, one term a layer."""
+    """Squared distance between L2-normalised states of the first token, mean over rows, one term per layer."""
 
     def __init__(self, config: PatientKDConfig, teacher: EncoderShape, student: EncoderShape) -> None:
         super().__init__()
@@ -171,16 +176,16 @@ class PatientKD(Objective):
         self.student_reads = Reads(hidden_states=frozenset(layer for layer, _ in self.pairs))
 
     def start_from(self, basis: Tensor) -> None:
-        """The projection starts as the map back from the student's space."""
+        """Start the projection, if there is one, at `basis` [D_teacher, D_student]."""
         if isinstance(self.projection, nn.Linear):
             start_projection(self.projection, basis)
 
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`patient/m` for the student's layer m."""
+        """Return the term `patient/m` for every mapped student layer m."""
         terms = {}
-        for layer, above in self.pairs:
+        for layer, teacher_layer in self.pairs:
             output = self.projection(student.hidden_states[layer][:, 0]).float()
-            target = teacher.hidden_states[above][:, 0].float()
+            target = teacher.hidden_states[teacher_layer][:, 0].float()
             output, target = nn.functional.normalize(output, dim=-1), nn.functional.normalize(target, dim=-1)
             terms[f"patient/{layer}"] = (output - target).square().sum(-1).mean()
         return terms
@@ -188,7 +193,7 @@ class PatientKD(Objective):
 
 @torch.no_grad()
 def start_projection(projection: nn.Module, basis: Tensor) -> None:
-    """A projection to the teacher's width starts at the map between the embeddings, `basis` [D_teacher, D_student]."""
+    """Set a linear layer to the map `basis` [D_teacher, D_student] between the models' spaces, with bias 0."""
     assert isinstance(projection, nn.Linear)
     projection.weight.copy_(basis)
     if projection.bias is not None:

@@ -1,7 +1,7 @@
 """The base classes of every objective and its configuration.
 
-Shapes: B rows, L tokens, D hidden width, K layers. Every loss term is a float32 scalar; padding is excluded exactly:
-the mean is over the real tokens of a row, then over rows.
+Shapes: B rows, L tokens, D hidden width, K layers. Every loss term is a float32 scalar: the mean over the real tokens
+of a row, then over rows, so that padding does not count.
 """
 
 from collections.abc import Mapping
@@ -16,23 +16,23 @@ from pretrain.settings import Problems, Settings, Share
 
 
 class WeightSchedule(Settings):
-    """A weight that goes in a straight line from `start` to `end` between two shares of the run's steps."""
+    """A weight that changes linearly from `start` to `end` between two points of the run."""
 
     start: Annotated[float, Field(ge=0)]
     end: Annotated[float, Field(ge=0)]
-    begin: Share = 0.0
-    until: Share = 1.0
+    begin: Share = 0.0  # share of the run's steps at which the change begins
+    until: Share = 1.0  # and at which it ends
 
     @model_validator(mode="after")
     def _check_order(self) -> "WeightSchedule":
         if self.begin >= self.until:
-            raise ValueError(f"begin ({self.begin}) must lie before until ({self.until})")
+            raise ValueError(f"begin ({self.begin}) must be less than until ({self.until})")
         if self.start == self.end == 0:
-            raise ValueError("start and end are both 0: leave the objective out")
+            raise ValueError("start and end are both 0: leave out the objective instead")
         return self
 
     def at(self, progress: float) -> float:
-        """The weight at that share of the run."""
+        """Return the weight when the share `progress` (0 to 1) of the run's steps is done."""
         done = min(max((progress - self.begin) / (self.until - self.begin), 0.0), 1.0)
         return self.start + (self.end - self.start) * done
 
@@ -41,17 +41,17 @@ Weight = Annotated[float, Field(gt=0)] | WeightSchedule
 
 
 class ObjectiveConfig(Settings):
-    """The configuration of one objective, and the facts that the rest of the code asks of it.
+    """The configuration of one objective, with facts about it that other code needs.
 
-    To add an objective, subclass this and `Objective`, and name the subclass in registry.py; or, from outside this
-    project, name it in a configuration: `"type": "my_package.my_module:MyObjectiveConfig"`.
+    To add an objective, subclass this and `Objective`, and add the subclass to registry.py; or, in another package,
+    give its import path in a configuration: `"type": "my_package.my_module:MyObjectiveConfig"`.
     """
 
     needs_teacher: ClassVar[bool] = True
-    compares_all_tokens: ClassVar[bool] = False  # every two tokens of a row, those of different documents too
-    needs_student_head: ClassVar[bool] = False  # a masked-language head
-    reads_task_head: ClassVar[bool] = False  # the student's predictions for a labelled task
-    reads_task_teacher: ClassVar[bool] = False  # and the teacher's
+    compares_all_tokens: ClassVar[bool] = False  # every two tokens of a row, even of different documents
+    needs_student_head: ClassVar[bool] = False  # trains a masked-language head of the student
+    reads_task_head: ClassVar[bool] = False  # reads the student's predictions for a labelled task
+    reads_task_teacher: ClassVar[bool] = False  # reads the teacher's predictions too
 
     type: str
     weight: Weight = 1.0
@@ -67,7 +67,7 @@ class ObjectiveConfig(Settings):
         return False
 
     def problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
-        """Yield (key, message) for everything that cannot work for this pair of models."""
+        """Yield (key, message) for everything in this configuration that does not fit this pair of models."""
         return iter(())
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "Objective":
@@ -76,10 +76,10 @@ class ObjectiveConfig(Settings):
 
 
 class Objective(nn.Module):
-    """One loss between one teacher and one student; its projections, if any, train with the student.
+    """One loss between a teacher and a student. Its projections, if any, are trained with the student.
 
-    A subclass sets `weight`, and in `teacher_reads` and `student_reads` what its `forward` reads of the two models:
-    only that is computed.
+    A subclass sets `weight`, and sets `teacher_reads` and `student_reads` to the features that its `forward` needs:
+    nothing else is computed.
     """
 
     weight: Weight
@@ -87,18 +87,27 @@ class Objective(nn.Module):
     student_reads: Reads
 
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the unweighted loss terms by metric name, float32 scalars."""
+        """Return the unweighted loss terms, float32 scalars, by metric name.
+
+        Args:
+            teacher: features [B, L, D_teacher] that `teacher_reads` asked for, without gradients.
+            student: features [B, L, D_student] that `student_reads` asked for.
+            batch: `input_ids` [B, L]; with padding `attention_mask` [B, L]; when masked `labels` [B, L], and so on.
+        """
         raise NotImplementedError
 
     def start_from(self, basis: Tensor) -> None:
-        """Start at `basis` [D_teacher, D_student], the map from the student's width to the teacher's."""
+        """Start projections at `basis` [D_teacher, D_student], the map from the student's space to the teacher's."""
 
     def total(self, terms: dict[str, Tensor], progress: float = 0.0) -> Tensor:
-        """Return the weighted sum to train on; `progress` is the share of the run's steps done, 0 to 1."""
+        """Return the weighted sum of the terms; `progress` is the share of the run's steps that is done, 0 to 1."""
         weight = self.weight.at(progress) if isinstance(self.weight, WeightSchedule) else self.weight
         return weight * torch.stack(list(terms.values())).sum()
 
 
 def token_weights(mask: Tensor) -> Tensor:
-    """Weight of each token [B, L] that makes a sum the mean over the real tokens of a row, then over rows."""
+    """Return token weights [B, L] by which a weighted sum is the mean over a row's real tokens, then over rows.
+
+    `mask` is bool [B, L], true at real tokens.
+    """
     return mask / (mask.sum(-1, keepdim=True).clamp(min=1) * len(mask))

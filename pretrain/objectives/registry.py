@@ -1,4 +1,4 @@
-"""Every objective by the name that a configuration gives it, and those of other packages by their import path."""
+"""The objectives by their `type` in a configuration: built-in names, or the import path of another package's class."""
 
 import importlib
 import json
@@ -13,7 +13,7 @@ from pretrain.objectives.vocabulary import DistilBERTConfig, MaskedLMConfig
 
 
 class Registry:
-    """Objective configurations, a union of them, by the values of their `type` key."""
+    """Decodes objectives: the members of a union of configuration classes by their `type`, or imported classes."""
 
     def __init__(self, configs: Any) -> None:
         self._by_name: dict[str, type[ObjectiveConfig]] = {
@@ -21,24 +21,24 @@ class Registry:
         }
 
     def validate(self, value: Any, _: Any) -> ObjectiveConfig:
-        """Decode the JSON object of one objective. ValueError (pydantic's) for an unknown type or wrong keys."""
+        """Decode the JSON object of one objective. Raise ValueError for an unknown type or wrong keys."""
         if isinstance(value, ObjectiveConfig):
             return value
         name = value.get("type") if isinstance(value, dict) else None
         if not isinstance(name, str):
-            raise ValueError(f'want an object with a "type", one of {self._names}')
+            raise ValueError(f'must be an object with a "type", one of {self._names}')
         config = _import_config(name) if ":" in name else self._by_name.get(name)
         if config is None:
-            raise ValueError(f"unknown type {name!r}; there are {self._names}")
+            raise ValueError(f"unknown type {name!r}; must be one of {self._names}")
         return config.model_validate_json(json.dumps(value))
 
     @property
     def _names(self) -> str:
-        return f"{', '.join(self._by_name)}, or one of another package as my_package.module:MyObjectiveConfig"
+        return f"{', '.join(self._by_name)}, or another package's as my_package.module:MyObjectiveConfig"
 
 
 def _import_config(path: str) -> type[ObjectiveConfig]:
-    """The subclass of ObjectiveConfig at `module:Class`. ValueError if it cannot be imported or is something else."""
+    """Import a subclass of ObjectiveConfig from `module:Class`. Raise ValueError if there is none."""
     module, _, name = path.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
@@ -49,7 +49,7 @@ def _import_config(path: str) -> type[ObjectiveConfig]:
     return found
 
 
-# A new objective is a line here: in the first list, unless it needs a masked-language head.
+# To add an objective, add its configuration class to one of these lines: the second if it needs a masked-language head.
 EncoderObjective = MiniLMv2Config | MiniLMConfig | TinyBERTConfig | HiddenStatesConfig | PatientKDConfig
 HeadObjective = DistilBERTConfig | MaskedLMConfig
 

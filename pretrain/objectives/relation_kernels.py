@@ -1,7 +1,7 @@
-"""The relation loss and its gradient as Triton kernels: no relation matrix is ever written, whatever L is.
+"""The relation loss and its gradient as Triton kernels, which never store a relation matrix.
 
 Shapes: B rows, L tokens, R relation heads, D hidden width, d = D / R. Flash-attention's tiling (arXiv:2205.14135) on
-two models at once: one pass over the tiles gives each query's normalizers and divergence, another the gradient. The
+two models at once: one pass over the tiles computes each query's normalizers and divergence, another the gradient. The
 kernels read [B, L, D] in place, in the models' own floating type. Triton's interpreter (TRITON_INTERPRET=1) runs the
 same code on a CPU.
 """
@@ -18,7 +18,7 @@ _MASKED = tl.constexpr(-1e9)
 
 @triton.jit
 def _load(x, tokens, length, stride, width, DEPTH: tl.constexpr):
-    """[tokens, DEPTH] of one head of one row; 0 outside the row and beyond the head's width."""
+    """Load [tokens, DEPTH] of one head of one row; 0 outside the row and beyond the head's width."""
     inner = tl.arange(0, DEPTH)
     inside = (tokens[:, None] < length) & (inner[None, :] < width)
     return tl.load(x + tokens[:, None] * stride + inner[None, :], inside, 0.0)
@@ -26,13 +26,13 @@ def _load(x, tokens, length, stride, width, DEPTH: tl.constexpr):
 
 @triton.jit
 def _place(length, num_heads, BLOCK: tl.constexpr):
-    """This program's row, head and queries. One dimension of programs: CUDA allows only 65,535 in the others."""
+    """Return this program's row, head and queries. The grid has one dimension: CUDA limits the others to 65,535."""
     tiles = tl.cdiv(length, BLOCK)
     head = tl.program_id(0) // tiles
     return (head // num_heads).to(tl.int64), head % num_heads, tl.program_id(0) % tiles * BLOCK + tl.arange(0, BLOCK)
 
 
-# One compiled kernel for every L and R: Triton would otherwise compile again for multiples of 16 and for 1.
+# One compiled kernel for all L and R: by default Triton compiles again for multiples of 16 and for 1.
 @triton.jit(do_not_specialize=["length", "num_heads"])
 def _normalizers_kernel(
     ta, tb, sa, sb, mask, weight, log_z_teacher, log_z_student, divergence,
@@ -40,7 +40,7 @@ def _normalizers_kernel(
     TEACHER_DEPTH: tl.constexpr, STUDENT_DEPTH: tl.constexpr,
     BLOCK: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """log Z of both models [B, R, L], and the weighted divergence of each query, online.
+    """Compute log Z of both models [B, R, L] and the weighted divergence of each query in one pass over the keys.
 
     KL = sum p (z_teacher - z_student) - log Z_teacher + log Z_student.
     """
@@ -87,7 +87,7 @@ def _gradient_kernel(
     BLOCK: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
     ROWS_ARE_QUERIES: tl.constexpr, COLUMNS_ARE_QUERIES: tl.constexpr,
 ):  # fmt: skip
-    """Gradient by x [B, L, D] of logits x y^T whose rows, whose columns, or both in turn are queries."""
+    """Compute the gradient with respect to x [B, L, D] of logits x y^T whose rows, columns, or both are queries."""
     row, head, rows = _place(length, num_heads, BLOCK)
     teacher_stride, student_stride = teacher_width * num_heads, student_width * num_heads
     of_teacher = row * length * teacher_stride + head * teacher_width
@@ -119,7 +119,7 @@ def _gradient_kernel(
             column_s = tl.load(log_z_student + of_head + columns, inside, 0.0)
             change = tl.exp(z_s - column_s[None, :]) - tl.exp(z_t - column_t[None, :])
             by_logits += tl.where(row_real[:, None], change * column_weight[None, :], 0.0)
-        # Differences of relations keep more than a bfloat16's digits, so this product is made in float32 or TF32.
+        # Differences of relations need more digits than bfloat16 has, so this product is in float32 or TF32.
         total += tl.dot(by_logits, y_s.to(tl.float32), input_precision=PRECISION)
     inner = tl.arange(0, STUDENT_DEPTH)
     place = gradient + of_student + rows[:, None] * student_stride + inner[None, :]
@@ -128,13 +128,13 @@ def _gradient_kernel(
 
 
 def tile_of(teacher_depth: int, student_depth: int, precision: str) -> tuple[int, int]:
-    """Queries and keys of a tile for heads of these padded widths.
+    """Return the number of queries and of keys in a tile, for heads of these padded widths.
 
-    Chosen from what ptxas says of sm_80 and sm_90: the largest tiles that spill no or few registers. Fixed, not tuned
-    while running, as another tile adds up in another order and a resumed run would end with other bits.
+    The largest tiles that spill few or no registers, according to ptxas for sm_80 and sm_90. Fixed instead of tuned at
+    run time: another tile sums in another order, so a resumed run would end with other bits.
     """
     depth = teacher_depth + student_depth
-    if precision == "ieee":  # without tensor cores every thread holds whole rows of its factors
+    if precision == "ieee":  # without tensor cores every thread keeps whole rows of its factors
         return (32, 32) if depth <= 128 else (16, 16)
     if depth <= 192:
         return 64, 32
@@ -142,25 +142,25 @@ def tile_of(teacher_depth: int, student_depth: int, precision: str) -> tuple[int
 
 
 def _depth(width: int) -> int:
-    """The width of a tile that holds a head: a power of two, and at least what tensor cores multiply."""
+    """Return the padded width of a head: a power of two, at least the minimum of tensor cores."""
     return max(16, int(triton.next_power_of_2(width)))
 
 
 def relation_loss_and_gradient(
     teacher: tuple[Tensor, Tensor], student: tuple[Tensor, Tensor], mask: Tensor, weight: Tensor, num_heads: int
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The loss and its gradients by the student's a and b, None for b where a is b.
+    """Return the relation loss and its gradients with respect to the student's a and b, None for b if a is b.
 
-    Products of bfloat16 and float16 inputs are exact with float32 sums; those of float32 inputs and of the gradient are
-    TF32 or exact, as `torch.set_float32_matmul_precision` has it.
+    Products of bfloat16 and float16 inputs are exact, with float32 sums; products of float32 inputs and those of the
+    gradient are TF32 or exact, depending on `torch.set_float32_matmul_precision`.
 
     Args:
-        teacher, student: a and b, [B, L, D] each, of one floating type a model.
-        mask: bool [B, L].
-        weight: of each query, float32 [B, L], 0 for padding.
+        teacher, student: a and b of each model, [B, L, D], both of the same floating type.
+        mask: bool [B, L], true at real tokens.
+        weight: weight of each query, float32 [B, L], 0 for padding.
 
     Returns:
-        The loss, float32, and gradients [B, L, D] of the type that they are kept in (precision.py).
+        The loss, float32, and gradients [B, L, D] in the type of `precision.kept_dtype`.
     """
     same = student[0] is student[1]
     teacher, student = _readable(teacher), _readable(student)
@@ -173,7 +173,7 @@ def relation_loss_and_gradient(
     grid = (batch * num_heads * triton.cdiv(length, tile[0]),)
     is_real, weight = mask.to(torch.int8).contiguous(), weight.contiguous()
     log_z_teacher, log_z_student, divergence = mask.new_empty((3, batch, num_heads, length), dtype=torch.float32)
-    # One stage: a second one's tiles of the widest heads do not fit an H100's shared memory
+    # One stage: with two, the tiles of the widest heads exceed an H100's shared memory
     kept = (is_real, weight, log_z_teacher, log_z_student)
     _normalizers_kernel[grid](*teacher, *student, *kept, divergence, *sizes, num_stages=1)
 
@@ -189,7 +189,7 @@ def relation_loss_and_gradient(
 
 
 def _readable(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Contiguous, of a type that the kernels multiply: Triton's interpreter on a CPU knows no bfloat16."""
+    """Return contiguous tensors of a type that the kernels multiply: Triton's interpreter on a CPU has no bfloat16."""
     types = {tensor.dtype for tensor in pair}
     low = not pair[0].is_cpu and types in ({torch.bfloat16}, {torch.float16})
     dtype = pair[0].dtype if low else torch.float32

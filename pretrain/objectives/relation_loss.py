@@ -1,6 +1,6 @@
-"""Self-attention relations of MiniLM (arXiv:2002.10957) and MiniLMv2 (arXiv:2012.15828).
+"""The loss between self-attention relations of MiniLM (arXiv:2002.10957) and MiniLMv2 (arXiv:2012.15828).
 
-Shapes: B rows, L tokens, R relation heads, D hidden width (the model's own), d = D / R.
+Shapes: B rows, L tokens, R relation heads, D hidden width of each model, d = D / R.
 """
 
 from typing import Any
@@ -12,9 +12,9 @@ from pretrain.objectives.kernel_choice import Kernel, use_triton
 from pretrain.precision import float32_inside, kept_dtype
 
 Pair = tuple[Tensor, Tensor]
-# Relation matrices alive at once. A few heads at a time stay in a core's cache; a GPU wants launches that fill it.
+# Bytes of a relation matrix kept at once: a few heads fit a CPU core's cache; a GPU needs launches that fill it.
 CHUNK_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
-MASKED = -1e9  # float32 always: exp() of it is exactly 0 and differences of it stay finite
+MASKED = -1e9  # always in float32, where its exp() is exactly 0 and its differences stay finite
 
 
 def relation_loss(
@@ -25,22 +25,27 @@ def relation_loss(
     kernel: Kernel = "portable",
     chunk_bytes: int | None = None,
 ) -> Tensor:
-    """KL(teacher || student) of one pair of relations, MiniLMv2 equations 5 to 7.
+    """Return KL(teacher || student) of one kind of relation, MiniLMv2 equations 5 to 7.
 
-    relation(a, b) = softmax(a b^T / sqrt(d)) over real keys with a, b split into R relation heads of width d = D / R,
-    d being each model's own. The loss is the mean over the real queries of a row and over heads, then over rows (the
-    paper divides by heads and length too). Padded keys enter no softmax and padded queries no mean.
+    relation(a, b) = softmax(a b^T / sqrt(d)) over real keys, with a and b split into R relation heads of each model's
+    own width d = D / R. The loss is the mean over the real queries of a row and over heads, then over rows (the paper
+    also divides by heads and length). Padded keys are in no softmax and padded queries in no mean.
 
     Args:
-        teacher: a and b of the teacher, each [B, L, D_teacher]; no gradient flows there.
-        student: a and b of the student, each [B, L, D_student]; pass one tensor twice for QQ, KK or VV.
-        mask: bool [B, L], true at real tokens; None where all are.
+        teacher: a and b of the teacher, each [B, L, D_teacher]; they get no gradient.
+        student: a and b of the student, each [B, L, D_student]; pass the same tensor twice for QQ, KK or VV.
+        mask: bool [B, L], true at real tokens; None if all are real.
         num_relation_heads: R; must divide both widths.
-        kernel: "triton" on a GPU writes no relation at all (relation_kernels.py); "auto" takes it where it works.
-        chunk_bytes: bytes of one relation matrix that the portable kernel keeps at a time; by device unless given.
+        kernel: "portable" for every device; "triton" for a GPU, which stores no relations at all
+            (relation_kernels.py); "auto" for Triton if it works, otherwise the portable one.
+        chunk_bytes: bytes of one relation matrix that the portable kernel keeps at a time; depends on the device by
+            default.
 
     Returns:
-        The loss, a float32 scalar, computed in float32 from inputs of any floating type.
+        A float32 scalar, computed in float32 from inputs of any floating type.
+
+    Raises:
+        ValueError: if R does not divide a width, or `kernel` is "triton" and Triton does not work here.
     """
     for name, width in (("teacher", teacher[0].shape[-1]), ("student", student[0].shape[-1])):
         if width % num_relation_heads:
@@ -51,10 +56,10 @@ def relation_loss(
 
 
 class _RelationLoss(torch.autograd.Function):
-    """Loss and gradient in one pass over the heads, so that nothing of size L x L outlives a chunk.
+    """Loss and gradient in one pass over the heads, so that nothing of size L x L is kept longer than a chunk.
 
-    The loss is the last thing computed, so its gradient with respect to the student's logits is known at once:
-    (student relation - teacher relation) times the query's weight.
+    The gradient with respect to the student's logits needs no backward pass: it is (student relation - teacher
+    relation) times the query's weight.
     """
 
     @staticmethod
@@ -71,7 +76,7 @@ class _RelationLoss(torch.autograd.Function):
                 loss, *grads = relation_loss_and_gradient((ta, tb), (sa, sb), mask, weight, heads)
             else:
                 teacher, student = _split_pair(ta, tb, heads), _split_pair(sa, sb, heads)
-                wanted = any(ctx.needs_input_grad[2:4])  # not where a loss is only measured
+                wanted = any(ctx.needs_input_grad[2:4])  # false if the loss is only evaluated
                 loss, *grads = _relation_loss_and_gradient(
                     teacher, student, mask, weight, real is None, heads, chunk, wanted
                 )
@@ -89,13 +94,13 @@ def _relation_loss_and_gradient(
     teacher: Pair, student: Pair, mask: Tensor, weight: Tensor, is_full: bool, num_heads: int, chunk_bytes: int,
     wants_gradient: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
-    """The loss and, where wanted, its gradients by a and b [B*R, L, d]; where they are one tensor, all of it by a."""
+    """Return the loss and, if wanted, its gradients [B*R, L, d] with respect to a and b; only a's if b is a."""
     length, same = mask.shape[1], student[0] is student[1]
     grad_a = torch.empty_like(student[0]) if wants_gradient else None
     grad_b = torch.empty_like(student[1]) if wants_gradient and not same else None
     scale = student[0].shape[-1] ** -0.5
     weight = weight.repeat_interleave(num_heads, 0).unsqueeze(-1)  # [B*R, L, 1]
-    # [B*R, 1, L]; adding it costs a copy of the logits, so it is left out where it is 0
+    # [B*R, 1, L]; adding it copies the logits, so it is left out if there is no padding
     bias = None if is_full else torch.where(mask, 0.0, MASKED).repeat_interleave(num_heads, 0).unsqueeze(1)
     loss = torch.zeros((), device=mask.device)
     chunk = max(1, chunk_bytes // (4 * length * length))
@@ -119,7 +124,7 @@ def _relation_loss_and_gradient(
 
 
 def _query_weights(mask: Tensor, num_heads: int) -> Tensor:
-    """1 / (real queries of its row x heads x rows) for a real query, 0 for padding; float32 [B, L]."""
+    """Return 1 / (real queries of the row x heads x rows) for real queries, 0 for padding; float32 [B, L]."""
     weight = mask / (mask.sum(-1, keepdim=True).clamp(min=1) * (num_heads * len(mask)))
     return weight.float()
 
@@ -131,10 +136,10 @@ def _logits(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _divergence(teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
-    """KL of two softmaxes over the last dimension [.., 1], and student minus teacher relation, from their logits.
+    """Return KL of two softmaxes over the last dimension [.., 1], and student minus teacher relation, from logits.
 
-    KL = sum p (z_teacher - z_student) - log Z_teacher + log Z_student: each exponential is taken once. The largest p is
-    at least 1 / L, so its logarithm, and with it log Z = max z - log max p, is sound.
+    KL = sum p (z_teacher - z_student) - log Z_teacher + log Z_student needs each exponential once. The largest p is at
+    least 1 / L, so log Z = max z - log max p is accurate. Overwrites the logits.
     """
     p, q = teacher.softmax(-1), student.softmax(-1)
     log_z_teacher, log_z_student = (
@@ -145,17 +150,17 @@ def _divergence(teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _split_pair(a: Tensor, b: Tensor, num_heads: int) -> Pair:
-    """Twice the same tensor where it was so before."""
+    """Split the heads of both; return the same tensor twice if a is b."""
     split = _split_heads(a, num_heads)
     return split, split if a is b else _split_heads(b, num_heads)
 
 
 def _split_heads(tensor: Tensor, num_heads: int) -> Tensor:
-    """[B, L, D] -> [B*R, L, d], float32, contiguous, in one copy."""
+    """Convert [B, L, D] to [B*R, L, d], float32 and contiguous, in one copy."""
     split = tensor.detach().unflatten(-1, (num_heads, -1)).transpose(1, 2)
     return torch.empty(split.shape, device=tensor.device).copy_(split).flatten(0, 1)
 
 
 def _merge_heads(tensor: Tensor, batch: int) -> Tensor:
-    """[B*R, L, d] -> [B, L, D]."""
+    """Convert [B*R, L, d] to [B, L, D]."""
     return tensor.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2)

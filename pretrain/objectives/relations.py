@@ -1,4 +1,4 @@
-"""MiniLM's and MiniLMv2's objectives: self-attention relations of one teacher layer into the student's last layer."""
+"""MiniLM's and MiniLMv2's objectives: the student's last layer learns the attention relations of a teacher layer."""
 
 import math
 from collections.abc import Mapping
@@ -18,22 +18,23 @@ Pairs = tuple[tuple[str, str], ...]
 
 
 class MiniLMv2Config(ObjectiveConfig):
-    """MiniLMv2 (arXiv:2012.15828): relations QQ, KK and VV of one teacher layer into the student's last layer."""
+    """MiniLMv2 (arXiv:2012.15828): the student's last layer learns the relations QQ, KK and VV of one teacher layer."""
 
     compares_all_tokens = True
 
     type: Literal["minilm_v2"]
-    num_relation_heads: PositiveInt  # R; divides both widths
+    num_relation_heads: PositiveInt  # R; must divide both widths
     teacher_layer: PositiveInt | None = None  # null: the paper's choice for a teacher of this size
-    kernel: Kernel = "auto"  # Triton's on a GPU where it works, the portable one elsewhere
+    kernel: Kernel = "auto"  # auto: Triton on a GPU if it works, otherwise portable
 
     def problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
+        """Yield why the number of relation heads, the layer or the kernel does not fit these models, if so."""
         yield from _head_problems(self.num_relation_heads, teacher, student)
         yield from _layer_problems(self.teacher_layer, teacher)
         yield from _kernel_problems(self.kernel)
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "Relations":
-        """MiniLMv2 equations 5 to 8, the pairs weighted 1 each."""
+        """Build MiniLMv2's loss, equations 5 to 8, with weight 1 for each of QQ, KK and VV."""
         pairs = (("query", "query"), ("key", "key"), ("value", "value"))
         layer = self.teacher_layer or published_teacher_layer(teacher)
         return Relations(pairs, layer, student.num_layers, self.num_relation_heads, self.kernel, self.weight)
@@ -42,31 +43,33 @@ class MiniLMv2Config(ObjectiveConfig):
 class MiniLMConfig(ObjectiveConfig):
     """MiniLM (arXiv:2002.10957): attention (QK) and value relations (VV) of the last layers, equations 4 to 8.
 
-    ERNIE-Tiny's KQ and VV losses are the same. The paper's R is the models' own number of heads, so both must have as
-    many; another R that divides both widths may be given instead.
+    ERNIE-Tiny's KQ and VV losses are the same. By default R is the models' number of attention heads, as in the paper,
+    which must then be the same in both; any other R must divide both widths.
     """
 
     compares_all_tokens = True
 
     type: Literal["minilm", "ernie_tiny"]
-    num_relation_heads: PositiveInt | None = None  # their own attention heads, equal in number, unless given
+    num_relation_heads: PositiveInt | None = None  # null: the number of attention heads of both models
     teacher_layer: PositiveInt | None = None  # null: the last
-    kernel: Kernel = "auto"  # Triton's on a GPU where it works, the portable one elsewhere
+    kernel: Kernel = "auto"  # auto: Triton on a GPU if it works, otherwise portable
 
     def problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
-        heads, others = student.num_attention_heads, teacher.num_attention_heads
+        """Yield why the number of relation heads, the layer or the kernel does not fit these models, if so."""
+        heads, teacher_heads = student.num_attention_heads, teacher.num_attention_heads
         if self.num_relation_heads:
             yield from _head_problems(self.num_relation_heads, teacher, student)
-        elif heads != others:
+        elif heads != teacher_heads:
             yield (
                 "num_relation_heads",
-                f"must be given where the teacher has {others} attention heads and the student {heads}; "
+                f"is required because the teacher has {teacher_heads} attention heads and the student {heads}; "
                 f"legal values: {_legal_heads(teacher, student)}",
             )
         yield from _layer_problems(self.teacher_layer, teacher)
         yield from _kernel_problems(self.kernel)
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "Relations":
+        """Build MiniLM's loss, with weight 1 for each of QK and VV."""
         heads = self.num_relation_heads or student.num_attention_heads
         layer = self.teacher_layer or teacher.num_layers
         return Relations(
@@ -84,8 +87,8 @@ def _head_problems(heads: int, teacher: EncoderShape, student: EncoderShape) -> 
 
 
 def _legal_heads(teacher: EncoderShape, student: EncoderShape) -> str:
-    both = math.gcd(teacher.hidden_size, student.hidden_size)
-    return ", ".join(str(heads) for heads in range(both, 0, -1) if both % heads == 0)
+    divisor = math.gcd(teacher.hidden_size, student.hidden_size)
+    return ", ".join(str(heads) for heads in range(divisor, 0, -1) if divisor % heads == 0)
 
 
 def _layer_problems(layer: int | None, teacher: EncoderShape) -> Problems:
@@ -100,9 +103,9 @@ def _kernel_problems(kernel: Kernel) -> Problems:
 
 
 class Relations(Objective):
-    """KL of the relations of pairs of projections, one term a pair.
+    """KL between the relations of pairs of projections, such as query and query, one term per pair.
 
-    Every two real tokens of a row are related, those of different documents too, whatever the models attend to.
+    Relations are between every two real tokens of a row, even of different documents that do not attend to each other.
     """
 
     def __init__(
@@ -115,20 +118,21 @@ class Relations(Objective):
         self.student_reads = Reads(projections=frozenset({student_layer}))
 
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`relation/query` for QQ, `relation/query_key` for QK."""
+        """Return a term per pair: `relation/query` for QQ, `relation/query_key` for QK, and so on."""
         mask, terms = real_tokens(batch) if "attention_mask" in batch else None, {}
         for a, b in self.pairs:
-            of_teacher = getattr(teacher, a)[self.teacher_layer], getattr(teacher, b)[self.teacher_layer]
-            of_student = getattr(student, a)[self.student_layer], getattr(student, b)[self.student_layer]
+            target = getattr(teacher, a)[self.teacher_layer], getattr(teacher, b)[self.teacher_layer]
+            output = getattr(student, a)[self.student_layer], getattr(student, b)[self.student_layer]
             name = a if a == b else f"{a}_{b}"
-            terms[f"relation/{name}"] = relation_loss(
-                of_teacher, of_student, mask, self.num_relation_heads, self.kernel
-            )
+            terms[f"relation/{name}"] = relation_loss(target, output, mask, self.num_relation_heads, self.kernel)
         return terms
 
 
 def published_teacher_layer(teacher: EncoderShape) -> int:
-    """MiniLMv2, section 4.3: the last layer of a base model, 21 of 24 of BERT-large, 19 of 24 of RoBERTa and XLM-R."""
+    """Return the teacher layer that MiniLMv2 chose (section 4.3).
+
+    Layer 21 of BERT-large's 24, layer 19 of the 24 of large RoBERTa and XLM-R models, otherwise the last layer.
+    """
     if teacher.num_layers != 24:
         return teacher.num_layers
     return 19 if teacher.model_type in ("roberta", "xlm-roberta") else 21

@@ -12,11 +12,11 @@ from pretrain.objectives.layers import start_projection
 from pretrain.objectives.objective import Objective, ObjectiveConfig, token_weights
 from pretrain.objectives.vocabulary_losses import distillation_loss, masked_language_loss
 
-IGNORED = -100  # the label of what is not predicted
+IGNORED = -100  # the label of tokens that are not predicted
 
 
 class MaskedLMConfig(ObjectiveConfig):
-    """Masked language modelling (arXiv:1810.04805): the student learns from the text alone."""
+    """Masked language modelling (arXiv:1810.04805): the student learns from text, without the teacher."""
 
     needs_teacher = False
     needs_student_head = True
@@ -25,19 +25,20 @@ class MaskedLMConfig(ObjectiveConfig):
 
     @property
     def needs_masking(self) -> bool:
-        """Always."""
+        """True: it predicts masked tokens."""
         return True
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "MaskedLM":
+        """Build the objective for this student."""
         return MaskedLM(self, student)
 
 
 class DistilBERTConfig(ObjectiveConfig):
     """DistilBERT (arXiv:1910.01108): soft targets at a temperature, masked language modelling, cosine of last states.
 
-    The weights are those of the authors' published command (5, 2 and 1; the paper gives none), and as in their code
-    soft targets are taken of all real tokens unless `positions` is "masked". A weight of 0 leaves a term out. Where the
-    widths differ a projection is trained, which the paper, with equal widths, has no need of.
+    The default weights are those of the authors' published command (5, 2 and 1; the paper gives none). As in their
+    code, soft targets are of all real tokens unless `positions` is "masked". A weight of 0 leaves out a term. If the
+    widths differ, a projection is trained for the cosine, which the paper, with equal widths, does not need.
     """
 
     needs_student_head = True
@@ -51,20 +52,21 @@ class DistilBERTConfig(ObjectiveConfig):
 
     @property
     def needs_masking(self) -> bool:
-        """Unless only the soft targets of all tokens are learned from."""
+        """True unless the only loss on predictions is that of the soft targets of all tokens."""
         return self.mlm_weight > 0 or self.positions == "masked"
 
     @property
     def needs_teacher_head(self) -> bool:
-        """For its soft targets."""
+        """True: soft targets are the teacher's predictions."""
         return True
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "DistilBERT":
+        """Build the objective for these models."""
         return DistilBERT(self, teacher, student)
 
 
 class MaskedLM(Objective):
-    """Cross-entropy of the masked tokens, mean over those of a row, then over rows."""
+    """Cross-entropy of the masked tokens, mean over the masked tokens of a row, then over rows."""
 
     def __init__(self, config: MaskedLMConfig, student: EncoderShape) -> None:
         super().__init__()
@@ -73,12 +75,12 @@ class MaskedLM(Objective):
         self.student_reads = Reads(hidden_states=frozenset({self.layer}))
 
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`mlm`."""
+        """Return the term `mlm`."""
         return {"mlm": _masked_language_loss(student, self.layer, batch)}
 
 
 class DistilBERT(Objective):
-    """The three terms, each the mean over the counted tokens of a row, then over rows."""
+    """DistilBERT's three terms, each the mean over the tokens of a row that it counts, then over rows."""
 
     def __init__(self, config: DistilBERTConfig, teacher: EncoderShape, student: EncoderShape) -> None:
         super().__init__()
@@ -88,19 +90,19 @@ class DistilBERT(Objective):
             "distilbert/mlm": config.mlm_weight,
             "distilbert/cosine": config.cosine_weight,
         }
-        plain = teacher.hidden_size == student.hidden_size or not config.cosine_weight
-        self.projection = nn.Identity() if plain else nn.Linear(student.hidden_size, teacher.hidden_size, bias=False)
+        direct = teacher.hidden_size == student.hidden_size or not config.cosine_weight
+        self.projection = nn.Identity() if direct else nn.Linear(student.hidden_size, teacher.hidden_size, bias=False)
         self.teacher_layer, self.student_layer = teacher.num_layers, student.num_layers
         self.teacher_reads = Reads(hidden_states=frozenset({self.teacher_layer}))
         self.student_reads = Reads(hidden_states=frozenset({self.student_layer}))
 
     def start_from(self, basis: Tensor) -> None:
-        """The projection starts as the map back from the student's space."""
+        """Start the projection, if there is one, at `basis` [D_teacher, D_student]."""
         if isinstance(self.projection, nn.Linear):
             start_projection(self.projection, basis)
 
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`distilbert/soft`, `distilbert/mlm` and `distilbert/cosine`; those of weight 0 left out."""
+        """Return the terms `distilbert/soft`, `distilbert/mlm` and `distilbert/cosine`, without those of weight 0."""
         name = "real_places" if self.positions == "real" else "labelled_places"
         target = _decoder_inputs(teacher, self.teacher_layer, places := _places(batch, name))
         output = _decoder_inputs(student, self.student_layer, places)
@@ -110,18 +112,21 @@ class DistilBERT(Objective):
             terms["distilbert/mlm"] = _masked_language_loss(student, self.student_layer, batch)
         if self.shares["distilbert/cosine"]:
             states = self.projection(student.hidden_states[self.student_layer]).float()
-            above = teacher.hidden_states[self.teacher_layer].detach().float()
-            distance = 1 - nn.functional.cosine_similarity(states, above, dim=-1)
+            target_states = teacher.hidden_states[self.teacher_layer].detach().float()
+            distance = 1 - nn.functional.cosine_similarity(states, target_states, dim=-1)
             terms["distilbert/cosine"] = (distance * token_weights(real_tokens(batch))).sum()
         return terms
 
     def total(self, terms: dict[str, Tensor], progress: float = 0.0) -> Tensor:
-        """The terms by their own weights."""
+        """Return the sum of the terms times their own weights, times the objective's weight."""
         return super().total({name: self.shares[name] * value for name, value in terms.items()}, progress)
 
 
 def with_places(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The batch, still on the CPU, with where its real and its labelled tokens are: a device would be waited for."""
+    """Return a batch with the positions of its real and its labelled tokens.
+
+    For a batch on the CPU: finding them on a device would wait for it.
+    """
     places = {"real_places": _places(batch, "real_places")}
     if "labels" in batch:
         places["labelled_places"] = _places(batch, "labelled_places")
@@ -129,7 +134,7 @@ def with_places(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _places(batch: Mapping[str, Tensor], name: str) -> Tensor:
-    """Those of the B x L tokens that are meant [N], as the batch has them or counted."""
+    """Return the positions [N] among the B x L tokens, from the batch or computed from its masks."""
     if name in batch:
         return batch[name]
     return _mask(batch, name).flatten().nonzero().squeeze(1)
@@ -150,7 +155,7 @@ def _masked_language_loss(student: Features, layer: int, batch: Mapping[str, Ten
 
 
 def _decoder_inputs(features: Features, layer: int, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """States [N, E], weight and bias at N of the B x L tokens."""
+    """Return the decoder's input states [N, E] at N of the B x L tokens, its weight [V, E] and its bias [V]."""
     head = features.head
     assert isinstance(head, VocabularyHead)
     return head.transform(features.hidden_states[layer].flatten(0, 1).index_select(0, places)), *head.decoder

@@ -1,7 +1,7 @@
-"""Losses over a vocabulary whose logits are never all there: masked cross-entropy, and distillation at a temperature.
+"""Masked cross-entropy and distillation at a temperature, without storing the logits of all positions.
 
-Shapes: N positions, E width of the states that a head's decoder takes, V vocabulary. Loss and gradients are formed
-together, a chunk of positions at a time, so memory is that of a chunk's logits and of the gradients themselves.
+Shapes: N positions, E width of the states that a head's decoder takes, V vocabulary. Loss and gradients are computed
+together, a chunk of positions at a time, so memory holds the logits of one chunk and the gradients.
 """
 
 from collections.abc import Callable
@@ -12,21 +12,22 @@ from torch import Tensor
 
 from pretrain.precision import float32_inside, kept_dtype
 
-# Logits alive at once, of each model. A GPU wants launches that fill it.
+# Bytes of logits kept at once, for each model; a GPU needs launches that fill it.
 CHUNK_BYTES = {"cpu": 16 << 20, "cuda": 256 << 20}
-# Chunk of logits [C, V] and its place -> its loss and the loss's gradient [C, V]; may overwrite the logits.
+# Takes a chunk of logits [C, V], which it may overwrite, and its positions; returns its loss and the gradient [C, V].
 _Criterion = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
 
 
 def masked_language_loss(
     states: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, shares: Tensor, chunk_bytes: int | None = None
 ) -> Tensor:
-    """Cross-entropy of the labels under softmax(states @ weight.T + bias), summed with the positions' shares.
+    """Return the cross-entropy of the labels under softmax(states @ weight.T + bias), summed with weights.
 
     Args:
         states: [N, E]; weight: [V, E]; bias: [V]. All three get gradients.
-        labels: int64 [N], ids. shares: [N], weight of each position.
-        chunk_bytes: bytes of logits kept at a time; by device unless given.
+        labels: token ids, int64 [N].
+        shares: weight of each position in the sum, [N].
+        chunk_bytes: bytes of logits kept at a time; depends on the device by default.
 
     Returns:
         A float32 scalar, computed in float32 from inputs of any floating type; 0 without positions.
@@ -49,11 +50,14 @@ def distillation_loss(
     temperature: float,
     chunk_bytes: int | None = None,
 ) -> Tensor:
-    """T^2 x KL(teacher || student) of the softmax of logits / T, summed with the positions' shares.
+    """Return T^2 x KL(teacher || student) between softmaxes of logits / T, summed over positions with weights.
 
     Args:
-        teacher, student: states [N, E], weight [V, E] and bias [V], each of its own E; no gradient to the teacher.
-        shares: [N], weight of each position. temperature: T. chunk_bytes: as above.
+        teacher: states [N, E_teacher], weight [V, E_teacher] and bias [V]; they get no gradient.
+        student: states [N, E_student], weight [V, E_student] and bias [V].
+        shares: weight of each position in the sum, [N].
+        temperature: T.
+        chunk_bytes: bytes of logits kept at a time, for each model; depends on the device by default.
 
     Returns:
         A float32 scalar, computed in float32 from inputs of any floating type; 0 without positions.
@@ -81,7 +85,7 @@ def _sum_by_chunks(
 
 
 class _ChunkedLoss(torch.autograd.Function):
-    """The loss is the last thing computed, so the gradient with respect to the logits is known at once."""
+    """Computes the gradient together with the loss: with respect to the logits it is known without a backward pass."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor, criterion: _Criterion, chunk: int) -> Tensor:

@@ -1,1 +1,1 @@
-"""What a student is worth before any fine-tuning."""
+"""Measures of a model without fine-tuning: its vectors, its held-out relation loss, its size and speed."""

@@ -1,4 +1,4 @@
-"""Sizes and speeds of models side by side: parameters, bytes, texts a second on one thread."""
+"""Comparison of models by size and speed: parameters, bytes, texts per second on one CPU thread."""
 
 import os
 import statistics
@@ -15,7 +15,7 @@ BYTES_PER_FLOAT32 = 4
 
 
 def model_size(model: torch.nn.Module) -> dict[str, float]:
-    """`num_parameters`, `num_non_embedding` (those outside lookup tables), `megabytes` (10^6) as float32."""
+    """Return `num_parameters`, `num_non_embedding` (those outside lookup tables) and `megabytes` (10^6) in float32."""
     total = sum(p.numel() for p in model.parameters())
     tables = {p for m in model.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
     return {
@@ -33,11 +33,19 @@ def compare_cost(
     num_rounds: int = 5,
     device: str | torch.device = "cpu",
 ) -> dict[str, dict[str, float]]:
-    """Size and speed of `{name: (model, tokenizer)}`, each in the precision it has, tokenising included.
+    """Return the size and speed of models by name, including tokenisation, each in its own precision.
 
-    The models take turns, text by text and batch by batch, and run on one CPU thread, so that a busy machine
-    slows all of them alike. Medians of `milliseconds_per_text` (one at a time) and `texts_per_second` in
-    batches of 32. ValueError without texts.
+    The models take turns, text by text and batch by batch, on one CPU thread, so that a busy machine slows all of them
+    equally. Raise ValueError if there are no texts.
+
+    Args:
+        models: (model, tokenizer) by name.
+        max_tokens: length at which texts are cut.
+        num_rounds: number of timed batches; there are four times as many single texts.
+
+    Returns:
+        By name the keys of `model_size`, and the medians `milliseconds_per_text` (one at a time) and `texts_per_second`
+        (in batches of 32).
     """
     if not texts:
         raise ValueError("no texts to time")
@@ -55,7 +63,7 @@ def compare_cost(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread for torch and for tokenizers, which would take every core for a batch."""
+    """Limit torch and tokenizers to one thread inside the block."""
     num_threads, parallel = torch.get_num_threads(), os.environ.get("TOKENIZERS_PARALLELISM")
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -69,7 +77,7 @@ def one_thread() -> Iterator[None]:
 
 
 def median_speed(seconds: Mapping[int, Sequence[float]]) -> dict[str, float]:
-    """Medians of `{rows: seconds of each call}`, without the first call, which warms caches."""
+    """Return medians of `{1 or 32 rows: seconds of each call}`, without the first call, which fills caches."""
     return {
         "milliseconds_per_text": 1e3 * statistics.median(seconds[1][1:]),
         "texts_per_second": 32 / statistics.median(seconds[32][1:]),

@@ -1,4 +1,4 @@
-"""The relation loss on text that nobody was trained on: of finished models, and of students while they train."""
+"""The relation loss on held-out text, for finished models and for students during training."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,12 +30,15 @@ def heldout_relation_losses(
     batches: Iterable[Mapping[str, Tensor]],
     dtype: Dtype = "float32",
 ) -> dict[str, float]:
-    """Mean of QQ + KK + VV (MiniLMv2 equation 8) from the teacher to each model's last layer, by name.
+    """Return, by name, the mean of QQ + KK + VV (MiniLMv2 equation 8) between the teacher and each model's last layer.
 
-    The teacher itself, where it is among the models, has 0, at the layer that is read of it.
+    If the teacher itself is among the models, its loss is 0. Relations between tokens of different documents in a row
+    count too, even if these do not attend to each other.
 
-    Models run in eval mode and in `dtype` by autocast; `batches` are [B, L], at least one. Tokens of different
-    documents in a row are compared too, whatever the models attend to.
+    Args:
+        teacher, models: in eval mode afterwards.
+        batches: tensors [B, L] as for Encoder.forward. ValueError if there are none.
+        dtype: the type of computation, by autocast.
     """
     target = EncoderShape.of(teacher.config)
     layer = published_teacher_layer(target)
@@ -61,7 +64,7 @@ def _reader(model: HuggingFaceModel, layer: int) -> Encoder:
 
 
 def shared_relation_heads(widths: Iterable[int]) -> int:
-    """R: the largest number of relation heads up to 48 that divides every width, so that models can be compared."""
+    """Return R, the largest number of relation heads up to 48 that divides every width: comparisons need the same R."""
     width = math.gcd(*widths)
     return max(heads for heads in range(1, MAX_RELATION_HEADS + 1) if width % heads == 0)
 
@@ -71,21 +74,21 @@ def _projections(features: Features, layer: int) -> Projections:
 
 
 def _relation_losses(teacher: Projections, student: Projections, batch: Mapping[str, Tensor], num_heads: int) -> Tensor:
-    """QQ + KK + VV of one batch."""
+    """Return QQ + KK + VV of one batch."""
     pairs = zip(teacher, student, strict=True)
     losses = [relation_loss((a, a), (b, b), real_tokens(batch), num_heads) for a, b in pairs]
     return torch.stack(losses).sum()
 
 
 class HeldoutRows:
-    """Held-out rows with the q, k, v that a whole teacher gives, read once: afterwards it may be cut below that layer.
+    """Held-out rows and the teacher's q, k and v for them, computed once, so that the teacher may be cut afterwards.
 
-    All of it waits on the CPU. R is the same for all students whose widths are given, and tokens of different documents
-    are compared too, as above.
+    All are kept on the CPU. R is the same for all students. Relations between tokens of different documents count too.
 
     Args:
-        batches: [B, L], at least one, the same on every rank; rank r of W keeps every W-th.
-        teacher: reads them now, on `device`, in `dtype` by autocast.
+        batches: tensors [B, L], at least one batch, the same on every rank; rank r of W keeps every W-th.
+        teacher: the uncut teacher, which runs now, on `device` and in `dtype` by autocast.
+        student_widths: hidden widths of all students, which R must divide.
     """
 
     @torch.no_grad()
@@ -111,7 +114,7 @@ class HeldoutRows:
             self._share.append((index, batch, wanted))
 
     def losses(self, student: Encoder) -> Tensor:
-        """QQ + KK + VV of each batch, float32 [batches], 0 where another rank keeps it."""
+        """Return QQ + KK + VV of each batch, float32 [batches], 0 for batches that other ranks keep."""
         layer = student.shape.num_layers
         losses = torch.zeros(len(self._weights))
         for index, batch, wanted in self._share:
@@ -122,7 +125,7 @@ class HeldoutRows:
         return losses
 
     def mean(self, losses: Tensor) -> float:
-        """Over rows, of every rank's batches [batches]."""
+        """Return the mean over rows of the losses [batches], summed over ranks."""
         return float(losses.double() @ self._weights / self._weights.sum())
 
     def _on_device(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,9 +1,9 @@
-"""Scores of students while they train, at no cost to their training: neighbours of labelled texts, held-out relations.
+"""Scores of students during training: nearest neighbours of labelled texts, and the held-out relation loss.
 
-Nothing here draws a random number or changes a weight. Ranks share the batches, which are the same for any number of
-them, so that any number gives the same scores.
+Probes use no random numbers and change no weights, so training is the same with or without them. Batches do not depend
+on the number of ranks, which share them, and neither do the scores.
 
-Shapes: N texts, D hidden, B rows, L tokens.
+Shapes: N texts, D hidden width, B rows, L tokens.
 """
 
 import math
@@ -26,11 +26,12 @@ _ROWS_PER_BATCH = 64
 
 
 class LabelledTexts:
-    """Texts to search and texts to ask about, tokenised once; rank r of W embeds every W-th batch of them.
+    """Labelled texts for a nearest-neighbour score, tokenised once; rank r of W embeds every W-th batch.
 
     Args:
-        train, dev: texts and as many labels.
-        max_tokens: where a text is cut.
+        train: texts among which neighbours are searched, and their labels.
+        dev: texts to classify by their neighbours, and their labels.
+        max_tokens: length at which texts are cut.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class LabelledTexts:
         self._share = list(batch_by_length(tokenizer, texts, max_tokens, _ROWS_PER_BATCH))[rank::world_size]
 
     def vectors(self, encoder: Encoder) -> Tensor:
-        """Mean of the last hidden states, float32 [N, D], 0 where another rank embeds the text."""
+        """Return the mean of the last hidden states of each text, float32 [N, D], 0 for texts of other ranks."""
         last = encoder.shape.num_layers
         vectors = torch.zeros(self.num_texts, encoder.shape.hidden_size)
         for places, batch in self._share:
@@ -59,19 +60,19 @@ class LabelledTexts:
         return vectors
 
     def accuracy(self, vectors: Tensor) -> float:
-        """Of every rank's vectors [N, D]; NaN where one is not finite."""
+        """Return the share of dev texts classified correctly, from vectors [N, D] of all texts; NaN if not finite."""
         if not vectors.isfinite().all():
             return math.nan
-        near, asked = vectors[: len(self._train_labels)], vectors[len(self._train_labels) :]
-        return nearest_neighbour_accuracy(near, self._train_labels, asked, self._dev_labels)[0]
+        train, dev = vectors[: len(self._train_labels)], vectors[len(self._train_labels) :]
+        return nearest_neighbour_accuracy(train, self._train_labels, dev, self._dev_labels)[0]
 
 
 class LiveProbe:
-    """What the trainer asks every `every_steps` steps, at the start and at the end; all ranks must ask.
+    """The probe that a trainer runs at its start, every `every_steps` steps and at its end, on all ranks.
 
     Args:
-        dtype: that models compute in, as they do in training.
-        texts, heldout: either may be left out.
+        dtype: the type that students compute in, as in training.
+        texts, heldout: what to measure; either may be left out.
     """
 
     def __init__(
@@ -86,13 +87,14 @@ class LiveProbe:
         self._every_steps, self._device, self._dtype = every_steps, device, dtype
 
     def is_due(self, step: int) -> bool:
-        """Whether the step is one of the regular ones."""
+        """Return whether to measure after this step."""
         return step % self._every_steps == 0
 
     def measure(self, step: int, students: Iterable[Student]) -> dict[str, float]:
-        """Every student's `probe/neighbour_accuracy` and `probe/heldout_relation_loss`, and `probe_seconds`.
+        """Return every student's `probe/neighbour_accuracy` and `probe/heldout_relation_loss`, and `probe_seconds`.
 
-        The same on every rank, but for the seconds. What cannot be measured is warned of and left out: it ends no run.
+        All but the seconds are the same on every rank. A score that cannot be measured causes a warning, not an error,
+        and is left out. Every rank must call it.
         """
         started, scores = time.perf_counter(), {}
         for student in students:
@@ -113,19 +115,19 @@ class LiveProbe:
         return scores
 
     def accuracy(self, encoder: Encoder) -> float:
-        """Share of the texts asked about that their nearest neighbours label rightly; NaN where it cannot be told."""
+        """Return the share of dev texts that their neighbours classify correctly; NaN if it cannot be measured."""
         assert self.texts
         vectors = self._sum_shares(encoder, self.texts.vectors)
         return math.nan if vectors is None else self.texts.accuracy(vectors)
 
     def _sum_shares(self, encoder: Encoder, compute: Callable[[Encoder], Tensor]) -> Tensor | None:
-        """What all ranks computed, together; nothing, on all of them, where one could not."""
+        """Return the sum of what all ranks compute, or None on all of them if one fails."""
         modes, share = [(module, module.training) for module in encoder.modules()], None
         encoder.eval()
         try:
             with torch.no_grad(), autocast(self._device, self._dtype):
                 share = compute(encoder).to(self._device)
-        except Exception as error:  # whatever it is: training is worth more than its probe, and other ranks wait
+        except Exception as error:  # of any kind: a probe must not end training, and the other ranks are waiting
             warnings.warn(f"the probe failed: {type(error).__name__}: {error}", stacklevel=2)
         finally:
             for module, mode in modes:

@@ -1,6 +1,6 @@
-"""What a frozen encoder's vectors are worth, without fine-tuning, and what the encoder costs.
+"""Sentence vectors of a frozen encoder and their quality: nearest-neighbour accuracy and retrieval.
 
-Shapes: N texts, D hidden, Q queries, B rows, L tokens.
+Shapes: N texts, D hidden width, Q queries, B rows, L tokens.
 """
 
 import math
@@ -29,11 +29,17 @@ def mean_pooled(
     dtype: Dtype = "float32",
     progress: str | None = None,
 ) -> torch.Tensor:
-    """Mean of the last hidden states over real tokens, float32 [N, D], in the order of `texts`.
+    """Return each text's vector: the mean of the last hidden states over real tokens, float32 [N, D] on the CPU.
 
-    Texts are batched by length and cut at `max_tokens`. The model computes in `dtype` by autocast;
-    the mean is always float32 and leaves padding out, so a vector does not depend on what it was batched with.
-    `progress` names what is shown meanwhile. ValueError without texts.
+    The mean is in float32 and without padding, so a vector does not depend on the other texts of its batch. Raise
+    ValueError if there are no texts.
+
+    Args:
+        model: a Hugging Face encoder; it is moved to `device` and keeps its training mode.
+        max_tokens: length at which texts are cut.
+        rows_per_batch: texts per batch; texts of similar length are batched together.
+        dtype: the type of computation, by autocast.
+        progress: name of the phase in the progress display; None for no display.
     """
     if not texts:
         raise ValueError("no texts to embed")
@@ -56,7 +62,7 @@ def mean_pooled(
 def batch_by_length(
     tokenizer: Any, texts: Sequence[str], max_tokens: int, rows_per_batch: int
 ) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
-    """(places in `texts`, their ids and mask [B, L]), texts of like length together, each cut at `max_tokens`."""
+    """Yield batches of texts of similar length, cut at `max_tokens`: indices in `texts`, and ids and mask [B, L]."""
     rows = tokenizer(list(texts), truncation=True, max_length=max_tokens, return_token_type_ids=False)["input_ids"]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     for start in range(0, len(order), rows_per_batch):
@@ -65,7 +71,10 @@ def batch_by_length(
 
 
 def masked_mean(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    """Mean of `hidden` [B, L, D] where `attention_mask` [B, L] is 1: float32 [B, D] on the CPU; 0 where nothing is."""
+    """Return the mean of `hidden` [B, L, D] where `attention_mask` [B, L] is 1, float32 [B, D] on the CPU.
+
+    The mean of a row without real tokens is 0.
+    """
     mask = attention_mask.bool().unsqueeze(-1)
     return (hidden.float().masked_fill(~mask, 0.0).sum(dim=1) / mask.sum(dim=1).clamp(min=1)).cpu()
 
@@ -77,11 +86,17 @@ def nearest_neighbour_accuracy(
     query_labels: Sequence[int | str],
     k: int = NUM_NEIGHBOURS,
 ) -> tuple[float, float]:
-    """Share of queries whose k nearest training vectors vote for their label, and its standard error.
+    """Return the accuracy of classifying queries by a vote of their k nearest training vectors, and its standard error.
 
-    `train_vectors` [N, D], `query_vectors` [Q, D]. Vectors are centred by the training mean and normalised; a
-    vote weighs its cosine similarity (negative ones count nothing); a tie goes to the label that sorts first.
-    ValueError for sizes that do not match, k outside 1 to N, or a single class.
+    Vectors are centred by the training mean and normalised. A vote is weighted by its cosine similarity (0 if that is
+    negative); a tie goes to the label that sorts first.
+
+    Args:
+        train_vectors, train_labels: [N, D] and N labels.
+        query_vectors, query_labels: [Q, D] and Q labels.
+
+    Raises:
+        ValueError: if sizes do not match, k is not in 1 to N, or all training labels are the same.
     """
     check_sizes(train_vectors, train_labels, query_vectors, query_labels, k)
     classes = sorted(set(train_labels), key=str)
@@ -101,19 +116,19 @@ def nearest_neighbour_accuracy(
 
 
 def chance_accuracy(labels: Sequence[int | str]) -> float:
-    """Accuracy of answering the commonest label."""
+    """Return the accuracy of always answering the most frequent label."""
     return max(Counter(labels).values()) / len(labels)
 
 
 def retrieval_accuracy(query_vectors: torch.Tensor, document_vectors: torch.Tensor) -> tuple[float, float]:
-    """Share of queries [N, D] whose nearest document [N, D] is their own, and its standard error.
+    """Return the share of queries [N, D] whose nearest document [N, D] is their own, and its standard error.
 
-    Query i belongs to document i. Both sides are centred by their own mean and normalised. ValueError for sizes that do
-    not match or fewer than two pairs.
+    Query i belongs to document i. Queries and documents are each centred by their own mean and normalised. Raise
+    ValueError if their shapes differ or there are fewer than two pairs.
     """
     if query_vectors.shape != document_vectors.shape or len(query_vectors) < 2:
         shapes = f"queries are {tuple(query_vectors.shape)}, documents {tuple(document_vectors.shape)}"
-        raise ValueError(f"{shapes}; want as many, at least 2")
+        raise ValueError(f"{shapes}; they must be as many, at least 2")
     query, document = (
         torch.nn.functional.normalize(vectors.float() - vectors.float().mean(dim=0))
         for vectors in (query_vectors, document_vectors)
@@ -130,16 +145,18 @@ def check_sizes(
     query_labels: Sequence[int | str],
     k: int,
 ) -> None:
-    """ValueError where vectors and labels do not match or there is nothing to vote on."""
+    """Raise ValueError if vectors, labels and k do not fit together or all labels are the same."""
     for name, vectors, labels in (
         ("train", train_vectors, train_labels),
         ("query", query_vectors, query_labels),
     ):
         if len(vectors) != len(labels) or not len(vectors):
-            raise ValueError(f"{len(vectors)} {name} vectors for {len(labels)} {name} labels; want as many, at least 1")
+            message = f"{len(vectors)} {name} vectors for {len(labels)} {name} labels"
+            raise ValueError(f"{message}; they must be as many, at least 1")
     if train_vectors.shape[1] != query_vectors.shape[1]:
-        raise ValueError(f"train vectors are {train_vectors.shape[1]} wide, query vectors {query_vectors.shape[1]}")
+        widths = f"{train_vectors.shape[1]}, query vectors {query_vectors.shape[1]}"
+        raise ValueError(f"train vectors have width {widths}; they must be equal")
     if not 1 <= k <= len(train_vectors):
-        raise ValueError(f"k = {k} neighbours of {len(train_vectors)} vectors; want 1 to {len(train_vectors)}")
+        raise ValueError(f"k = {k} neighbours of {len(train_vectors)} vectors; must be 1 to {len(train_vectors)}")
     if len(set(train_labels)) < 2:
-        raise ValueError(f"all train labels are {train_labels[0]!r}; a vote needs two classes")
+        raise ValueError(f"all train labels are {train_labels[0]!r}; a vote needs at least two classes")

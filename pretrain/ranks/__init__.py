@@ -1,1 +1,1 @@
-"""The processes of a job: joined, agreeing, watched, stopped together."""
+"""The processes of a job: how they join, agree, watch each other and stop together."""

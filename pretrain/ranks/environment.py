@@ -1,4 +1,4 @@
-"""What a rank's process takes from its host before it joins the others: network interface, GPU, folder for kernels."""
+"""Environment variables that a rank sets before it joins the others: network interface, GPU, kernel cache."""
 
 import os
 import socket
@@ -13,9 +13,9 @@ _LOOPBACK = ("127.", "::1")
 
 
 def set_gloo_interface() -> None:
-    """GLOO_SOCKET_IFNAME, unless set: the interface that reaches MASTER_ADDR.
+    """Set GLOO_SOCKET_IFNAME, unless it is set, to the network interface that reaches MASTER_ADDR.
 
-    Gloo would take the address that this host's own name has, which is 127.0.1.1 on Debian and unreachable for others.
+    By default gloo uses the address of this host's name, which on Debian is 127.0.1.1, unreachable for other hosts.
     """
     address = os.environ.get("MASTER_ADDR")
     if address and "GLOO_SOCKET_IFNAME" not in os.environ and (name := interface_towards(address)):
@@ -23,11 +23,11 @@ def set_gloo_interface() -> None:
 
 
 def interface_towards(host: str) -> str | None:
-    """The network interface by which packets to the host leave this one; None where that cannot be told.
+    """Return the network interface that sends packets to `host`, or None if it cannot be determined.
 
-    Where the host is this one, it is the interface that has its address. A name that means loopback here only because
-    /etc/hosts says so ("127.0.1.1 myhost") may mean this host's real address to others: then the interface of the
-    default route is taken. "localhost" and addresses like 127.0.0.1 are loopback.
+    If `host` is this host, return the interface that has its address. A name that is loopback here only because of
+    /etc/hosts ("127.0.1.1 myhost") may be a real address for other hosts: then return the interface of the default
+    route. "localhost" and addresses like 127.0.0.1 are loopback.
     """
     own = _own_address_towards(host)
     is_named = not host.startswith(_LOOPBACK) and host != "localhost"
@@ -37,7 +37,7 @@ def interface_towards(host: str) -> str | None:
 
 
 def _own_address_towards(host: str) -> str | None:
-    """This host's address on the route to another, by connecting a UDP socket, which sends nothing."""
+    """Return this host's address on the route to another, by connecting a UDP socket, which sends nothing."""
     try:
         found = socket.getaddrinfo(host, _PORT, type=socket.SOCK_DGRAM)
     except OSError:
@@ -54,7 +54,7 @@ def _own_address_towards(host: str) -> str | None:
 
 def _interface_of(address: str) -> str | None:
     if address.startswith("127."):
-        address = "127.0.0.1"  # all of 127.0.0.0/8 is the loopback interface's
+        address = "127.0.0.1"  # all of 127.0.0.0/8 belongs to the loopback interface
     for name, addresses in psutil.net_if_addrs().items():
         if any(one.address.split("%")[0] == address for one in addresses):
             return str(name)
@@ -62,31 +62,31 @@ def _interface_of(address: str) -> str | None:
 
 
 def choose_gpu(local_rank: int, num_visible: int) -> int:
-    """The index of this rank's GPU: its rank on the host, or 0 where its launcher shows it one GPU alone.
+    """Return the index of this rank's GPU: its rank on the host, or 0 if the launcher gives each rank a single GPU.
 
-    ValueError where the host shows this process fewer GPUs than it has ranks.
+    Raise ValueError if this process sees fewer GPUs than its host has ranks.
     """
     if local_rank < num_visible:
         return local_rank
     if num_visible == 1:  # Slurm's --gpus-per-task, say
         return 0
     raise ValueError(
-        f"local rank {local_rank} has no GPU: this process sees {num_visible}; start as many ranks on a host as it has "
+        f"local rank {local_rank} has no GPU: this process sees {num_visible}; start as many ranks per host as it has "
         "GPUs, or check CUDA_VISIBLE_DEVICES"
     )
 
 
 def export_local_rank(index: int) -> None:
-    """Tell DeepSpeed the GPU's index: it takes LOCAL_RANK for it, and refuses one that Open MPI's contradicts."""
+    """Set LOCAL_RANK, which DeepSpeed takes for the GPU's index, and Open MPI's variable, which must agree with it."""
     for name in ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"):
         if name in os.environ:
             os.environ[name] = str(index)
 
 
 def set_triton_cache() -> None:
-    """TRITON_CACHE_DIR, unless set: a folder of this user on this host.
+    """Set TRITON_CACHE_DIR, unless it is set, to a folder of this user on this host.
 
-    By default compiled kernels lie in the home folder, which on a cluster all hosts share, and write to at once.
+    The default is in the home folder, which all hosts of a cluster share and would write to at the same time.
     """
     if "TRITON_CACHE_DIR" in os.environ:
         return
@@ -94,7 +94,7 @@ def set_triton_cache() -> None:
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-            return  # somebody else's: what lies there would be run
+            return  # another user's folder: its contents would be executed
     except OSError:
         return
     os.environ["TRITON_CACHE_DIR"] = str(folder)

@@ -1,4 +1,4 @@
-"""The C library's heap, where tensors lie on the CPU."""
+"""The start of a rank: settings of its heap and of DeepSpeed, then the process group it joins."""
 
 import ctypes
 import logging
@@ -11,17 +11,18 @@ import torch
 
 from pretrain.ranks.environment import choose_gpu, export_local_rank, set_gloo_interface, set_triton_cache
 
-# mallopt's numbers in glibc's malloc.h, and what they are set to.
+# Parameters of mallopt in glibc's malloc.h, and their values here.
 _TRIM_THRESHOLD, _NEVER = -1, -1
 _TOP_PAD, _BYTES_AT_ONCE = -2, 64 << 20
 _MMAP_MAX, _NONE = -4, 0
 
 
 def keep_freed_memory() -> None:
-    """Keep what tensors free for the next ones instead of giving it back to the system.
+    """Keep freed memory for the next tensors instead of returning it to the system.
 
-    Else every large tensor is mapped anew, and the kernel clears its pages first: without that a step is 1.04 to 1.22
-    times as fast (bench/gd_step.py). The process keeps its peak to its end. Nothing happens where there is no glibc.
+    Otherwise every large tensor is mapped anew and the kernel zeroes its pages first; keeping it makes a step 1.04 to
+    1.22 times as fast (bench/gd_step.py). The process then keeps its peak memory until it ends. Without glibc this
+    does nothing.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -31,10 +32,10 @@ def keep_freed_memory() -> None:
 
 
 def import_deepspeed() -> Any:
-    """The deepspeed package, imported when first needed (it takes seconds), with its own kernels switched off.
+    """Import deepspeed when it is first needed (it takes seconds) and switch its own kernels off.
 
-    On a CPU it would otherwise compile one that only inference uses: two minutes, and for ever where a process that was
-    killed left its lock behind.
+    On a CPU it would otherwise compile one that only inference uses: for two minutes, or forever if a killed process
+    left its lock file behind.
     """
     import deepspeed
 
@@ -43,7 +44,10 @@ def import_deepspeed() -> Any:
 
 
 def start_distributed(timeout_seconds: float = 1800) -> torch.device:
-    """Join the process group that the environment describes (a bare `python` is a world of one)."""
+    """Join the process group that the environment describes and return this rank's device.
+
+    Started by plain `python`, the process is a group of its own. Raise ValueError if this rank has no GPU.
+    """
     deepspeed = import_deepspeed()
     from deepspeed.accelerator import get_accelerator
 

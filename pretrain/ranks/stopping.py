@@ -1,4 +1,4 @@
-"""Requests to stop: signals, and a launcher that is gone. Answered here at once, acted on at the end of a step."""
+"""Requests to stop, by a signal or because the launcher is gone: acknowledged at once, obeyed at the end of a step."""
 
 import os
 import re
@@ -14,16 +14,16 @@ from pathlib import Path
 from pretrain.progress import busy_with
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
-# A launcher that gets a signal sends SIGTERM on to its ranks, which a signal to the whole group has reached already.
+# A signal to a process group reaches a rank twice: directly, and as the SIGTERM that its launcher passes on.
 _ECHO_SECONDS = 2.0
-_LOOK_SECONDS = 1.0  # between two looks at the launcher
-# What starts the deepspeed launcher's two processes; whoever adopts an orphan (systemd, tini, ...) is called otherwise.
+_POLL_SECONDS = 1.0  # between two checks of the launcher
+# Names of processes that start the deepspeed launcher's two processes; those that adopt orphans (systemd, tini) differ.
 _STARTERS = re.compile(r"python|deepspeed|sshd|dropbear|slurm|sh$")
-_ORPHAN_SECONDS = 600.0  # for the step and the save after which a rank without a launcher leaves
+_ORPHAN_SECONDS = 600.0  # a rank without a launcher has this long to finish its step and save
 
 
 class StopReason(IntEnum):
-    """Why a job stops before its end. Where ranks have several reasons, the largest is the job's."""
+    """Why a job stops before its end. If ranks have different reasons, the job's reason is the largest."""
 
     NONE = 0
     SIGHUP = signal.SIGHUP
@@ -39,7 +39,7 @@ class StopReason(IntEnum):
 
 
 class Stop:
-    """Whether a job was asked to stop, and a sentence part on what it has to finish first."""
+    """Whether a job was asked to stop, and in words what it has to finish first."""
 
     def __init__(self) -> None:
         self.reason = StopReason.NONE
@@ -47,17 +47,16 @@ class Stop:
 
 
 class StopRequest(Stop):
-    """Whether this process was asked to stop. Made in the main thread, before anything that takes long.
+    """Records whether this process was asked to stop. Create it in the main thread, before anything that takes long.
 
-    SIGTERM, SIGINT, SIGUSR1 and SIGHUP are requests, SIGHUP not where it is ignored (nohup); a second SIGTERM or
-    SIGINT, more than two seconds after the first, ends the process at once. So does, after ten minutes, that the
-    launcher is gone. A thread does all this, so that it works while the main thread hangs in a collective or waits for
-    data.
+    SIGTERM, SIGINT, SIGUSR1 and SIGHUP (unless ignored, as by nohup) are requests. A second SIGTERM or SIGINT, more
+    than two seconds after the first, ends the process at once; so do ten minutes without the launcher. A thread watches
+    for all this, so that it works while the main thread hangs in a collective or waits for data.
 
     Args:
-        generations: how many ancestors are a launcher without which nobody would ever stop this process: none for a
-            process started by hand, 2 for the deepspeed launcher, whose first process starts a second one on each host.
-        say: prints the answer to the first request; None on ranks that leave that to another one.
+        generations: how many ancestors belong to the launcher, without which nothing would ever stop this process: 0
+            for a process started by hand, 2 for the deepspeed launcher, whose first process starts one on each host.
+        say: prints the answer to the first request; None on ranks that print none.
     """
 
     def __init__(self, generations: int = 0, say: Callable[[str], None] | None = None) -> None:
@@ -67,11 +66,11 @@ class StopRequest(Stop):
         self._gone_since = float("inf")
         self._ancestors = _ancestors(generations)
         if generations > 1 and any(pid and not _STARTERS.search(_name(pid)) for pid in self._ancestors):
-            self._ancestors = [0] * generations  # gone before it was looked for
-        # Python's own handlers wait for the main thread; the bytes that announce them do not.
+            self._ancestors = [0] * generations  # the launcher was gone before this line
+        # Python's own handlers wait for the main thread; the bytes of the wakeup descriptor do not.
         reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
-        reader.settimeout(_LOOK_SECONDS)
+        reader.settimeout(_POLL_SECONDS)
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         for number in _SIGNALS:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
@@ -82,11 +81,11 @@ class StopRequest(Stop):
         while True:
             try:
                 for number in reader.recv(64):
-                    self._note(number)
+                    self._handle(number)
             except TimeoutError:
-                self._look_for_launcher()
+                self._check_launcher()
 
-    def _note(self, number: int) -> None:
+    def _handle(self, number: int) -> None:
         now = time.monotonic()
         if number in (signal.SIGTERM, signal.SIGINT):
             if now - self._first_end > _ECHO_SECONDS:
@@ -99,13 +98,13 @@ class StopRequest(Stop):
             return
         self.reason = reason
         if self._say:
-            # Where nobody reads stderr, printing may hang: not in this thread, which a second signal needs.
+            # Printing may hang if nobody reads stderr, so do it in another thread: this one waits for a second signal.
             threading.Thread(target=self._answer, args=(self._say,), daemon=True).start()
 
     def _answer(self, say: Callable[[str], None]) -> None:
-        say(f"{self.reason}: stopping {self.waits_for()} (a second SIGTERM or Ctrl-C ends it at once)")
+        say(f"{self.reason}: stopping {self.waits_for()} (a second SIGTERM or Ctrl-C stops at once)")
 
-    def _look_for_launcher(self) -> None:
+    def _check_launcher(self) -> None:
         found = _ancestors(len(self._ancestors))
         if found == self._ancestors:
             return
@@ -113,8 +112,8 @@ class StopRequest(Stop):
         self._request(StopReason.LAUNCHER_GONE)
         self._gone_since = min(self._gone_since, now)
         if len(found) == 2 and found[0] == self._ancestors[0]:
-            # Ctrl-C ended the first process of the deepspeed launcher. The second kills its ranks 30 seconds after it,
-            # whatever they are saving, and nobody waits for its exit code any more.
+            # Ctrl-C ended the first process of the deepspeed launcher. The second would kill its ranks 30 seconds
+            # later, even while they save, and nothing waits for its exit code any more: end it instead.
             with suppress(ProcessLookupError):
                 os.kill(found[0], signal.SIGKILL)
         if now - self._gone_since > _ORPHAN_SECONDS:
@@ -122,14 +121,14 @@ class StopRequest(Stop):
 
 
 def ignore_stop_requests() -> None:
-    """For a process that is leaving already: launchers end the other ranks as soon as the first one is gone."""
+    """Ignore further signals while exiting: launchers signal the other ranks as soon as the first one has exited."""
     signal.set_wakeup_fd(-1)
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _ancestors(generations: int) -> list[int]:
-    """Process ids of the parent, its parent, ..."""
+    """Return the process ids of the parent, its parent, and so on."""
     pids: list[int] = []
     while len(pids) < generations:
         pids.append(_parent(pids[-1]) if pids else os.getppid())
@@ -138,7 +137,7 @@ def _ancestors(generations: int) -> list[int]:
 
 def _parent(pid: int) -> int:
     try:
-        # The command, in brackets, may hold spaces and brackets itself.
+        # The command, in brackets, may itself contain spaces and brackets.
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except OSError:  # gone, or a system without /proc
         return 0

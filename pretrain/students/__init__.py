@@ -1,1 +1,1 @@
-"""Students: their configuration, shapes and first weights."""
+"""Students: their configuration, sizes and initial weights."""

@@ -1,4 +1,4 @@
-"""The configuration of a student: its sizes, how it starts, and what it learns from."""
+"""The configuration of a student: sizes, initial weights, objectives and optimizer."""
 
 from typing import Annotated, Any
 
@@ -13,13 +13,13 @@ from pretrain.students.initialization import InitConfig
 
 
 class ArchitectureConfig(Settings):
-    """A family of encoders and the longest row it takes; whatever else a family has is transformers' default."""
+    """The family of a student that has no teacher; other settings are transformers' defaults for the family."""
 
     model_type: Family
     max_row_tokens: PositiveInt = 512
 
     def build(self, vocab_size: int, pad_token_id: int) -> Any:
-        """The Hugging Face config for a tokenizer; layers and widths in it are the family's, a student has its own."""
+        """Return the family's Hugging Face config for a tokenizer; a student's own sizes replace some of it."""
         config = AutoConfig.for_model(self.model_type, vocab_size=vocab_size, pad_token_id=pad_token_id)
         config.max_position_embeddings = self.max_row_tokens + row_offset(config)
         return config
@@ -29,25 +29,22 @@ StudentName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class StudentConfig(Settings):
-    """One student: its sizes (the family, vocabulary and positions are the teacher's) and how it is trained.
-
-    `architecture` stands in for a teacher in a run that has none.
-    """
+    """One student: its sizes, initial weights, objectives and optimizer. Family and vocabulary are the teacher's."""
 
     name: StudentName
     num_layers: PositiveInt
     hidden_size: PositiveInt
     num_attention_heads: PositiveInt
     intermediate_size: PositiveInt
-    architecture: ArchitectureConfig | None = None
-    dropout_prob: Annotated[float, Field(ge=0, lt=1)] = 0.0  # while distilling; the published config keeps the family's
+    architecture: ArchitectureConfig | None = None  # only, and required, in a run without a teacher
+    dropout_prob: Annotated[float, Field(ge=0, lt=1)] = 0.0  # in training; the published config keeps the family's
     init: InitConfig = InitConfig()
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     objective: Annotated[list[GeneralObjective], Field(min_length=1)]
 
     def shape(self, teacher: EncoderShape) -> EncoderShape:
-        """The student's sizes beside this teacher."""
+        """Return the student's sizes, given this teacher's."""
         return EncoderShape(
             teacher.model_type,
             self.num_layers,
@@ -71,7 +68,7 @@ class StudentConfig(Settings):
         return any(one.needs_masking for one in self.objective)
 
     def problems(self, teacher: EncoderShape | None) -> Problems:
-        """(key, message) of everything that cannot work with this teacher, or without one."""
+        """Yield (key, message) for everything that does not fit this teacher, or a run without one (None)."""
         if self.hidden_size % self.num_attention_heads:
             legal = [n for n in range(min(self.hidden_size, 64), 0, -1) if self.hidden_size % n == 0]
             yield (
@@ -83,7 +80,7 @@ class StudentConfig(Settings):
             yield from self._problems_alone()
             return
         if self.architecture:
-            yield "architecture", "is the teacher's where there is one: leave it out"
+            yield "architecture", "is the teacher's in a run with one: leave it out"
         yield from self.init.problems(teacher, self.shape(teacher))
         for index, objective in enumerate(self.objective):
             for key, message in objective.problems(teacher, self.shape(teacher)):
@@ -91,9 +88,9 @@ class StudentConfig(Settings):
 
     def _problems_alone(self) -> Problems:
         if self.architecture is None:
-            yield "architecture", 'is needed where there is no teacher, for example {"model_type": "bert"}'
+            yield "architecture", 'is required without a teacher, for example {"model_type": "bert"}'
         if self.init != InitConfig(embeddings="scratch"):
-            yield "init", 'there is no teacher to start from; wants {"embeddings": "scratch", "layers": "scratch"}'
+            yield "init", 'must be {"embeddings": "scratch", "layers": "scratch"}: there is no teacher to start from'
         for index, objective in enumerate(self.objective):
             if objective.needs_teacher:
-                yield f"objective.{index}.type", f"{objective.type} needs a teacher; without one there is mlm"
+                yield f"objective.{index}.type", f"{objective.type} needs a teacher; mlm works without one"

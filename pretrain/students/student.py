@@ -1,4 +1,4 @@
-"""A student: its sizes, where its weights start, its encoder and its objectives in one module for one engine."""
+"""A student: its encoder and its objectives in one module, and building it from a configuration."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,16 +17,21 @@ from pretrain.progress import Progress
 from pretrain.students.config import StudentConfig
 from pretrain.students.initialization import initialize, seeded
 
-_OF_THE_TEACHER_ALONE = (  # in its config: how it was saved, its own code, the labels of a task that it has learned
+_NOT_INHERITED = (  # from the teacher's config: how it was saved, its own code, the labels of a task it was trained on
     "architectures", "dtype", "torch_dtype", "_name_or_path", "transformers_version", "auto_map",
     "id2label", "label2id", "num_labels", "problem_type", "finetuning_task",
 )  # fmt: skip
 
 
 class Student(nn.Module):
-    """Encoder and objectives; `forward` gives the weighted loss and every unweighted term, detached, by name.
+    """An encoder with its objectives; `forward` returns the loss to train on.
 
-    `head` is there where an objective needs it; it is published with the encoder. `model` may be a task model.
+    Args:
+        name: prefix of its metrics and name of its folder in checkpoints.
+        model: a Hugging Face encoder, or a task model that contains one.
+        objectives: the losses; their projections are trained too.
+        dropout_prob: replaces the dropout probability of the model.
+        head: its masked-language head if an objective needs one; published together with the encoder.
     """
 
     def __init__(
@@ -40,23 +45,28 @@ class Student(nn.Module):
         super().__init__()
         self.head = head
         self.name = name
-        self.dtype: Dtype = "float32"  # that `forward` computes in; weights stay float32
-        self.progress = 0.0  # share of the run's steps that are made: schedules of weights want to know
+        self.dtype: Dtype = "float32"  # the type `forward` computes in; weights stay float32
+        self.progress = 0.0  # share of the run's steps that is done, for schedules of weights
         self.objectives = nn.ModuleList(objectives)
         self.encoder = Encoder(model, union(objective.student_reads for objective in objectives))
         self.teacher_reads = union(objective.teacher_reads for objective in objectives)
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = dropout_prob
-        self.train()  # models that come from a folder are not to be trained, and would never drop anything
+        self.train()  # models loaded from a folder are in evaluation mode, without dropout
 
     @property
     def published(self) -> HuggingFaceModel:
-        """The model as it is saved: the encoder, with its masked-language head where it has one."""
+        """The model that is saved and published: the encoder, with its masked-language head if it has one."""
         return self.head.model if self.head else self.encoder.model
 
     def forward(self, batch: Mapping[str, Tensor], teacher: Features) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of one micro-batch, float32 scalar, and its terms."""
+        """Return the weighted loss of one micro-batch, a float32 scalar, and by name its unweighted, detached terms.
+
+        Args:
+            batch: tensors [B, L] (see Encoder.forward and Objective.forward).
+            teacher: the teacher's features for this batch.
+        """
         with autocast(batch["input_ids"].device, self.dtype):
             return self._loss(batch, teacher)
 
@@ -73,18 +83,18 @@ class Student(nn.Module):
         return total, {"loss": total.detach(), **terms}
 
     def start_from(self, basis: Tensor | None) -> None:
-        """Projections to the teacher's width start at a map [D_teacher, D_student] where there is one."""
+        """Start the objectives' projections at a map [D_teacher, D_student], if there is one."""
         if basis is not None:
             for objective in self.objectives:
                 assert isinstance(objective, Objective)
                 objective.start_from(basis)
 
-    @Progress("finding what no objective reaches")
+    @Progress("finding weights that no objective trains")
     def freeze_unreached(self, teacher: TeacherFunction, batch: Mapping[str, Tensor] | None = None) -> list[str]:
-        """Freeze the parameters that no objective reaches and return their names within the published model.
+        """Freeze the parameters that no objective trains, and return their names within the encoder.
 
-        One backward pass on the batch, or on a few tokens, tells, for any architecture. Unreached parameters would
-        otherwise get zero gradients from DeepSpeed, and weight decay would shrink them.
+        They are those without a gradient after one backward pass on `batch`, or on a few tokens. Otherwise DeepSpeed
+        would give them zero gradients and weight decay would shrink them.
         """
         if batch is None:
             ids = torch.arange(16, device=next(self.parameters()).device).view(2, 8)
@@ -105,15 +115,16 @@ def build_student(
     teacher_head: VocabularyHead | None = None,
     base: Any = None,
 ) -> Student:
-    """A student of the teacher's family with its weights where `config.init` says; the same bits for the same seed.
+    """Build a student of the teacher's family with the initial weights of `config.init`, reproducibly for a seed.
 
-    A masked-language head starts as that of the published student, or as the teacher's where embeddings do and the
-    widths agree; else at random.
+    A masked-language head starts as the published student's (`config.init.student`), or as the teacher's if the
+    embeddings do and the widths are equal, otherwise at random.
 
     Args:
-        sample: a batch of text [B, L], needed where `config.init` projects layers.
-        teacher_head: the teacher's masked-language head where it was loaded.
-        base: without a teacher the Hugging Face config that says all but the student's sizes.
+        teacher: the teacher's Hugging Face encoder, before it is cut; None in a run without a teacher.
+        sample: a batch of text [B, L], needed if `config.init` projects layers. ValueError without it.
+        teacher_head: the teacher's masked-language head if it was loaded.
+        base: without a teacher, the Hugging Face config that gives all but the student's sizes.
     """
     with seeded(seed):
         base = base if teacher is None else teacher.config
@@ -137,7 +148,7 @@ def _start_head(head: VocabularyHead, config: StudentConfig, teacher_head: Vocab
         source = VocabularyHead(kind.from_pretrained(config.init.student)) if kind is AutoModelForMaskedLM else None
     if source and source.transform[0].weight.shape == head.transform[0].weight.shape:
         head.transform.load_state_dict(source.transform.state_dict())
-        head.bias.copy_(source.bias)  # not the weight: it is the embeddings, which have their own start
+        head.bias.copy_(source.bias)  # the weight is the embeddings, which are initialised already
 
 
 def _build_model(config: StudentConfig, base: Any) -> tuple[HuggingFaceModel, VocabularyHead | None]:
@@ -150,13 +161,13 @@ def _build_model(config: StudentConfig, base: Any) -> tuple[HuggingFaceModel, Vo
 
 
 def student_model_config(config: StudentConfig, teacher: Any) -> Any:
-    """The Hugging Face config: the teacher's with the student's sizes."""
+    """Return the student's Hugging Face config: the teacher's with the student's sizes."""
     values = teacher.to_dict() | {
         "num_hidden_layers": config.num_layers,
         "hidden_size": config.hidden_size,
         "num_attention_heads": config.num_attention_heads,
         "intermediate_size": config.intermediate_size,
     }
-    for key in _OF_THE_TEACHER_ALONE:
+    for key in _NOT_INHERITED:
         values.pop(key, None)
     return AutoConfig.for_model(**values)

@@ -1,6 +1,6 @@
-"""Metrics of a run: JSON lines for what reads them later, TensorBoard for looking, a progress line for now.
+"""Metrics of a run, written as JSON lines and to TensorBoard, and its progress line.
 
-Without a terminal the progress is a line a logged step, and another one after a minute without any.
+On a terminal progress is a bar; otherwise a line for every logged step, and one after a minute without any.
 """
 
 import errno
@@ -18,14 +18,18 @@ from tqdm import tqdm
 from pretrain.durable import write_durably
 from pretrain.progress import FIRST_SECONDS, LINE_SECONDS, Heartbeat, duration, say
 
-_NO_LOSSES = ("learning_rate", "grad_norm", "skipped_", "probe/")  # what else is logged of a student
+_NOT_LOSSES = ("learning_rate", "grad_norm", "skipped_", "probe/")  # prefixes of a student's other metrics
 
 
 class Metrics:
-    """metrics.jsonl, tensorboard/ and the progress line of one run; rank 0 only.
+    """Writes metrics.jsonl, tensorboard/ and the progress line of one run; only on rank 0.
 
-    A run that resumes drops the lines after its checkpoint, so that no step stands there twice. Losses of a line are
-    means since the line before, or since the resume.
+    A run that resumes removes the lines after its checkpoint, so that no step is logged twice. Losses are means since
+    the line before, or since the run resumed.
+
+    Args:
+        run: the run folder.
+        step: the step to continue from.
     """
 
     def __init__(
@@ -38,12 +42,12 @@ class Metrics:
     ) -> None:
         run.mkdir(parents=True, exist_ok=True)
         self.path = run / "metrics.jsonl"
-        # None where a run was killed between its first checkpoint and its first line
+        # There are none if the run was killed between its first checkpoint and its first line
         logged = _read_records(self.path) if self.path.is_file() and step else []
         kept = [line for line in logged if line["step"] <= step]
         write_durably(self.path, b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in kept))
         self._file = self.path.open("ab", buffering=0)
-        self._waiting: list[bytes] = []  # lines that the disk has refused so far
+        self._waiting: list[bytes] = []  # lines that could not be written yet
         self._tensorboard: SummaryWriter | None = SummaryWriter(run / "tensorboard", purge_step=step + 1)
         self._total_steps, self._tokens_per_step = total_steps, tokens_per_step
         self._bar = tqdm(
@@ -54,13 +58,13 @@ class Metrics:
             mininterval=1.0,
             file=sys.stderr,
             dynamic_ncols=True,
-            disable=None,  # without a terminal
+            disable=None,  # means: without a terminal
         )
         self._pace = Pace(total_steps, tokens_per_step, step, clock)
         self._heartbeat = Heartbeat(lambda: say(self._pace.line()), clock)
 
     def advance(self) -> None:
-        """One step done; no value is read from the device."""
+        """Count one step as done; reads nothing from the device."""
         self._bar.update(self._tokens_per_step)
         if self._pace.advance():
             say(self._pace.line())
@@ -70,7 +74,7 @@ class Metrics:
             self._heartbeat.start()
 
     def write(self, values: Mapping[str, float]) -> None:
-        """One logged step: `step` and whatever else, student metrics prefixed by the student's name."""
+        """Log one step: `step` and any other metrics, those of a student with its name as prefix ("name/loss")."""
         self._waiting.append(orjson.dumps(dict(values), option=orjson.OPT_APPEND_NEWLINE))
         self._write_waiting()
         step = int(values["step"])
@@ -84,7 +88,7 @@ class Metrics:
         self._show(step, values)
 
     def _show(self, step: int, values: Mapping[str, float]) -> None:
-        """The losses on the progress line or a line of their own; what a probe gave above it, to stay."""
+        """Show the losses on the progress line or on a new line, and a probe's scores on a line above."""
         shown = {name: f"{value:.4f}" for name, value in values.items()}
         losses = [f"{name.removesuffix('/loss')} {text}" for name, text in shown.items() if name.endswith("/loss")]
         if not self._bar.disable:
@@ -102,7 +106,7 @@ class Metrics:
         return f"; {rate:,.0f} tokens/s, {tqdm.format_interval(seconds)} left"
 
     def _write_waiting(self) -> None:
-        """Append whole lines or nothing: a disk that is full now may have room at the next step that is logged."""
+        """Append whole lines or nothing: a full disk may have room when the next step is logged."""
         data, end = b"".join(self._waiting), self._file.seek(0, os.SEEK_END)
         try:
             if self._file.write(data) != len(data):
@@ -110,7 +114,7 @@ class Metrics:
             self._waiting.clear()
         except OSError as error:
             self._file.truncate(end)
-            what = f"{self.path}: cannot be written: {error.strerror}; {len(self._waiting)} line(s) wait in memory"
+            what = f"{self.path}: cannot be written: {error.strerror}; {len(self._waiting)} line(s) kept in memory"
             warnings.warn(what, stacklevel=3)
 
     def _give_up_tensorboard(self, error: OSError) -> None:
@@ -132,7 +136,7 @@ class Metrics:
 
 
 class Pace:
-    """How fast a run is, from the end of its first step on: that one compiles and fills caches."""
+    """The speed of a run, measured from the end of its first step, which compiles kernels and fills caches."""
 
     def __init__(self, total_steps: int, tokens_per_step: int, step: int, clock: Callable[[], float]) -> None:
         self._total_steps, self._tokens_per_step, self._clock = total_steps, tokens_per_step, clock
@@ -146,7 +150,7 @@ class Pace:
         return self._step == self._first
 
     def advance(self) -> bool:
-        """One more step is done; whether it is time for the one line that every run prints early."""
+        """Count one step; return whether to print the one early line that every run prints."""
         self._step, self._last = self._step + 1, self._clock()
         if self.is_first:
             self._since = self._last
@@ -155,34 +159,34 @@ class Pace:
         return is_due
 
     def line(self) -> str:
-        """Seconds a step, tokens/s and the time left; and since when the current step runs, if that is long."""
+        """Return seconds per step, tokens/s and the time left, and how long the current step runs if that is long."""
         parts, waited = [], self._clock() - self._last
         if num_steps := self._step - self._first:
             seconds = max(self._last - self._since, 1e-9) / num_steps
             left = duration((self._total_steps - self._step) * seconds)
             each = f"{seconds:.2f}" if seconds < 10 else f"{seconds:.0f}"
-            parts.append(f"{each} s a step, {self._tokens_per_step / seconds:,.0f} tokens/s, {left} left")
+            parts.append(f"{each} s per step, {self._tokens_per_step / seconds:,.0f} tokens/s, {left} left")
         if waited >= LINE_SECONDS or not parts:
             parts.append(f"step {self._step + 1} has taken {duration(waited)} so far")
         return f"step {self._step} of {self._total_steps}: {'; '.join(parts)}"
 
 
 def loss_terms(values: Mapping[str, float], student: str) -> dict[str, float]:
-    """The student's loss and the terms of it in one logged step, by their names without the student's."""
+    """Return a student's loss and its terms in one logged step, by their names without the student's."""
     prefix = f"{student}/"
     own = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
-    return {name: value for name, value in own.items() if not name.startswith(_NO_LOSSES)}
+    return {name: value for name, value in own.items() if not name.startswith(_NOT_LOSSES)}
 
 
 def read_metrics(run: Path) -> list[dict[str, float]]:
-    """The logged steps of a run by step, the last record of each.
+    """Return the logged steps of a run folder in order, the last record of each step.
 
-    ValueError naming file and line where one is broken, or where there is none. A last line without its newline that
-    cannot be read was cut by a kill: it is left out with a warning.
+    Raise ValueError naming the file and line if a line is broken, or if nothing was logged. A broken last line without
+    a newline was cut by a kill: it is left out with a warning.
     """
     path = run / "metrics.jsonl"
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; has the run begun?")
+        raise ValueError(f"{path}: no such file; has the run started?")
     records = _read_records(path)
     if not records:
         raise ValueError(f"{path}: no steps were logged")
@@ -204,5 +208,5 @@ def _read_records(path: Path) -> list[dict[str, float]]:
             if number == len(lines):
                 warnings.warn(f"{path}:{number}: the last line is cut short; left out", stacklevel=3)
                 continue
-            raise ValueError(f"{path}:{number}: want a JSON object of numbers with a step") from None
+            raise ValueError(f"{path}:{number}: must be a JSON object of numbers with a step") from None
     return [records[step] for step in sorted(records)]

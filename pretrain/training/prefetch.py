@@ -1,7 +1,7 @@
-"""Batches prepared in a thread while the step before them runs, with a time limit for their source.
+"""Prefetching of batches in a thread, with a time limit for their source.
 
-A RowStream already reads ahead in a thread of its own, thousands of rows at once. This second thread is what lets
-training give up on a source that hangs, whichever it is.
+A RowStream already reads thousands of rows ahead in its own thread. This second thread lets training give up on any
+source that hangs.
 """
 
 import queue
@@ -11,15 +11,15 @@ from contextlib import closing, suppress
 from typing import Any, TypeVar
 
 _NUM_AHEAD = 2
-_LEAVE_SECONDS = 5.0  # for a source that can be closed; one that hangs is left behind, in a thread that ends with us
+_CLOSE_SECONDS = 5.0  # for closing the source; one that hangs is abandoned in a daemon thread
 
 Item = TypeVar("Item")
 
 
 def prefetch(source: Generator[Item, None, None], timeout_seconds: float) -> Generator[Item, None, None]:
-    """Yield the items of `source`, which runs and is closed in a thread; what it raises is raised in its place.
+    """Yield the items of `source`, which runs and is closed in a thread. Exceptions of `source` are raised here.
 
-    Raises TimeoutError if an item does not come within `timeout_seconds`.
+    Raise TimeoutError if an item does not come within `timeout_seconds`.
     """
     ready: queue.Queue[Any] = queue.Queue(_NUM_AHEAD)
     stop, end = threading.Event(), object()
@@ -38,7 +38,7 @@ def prefetch(source: Generator[Item, None, None], timeout_seconds: float) -> Gen
                     if stop.is_set():
                         return
             offer(end)
-        except BaseException as error:  # handed over whole: the consumer raises it
+        except BaseException as error:  # of any kind: the consumer raises it
             offer(error)
 
     thread = threading.Thread(target=produce, name="batch-prefetch", daemon=True)
@@ -50,7 +50,7 @@ def prefetch(source: Generator[Item, None, None], timeout_seconds: float) -> Gen
             yield item
     finally:
         stop.set()
-        thread.join(_LEAVE_SECONDS)
+        thread.join(_CLOSE_SECONDS)
 
 
 def _get(ready: queue.Queue[Any], timeout_seconds: float) -> Any:

@@ -1,30 +1,30 @@
-"""Steps that take ten times as long as usual: told once, however many of them follow each other."""
+"""Detection of steps that take ten times as long as usual, reported once for several in a row."""
 
 import statistics
 from collections import deque
 
 _RATIO = 10
-_LEAST_SECONDS = 1.0  # what is shorter is no incident
-_NUM_FIRST = 5  # caches fill, kernels compile
-_NUM_USUAL = 50
+_MIN_SECONDS = 1.0  # shorter steps are never reported
+_NUM_IGNORED = 5  # first steps, in which caches fill and kernels compile
+_NUM_RECENT = 50
 
 
 class SlowSteps:
-    """What is usual, from the last steps that were. On ranks that are told the same, it says the same."""
+    """Compares steps with the median of recent normal steps. Deterministic: ranks given the same times agree."""
 
     def __init__(self) -> None:
-        self._usual: deque[float] = deque(maxlen=_NUM_USUAL)
-        self._num_seen = 0
+        self._recent: deque[float] = deque(maxlen=_NUM_RECENT)
+        self._num_steps = 0
         self._is_slow = False
 
     def check(self, seconds: float) -> str | None:
-        """Takes note of a step; says what is wrong with it where the step before was as usual."""
-        self._num_seen += 1
-        if self._num_seen <= _NUM_FIRST:
+        """Record the time of a step; return a message if it is slow and the step before was not."""
+        self._num_steps += 1
+        if self._num_steps <= _NUM_IGNORED:
             return None
-        usual = statistics.median(self._usual) if self._usual else seconds
-        was_slow, self._is_slow = self._is_slow, seconds > max(_RATIO * usual, _LEAST_SECONDS)
+        usual = statistics.median(self._recent) if self._recent else seconds
+        was_slow, self._is_slow = self._is_slow, seconds > max(_RATIO * usual, _MIN_SECONDS)
         if not self._is_slow:
-            self._usual.append(seconds)
+            self._recent.append(seconds)
             return None
         return None if was_slow else f"took {seconds:.1f} s, more than {_RATIO} times the usual {usual:.2g} s"

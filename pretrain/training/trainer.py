@@ -1,4 +1,4 @@
-"""General distillation: one pass of a frozen teacher a micro-batch serves every student."""
+"""The training loop of general distillation, in which one pass of the teacher serves every student."""
 
 import math
 import sys
@@ -31,52 +31,57 @@ from pretrain.training.metrics import Metrics
 from pretrain.training.prefetch import prefetch
 from pretrain.training.slow_steps import SlowSteps
 
-# Of longer steps none is added to agree to stop: ranks wait for each other at their end instead.
-_LONG_STEP_SECONDS = 2.0
+_LONG_STEP_SECONDS = 2.0  # from here on ranks agree to stop at the end of a step, waiting, instead of a step later
 
 Batch = Mapping[str, Tensor]
 
 
 class DataLate(ValueError):
-    """No batch came in time: what reads it hangs, and may not another time."""
+    """No batch came in time: its source hangs, but may work when the run is started again."""
 
 
 class LoopConfig(Settings):
-    """How often, when to give up, and the seed of everything that is drawn."""
+    """Intervals of logging and saving, time limits, and the seed of all random numbers."""
 
     log_every_steps: PositiveInt = 50
     save_every_steps: PositiveInt = 5000
-    keep_checkpoints: PositiveInt = 3  # the newest ones
-    max_skipped_in_a_row: PositiveInt = 20  # steps whose loss or gradient was not finite; more stop the run
-    collective_timeout_seconds: PositiveInt = 600  # for a rank to answer; half an hour or more while models load
-    data_timeout_seconds: PositiveInt = 300  # for one batch, after which its source counts as hanging
-    on_slow_step: Literal["warn", "stop"] = "warn"  # ten times the usual; "stop" saves and leaves, to be run again
+    keep_checkpoints: PositiveInt = 3  # older ones are deleted
+    max_skipped_in_a_row: PositiveInt = 20  # steps with a loss or gradient that is not finite, before the run stops
+    collective_timeout_seconds: PositiveInt = 600  # for a rank to answer; at least 1800 while models load
+    data_timeout_seconds: PositiveInt = 300  # for one batch, before its source counts as hanging
+    on_slow_step: Literal["warn", "stop"] = "warn"  # for steps of ten times the usual; stop: save and exit, to resume
     seed: NonNegativeInt = 17
 
 
 class TrainingConfig(LoopConfig):
-    """How long, how often, when to give up, and the seed of everything that is drawn."""
+    """Length of a run, intervals of logging and saving, time limits, and the seed of all random numbers."""
 
-    total_steps: PositiveInt  # the learning rate's schedule ends there
+    total_steps: PositiveInt  # also the length of the learning rate's schedule
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch where models are; the host does not wait for it to get there."""
+    """Return the batch on the device, without waiting for the copy to finish."""
     if device.type == "cpu":
         return batch
-    # Contiguous first: one zero that stands for all token types cannot be pinned.
+    # Contiguous first: a single zero expanded to all token types cannot be pinned.
     pinned = {name: tensor.contiguous().pin_memory() for name, tensor in batch.items()}
     return {name: tensor.to(device, non_blocking=True) for name, tensor in pinned.items()}
 
 
 class Trainer:
-    """The run: reads batches from a row position on, teaches, logs, saves; resumes from the newest checkpoint.
+    """One run: reads batches, trains every student, logs and saves. Loads the newest checkpoint when created.
 
     Args:
-        batches_from: row position -> endless micro-batches [B, L] of this rank; the position counts rows of all ranks.
-        rows_per_step, row_tokens: size of one global batch.
-        stop_requested: why this rank should stop, if it should; the ranks agree on the largest reason.
-        probe: measures before the first step, at its own steps and after the last one; these steps are logged.
+        run: the run folder, for checkpoints and metrics.
+        teacher: returns the features of a batch for all students: a `Teacher`, or `no_teacher`.
+        engines: one for each student.
+        batches_from: returns this rank's endless micro-batches [B, L] from a row position, counted over all ranks.
+        rows_per_step, row_tokens: size of a global batch.
+        stop_requested: returns why this rank should stop, or NONE; the ranks agree on the largest reason.
+        probe: measured before the first step, at its own steps and after the last one.
+
+    Raises:
+        ValueError: if the newest checkpoint cannot be read or does not fit the students.
     """
 
     def __init__(
@@ -98,22 +103,25 @@ class Trainer:
         self.agreement = Agreement(config.collective_timeout_seconds)
         limit_collectives(config.collective_timeout_seconds)  # after the engines, which make groups
         self._slow_steps, self._step_seconds = SlowSteps(), 0.0
-        self._data_seconds = self._data_seconds_before = 0.0  # waited for data in this step and the one before
+        self._data_seconds = self._data_seconds_before = 0.0  # spent waiting for data in this step and the one before
         self._step_started, self._save_seconds = 0.0, 0.0
         self._steps_are_long = True  # until the ranks agree on how long the first one took
         self._device_step: torch.cuda.Event | None = None  # where the last step ends in the device's queue
         self._reads_places = any(engine.student.head for engine in engines)
-        self._skipped_rows = 0  # of this rank, since it last logged
+        self._skipped_rows = 0  # on this rank since the last logged step
         self.checkpoints = Checkpoints(run, config.keep_checkpoints)
         with Progress("loading the checkpoint"):
             self.state = self.checkpoints.load(engines)
         if self.state.step and dist.get_rank() == 0:
             where = self.checkpoints.folder / f"step_{self.state.step}"
-            print(f"[rank 0] goes on from {where}", file=sys.stderr, flush=True)
+            print(f"[rank 0] resuming from {where}", file=sys.stderr, flush=True)
 
     def train(self) -> StopReason:
-        """Train from the newest checkpoint to `total_steps`; return why it stopped before, saved, or NONE."""
-        config, stop = self.config, self._agree_to_begin()
+        """Train from the loaded checkpoint to `total_steps`, and save. Return why it stopped earlier, or NONE.
+
+        Raise DataLate if a batch does not come in time, and ValueError after too many skipped steps in a row.
+        """
+        config, stop = self.config, self._agree_at_start()
         metrics = self._open_metrics()
         batches_ahead = prefetch(self.batches_from(self.state.rows), config.data_timeout_seconds)
         with closing(metrics) if metrics else nullcontext(), closing(batches_ahead) as batches:
@@ -129,33 +137,33 @@ class Trainer:
                 self._advance(metrics)
                 stop = self._agree(step)
                 if self._steps_are_long and not stop:
-                    stop = self._asked_meanwhile()
+                    stop = self._agree_now()
                 last = step == config.total_steps
                 probed = self.probe is not None and (last or self.probe.is_due(step))
                 if probed or last or stop or step % config.log_every_steps == 0:
                     self._log(metrics, probed)
                 if probed and not stop:
-                    stop = self._asked_meanwhile()
+                    stop = self._agree_now()
                 if last or stop or step % config.save_every_steps == 0:
-                    self._save(in_passing=not (last or stop))
+                    self._save(continues=not (last or stop))
         self.agreement.settle()
         return stop if self.state.step < config.total_steps else StopReason.NONE
 
     def outlook(self) -> str:
-        """What a request to stop waits for, and about how long; may be called from any thread."""
+        """Return what a request to stop waits for, and about how long. May be called from any thread."""
         phase = busy_with("")
         if phase or not self._step_seconds:
             return f"after {phase or 'this step'}, then saving"
         seconds = self._step_seconds - (time.perf_counter() - self._step_started)
         return f"after this step, then saving; about {max(seconds, 0) + self._save_seconds:.0f} s"
 
-    def _agree_to_begin(self) -> StopReason:
-        """Why any rank was asked to stop while models were loaded."""
+    def _agree_at_start(self) -> StopReason:
+        """Return why any rank was asked to stop while models were loaded, or NONE."""
         self.agreement.exchange([self.stop_requested()])
         return StopReason(self.agreement.settle()[0])
 
     def _agree(self, step: int) -> StopReason:
-        """Why every rank stops now, if it does. Warns if the step before this one was slow."""
+        """Return why every rank stops after this step, or NONE. Warn if the step before was slow."""
         stop, step_ms = self.agreement.exchange([self.stop_requested(), int(1000 * self._step_seconds)])
         waited, self._data_seconds_before = self._data_seconds_before, self._data_seconds
         self._steps_are_long = step_ms > 1000 * _LONG_STEP_SECONDS if step_ms else self._steps_are_long
@@ -175,7 +183,7 @@ class Trainer:
         self._data_seconds = 0.0
         for index in range(self.engines[0].accumulation_steps):
             batch = self._next(batches)
-            # Rows that the corpus could not give come empty: CLS SEP and padding.
+            # Rows that the corpus could not read come empty: CLS, SEP and padding.
             self._skipped_rows += int((batch["attention_mask"].sum(1) <= 2).sum())
             batch = without_padding(batch)
             batch = to_device(with_places(batch) if self._reads_places else batch, self.device)
@@ -183,13 +191,13 @@ class Trainer:
                 features = self.teacher(batch)
                 for engine in self.engines:
                     engine.train_micro_batch(batch, features, self._dropout_seed(engine.name, step, index))
-            del batch, features  # not beside the next ones
+            del batch, features  # free their memory before the next ones
         if self.device.type == "cuda":
             self._follow_device()
         self._step_seconds = time.perf_counter() - started
 
     def _follow_device(self) -> None:
-        """Goes on while the device makes this step, and no further: else a step's time is that of its launches."""
+        """Wait for the step before this one: otherwise step times would be those of launching kernels."""
         done, before = torch.cuda.Event(), self._device_step
         done.record()
         if before:
@@ -207,7 +215,7 @@ class Trainer:
             self._data_seconds += time.perf_counter() - started
 
     def _dropout_seed(self, name: str, step: int, index: int) -> int:
-        # Keyed, not drawn: the same after a resume, and for a student alone or beside others.
+        # A hash, not a random number: the same after resuming, and for a student alone or together with others.
         return zlib.crc32(f"{self.config.seed} {name} {step} {index} {dist.get_rank()}".encode())
 
     def _open_metrics(self) -> Metrics | None:
@@ -228,22 +236,22 @@ class Trainer:
             metrics.advance()
 
     def _log_start(self, metrics: Metrics | None) -> StopReason:
-        """The students before their first step, by the probe alone; what asked any rank to stop meanwhile."""
+        """Probe and log the students before their first step. Return why any rank was asked to stop, or NONE."""
         values = self._measure()
         if metrics:
             metrics.write({**self.state.model_dump(), **values})
-        return self._asked_meanwhile()
+        return self._agree_now()
 
     def _measure(self) -> dict[str, float]:
-        """What the probe gives; the clock of the run, and so its tokens a second, stands still meanwhile."""
+        """Return the probe's scores; the time for it does not count as training time."""
         assert self.probe
         with Progress(f"measuring the students at step {self.state.step}"):
             values = self.probe.measure(self.state.step, [engine.student for engine in self.engines])
         self._started += values["probe_seconds"]
         return values
 
-    def _asked_meanwhile(self) -> StopReason:
-        """Why any rank was asked to stop until now; waits for all ranks."""
+    def _agree_now(self) -> StopReason:
+        """Return why any rank was asked to stop until now, or NONE. Waits for all ranks."""
         asked = torch.tensor(self.stop_requested(), device=self.device)
         dist.all_reduce(asked, dist.ReduceOp.MAX)
         return StopReason(int(asked))
@@ -253,7 +261,7 @@ class Trainer:
         skipped_rows, self._skipped_rows = torch.tensor(self._skipped_rows, device=self.device), 0
         dist.all_reduce(skipped_rows)
         self._check_skipped(values)
-        # Taking the metrics waited for the device: only now is the clock right.
+        # Taking the metrics has waited for the device, so now the time is right.
         state = self.state.model_copy(update={"seconds": time.perf_counter() - self._started})
         since, self._logged = self._logged, state
         probe = self._measure() if probed else {}
@@ -263,26 +271,26 @@ class Trainer:
             metrics.write({**facts, **values, **probe})
 
     def _check_skipped(self, values: Mapping[str, float]) -> None:
-        """Warns of skipped steps; ValueError, on every rank, after too many in a row."""
+        """Warn about skipped steps. Raise ValueError, on every rank, after too many in a row."""
         for engine in self.engines:
             skipped, in_a_row = (int(values[f"{engine.name}/{name}"]) for name in ("skipped_steps", "skipped_in_a_row"))
             if in_a_row >= self.config.max_skipped_in_a_row:
                 raise ValueError(
                     f"step {self.state.step}: {engine.name}: {in_a_row} steps in a row had a loss or gradient that is "
-                    "not finite; stopped, the last checkpoint is kept"
+                    "not finite; stopping, the last checkpoint is kept"
                 )
             if skipped and dist.get_rank() == 0:
                 since = self.state.step - self._logged.step
                 what = f"step {self.state.step}: {engine.name}: {skipped} of the last {since} steps"
                 warnings.warn(f"{what} had a loss or gradient that is not finite and changed nothing", stacklevel=2)
 
-    def _save(self, in_passing: bool) -> None:
-        """Saves; in passing not where a student's last step was skipped.
+    def _save(self, continues: bool) -> None:
+        """Save a checkpoint, but not if the run `continues` and a student's last step was skipped.
 
-        It may be beyond help, and older checkpoints, which would make room, are not. A step that was skipped changed
-        nothing, so where the run is left the student is saved as it was before, with the row of skipped steps so far.
+        Such a student may be ruined, and saving would delete an older, good checkpoint. At the end it is saved: skipped
+        steps have changed no weight.
         """
-        bad = [engine.name for engine in self.engines if engine.is_bad] if in_passing else []
+        bad = [engine.name for engine in self.engines if engine.is_bad] if continues else []
         if not bad:
             with Progress(f"saving the checkpoint of step {self.state.step}") as saving:
                 self.checkpoints.save(self.engines, self.state)

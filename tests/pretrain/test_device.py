@@ -25,13 +25,15 @@ def gpus(monkeypatch, tmp_path):
 
 
 def test_gpus_whose_driver_is_too_old_are_refused(gpus):
-    said = (
-        r"\(CUDA 13.0\) cannot use them: it wants NVIDIA driver 580 or newer, there is 535\.104\.05; install a newer "
+    message = (
+        r"\(CUDA 13.0\) cannot use them: it needs NVIDIA driver 580 or newer, the installed driver is 535\.104\.05; "
     )
-    with pytest.raises(ValueError, match=said + "driver .* or set DS_ACCELERATOR=cpu to train on the CPU"):
+    with pytest.raises(
+        ValueError, match=message + "install a newer driver .* or set DS_ACCELERATOR=cpu to train on the CPU"
+    ):
         check_accelerator()
     (gpus / "version").unlink()
-    with pytest.raises(ValueError, match="there is one of an unknown version"):
+    with pytest.raises(ValueError, match="the installed driver is of an unknown version"):
         check_accelerator()
 
 
@@ -46,7 +48,7 @@ def test_who_asks_for_the_cpu_gets_it(gpus, monkeypatch, name, value, recwarn):
 
 def test_a_torch_for_cpus_beside_gpus_is_warned_of(gpus, monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", None)
-    with pytest.warns(UserWarning, match="has NVIDIA GPUs, and torch .* is a build for CPUs: trains on the CPU"):
+    with pytest.warns(UserWarning, match="has NVIDIA GPUs, and torch .* is a build for CPUs: training on the CPU"):
         check_accelerator()
 
 

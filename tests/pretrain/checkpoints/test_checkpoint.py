@@ -27,7 +27,7 @@ def test_a_partial_checkpoint_is_passed_over_and_replaced(tmp_path):
     (partial / "rubbish").write_text("from a kill")
     checkpoints = Checkpoints(tmp_path, keep=3)
     (tmp_path / "checkpoints" / "latest").write_text("step_99")  # points at what is not there
-    with pytest.warns(UserWarning, match="names .step_99., which is not there"):
+    with pytest.warns(UserWarning, match="names .step_99., which does not exist"):
         assert checkpoints.newest().name == "step_4"
     train(tmp_path, 8)
     assert not partial.exists()
@@ -65,13 +65,13 @@ def reseal(checkpoint):
 
 def test_a_checkpoint_without_the_student_or_with_a_state_that_disagrees_is_named(tmp_path):
     train(tmp_path, 4)
-    with pytest.raises(ValueError, match="step_4: holds no student other"):
+    with pytest.raises(ValueError, match="step_4: contains no student other"):
         train(tmp_path, 8, [student_config("other")])
     checkpoint = tmp_path / "checkpoints" / "step_4"
     state = checkpoint / "state.json"
     state.write_text(state.read_text().replace('"step":4', '"step":3'))
     reseal(checkpoint)
-    with pytest.raises(ValueError, match="step_4/small: is at step 4, the run at step 3"):
+    with pytest.raises(ValueError, match="step_4/small: is at step 4, but the checkpoint is of step 3"):
         train(tmp_path, 8)
     names = {"small/training.json": "cannot be read", "small/training.safetensors": "cannot be read"}
     names |= {"small/model/model.safetensors": "cannot be read", "state.json": "not a readable training state"}
@@ -87,12 +87,12 @@ def test_a_checkpoint_without_the_student_or_with_a_state_that_disagrees_is_name
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"intermediate_size": 24}, r"intermediate.dense.bias is \[20\], in this student \[24\]"),
-        ({"num_layers": 1}, "encoder.layer.1.* which this student has not"),
-        ({"num_layers": 3}, "holds no encoder.model.encoder.layer.2.* which this student has"),
+        ({"intermediate_size": 24}, r"intermediate.dense.bias is \[20\], but \[24\] in this student"),
+        ({"num_layers": 1}, "encoder.layer.1.* which this student does not have"),
+        ({"num_layers": 3}, "does not contain encoder.model.encoder.layer.2.* which this student has"),
         (
             {"objective": [{"type": "minilm_v2", "num_relation_heads": 4}]},
-            "holds exp_avg/.*layer.1.*, which this student has not",
+            "contains exp_avg/.*layer.1.*, which this student does not have",
         ),
     ],
 )

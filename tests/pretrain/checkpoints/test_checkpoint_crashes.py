@@ -158,12 +158,12 @@ def test_damage_to_any_file_is_named_and_passed_over(tmp_path, engine):
             path.unlink()
             if broken is not None:
                 path.write_bytes(broken)
-            with pytest.warns(UserWarning, match=r"checkpoints/step_2/\S+: .*; passed over for step_1") as warned:
+            with pytest.warns(UserWarning, match=r"checkpoints/step_2/\S+: .*; using step_1 instead") as warned:
                 assert loaded_step(tmp_path, engine) == 1
             assert path.name == "files.json" or str(path) in str(warned[0].message)
             path.write_bytes(data)
     (newest / "stranger").write_text("")
-    with pytest.warns(UserWarning, match="stranger: is not among the files that were written; passed over for step_1"):
+    with pytest.warns(UserWarning, match="stranger: is not one of the files that were written; using step_1 instead"):
         loaded_step(tmp_path, engine)
     (newest / "stranger").unlink()
     assert loaded_step(tmp_path, engine) == 2
@@ -174,7 +174,7 @@ def test_what_is_damaged_is_never_deleted_nor_counted(tmp_path, engine):
         save(tmp_path, engine, step)
     state = tmp_path / "checkpoints/step_2/state.json"
     state.write_text("lost")
-    with pytest.warns(UserWarning, match="passed over for step_1"):
+    with pytest.warns(UserWarning, match="using step_1 instead"):
         assert loaded_step(tmp_path, engine) == 1
     save(tmp_path, engine, 2)  # the run comes by again
     save(tmp_path, engine, 2)
@@ -191,7 +191,7 @@ def test_a_run_does_not_begin_anew_where_every_checkpoint_is_damaged(tmp_path, e
     for step in (1, 2):
         save(tmp_path, engine, step)
         (tmp_path / f"checkpoints/step_{step}/files.json").unlink()
-    message = r"there are checkpoints, but none is whole:\n.*step_2/files\.json: .*No such file.*\n.*step_1/files\.json"
+    message = r"but none is complete:\n.*step_2/files\.json: .*No such file.*\n.*step_1/files\.json"
     with pytest.raises(ValueError, match=message):
         loaded_step(tmp_path, engine)
 
@@ -210,7 +210,7 @@ def test_a_write_that_comes_out_wrong_is_told(tmp_path, engine, monkeypatch):
         original({name: t + (name == "num_updates") for name, t in tensors.items()}, path)
 
     monkeypatch.setattr(student_files, "save_file", wrong)
-    message = "num_updates was read back other than it was written; step 1 is not saved, there is no checkpoint before"
+    message = "num_updates was read back with other values than were written; step 1 was not saved, there is no earlier"
     with pytest.raises(ValueError, match=message):
         save(tmp_path, engine, 1)
     assert names(tmp_path) == set()
@@ -251,11 +251,11 @@ def test_a_disk_that_fills_up_is_told_and_the_last_checkpoint_stays(small_disk, 
                 assert step == 1 or loaded_step(small_disk, engine) == 1
                 kilobytes += 4
                 subprocess.run(["mount", "-o", f"remount,size={kilobytes}k", str(small_disk)], check=True)
-    pattern = r"step_(\d)\S*partial\S*: cannot be written: .*No space left on device.*; step \1 is not saved, (.*)"
+    pattern = r"step_(\d)\S*partial\S*: cannot be written: .*No space left on device.*; step \1 was not saved, (.*)"
     assert len(told) > 8
     for message in told:
         found = re.search(pattern, message) or re.search("latest: cannot be written: ()()No space left", message)
-        assert found and re.fullmatch("the checkpoint step_[12] is kept|there is no checkpoint before it|", found[2])
+        assert found and re.fullmatch("the checkpoint step_[12] is kept|there is no earlier checkpoint|", found[2])
     assert loaded_step(small_disk, engine) == 2
 
 

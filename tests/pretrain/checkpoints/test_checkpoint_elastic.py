@@ -62,7 +62,7 @@ def run_failing_rank(rank: int, folder: Path, fault: str) -> None:
     [
         (
             "full disk",
-            r"outputs.safetensors: cannot be written: No space left; step 4 is not saved, .* step_2 is kept",
+            r"outputs.safetensors: cannot be written: No space left; step 4 was not saved, .* step_2 is kept",
         ),
         ("no metrics", "No space left"),
         ("no view", r"rank 1: \S*step_2/files\.json: cannot be read: not there"),

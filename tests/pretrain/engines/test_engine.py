@@ -31,7 +31,7 @@ def test_smaller_micro_batches_than_were_asked_for_are_told(recwarn):
     config = DeepSpeedConfig.model_validate(BATCH)
     config.warn(12)
     assert not recwarn
-    with pytest.warns(UserWarning, match=r"3 rows at once, not 4 .* each of 16 ranks has 3 of the 48 rows of a step"):
+    with pytest.warns(UserWarning, match=r"3 rows at once instead of 4 .* 16 ranks has 3 of the 48 rows of a step"):
         config.warn(16)
 
 

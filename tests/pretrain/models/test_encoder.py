@@ -105,7 +105,7 @@ def test_union_serves_every_objective():
 
 
 def test_an_unknown_family_is_refused():
-    with pytest.raises(ValueError, match=r"model_type 'gpt2' is not supported; supported are bert, roberta"):
+    with pytest.raises(ValueError, match=r"model_type 'gpt2' is not supported; supported: bert, roberta"):
         EncoderShape.of(AutoConfig.for_model("gpt2"))
 
 

@@ -28,7 +28,7 @@ def test_what_is_not_there_or_not_supported_is_told(tmp_path):
     with pytest.raises(ValueError, match=r"^no model could be loaded from folder or hub id 'no/such': "):
         load_encoder("no/such")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
-    with pytest.raises(ValueError, match=r"': model_type 'gpt2' is not supported; supported are bert, "):
+    with pytest.raises(ValueError, match=r"': model_type 'gpt2' is not supported; supported: bert, "):
         read_shape(str(tmp_path))
 
 
@@ -56,7 +56,7 @@ def test_weights_that_are_not_there_are_not_drawn(tmp_path, load):
     lost = [name for name in weights if name.startswith("encoder.layer.3.output")]
     kept = {name: tensor for name, tensor in weights.items() if name not in lost}
     save_file(kept, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError, match=rf"': {len(lost)} weights are not in it, such as {sorted(lost)[0]}$"):
+    with pytest.raises(ValueError, match=rf"': {len(lost)} weights are missing, such as {sorted(lost)[0]}$"):
         load(str(tmp_path))
 
 
@@ -87,7 +87,7 @@ def test_weights_of_another_size_than_the_config_says_are_refused(tmp_path, load
     teacher_model().save_pretrained(tmp_path)
     teacher_model(intermediate_size=40).config.save_pretrained(tmp_path)
     name = "encoder.layer.0.intermediate.dense.bias"
-    with pytest.raises(ValueError, match=rf"': its config wants (bert\.)?{name} to be \[40\], and it is \[32\]$"):
+    with pytest.raises(ValueError, match=rf"': its config says that (bert\.)?{name} is \[40\], but it is \[32\]$"):
         load(str(tmp_path))
 
 
@@ -101,6 +101,6 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, load, value):
         load(str(tmp_path))
         model.encoder.layer[1].output.dense.weight[3, 2] = value
     model.save_pretrained(tmp_path)
-    said = r"': (bert\.)?encoder\.layer\.1\.output\.dense\.weight holds numbers that are not finite$"
+    said = r"': (bert\.)?encoder\.layer\.1\.output\.dense\.weight contains numbers that are not finite$"
     with pytest.raises(ValueError, match=said):
         load(str(tmp_path))

@@ -50,9 +50,7 @@ def test_the_activation_is_the_models_where_its_family_asks_the_config():
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_a_teacher_without_a_head_is_refused_and_never_given_a_random_one(model_type, tmp_path):
     teacher_model(model_type).save_pretrained(tmp_path)
-    with pytest.raises(
-        ValueError, match=r"has no masked-language head, .* \(missing: .* and \d more\); take a teacher"
-    ):
+    with pytest.raises(ValueError, match=r"has no masked-language head, .* \(missing: .* and \d more\); use a teacher"):
         load_teacher_head(str(tmp_path))
 
 

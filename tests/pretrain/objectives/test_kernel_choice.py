@@ -47,7 +47,7 @@ def test_auto_is_triton_where_the_trial_succeeds(gpu):
 
 def test_auto_is_portable_with_one_warning_where_the_trial_fails(gpu):
     gpu.problem = "OutOfResources: shared memory, Required: 5"
-    with pytest.warns(UserWarning, match=r"portable kernel, the Triton one does not work here: OutOfResources: shared"):
+    with pytest.warns(UserWarning, match=r"because the Triton one does not work here: OutOfResources: shared"):
         assert not use_triton("auto", pair("cuda"), pair("cuda"), 4)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -67,7 +67,7 @@ def test_older_gpus_and_cpus_take_the_portable_kernel_and_say_nothing(gpu):
         assert not use_triton("auto", pair("cuda"), pair("cuda"), 4)
         assert not use_triton("auto", pair(), pair(), 4)
     assert gpu.trials == []
-    problem = "triton needs a GPU of compute capability 8.0 or higher, this one has 7.5; use auto or portable"
+    problem = "Triton needs a GPU of compute capability 8.0 or higher, this one has 7.5; use auto or portable"
     assert triton_problem("cuda") == problem
 
 
@@ -77,11 +77,11 @@ def test_a_kernel_that_cannot_run_here_is_refused(monkeypatch, type_):
     config, shapes = kind(type=type_, num_relation_heads=4, kernel="triton"), (shape(), shape(2, 12))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    problem = "triton is not installed (it comes with the CUDA builds of torch); use auto or portable"
+    problem = "Triton is not installed (it comes with the CUDA builds of torch); use auto or portable"
     assert list(config.problems(*shapes)) == [("kernel", problem)]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    problem = "triton needs a GPU (or, to try it, TRITON_INTERPRET=1); use auto or portable"
+    problem = "Triton needs a GPU (or, to try it, TRITON_INTERPRET=1); use auto or portable"
     assert list(config.problems(*shapes)) == [("kernel", problem)]
     for other in ("auto", "portable"):
         assert not list(config.model_copy(update={"kernel": other}).problems(*shapes))

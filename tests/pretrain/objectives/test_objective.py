@@ -26,7 +26,7 @@ def test_a_scheduled_weight_goes_in_a_line_between_two_shares_of_the_run():
 
 
 def test_schedules_that_say_nothing_are_refused():
-    with pytest.raises(ValidationError, match=r"begin \(0\.5\) must lie before until \(0\.5\)"):
+    with pytest.raises(ValidationError, match=r"begin \(0\.5\) must be less than until \(0\.5\)"):
         WeightSchedule(start=1, end=0, begin=0.5, until=0.5)
-    with pytest.raises(ValidationError, match="start and end are both 0: leave the objective out"):
+    with pytest.raises(ValidationError, match="start and end are both 0: leave out the objective instead"):
         WeightSchedule(start=0, end=0)

@@ -154,10 +154,10 @@ def test_a_shift_of_every_vector_changes_nothing():
         ((3, 2), [0, 1], (1, 2), [0], 1, "3 train vectors for 2 train labels"),
         ((2, 2), [0, 1], (2, 2), [0], 1, "2 query vectors for 1 query labels"),
         ((2, 2), [0, 1], (0, 2), [], 1, "0 query vectors for 0 query labels"),
-        ((2, 2), [0, 1], (1, 3), [0], 1, "train vectors are 2 wide, query vectors 3"),
-        ((2, 2), [0, 1], (1, 2), [0], 3, "k = 3 neighbours of 2 vectors; want 1 to 2"),
+        ((2, 2), [0, 1], (1, 3), [0], 1, "train vectors have width 2, query vectors 3; they must be equal"),
+        ((2, 2), [0, 1], (1, 2), [0], 3, "k = 3 neighbours of 2 vectors; must be 1 to 2"),
         ((2, 2), [0, 1], (1, 2), [0], 0, "k = 0 neighbours"),
-        ((2, 2), [1, 1], (1, 2), [0], 1, "all train labels are 1; a vote needs two classes"),
+        ((2, 2), [1, 1], (1, 2), [0], 1, "all train labels are 1; a vote needs at least two classes"),
     ],
 )
 def test_what_cannot_be_voted_on_is_an_error(train, labels, query, asked, k, message):
@@ -222,5 +222,5 @@ def test_retrieval_finds_each_query_s_own_document():
 
 @pytest.mark.parametrize("shapes", [((3, 4), (2, 4)), ((3, 4), (3, 5)), ((1, 4), (1, 4))])
 def test_retrieval_wants_as_many_queries_as_documents(shapes):
-    with pytest.raises(ValueError, match=r"queries are .*, documents .*; want as many, at least 2"):
+    with pytest.raises(ValueError, match=r"queries are .*, documents .*; they must be as many, at least 2"):
         retrieval_accuracy(*(torch.zeros(shape) for shape in shapes))

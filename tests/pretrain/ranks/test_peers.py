@@ -55,7 +55,7 @@ def test_two_ranks_agree_and_no_group_keeps_a_time_of_its_own(tmp_path):
 
 def test_a_group_that_never_begins_is_told_in_time(monkeypatch):
     told: list[str | None] = []
-    monkeypatch.setattr(peers, "_DEVICE_GRACE_SECONDS", 0)
+    monkeypatch.setattr(peers, "_DEVICE_EXTRA_SECONDS", 0)
     monkeypatch.setattr(peers, "limit_collectives", lambda seconds: told.append(f"waits {seconds} s"))
     monkeypatch.setattr(peers, "raise_together", told.append)
     monkeypatch.setattr(peers, "Heartbeat", lambda seconds, on_lost: "beats")
@@ -63,7 +63,7 @@ def test_a_group_that_never_begins_is_told_in_time(monkeypatch):
         monkeypatch.setattr(peers, "start_distributed", lambda _, waits=waits: time.sleep(waits))
         assert peers.join_ranks(1, lambda error: told.append(str(error))) == (None, "beats")
     time.sleep(1.5)
-    lost = "the ranks were not joined within 1 s: one of them is lost, cut off or has no working device"
+    lost = "the ranks did not join within 1 s: one of them is lost, cut off or has no working device"
     assert told == [None, "waits 1800 s", lost, None, "waits 1800 s"]
 
 

@@ -88,7 +88,7 @@ def test_who_is_leaving_already_heeds_nothing(start):
 def test_a_request_is_answered_at_once_and_once_while_the_process_is_busy(start):
     process = start(mode="hang")
     process.send_signal(signal.SIGTERM)
-    second = "a second SIGTERM or Ctrl-C ends it at once"
+    second = "a second SIGTERM or Ctrl-C stops at once"
     assert process.stderr.readline() == f"SIGTERM: stopping before the first step; now: starting ({second})\n"
     process.send_signal(signal.SIGINT)  # what Ctrl-C adds under a launcher
     process.send_signal(signal.SIGHUP)
@@ -108,11 +108,11 @@ def test_the_answer_says_what_is_waited_for_and_never_holds_up_the_next_signal(m
         read.wait()
 
     stop._say = hang
-    stop._note(signal.SIGUSR1)
-    stop._note(signal.SIGTERM)
+    stop._handle(signal.SIGUSR1)
+    stop._handle(signal.SIGTERM)
     assert stop.reason == signal.SIGUSR1 and stop._first_end < float("inf")
     read.set()
-    assert said == ["SIGUSR1: stopping after this step (a second SIGTERM or Ctrl-C ends it at once)"]
+    assert said == ["SIGUSR1: stopping after this step (a second SIGTERM or Ctrl-C stops at once)"]
 
 
 def test_a_closed_terminal_ends_nothing_under_nohup(start):

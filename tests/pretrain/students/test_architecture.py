@@ -37,14 +37,14 @@ def test_the_start_is_the_same_for_the_same_seed():
 @pytest.mark.parametrize(
     ("changes", "teacher", "message"),
     [
-        ({"architecture": None}, None, "architecture: is needed where there is no teacher, for example"),
-        ({}, shape(), "architecture: is the teacher's where there is one: leave it out"),
-        ({"init": {}}, None, 'init: there is no teacher to start from; wants {"embeddings": "scratch"'),
-        ({"init": {"embeddings": "scratch", "layers": [1, 2]}}, None, "init: there is no teacher to start from"),
+        ({"architecture": None}, None, "architecture: is required without a teacher, for example"),
+        ({}, shape(), "architecture: is the teacher's in a run with one: leave it out"),
+        ({"init": {}}, None, 'init: must be {"embeddings": "scratch", "layers": "scratch"}: there is no teacher'),
+        ({"init": {"embeddings": "scratch", "layers": [1, 2]}}, None, 'init: must be {"embeddings": "scratch"'),
         (
             {"objective": [{"type": "mlm"}, {"type": "hidden_states"}]},
             None,
-            "objective.1.type: hidden_states needs a teacher; without one there is mlm",
+            "objective.1.type: hidden_states needs a teacher; mlm works without one",
         ),
     ],
 )

@@ -62,7 +62,7 @@ def test_principal_components_are_those_of_the_singular_value_decomposition():
     _, _, directions = torch.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
     torch.testing.assert_close((basis.T @ directions[:3].T).abs(), torch.eye(3, dtype=torch.float64), atol=1e-6, rtol=0)
     assert (basis.gather(0, basis.abs().argmax(0, keepdim=True)) > 0).all()
-    with pytest.raises(ValueError, match="embeddings of width 6 have no 7 principal components"):
+    with pytest.raises(ValueError, match="embeddings of width 6 do not have 7 principal components"):
         principal_components(vectors, 7)
     rotation = random_rotation(4, 9)
     torch.testing.assert_close(rotation @ rotation.T, torch.eye(4))

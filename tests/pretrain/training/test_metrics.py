@@ -35,12 +35,12 @@ def test_a_last_line_cut_by_a_stop_is_left_out_with_a_warning(tmp_path):
 def test_a_broken_line_is_named(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
     path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')
-    with pytest.raises(ValueError, match=r"metrics\.jsonl:2: want a JSON object of numbers with a step"):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl:2: must be a JSON object of numbers with a step"):
         read_metrics(tmp_path)
 
 
 def test_no_metrics_is_an_error_with_the_file(tmp_path):
-    with pytest.raises(ValueError, match=r"metrics\.jsonl: no such file; has the run begun\?"):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl: no such file; has the run started\?"):
         read_metrics(tmp_path)
     write(tmp_path, [])
     with pytest.raises(ValueError, match=r"metrics\.jsonl: no steps were logged"):
@@ -151,7 +151,7 @@ def test_the_early_line_leaves_the_first_step_out_and_waits_for_five_seconds():
     for seconds in (60, 2, 2, 2):  # the first one compiles
         clock.now += seconds
         said.append(pace.line() if pace.advance() else None)
-    assert said == [None, "step 102 of 5000: 2.00 s a step, 2,048 tokens/s, 2:43:16 left", None, None]
+    assert said == [None, "step 102 of 5000: 2.00 s per step, 2,048 tokens/s, 2:43:16 left", None, None]
     pace = Pace(total_steps=5000, tokens_per_step=4096, step=0, clock=clock)
     said = []
     for _ in range(10):
@@ -170,7 +170,7 @@ def test_a_step_that_takes_minutes_is_told_of_while_it_lasts():
     clock.now += 70
     pace.advance()
     clock.now += 65
-    assert pace.line() == "step 2 of 10: 100 s a step, 10 tokens/s, 13:20 left; step 3 has taken 1:05 so far"
+    assert pace.line() == "step 2 of 10: 100 s per step, 10 tokens/s, 13:20 left; step 3 has taken 1:05 so far"
 
 
 def test_without_a_terminal_a_minute_without_a_logged_step_gives_a_line(tmp_path, capsys, monkeypatch):

@@ -56,8 +56,8 @@ def test_a_run_asked_to_stop_saves_one_step_later_and_goes_on_to_the_same_bits(t
         stopped_at += [path.name for path in (run / "checkpoints").glob("step_*")]
     # Asked before the first step: nothing was to save. Asked at the third (the first asks twice): agreed at the fourth.
     assert stopped_at == ["step_4", "step_4", "step_8"]
-    said = [line for line in capsys.readouterr().err.splitlines() if "goes on" in line]
-    assert said == [f"[rank 0] goes on from {run / 'checkpoints/step_4'}"]
+    messages = [line for line in capsys.readouterr().err.splitlines() if "resuming" in line]
+    assert messages == [f"[rank 0] resuming from {run / 'checkpoints/step_4'}"]
     assert_same(train(tmp_path / "whole", 8, students)["one"], parts["one"])
 
 
@@ -118,7 +118,7 @@ def test_the_loss_falls_and_every_logged_value_is_there(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tmp_path):
     broken = [student_config(optimizer={"lr": 1e38})]
-    stopped = r"step 6: small: 5 steps in a row had a loss .* not finite; stopped, the last checkpoint is kept"
+    stopped = r"step 6: small: 5 steps in a row had a loss .* not finite; stopping, the last checkpoint is kept"
     not_saved = "step 4: the loss of small is not finite; not saved"
     with pytest.warns(UserWarning, match=not_saved), pytest.raises(ValueError, match=stopped):
         train(tmp_path, 8, broken, save_every_steps=4, max_skipped_in_a_row=5)
@@ -197,7 +197,7 @@ def poison_gradients(monkeypatch, steps):
 @pytest.mark.parametrize("zero_stage", [0, 1, 2])
 def test_gradients_that_are_not_finite_under_a_finite_loss_are_counted_too(tmp_path, monkeypatch, zero_stage):
     poison_gradients(monkeypatch, range(3, 9))
-    stopped = "step 6: small: 4 steps in a row had a loss or gradient that is not finite; stopped"
+    stopped = "step 6: small: 4 steps in a row had a loss or gradient that is not finite; stopping"
     with pytest.warns(UserWarning, match="changed nothing"), pytest.raises(ValueError, match=stopped):
         train(tmp_path, 8, micro_rows=8, zero_stage=zero_stage, save_every_steps=8, max_skipped_in_a_row=4)
     lines = read_metrics(tmp_path)
