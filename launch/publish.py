@@ -1,4 +1,5 @@
-"""Publish a student as an ordinary Hugging Face folder: config, safetensors, tokenizer and a model card of real facts.
+"""Publish a student as an ordinary Hugging Face folder: config, safetensors, tokenizer, a model card of real facts, and
+training.json, which trains it again.
 
     python launch/publish.py --run runs/4l312d --student 4l312d --output students/4l312d \\
         [--step 5000] [--teacher-name hfl/chinese-roberta-wwm-ext-large] [--licence apache-2.0]
@@ -17,7 +18,7 @@ if not __package__:  # run as a script: these folders win over any installed pac
 
 from launch.command_line.next_command import load_line, next_line
 from launch.job.messages import mute_transformers
-from launch.publishing.student_folder import publish
+from launch.publishing.student_folder import load_options, publish
 
 
 def main() -> None:
@@ -40,7 +41,7 @@ def main() -> None:
         print("stopped; nothing was published", file=sys.stderr)
         sys.exit(130)
     print(f"{arguments.output}: loads with AutoModel; outputs within {difference:.1e} of the live student's")
-    print(load_line(arguments.output, "AutoModel"))
+    print(load_line(arguments.output, options=load_options(arguments.output)))
     task = ["--config", "configs/tasks/tnews.json", "--set", f"student={arguments.output}"]
     print(next_line("deepspeed", "launch/td.py", *task))
 
