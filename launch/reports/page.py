@@ -10,7 +10,7 @@ from typing import Any
 from launch.command_line.wording import shorten
 
 SEARCH_NOTE = (
-    "The nearest texts of each query among the held-out documents, shown by their titles; nothing is fine-tuned."
+    "The nearest texts of each query among the held-out documents of 50 characters or more, shown by their titles."
 )
 STYLE = """
 :root{color-scheme:light dark;--ink:#202124;--soft:#5f6368;--line:#e3e6ea;--ground:#fff;--good:#188038}
@@ -24,12 +24,13 @@ h3{font-size:16px;margin:20px 0 6px}
 .headline{font-size:20px;font-weight:600;line-height:1.4;max-width:40em;margin:0 0 6px}
 .details{margin:0 0 20px;padding-left:20px;max-width:52em}
 .lead{max-width:54em;margin:0 0 28px}
-.note{color:var(--soft);font-size:14px;max-width:54em}
+.note{color:var(--soft);font-size:14px;max-width:62em}
+ul.note{padding-left:18px}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{padding:10px 12px;text-align:right;border-bottom:1px solid var(--line);vertical-align:top}
 .results td{white-space:nowrap}
 th:first-child,td:first-child{text-align:left;padding-left:0}
-thead th{font-size:13px;font-weight:600;color:var(--soft);vertical-align:bottom;line-height:1.3}
+thead th{min-width:74px;font-size:13px;font-weight:600;color:var(--soft);vertical-align:bottom;line-height:1.3}
 tbody th{font-weight:600}
 small{display:block;white-space:nowrap;color:var(--soft);font-size:13px;font-weight:400}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:28px}
@@ -37,7 +38,7 @@ figure{margin:0}
 figcaption{font-weight:600;margin-bottom:6px}
 img{width:100%;max-width:520px;height:auto;display:block}
 .found{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,280px),1fr));gap:4px 28px}
-.found p{color:var(--soft);font-size:14px;margin:0}
+.found p{color:var(--soft);font-size:14px;font-weight:600;margin:4px 0 2px}
 .found ol{margin:0 0 8px;padding-left:20px}
 .own::marker{color:var(--good);content:"✓ "}
 details{border-top:1px solid var(--line);padding:10px 0}
@@ -156,9 +157,14 @@ def render_verdicts(verdicts: Sequence[Mapping[str, Any]]) -> str:
     """The sentences to remember, each with what it rests on."""
     parts = []
     for verdict in verdicts:
-        details = "".join(f"<li>{html.escape(detail)}</li>" for detail in verdict["details"])
+        details = "".join(f"<li>{_together(html.escape(detail))}</li>" for detail in verdict["details"])
         parts.append(f'<p class="headline">{html.escape(verdict["headline"])}</p><ul class="details">{details}</ul>')
     return "".join(parts)
+
+
+def _together(text: str) -> str:
+    """With a number, its error and its % on one line."""
+    return text.replace(" ± ", "&nbsp;±&nbsp;").replace(" %", "&nbsp;%")
 
 
 def render_search(search: Sequence[Mapping[str, Any]]) -> str:
@@ -198,7 +204,7 @@ def render_page(report: Mapping[str, Any], charts: Sequence[tuple[str, str]]) ->
 {render_verdicts(report["verdicts"])}
 <p class="lead">{html.escape(report["summary"])}</p>
 {render_results(report["models"])}
-<p class="note">{html.escape(report["method"])}</p>
+<ul class="note">{"".join(f"<li>{html.escape(line)}</li>" for line in report["method"])}</ul>
 {render_search(report["search"])}
 <h2>Charts</h2>
 <div class="charts">{"".join(render_chart(*chart) for chart in charts)}</div>

@@ -1,6 +1,7 @@
 """The report in short, for a terminal: the verdict, the models side by side, one search."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill, indent
 from typing import Any
 
 from launch.command_line.wording import shorten
@@ -14,7 +15,7 @@ def render_screen(report: Mapping[str, Any], num_queries: int = 2) -> str:
     """Return the lines to print at the end of a report."""
     lines: list[str] = []
     for verdict in report["verdicts"]:
-        lines += [verdict["headline"], *(f"  {detail}" for detail in verdict["details"]), ""]
+        lines += [verdict["headline"], *(indent(fill(detail, 98), "  ") for detail in verdict["details"]), ""]
     lines += _table(report["models"])
     for one in report["search"][:num_queries]:
         lines += ["", f"search for {one['query']}", *_found(one["found"])]

@@ -11,28 +11,37 @@ import torch
 from torch import Tensor
 
 NUM_QUERIES, NUM_FOUND = 5, 3
-_TITLE_CHARACTERS, _TEXT_CHARACTERS = range(8, 31), 50  # of documents whose titles are drawn as queries
+_TITLE_CHARACTERS, _TEXT_CHARACTERS = range(8, 31), 50
+
+
+def searchable(texts: Sequence[str]) -> list[int]:
+    """Return the places of the documents that have something to find; of all where none has.
+
+    Texts of a word or none are near to every short query.
+    """
+    return [i for i, text in enumerate(texts) if len(text) >= _TEXT_CHARACTERS] or [*range(len(texts))]
 
 
 def draw_queries(titles: Sequence[str], texts: Sequence[str]) -> list[int]:
-    """Return the places of a few titles to ask about, the same in every report: of documents with something to find."""
-    usable = [
-        i
-        for i, (title, text) in enumerate(zip(titles, texts, strict=True))
-        if len(title) in _TITLE_CHARACTERS and len(text) >= _TEXT_CHARACTERS
-    ]
-    return sorted(random.Random(0).sample(usable or range(len(titles)), min(NUM_QUERIES, len(usable or titles))))
+    """Return the places of a few searchable documents whose titles to ask about, the same in every report."""
+    places = searchable(texts)
+    usable = [place for place in places if len(titles[place]) in _TITLE_CHARACTERS] or places
+    return sorted(random.Random(0).sample(usable, min(NUM_QUERIES, len(usable))))
 
 
-def find_texts(queries: Tensor, titles: Tensor, texts: Tensor) -> list[list[int]]:
+def find_texts(queries: Tensor, titles: Tensor, texts: Tensor, among: Sequence[int]) -> list[list[int]]:
     """Return the places of the nearest texts of each query, nearest first.
 
     queries [Q, D], titles [N, D] and texts [N, D] are one model's vectors. Queries are centred by the titles' mean,
     texts by their own, as in the probe that counts how many titles find their text.
+
+    Args:
+        among: places of the texts that may be found.
     """
     query = torch.nn.functional.normalize(queries - titles.mean(dim=0))
-    document = torch.nn.functional.normalize(texts - texts.mean(dim=0))
-    return (query @ document.T).topk(min(NUM_FOUND, len(texts))).indices.tolist()
+    document = torch.nn.functional.normalize(texts - texts.mean(dim=0))[list(among)]
+    found = (query @ document.T).topk(min(NUM_FOUND, len(document))).indices.tolist()
+    return [[among[place] for place in places] for places in found]
 
 
 def list_results(

@@ -59,7 +59,7 @@ def _headline(teacher: Row, student: Row, chance: float) -> str:
 def _scores(teacher: Row, student: Row, chance: float) -> str:
     """Both scores, chance, and what is kept of what the teacher has above it."""
     scores = (
-        f"It labels {percent(student, *ACCURACY)} % of the texts rightly, the teacher {percent(teacher, *ACCURACY)} %"
+        f"It labels {percent(student, *ACCURACY)} % of the texts correctly, the teacher {percent(teacher, *ACCURACY)} %"
     )
     said = f"{scores}; always giving the commonest label gets {100 * chance:.1f} %"
     if not _is_above(teacher, chance):

@@ -163,7 +163,7 @@ def test_files_of_different_runs_make_no_card(run, name, old, new, message):
     assert old in text
     (run / name).write_text(text.replace(old, new))
     with pytest.raises(ValueError, match=message):
-        read_card(run, "4l312d", run / "checkpoints/step_40")
+        read_record(run, "4l312d", run / "checkpoints/step_40")
 
 
 def test_a_run_that_cannot_be_summed_up_is_told(run):

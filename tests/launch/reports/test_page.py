@@ -75,7 +75,7 @@ def page(**changes: object) -> str:
     report = {
         "title": "Distilled: small",
         "summary": "What was done.",
-        "method": "How.",
+        "method": ["How."],
         "facts": {"cores": 2},
         "verdicts": [{"headline": "It keeps much.", "details": ["So much."]}],
         "search": SEARCH,
@@ -144,7 +144,7 @@ def test_names_and_facts_cannot_become_markup():
     text = page(
         title=evil,
         summary=evil,
-        method=evil,
+        method=[evil],
         verdicts=[{"headline": evil, "details": [evil]}],
         search=[{"query": evil, "found": {evil: [{"title": evil, "is_own": True}]}}],
         models=[TEACHER | {"name": evil}],

@@ -18,8 +18,8 @@ def test_what_is_kept_at_which_speed_is_the_headline():
         verdict.headline == "The student keeps 96 % of the teacher's nearest-neighbour accuracy at 2.9 times its speed."
     )
     assert verdict.details == [
-        "It labels 72.0 ± 2.0 % of the texts rightly, the teacher 75.0 ± 2.0 %; always giving the commonest label gets "
-        "33.3 %, so it keeps 93 ± 7 % of what the teacher has above that. The two are too close to be told apart."
+        "It labels 72.0 ± 2.0 % of the texts correctly, the teacher 75.0 ± 2.0 %; always giving the commonest label "
+        "gets 33.3 %, so it keeps 93 ± 7 % of what the teacher has above that. The two are too close to be told apart."
     ]
     slow = judge(TEACHER, row("4l312d", 0.54, texts_per_second=4.0), 1 / 3)
     assert slow.headline == "4l312d keeps 72 % of the teacher's nearest-neighbour accuracy at 0.04 times its speed."
