@@ -1,18 +1,25 @@
 """The model card of a published student: what the run knows and publishing measured, nothing else."""
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from launch.command_line.wording import duration
+from launch.publishing.making import (
+    describe_machines,
+    describe_objective,
+    describe_start,
+    describe_unreached,
+    is_hub_id,
+    losses_table,
+    public_name,
+    share_of_corpus,
+    teacher_place,
+)
 from pretrain.checkpoints.checkpoint import TrainingState
 from pretrain.probes.vectors import NUM_NEIGHBOURS
-from pretrain.training.metrics import loss_terms
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _FEW_TOKENS = 10_000_000  # general students usually read a thousand times as many
 CARD = """---
 language: zh
@@ -126,21 +133,6 @@ class Measured:
     processor: str
 
 
-def public_name(path: str) -> str:
-    """Return a model's hub id as it is, and only the last part of a local path: the rest means nothing elsewhere."""
-    return path if is_hub_id(path) and not Path(path).exists() else Path(path).name
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether a name has the form of a model hub's: owner/name."""
-    return bool(_HUB_ID.fullmatch(name))
-
-
-def teacher_place(path: str, teacher_name: str | None) -> str:
-    """Return where training.json looks for the teacher: on a hub where it has a name there, else in a folder here."""
-    return teacher_name if teacher_name and is_hub_id(teacher_name) else public_name(path)
-
-
 def model_card(
     name: str,
     record: RunRecord,
@@ -189,8 +181,8 @@ def model_card(
         kind="student" if teacher else "encoder",
         origin=f"distilled from `{teacher_is}` on" if teacher else "trained without a teacher on",
         teacher=f"`{teacher_is}`, weights {teacher['fingerprint']}" if teacher else "none",
-        objective="; ".join(_objective(objective) for objective in student["objective"]),
-        start=_start(init),
+        objective="; ".join(describe_objective(objective) for objective in student["objective"]),
+        start=describe_start(init),
         corpus_tokens=corpus["tokens"],
         corpus_documents=corpus["documents"],
         corpus_fingerprint=corpus["fingerprint"],
@@ -201,12 +193,12 @@ def model_card(
         rows_per_step=config["deepspeed"]["train_batch_size"],
         row_tokens=config["corpus"]["row_tokens"],
         tokens=state.tokens,
-        epochs=_epochs(state.tokens / max(1, corpus["tokens"])),
+        epochs=share_of_corpus(state.tokens / max(1, corpus["tokens"])),
         training_time=duration(state.seconds),
-        ran_on=_ran_on([one for one in facts["ran_on"] if one["step"] < max(1, state.step)]),
+        ran_on=describe_machines([one for one in facts["ran_on"] if one["step"] < max(1, state.step)]),
         expected=_expected(teacher and teacher_place(teacher["path"], teacher_name)),
-        losses=_losses(name, [line for line in record.metrics if f"{name}/loss" in line][-1]),
-        unreached=_unreached(unreached, init),
+        losses=losses_table(name, [line for line in record.metrics if f"{name}/loss" in line][-1]),
+        unreached=describe_unreached(unreached, init),
         citation=_citation(
             name, measured, types, teacher and f"{teacher_is} (weights {teacher['fingerprint']})", corpus
         ),
@@ -283,10 +275,6 @@ def _advice(without_pooler: bool, has_head: bool) -> str:
     return f"\n{' '.join(advice)}\n{HEAD if has_head else ''}"
 
 
-def _epochs(epochs: float) -> str:
-    return f"{100 * epochs:.2g} % of the corpus" if epochs < 0.995 else f"{epochs:.1f} times the corpus"
-
-
 def _expected(teacher: str | None) -> str:
     corpus = " of this fingerprint at `corpus/manifest.json`"
     return f"{corpus} and the teacher at `{teacher}`" if teacher else corpus
@@ -305,47 +293,3 @@ def _citation(
 def _papers(papers: Sequence[str]) -> str:
     links = "\n".join(f"- https://arxiv.org/abs/{number}" for number in papers)
     return f"The papers of its objectives, beside those of its teacher:\n\n{links}\n" if papers else ""
-
-
-def _ran_on(machines: Sequence[Mapping[str, Any]]) -> str:
-    """Devices and precisions, each from the step on at which it was taken."""
-    parts = []
-    for index, one in enumerate(machines):
-        types = [f"{who} in {one[key]}" for who, key in (("teacher", "teacher"), ("student", "students")) if one[key]]
-        parts.append((f"from step {one['step']:,} on " if index else "") + f"{one['device']}: {', '.join(types)}")
-    return "; ".join(parts) or "not recorded"
-
-
-def _start(init: Mapping[str, Any]) -> str:
-    if init["student"]:
-        return f"all weights: those of `{public_name(init['student'])}`"
-    embeddings, layers = "random", init["layers"]
-    if init["embeddings"] == "teacher":
-        embeddings = "the teacher's, on principal components where widths differ"
-    if isinstance(layers, list):
-        return f"embeddings: {embeddings}; layers: the teacher's {', '.join(map(str, layers))}"
-    names = {"scratch": "random", "uniform": "the teacher's, evenly spread", "last": "the teacher's last ones"}
-    return f"embeddings: {embeddings}; layers: {names[layers]}"
-
-
-def _objective(objective: Mapping[str, Any]) -> str:
-    settings = ", ".join(f"{key} {value}" for key, value in objective.items() if key != "type" and value is not None)
-    return f"`{objective['type']}` ({settings})"
-
-
-def _losses(name: str, last: Mapping[str, float]) -> str:
-    rows = [f"| {term} | {value:.4f} |" for term, value in loss_terms(last, name).items()]
-    return "\n".join(["| term | value |", "|---|---|", *rows])
-
-
-def _unreached(names: list[str], init: Mapping[str, Any]) -> str:
-    if not names:
-        return "Every parameter was trained."
-    start = "as initialised (the teacher's; a pooler is left out of this folder)"
-    if init["student"]:
-        start = "as in the student that this one began as (a pooler is left out of this folder)"
-    elif init["layers"] == "scratch":
-        start = "as initialised (random)"
-    listed = "\n".join(f"- `{name}`" for name in names)
-    head = f"No objective reads these; they are {start}, kept out of the optimizer, and fine-tuning trains them:"
-    return f"{head}\n\n{listed}\n"

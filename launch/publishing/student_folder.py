@@ -13,7 +13,8 @@ from transformers import AutoConfig, AutoTokenizer
 from corpus.vocabulary.tokenizer import load_tokenizer, save_tokenizer
 from launch.distillation.config import RunConfig, read_run_config
 from launch.distillation.run_facts import read_facts
-from launch.publishing.model_card import Measured, RunRecord, model_card, public_name, teacher_place
+from launch.publishing.making import public_name, teacher_place
+from launch.publishing.model_card import Measured, RunRecord, model_card
 from pretrain.checkpoints.checkpoint import Checkpoints, read_state
 from pretrain.device import cpu_name
 from pretrain.durable import damage, share, writing

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-_WEIGHTS = ("*.safetensors", "*.bin")
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")  # a folder may hold the same ones in both forms
 
 
 def name_folders(arguments: list[str]) -> dict[str, str]:
@@ -24,8 +24,10 @@ def name_folders(arguments: list[str]) -> dict[str, str]:
 
 def file_megabytes(folder: str) -> float | None:
     """Return the size of the weights' files in 10^6 bytes; None where the model is not in a folder."""
-    files = [path for pattern in _WEIGHTS for path in Path(folder).glob(pattern)]
-    return sum(path.stat().st_size for path in files) / 1e6 if files else None
+    for pattern in _WEIGHTS:
+        if files := [*Path(folder).glob(pattern)]:
+            return sum(path.stat().st_size for path in files) / 1e6
+    return None
 
 
 def untrained_student(folder: str) -> str | None:

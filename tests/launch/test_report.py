@@ -105,7 +105,7 @@ def test_page_and_json_hold_the_same_numbers(workplace, tmp_path, capsys):
         assert sentence in html.unescape(page).replace("\N{NO-BREAK SPACE}", " ") and sentence in " ".join(
             shown.split()
         )
-    assert " above chance" in verdict["headline"], "ten texts tell nothing, and neither model has learned anything"
+    assert " keeps " in verdict["headline"] or " above chance" in verdict["headline"]
     assert "Training loss of small" in page and "Held-out" not in page and "two cores" in page
 
 
