@@ -6,6 +6,9 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # A thread that waits for the others gives its core away soon: launch/job/threads.py.
 export GOMP_SPINCOUNT ?= 10000
 
+# What make demo searches the held-out news for, in words that no title repeats.
+DEMO_QUERIES := 居民楼夜里失火 明天大风降温 酒后开车被判刑 高速公路上发生车祸 考古发现古代墓葬
+
 .PHONY: venv demo check test test-slow lint bench
 
 venv: $(READY)
@@ -22,9 +25,10 @@ demo: venv
 	$(BIN)/python -m launch.demo.config --config configs/demo.json --output demo/config.json
 	$(BIN)/deepspeed --num_gpus 1 launch/gd.py --config demo/config.json --run demo/run
 	rm -rf demo/students
-	$(BIN)/python launch/publish.py --run demo/run --student 4l384d --output demo/students/4l384d
-	$(BIN)/python launch/report.py --run demo/run --labels demo/labels --documents demo/text/heldout.jsonl \
-		--heldout demo/heldout --output demo/report.html \
+	$(BIN)/python launch/publish.py --run demo/run --student 4l384d --output demo/students/4l384d \
+		--teacher-name "multilingual-e5-small in 4 bits"
+	$(BIN)/python launch/report.py --run demo/run --task configs/tasks/inews.json --documents demo/text/heldout.jsonl \
+		--queries $(DEMO_QUERIES) --heldout demo/heldout --output demo/report.html \
 		--models teacher=demo/teacher student=demo/students/4l384d untrained=demo/run/start/4l384d
 
 check: lint

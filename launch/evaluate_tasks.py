@@ -112,7 +112,7 @@ def evaluate(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopRe
     evaluation = replace(evaluation, models=complete)
     costs = measure_costs(complete, list(tasks.values()))
     commonest = {name: score_of_commonest_label(tasks[name], task) for name, task in evaluation.tasks.items()}
-    print(write_results(evaluation, arguments.output, costs, commonest, remarks))
+    print(write_results(evaluation, arguments.output, costs, commonest, remarks, device_name(device)))
     print(f"next: open {arguments.output / 'results.png'}, or run this command again with more --models or --tasks")
     sys.stdout.flush()
     return code

@@ -1,11 +1,12 @@
-"""Publish a student as an ordinary Hugging Face folder: config, safetensors, tokenizer and a model card of real facts.
+"""Publish a student as an ordinary Hugging Face folder: config, safetensors, tokenizer, a model card of real facts, and
+training.json, which trains it again.
 
     python launch/publish.py --run runs/4l312d --student 4l312d --output students/4l312d \\
         [--step 5000] [--teacher-name hfl/chinese-roberta-wwm-ext-large] [--licence apache-2.0]
 
 A pooler that no objective reached stays behind: it is random numbers, which fine-tuning is to draw anew for each seed.
-The folder appears only after transformers has loaded what was written and given the live student's answers. A student
-with a masked-language head keeps it: AutoModel and AutoModelForMaskedLM both load the folder.
+The folder appears only after transformers has loaded what was written and answered as the student did in training.
+A student with a masked-language head keeps it: AutoModel and AutoModelForMaskedLM both load the folder.
 """
 
 import argparse
@@ -17,7 +18,7 @@ if not __package__:  # run as a script: these folders win over any installed pac
 
 from launch.command_line.next_command import load_line, next_line
 from launch.job.messages import mute_transformers
-from launch.publishing.student_folder import publish
+from launch.publishing.student_folder import load_options, publish
 
 
 def main() -> None:
@@ -39,8 +40,8 @@ def main() -> None:
     except KeyboardInterrupt:
         print("stopped; nothing was published", file=sys.stderr)
         sys.exit(130)
-    print(f"{arguments.output}: loads with AutoModel; outputs within {difference:.1e} of the live student's")
-    print(load_line(arguments.output, "AutoModel"))
+    print(f"{arguments.output}: loads with AutoModel and answers as in training (largest difference {difference:.1e})")
+    print(load_line(arguments.output, options=load_options(arguments.output)))
     task = ["--config", "configs/tasks/tnews.json", "--set", f"student={arguments.output}"]
     print(next_line("deepspeed", "launch/td.py", *task))
 

@@ -1,152 +1,166 @@
-"""What a run gave, as one HTML page and the same numbers as JSON beside it.
+"""Compare models without fine-tuning, as one HTML page and the same numbers as JSON beside it.
 
-    python launch/report.py --run demo/run --labels demo/labels --documents demo/text/heldout.jsonl \\
-        --heldout demo/heldout --output demo/report.html \\
-        --models teacher=demo/teacher student=demo/students/4l384d untrained=demo/run/start/4l384d
+    python launch/report.py --models teacher=TEACHER student=students/4l312d --task tnews --output report.html
 
-The first model is the teacher: the others are compared with it.
+The first model is the teacher: the others are compared with it. The task is a name in configs/tasks or the path of a
+file like those, of single sentences; --labels takes a folder of train.jsonl and dev.jsonl of {"text", "label"} lines
+instead. With --documents titles look for their texts, and --queries are searched for among them. With --run the page
+has the run's losses and configuration too; its start/<student> folder, given as a model, is the untrained twin.
 """
 
 import argparse
 import json
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 if not __package__:  # run as a script: these folders win over any installed package of the same name
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from corpus.shards.manifest import Manifest, load_manifest
+from corpus.shards.manifest import load_manifest
+from launch.command_line.next_command import load_line, next_line
+from launch.evaluation.config import read_task_file
 from launch.job.messages import mute_transformers
+from launch.publishing.student_folder import load_options
 from launch.reports.charts import draw_accuracy, draw_run
-from launch.reports.models import (
-    MAX_TOKENS,
-    Labelled,
-    Models,
-    Pairs,
-    measure_models,
-    read_labelled,
-    read_models,
-    read_pairs,
-)
+from launch.reports.folders import find_twins, name_folders
+from launch.reports.models import Material, labels_task, measure_models, read_models, read_pairs, read_texts
 from launch.reports.page import render_page
-from launch.reports.run import Run, read_run
+from launch.reports.run import read_run, summarise
+from launch.reports.screen import render_screen
+from launch.reports.verdict import judge
 from pretrain.device import cpu_name, device_name
 from pretrain.precision import native_dtypes
-from pretrain.probes.vectors import NUM_NEIGHBOURS, chance_accuracy
+from pretrain.probes.vectors import NUM_NEIGHBOURS
 
 
-def duration(seconds: float) -> str:
-    """In the unit a reader would choose."""
-    for size, unit in ((3600.0, "hours"), (60.0, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} seconds"
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Decode the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", required=True, metavar="NAME=FOLDER", help="the teacher first")
+    texts = parser.add_mutually_exclusive_group(required=True)
+    texts.add_argument("--task", help="a name in configs/tasks or the path of a task file, of single sentences")
+    texts.add_argument("--labels", type=Path, help='folder of train.jsonl and dev.jsonl, {"text", "label"} lines')
+    parser.add_argument("--run", type=Path, help="folder of the run that trained the students")
+    parser.add_argument("--documents", type=Path, help='{"title", "text"} lines: titles are to find their texts')
+    parser.add_argument("--queries", nargs="+", default=[], help="searched for among the documents; else some titles")
+    parser.add_argument("--heldout", type=Path, help="a corpus that no model was trained on, for the relation loss")
+    parser.add_argument("--output", type=Path, required=True, help="the page; its JSON goes beside it")
+    options = parser.parse_args(arguments)
+    if options.queries and not options.documents:
+        parser.error("--queries: there is nothing to search; give --documents")
+    return options
 
 
-def summarise(run: Run, teacher: Mapping[str, Any]) -> str:
-    """What was distilled, in one sentence. ValueError where config.json or metrics.jsonl is not what a run writes."""
-    try:
-        return _summary(run, teacher)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"config.json or metrics.jsonl of the run: not what a run writes: {error!r}") from error
+def build_report(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Read everything, measure the models, and return (the numbers, the page).
 
-
-def _summary(run: Run, teacher: Mapping[str, Any]) -> str:
-    students = [f"{s['name']} ({s['num_layers']} layers × {s['hidden_size']})" for s in run.config["students"]]
-    last = run.metrics[-1]
-    return (
-        f"{', '.join(students)} learned from {Path(run.config['teacher']['path']).name} "
-        f"({teacher['num_layers']} layers × {teacher['hidden_size']}, {teacher['num_parameters'] / 1e6:.1f} "
-        f"million parameters) by reading {last['tokens'] / 1e6:.1f} million tokens of unlabelled text in "
-        f"{last['step']:,.0f} steps, {duration(last['seconds'])}."
-    )
-
-
-def describe_method(
-    train: Labelled, query: Labelled, pairs: Pairs | None, heldout: bool, reference: str, dtype: str = "float32"
-) -> str:
-    """How the table's numbers were measured."""
-    relations = (
-        "Held-out relation loss: QQ + KK + VV against the teacher on rows that no model was trained on. "
-        if heldout
-        else ""
-    )
-    retrieval = (
-        f"Retrieval: titles of {len(pairs[0]):,} held-out documents whose nearest text is their own. " if pairs else ""
-    )
-    return (
-        f"Accuracy: {len(query[0]):,} texts labelled by their {NUM_NEIGHBOURS} nearest neighbours among "
-        f"{len(train[0]):,} labelled ones, {len(set(train[1]))} classes (always the commonest gives "
-        f"{100 * chance_accuracy(query[1]):.1f} %), by the mean of the last hidden states, centred, cut at "
-        f"{MAX_TOKENS} tokens, computed in {dtype}, nothing fine-tuned; ± is one standard error. Speed: the same "
-        f"texts, tokenising included, float32 on one thread of {cpu_name()}, one at a time and in batches of 32, "
-        f"medians, the models taking turns. {retrieval}{relations}Ratios are to {reference}."
-    )
-
-
-def build_report(
-    run: Run, models: Models, train: Labelled, query: Labelled, pairs: Pairs | None, heldout: Manifest | None
-) -> tuple[dict[str, Any], str]:
-    """(the numbers, the page)."""
+    Raise ValueError or OSError for whatever cannot be read.
+    """
+    run = read_run(options.run) if options.run else None
+    task = read_task_file(options.task, "--task") if options.task else labels_task(options.labels)
+    pairs = read_pairs(options.documents) if options.documents else None
+    heldout = load_manifest(options.heldout) if options.heldout else None
+    material = Material(*read_texts(task), pairs, tuple(options.queries), heldout, task.row_tokens)
+    folders = name_folders(options.models)
     dtype = native_dtypes("cpu")[0]
-    rows = measure_models(models, train, query, pairs, heldout, dtype)
+    rows, search = measure_models(folders, read_models(folders, task.row_tokens), material, dtype)
+    teacher, twins = rows[0], {name: _row(rows, twin) for name, twin in find_twins(folders).items()}
+    students = [row for row in rows[1:] if not row["untrained"]]
     report = {
-        "title": f"Distilled: {', '.join(run.students)}",
-        "summary": summarise(run, rows[0]),
-        "method": describe_method(train, query, pairs, heldout is not None, rows[0]["name"], dtype),
+        "title": f"Distilled: {', '.join(run.students)}" if run else f"Compared: {', '.join(folders)}",
+        "verdicts": [asdict(judge(teacher, row, material.chance, twins.get(row["name"]))) for row in students],
+        "summary": summarise(run, teacher) if run else describe_models(rows),
+        "method": describe_method(material, teacher["name"], dtype),
         "models": rows,
+        "search": search,
         "machine": device_name("cpu"),
         "precision": dtype,
         "probe": {
+            "task": task.name,
             "num_neighbours": NUM_NEIGHBOURS,
-            "max_tokens": MAX_TOKENS,
-            "num_train": len(train[0]),
-            "num_queries": len(query[0]),
-            "chance": chance_accuracy(query[1]),
+            "max_tokens": material.max_tokens,
+            "num_train": len(material.train[0]),
+            "num_queries": len(material.asked[0]),
+            "chance": material.chance,
         },
-        "last_step": run.metrics[-1],
-        "facts": run.facts,
-        "config": run.config,
     }
-    accuracy_chart = ("Accuracy, with one standard error", draw_accuracy(rows, chance_accuracy(query[1])))
-    return report, render_page(report, [accuracy_chart, *draw_run(run)])
+    if run:
+        report |= {"last_step": run.metrics[-1], "facts": run.facts, "config": run.config}
+    charts = [("Accuracy, with one standard error", draw_accuracy(rows, material.chance))]
+    return report, render_page(report, [*charts, *(draw_run(run) if run else [])])
+
+
+def _row(rows: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+    return next(row for row in rows if row["name"] == name)
+
+
+def describe_models(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What is compared, in one sentence."""
+    sizes = [
+        f"{row['name']} ({row['num_layers']} layers × {row['hidden_size']}, {row['num_parameters'] / 1e6:.1f} million "
+        "parameters)"
+        for row in rows
+    ]
+    return f"Compared without fine-tuning: {', '.join(sizes)}."
+
+
+def describe_method(material: Material, reference: str, dtype: str = "float32") -> list[str]:
+    """How the table's numbers were measured, column by column."""
+    lines = [
+        f"Size: parameters, and the weights' files as they lie on disk, where a float16 file is half as large. Ratios "
+        f"are to {reference}.",
+        f"Speed: tokenising included, float32 on one thread of {cpu_name()}, one text at a time and in batches of 32, "
+        "medians, the models taking turns.",
+        f"Accuracy: {len(material.asked[0]):,} texts, each labelled by its {NUM_NEIGHBOURS} nearest neighbours among "
+        f"{len(material.train[0]):,} labelled ones of {len(set(material.train[1]))} classes; always the commonest "
+        f"gives {100 * material.chance:.1f} %. Nothing is fine-tuned: a text is the mean of its last hidden states, "
+        f"centred, cut at {material.max_tokens} tokens, computed in {dtype}; ± is one standard error.",
+    ]
+    if material.pairs:
+        lines.append(
+            f"Retrieval: the titles of {len(material.pairs[0]):,} held-out documents, each asked for its text."
+        )
+    if material.heldout:
+        lines.append("Held-out relation loss: QQ + KK + VV against the teacher on rows that no model was trained on.")
+    return [*lines, *(f"Note: {remark}." for remark in material.remarks)]
+
+
+def next_lines(options: argparse.Namespace, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What to type next: look at the page, load the last student, fine-tune teacher and student on the task."""
+    folders = name_folders(options.models)
+    trained = [row["name"] for row in rows if not row["untrained"]]
+    student = Path(folders[trained[-1]])
+    lines = [f"next: open {options.output} in a browser", load_line(student, options=load_options(student))]
+    if options.task:
+        models = ["--models", *(f"{name}={folders[name]}" for name in trained), "--tasks", options.task]
+        quick = ["--seeds", "1", "--set", "fine_tuning.learning_rates=[1e-4]", "fine_tuning.epochs=2"]
+        lines.append(next_line("python", "launch/evaluate_tasks.py", *models, *quick, "--output", "runs/evaluation"))
+    return lines
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0 when both files are written, 2 with one line on stderr otherwise."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, help="folder of a run")
-    parser.add_argument("--models", nargs="+", required=True, metavar="NAME=FOLDER", help="the teacher first")
-    parser.add_argument("--labels", type=Path, required=True, help="folder of train.jsonl and dev.jsonl")
-    parser.add_argument("--documents", type=Path, help='{"title", "text"} lines: titles are to find their texts')
-    parser.add_argument("--heldout", type=Path, help="a corpus nobody was trained on, for the relation loss")
-    parser.add_argument("--output", type=Path, required=True, help="the page; its JSON goes beside it")
-    options = parser.parse_args(arguments)
+    """Return 0 when both files are written, 2 after one line on stderr otherwise."""
+    options = parse_arguments(arguments)
     mute_transformers()
     warnings.showwarning = lambda message, *_: print(f"report: {message}", file=sys.stderr)
     try:
-        run = read_run(options.run)
-        train = read_labelled(options.labels / "train.jsonl")
-        query = read_labelled(options.labels / "dev.jsonl")
-        pairs = read_pairs(options.documents) if options.documents else None
-        heldout = load_manifest(options.heldout) if options.heldout else None
-        models = read_models(options.models)
-        report, page = build_report(run, models, train, query, pairs, heldout)
+        report, page = build_report(options)
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(page, encoding="utf-8")
         numbers = json.dumps(report, indent=2, ensure_ascii=False)
         options.output.with_suffix(".json").write_text(numbers + "\n", encoding="utf-8")
     except (ValueError, OSError) as error:
-        print(f"report: {error}", file=sys.stderr)
+        print(f"refused: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; nothing was written", file=sys.stderr)
         return 130
-    print(f"{options.output}: {report['summary']}")
-    print(f"next: open {options.output} in a browser; your own text and teacher: docs/guide.md")
+    print(render_screen(report))
+    print("\n".join(["", *next_lines(options, report["models"])]))
     return 0
 
 

@@ -17,10 +17,15 @@ def publish_line(run: Path, student: str) -> str:
     return next_line(*publish, "--run", run, "--student", student, "--output", output)
 
 
-def load_line(folder: Path, auto_class: str) -> str:
-    """What opens a model and its tokenizer in an interactive Python, by a class of transformers."""
+def load_line(folder: Path, auto_class: str = "AutoModel", options: str = "") -> str:
+    """What opens a model and its tokenizer in an interactive Python, by a class of transformers.
+
+    Args:
+        options: further arguments of the model's `from_pretrained`, as they are typed.
+    """
     path = json.dumps(str(folder), ensure_ascii=False)  # in double quotes: the shell's are single ones
-    loads = f"model, tokenizer = {auto_class}.from_pretrained({path}), AutoTokenizer.from_pretrained({path})"
+    model = f"{auto_class}.from_pretrained({', '.join(filter(None, (path, options)))})"
+    loads = f"model, tokenizer = {model}, AutoTokenizer.from_pretrained({path})"
     return next_line("python", "-i", "-c", f"from transformers import {auto_class}, AutoTokenizer; {loads}")
 
 

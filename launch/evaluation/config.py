@@ -92,7 +92,7 @@ def read_evaluation(
     return Evaluation(
         decoded,
         _once(map(_model, models), "--models"),
-        _once(((task.name, task) for task in map(_task, tasks)), "--tasks"),
+        _once(((task.name, task) for task in (read_task_file(one, "--tasks") for one in tasks)), "--tasks"),
         tuple(range(decoded.training.seed, decoded.training.seed + num_seeds)),
     )
 
@@ -107,12 +107,15 @@ def _model(argument: str) -> tuple[str, str]:
     return name, path
 
 
-def _task(argument: str) -> TaskConfig:
-    """The name of a file in configs/tasks, or the path of another."""
+def read_task_file(argument: str, flag: str) -> TaskConfig:
+    """Return the task of a name in configs/tasks, or of the path of another file like those.
+
+    Raise ValueError naming the flag and what was given where there is no such file.
+    """
     path = Path(argument) if argument.endswith(".json") else TASK_FOLDER / f"{argument}.json"
     if not path.is_file():
         known = ", ".join(sorted(one.stem for one in TASK_FOLDER.glob("*.json")))
-        raise ValueError(f"--tasks {argument}: no such file; want a path or one of {known}")
+        raise ValueError(f"{flag} {argument}: no such file; want a path or one of {known}")
     return read_strictly(_TaskFile, path).task
 
 

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 
 from launch.evaluation.cells import Cell, choose_learning_rate, read_cell
 from launch.evaluation.config import Evaluation
+from pretrain.device import cpu_name
 from pretrain.durable import write_durably
 from pretrain.models.pretrained import load_encoder, load_pretrained
 from pretrain.probes.cost import compare_cost
@@ -58,14 +59,16 @@ def write_results(
     costs: Mapping[str, Mapping[str, float]],
     commonest: Mapping[str, float | None],
     remarks: Sequence[str] = (),
+    machine: str = "",
 ) -> str:
-    """results.json, results.md and results.png; gives the table. ValueError naming a cell that is not made.
+    """Write results.json, results.md and results.png, and return the table. Raise ValueError naming a missing cell.
 
     Args:
         remarks: what else a reader of the scores should know.
+        machine: what the models were fine-tuned on.
     """
     results = build_results(evaluation, collect_scores(evaluation, output), costs, commonest)
-    results["remarks"] = list(remarks)
+    results |= {"remarks": list(remarks), "machine": machine, "processor": cpu_name()}
     table = render_table(results)
     write_durably(output / "results.json", json.dumps(results, ensure_ascii=False, indent=2))
     write_durably(output / "results.md", table)
@@ -103,9 +106,10 @@ def build_results(
 ) -> dict[str, Any]:
     """Everything as one JSON object; ratios are to the first model."""
     reference = next(iter(evaluation.models))
+    floor = statistics.fmean(commonest[task] or 0.0 for task in evaluation.tasks)
     models = [
         {"name": name, "path": path, **costs[name], **found[name],
-         "kept": found[name]["average"]["mean"] / max(found[reference]["average"]["mean"], 1e-9),
+         "kept": kept_above(floor, found[name]["average"], found[reference]["average"]),
          "times_as_fast": costs[reference]["milliseconds_per_text"] / costs[name]["milliseconds_per_text"],
          "throughput_ratio": costs[name]["texts_per_second"] / costs[reference]["texts_per_second"]}
         for name, path in evaluation.models.items()
@@ -113,10 +117,23 @@ def build_results(
     return {
         "models": models,
         "commonest_label": dict(commonest),
+        "precision": evaluation.config.deepspeed.torch_autocast.wanted,
         "config": evaluation.config.model_dump(mode="json"),
         "tasks": {name: task.model_dump(mode="json") for name, task in evaluation.tasks.items()},
         "seeds": list(evaluation.seeds),
     }
+
+
+def kept_above(floor: float, own: Mapping[str, Any], reference: Mapping[str, Any]) -> float | None:
+    """Return the share of the reference's average score above `floor` that a model reaches.
+
+    None where the reference is not above it by more than its own spread over seeds: there is nothing to keep.
+
+    Args:
+        floor: the average score of always giving the commonest label; tasks without classes count as 0.
+    """
+    room = reference["mean"] - floor
+    return (own["mean"] - floor) / room if room > (reference["std"] or 0.0) else None
 
 
 def render_table(results: Mapping[str, Any]) -> str:
@@ -139,7 +156,7 @@ def _row(model: Mapping[str, Any], tasks: Sequence[str], is_reference: bool) -> 
         ratios = model["times_as_fast"], model["throughput_ratio"]
         speed = tuple(f"{value} ({ratio:.1f} x)" for value, ratio in zip(speed, ratios, strict=True))  # type: ignore[assignment]
     scores = [percent(one["mean"], one["std"]) for one in (*(model["tasks"][task] for task in tasks), model["average"])]
-    kept = "" if is_reference else f"{100 * model['kept']:.1f} %"
+    kept = "" if is_reference or model["kept"] is None else f"{100 * model['kept']:.1f} %"
     return [model["name"], millions, *speed, *scores, kept]
 
 
@@ -160,11 +177,23 @@ def _method(results: Mapping[str, Any]) -> str:
         + (f", a further {held:,} (a tenth of all at most) held out" if (held := recipe["num_held_out"]) else "")
         + f", batches of {results['config']['deepspeed']['train_batch_size']}, {_choice(recipe, seeds, tasks)}"
         + (f", head and pooler at {ratio:g} times it" if (ratio := recipe["head_lr_ratio"]) != 1 else "")
-        + ". Speed: the encoder and its tokenizer on the same "
-        "texts, float32 on one CPU thread, one at a time and in batches of 32, medians, the models taking turns. "
-        f"Ratios are to {results['models'][0]['name']}."
+        + f". Fine-tuned in {results['precision']}"
+        + (f" on {results['machine']}" if results.get("machine") else "")
+        + ". Speed: the encoder and its tokenizer on the same texts, float32 on one thread of "
+        f"{results['processor']}, one at a time and in batches of 32, medians, the models taking turns. "
+        f"Ratios are to {results['models'][0]['name']}. {_kept(results)}"
         + _edges(recipe["learning_rates"], results["models"])
         + "".join(f" {remark}." for remark in results.get("remarks", ()))
+    )
+
+
+def _kept(results: Mapping[str, Any]) -> str:
+    """What the last column counts, or why it is empty."""
+    name = results["models"][0]["name"]
+    if results["models"][0]["kept"] is None:
+        return f"Nothing is kept of {name}: its average is not above always giving the commonest label."
+    return (
+        f"Kept: the share of what {name} scores above always giving the commonest label (0 for tasks without classes)."
     )
 
 

@@ -1,14 +1,26 @@
-"""The model card of a published student: what the run knows, nothing else."""
+"""The model card of a published student: what the run knows and publishing measured, nothing else."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from launch.command_line.wording import duration
+from launch.publishing.making import (
+    describe_machines,
+    describe_objective,
+    describe_start,
+    describe_unreached,
+    is_hub_id,
+    losses_table,
+    public_name,
+    share_of_corpus,
+    teacher_place,
+)
 from pretrain.checkpoints.checkpoint import TrainingState
-from pretrain.training.metrics import loss_terms
+from pretrain.probes.vectors import NUM_NEIGHBOURS
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_FEW_TOKENS = 10_000_000  # general students usually read a thousand times as many
 CARD = """---
 language: zh
 library_name: transformers
@@ -18,21 +30,39 @@ pipeline_tag: {pipeline}
 
 # {name}
 
-A general {kind}: {num_layers} layers x {hidden_size}, {num_attention_heads} heads, feed-forward {intermediate_size},
-{origin} unlabelled text. It has not been fine-tuned for any task.
+A small Chinese text encoder: it turns text into vectors, for search, clustering, deduplication, and as the start of
+fine-tuning on a task. A general {kind}, {origin}
+unlabelled text; it has not been fine-tuned for any task.
+
+| | |
+|---|---|
+| parameters | {num_parameters:.1f} million, {num_non_embedding:.1f} million of them outside the embeddings |
+| shape | {family}: {num_layers} layers x {hidden_size}, {num_attention_heads} heads, feed-forward {intermediate_size} |
+| size on disk | {file_megabytes:.1f} MB of weights (float32) |
+| speed | {speed} |
+{scores}
+
+## What it must not be used for
+
+{limits}
+
+## How to load it
 
 ```python
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-tokenizer, model = AutoTokenizer.from_pretrained("FOLDER"), AutoModel.from_pretrained("FOLDER")
+folder = "{folder}"  # the path of this folder, or its name on a hub
+tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder{load_options})
 batch = tokenizer(["今天天气不错"], padding=True, truncation=True, max_length={row_tokens}, return_tensors="pt")
 with torch.no_grad():
     hidden = model(**batch).last_hidden_state  # [texts, tokens, {hidden_size}]
 mask = batch["attention_mask"].unsqueeze(-1)
 vectors = (hidden * mask).sum(1) / mask.sum(1)  # the mean over real tokens
 ```
-{advice}{head}
+{advice}
+## How it was made
+
 | | |
 |---|---|
 | teacher | {teacher} |
@@ -42,10 +72,20 @@ vectors = (hidden * mask).sum(1) / mask.sum(1)  # the mean over real tokens
 | corpus | {corpus_tokens:,} tokens, {corpus_documents:,} documents, fingerprint {corpus_fingerprint} |
 | sources and licences | {sources} |
 | steps | {step:,} of {total_steps:,}, {rows_per_step} rows of {row_tokens} tokens each |
-| tokens seen | {tokens:,} ({epochs:.2f} times the corpus) |
-| training time | {hours:.2f} hours |
+| tokens seen | {tokens:,} ({epochs}) |
+| training time | {training_time} |
 | computed on | {ran_on} |
 | optimizer | AdamW, peak learning rate {lr:g}, betas {betas}, weight decay {weight_decay} on linear layers |
+
+To make it again with general-distillation, from the configuration in this folder:
+
+```bash
+deepspeed launch/gd.py --config {folder}/training.json --run runs/{name}
+python launch/publish.py --run runs/{name} --student {name}{step_option} --output students/{name}
+```
+
+`training.json` expects the corpus{expected}; `--set` points it elsewhere. Other
+machines round differently, so their weights are close to these, not the same.
 
 ## Losses (mean over the last logged steps)
 
@@ -55,119 +95,201 @@ vectors = (hidden * mask).sum(1) / mask.sum(1)  # the mean over real tokens
 
 {unreached}
 Positions beyond {row_tokens} tokens were never seen in training.
-"""
+
+## How to cite
+
+> {citation}
+
+{papers}"""
 
 HEAD = """
 `AutoModelForMaskedLM` loads it with its masked-language head, which is tied to the word embeddings.
 """
 
 
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run knows of one student: its resolved config, its run.json, the published state, its logged steps up to
+    that state (oldest first), and the papers of its objectives (arXiv numbers)."""
+
+    config: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    state: TrainingState
+    metrics: Sequence[Mapping[str, float]]
+    papers: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What publishing measures: sizes, and the speed on texts of `num_tokens` tokens, float32 on one thread."""
+
+    model_type: str
+    num_parameters: float
+    num_non_embedding: float
+    file_megabytes: float
+    milliseconds_per_text: float
+    texts_per_second: float
+    num_tokens: int
+    processor: str
+
+
 def model_card(
     name: str,
-    config: Mapping[str, Any],
-    facts: Mapping[str, Any],
-    state: TrainingState,
-    metrics: Iterable[Mapping[str, float]],
+    record: RunRecord,
+    measured: Measured,
+    folder: str,
+    load_options: str = "",
     teacher_name: str | None = None,
     licence: str | None = None,
 ) -> str:
-    """Markdown with the metadata block that model hubs read.
+    """Return Markdown with the metadata block that model hubs read.
 
     Args:
-        config: the run's resolved config; facts: its run.json; metrics: its logged steps, oldest first.
+        folder: the name of the published folder.
+        load_options: further arguments of `AutoModel.from_pretrained`, as they are typed.
         teacher_name: what readers elsewhere know the teacher by, a hub id, in place of its path.
         licence: of the student's weights, by the hub's names.
     """
+    config, facts, state = record.config, record.facts, record.state
     student = next(one for one in config["students"] if one["name"] == name)
     corpus, teacher = facts["corpus"], facts["teacher"]
-    last = [line for line in metrics if line["step"] <= state.step][-1]
     init, types = student["init"], [objective["type"] for objective in student["objective"]]
     unreached = facts["unreached_parameters"][name]
-    teacher_path = teacher and (teacher_name or teacher["path"])
-    is_id = bool(teacher_path and _HUB_ID.fullmatch(teacher_path) and not Path(teacher_path).exists())
-    metadata = {"base_model": teacher_path if is_id else None, "license": licence}
+    has_head = bool({"mlm", "distilbert"} & set(types))
+    teacher_is = teacher and (teacher_name or public_name(teacher["path"]))
+    metadata = {"base_model": teacher_is if teacher and is_hub_id(teacher_is) else None, "license": licence}
     sources = [f"{source['name']} ({source['licence']})" for source in corpus["sources"]]
-    sources += [f"and those of `{init['student']}`, see its card"] if init["student"] else []
+    sources += [f"and those of `{public_name(init['student'])}`, see its card"] if init["student"] else []
     return CARD.format(
         **{key: student[key] for key in ("num_layers", "hidden_size", "num_attention_heads", "intermediate_size")},
         **{key: student["optimizer"][key] for key in ("lr", "betas", "weight_decay")},
         name=name,
+        folder=folder,
+        load_options=f", {load_options}" if load_options else "",
         tags=", ".join(name.replace("_", "-") for name in [*(["general-distillation"] if teacher else []), *types]),
         metadata="".join(f"{key}: {value}\n" for key, value in metadata.items() if value),
-        pipeline="fill-mask" if {"mlm", "distilbert"} & set(types) else "feature-extraction",
-        advice=_advice(unreached),
+        pipeline="fill-mask" if has_head else "feature-extraction",
+        family=measured.model_type,
+        num_parameters=measured.num_parameters / 1e6,
+        num_non_embedding=measured.num_non_embedding / 1e6,
+        file_megabytes=measured.file_megabytes,
+        speed=_speed(measured),
+        scores="\n".join(_scores(name, record)),
+        limits="\n".join(f"- {limit}" for limit in _limits(record, unreached, has_head)),
+        advice=_advice(bool(load_options), has_head),
         licence=licence or "not stated: the terms of the teacher and of the sources below apply",
         kind="student" if teacher else "encoder",
-        origin=f"distilled from `{teacher_path}` on" if teacher else "trained without a teacher on",
-        head=HEAD if {"mlm", "distilbert"} & set(types) else "",
-        teacher=f"`{teacher_path}`, weights {teacher['fingerprint']}" if teacher else "none",
-        objective="; ".join(_objective(objective) for objective in student["objective"]),
-        start=_start(init),
+        origin=f"distilled from `{teacher_is}` on" if teacher else "trained without a teacher on",
+        teacher=f"`{teacher_is}`, weights {teacher['fingerprint']}" if teacher else "none",
+        objective="; ".join(describe_objective(objective) for objective in student["objective"]),
+        start=describe_start(init),
         corpus_tokens=corpus["tokens"],
         corpus_documents=corpus["documents"],
         corpus_fingerprint=corpus["fingerprint"],
         sources="; ".join(sources),
         step=state.step,
+        step_option=f" --step {state.step}" if state.step < config["training"]["total_steps"] else "",
         total_steps=config["training"]["total_steps"],
         rows_per_step=config["deepspeed"]["train_batch_size"],
         row_tokens=config["corpus"]["row_tokens"],
         tokens=state.tokens,
-        epochs=state.tokens / max(1, corpus["tokens"]),
-        hours=state.seconds / 3600,
-        ran_on=_ran_on([one for one in facts["ran_on"] if one["step"] < max(1, state.step)]),
-        losses=_losses(name, last),
-        unreached=_unreached(unreached, init),
+        epochs=share_of_corpus(state.tokens / max(1, corpus["tokens"])),
+        training_time=duration(state.seconds),
+        ran_on=describe_machines([one for one in facts["ran_on"] if one["step"] < max(1, state.step)]),
+        expected=_expected(teacher and teacher_place(teacher["path"], teacher_name)),
+        losses=losses_table(name, [line for line in record.metrics if f"{name}/loss" in line][-1]),
+        unreached=describe_unreached(unreached, init),
+        citation=_citation(
+            name, measured, types, teacher and f"{teacher_is} (weights {teacher['fingerprint']})", corpus
+        ),
+        papers=_papers(record.papers),
     )
 
 
-def _ran_on(machines: Sequence[Mapping[str, Any]]) -> str:
-    """Devices and precisions, each from the step on at which it was taken."""
-    parts = []
-    for index, one in enumerate(machines):
-        types = [f"{who} in {one[key]}" for who, key in (("teacher", "teacher"), ("student", "students")) if one[key]]
-        parts.append((f"from step {one['step']:,} on " if index else "") + f"{one['device']}: {', '.join(types)}")
-    return "; ".join(parts) or "not recorded"
+def _speed(measured: Measured) -> str:
+    texts = f"{measured.texts_per_second:,.0f} texts a second in batches of 32"
+    alone = f"{measured.milliseconds_per_text:.1f} ms for one text"
+    where = f"texts of {measured.num_tokens} tokens, float32, one thread of {measured.processor}"
+    return f"{texts}, {alone} ({where})"
 
 
-def _start(init: Mapping[str, Any]) -> str:
-    if init["student"]:
-        return f"all weights: those of `{init['student']}`"
-    embeddings, layers = "random", init["layers"]
-    if init["embeddings"] == "teacher":
-        embeddings = "the teacher's, on principal components where widths differ"
-    if isinstance(layers, list):
-        return f"embeddings: {embeddings}; layers: the teacher's {', '.join(map(str, layers))}"
-    names = {"scratch": "random", "uniform": "the teacher's, evenly spread", "last": "the teacher's last ones"}
-    return f"embeddings: {embeddings}; layers: {names[layers]}"
+def _scores(name: str, record: RunRecord) -> Iterator[str]:
+    """Rows of what the run's probe gave last, with what the untrained student and the teacher give."""
+    probe, prefix = record.facts.get("probe") or {}, f"{name}/probe/"
+    measures = {key: [line for line in record.metrics if f"{prefix}{key}" in line] for key in _MEASURES}
+    if not any(measures.values()):
+        yield "| scores | none: the run that made it measured none |"
+    for key, lines in measures.items():
+        if lines:
+            last, before = lines[-1][f"{prefix}{key}"], lines[0] if lines[0]["step"] == 0 else None
+            at = "" if lines[-1]["step"] == record.state.step else f" at step {lines[-1]['step']:,.0f}"
+            start = before[f"{prefix}{key}"] if before else None
+            yield _MEASURES[key](last, start, probe, at)
 
 
-def _objective(objective: Mapping[str, Any]) -> str:
-    settings = ", ".join(f"{key} {value}" for key, value in objective.items() if key != "type" and value is not None)
-    return f"`{objective['type']}` ({settings})"
+def _accuracy_row(accuracy: float, start: float | None, probe: Mapping[str, Any], at: str) -> str:
+    error = math.sqrt(max(0.0, accuracy * (1 - accuracy)) / max(1, probe.get("num_dev", 0)))
+    others = {"the teacher": probe.get("teacher_accuracy"), "always the commonest label": probe.get("chance"),
+              "this student before training": start}  # fmt: skip
+    compared = "; ".join(f"{who} {100 * share:.1f} %" for who, share in others.items() if share is not None)
+    texts = f"{probe.get('num_dev', 0):,} texts of {probe.get('task')}, each labelled by its {NUM_NEIGHBOURS} nearest "
+    texts += f"neighbours among {probe.get('num_train', 0):,}"
+    return (
+        f"| nearest-neighbour accuracy{at} | {100 * accuracy:.1f} ± {100 * error:.1f} % "
+        f"({texts}); {compared or 'nothing to compare with'} |"
+    )
 
 
-def _losses(name: str, last: Mapping[str, float]) -> str:
-    rows = [f"| {term} | {value:.4f} |" for term, value in loss_terms(last, name).items()]
-    return "\n".join(["| term | value |", "|---|---|", *rows])
+def _loss_row(loss: float, start: float | None, probe: Mapping[str, Any], at: str) -> str:
+    before = "" if start is None else f"; {start:.3f} before training"
+    return f"| held-out relation loss{at} | {loss:.3f} (0 is the teacher{before}) |"
 
 
-def _advice(unreached: list[str]) -> str:
-    advice = ["Texts had no prefix in training."]
-    if any(name.startswith("pooler.") for name in unreached):
-        advice.append("There is no trained pooler: `pooler_output` is of weights drawn as the model is loaded.")
+_MEASURES = {"neighbour_accuracy": _accuracy_row, "heldout_relation_loss": _loss_row}
+
+
+def _limits(record: RunRecord, unreached: Sequence[str], has_head: bool) -> Iterator[str]:
+    """What the student must not be used for."""
+    row_tokens, tokens = record.config["corpus"]["row_tokens"], record.state.tokens
+    if tokens < _FEW_TOKENS:
+        yield (
+            f"Anything but trying out how students are made: it has read {tokens:,} tokens, where general students "
+            "usually read billions."
+        )
     if any(not name.startswith("pooler.") for name in unreached):
-        advice.append("Its last layer was not trained as a whole (below): fine-tune it before its vectors are used.")
-    return "\n" + " ".join(advice) + "\n"
+        yield "Its vectors, before fine-tuning: its last layer was not trained as a whole (below)."
+    yield "Labels or answers without fine-tuning: it gives vectors and knows no task."
+    if not has_head:
+        yield "Filling in or writing text: it has no head for words."
+    yield f"Texts of more than {row_tokens} tokens, or in languages other than those of its corpus."
+    yield "Decisions about people: it has the biases of its teacher and its corpus, and nobody has measured them."
 
 
-def _unreached(names: list[str], init: Mapping[str, Any]) -> str:
-    if not names:
-        return "Every parameter was trained."
-    start = "as initialised (the teacher's; a pooler: not here, and random when loaded)"
-    if init["student"]:
-        start = "as in the student that this one began as (a pooler: not here, and random when loaded)"
-    elif init["layers"] == "scratch":
-        start = "as initialised (random)"
-    listed = "\n".join(f"- `{name}`" for name in names)
-    head = f"No objective reads these; they are {start}, kept out of the optimizer, and fine-tuning trains them:"
-    return f"{head}\n\n{listed}\n"
+def _advice(without_pooler: bool, has_head: bool) -> str:
+    advice = ["Texts had no prefix in training."]
+    if without_pooler:
+        advice.append(
+            "There is no trained pooler, so the model is loaded without one: it would be drawn at random. Models for "
+            "tasks (`AutoModelForSequenceClassification`) draw their own, and fine-tuning trains it."
+        )
+    return f"\n{' '.join(advice)}\n{HEAD if has_head else ''}"
+
+
+def _expected(teacher: str | None) -> str:
+    corpus = " of this fingerprint at `corpus/manifest.json`"
+    return f"{corpus} and the teacher at `{teacher}`" if teacher else corpus
+
+
+def _citation(
+    name: str, measured: Measured, types: Sequence[str], teacher: str | None, corpus: Mapping[str, Any]
+) -> str:
+    made = f"distilled from {teacher}" if teacher else "trained without a teacher"
+    return (
+        f"{name}, a Chinese encoder of {measured.num_parameters / 1e6:.1f} million parameters, {made} by "
+        f"{', '.join(types)} on the corpus {corpus['fingerprint'][:16]}."
+    )
+
+
+def _papers(papers: Sequence[str]) -> str:
+    links = "\n".join(f"- https://arxiv.org/abs/{number}" for number in papers)
+    return f"The papers of its objectives, beside those of its teacher:\n\n{links}\n" if papers else ""

@@ -1,24 +1,32 @@
 """A published student: an ordinary Hugging Face folder, written aside, checked against the live student, renamed."""
 
 import json
+import re
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
-from corpus.vocabulary.tokenizer import save_tokenizer
-from launch.distillation.config import read_run_config
+from corpus.vocabulary.tokenizer import load_tokenizer, save_tokenizer
+from launch.distillation.config import RunConfig, read_run_config
 from launch.distillation.run_facts import read_facts
-from launch.distillation.run_files import read_losses
-from launch.publishing.model_card import model_card
+from launch.publishing.making import public_name, teacher_place
+from launch.publishing.model_card import Measured, RunRecord, model_card
 from pretrain.checkpoints.checkpoint import Checkpoints, read_state
+from pretrain.device import cpu_name
 from pretrain.durable import damage, new_folder
 from pretrain.models.encoder import EncoderShape
+from pretrain.models.pretrained import load_encoder
 from pretrain.models.vocabulary_head import auto_class_of
+from pretrain.probes.cost import compare_cost
 from pretrain.progress import Progress
+from pretrain.training.metrics import read_metrics
 
 TOLERANCE = 1e-3  # the live student may have answered on a GPU; hidden states are of the order of 1
+_TIMED_TEXT, _TIMED_TOKENS, _TIMED_ROUNDS = "今天天气不错，我们去公园散步。" * 32, 64, 2
+_HAS_POOLER = ("bert", "roberta", "xlm-roberta", "ernie", "albert")  # which AutoModel draws where the folder has none
 
 
 def choose_checkpoint(run: Path, step: int | None) -> Path:
@@ -51,44 +59,114 @@ def publish(
     if not (checkpoint / student / "model").is_dir():
         names = ", ".join(sorted(path.parent.name for path in checkpoint.glob("*/model")))
         raise ValueError(f"{run}: no student {student!r}; students: {names}")
-    card = read_card(run, student, checkpoint, teacher_name, licence)
-    model_folder = checkpoint / student / "model"
-    model = auto_class_of(model_folder).from_pretrained(model_folder)
-    tokenizer = AutoTokenizer.from_pretrained(run / "tokenizer")
-    own = next(one for one in read_run_config(run / "config.json").students if one.name == student)
-    facts = read_facts(run / "run.json")
-    unreached = facts.unreached_parameters[student]
-    drawn = {name for name in unreached if name.startswith("pooler.")}
+    record = read_record(run, student, checkpoint)
+    if teacher_name and not record.facts["teacher"]:
+        raise ValueError(f"{run}: was trained without a teacher, so --teacher-name {teacher_name} says nothing")
     with new_folder(output) as partial:
-        model.save_pretrained(partial, state_dict={n: w for n, w in model.state_dict().items() if n not in drawn})
-        save_tokenizer(tokenizer, partial, EncoderShape.of(model.config).max_row_tokens)
+        save_model(
+            checkpoint / student / "model", run / "tokenizer", record.facts["unreached_parameters"][student], partial
+        )
+        save_settings(run, student, partial, teacher_name)
+        measured = measure(partial, record.config["corpus"]["row_tokens"])
+        options = load_options(partial)
+        card = model_card(student, record, measured, output.name, options, teacher_name, licence)
         (partial / "README.md").write_text(card, encoding="utf-8")
-        made = own.model_dump(mode="json") | {"teacher": facts.teacher.model_dump() if facts.teacher else None}
-        (partial / "distillation.json").write_text(json.dumps(made, ensure_ascii=False, indent=2), encoding="utf-8")
         difference = difference_to_live(partial, checkpoint / student / "outputs.safetensors")
         if not difference <= TOLERANCE:
             raise ValueError(f"{output}: not published: outputs differ from the live student's by {difference:.2g}")
     return difference
 
 
-def read_card(
-    run: Path, student: str, checkpoint: Path, teacher_name: str | None = None, licence: str | None = None
-) -> str:
-    """The model card; ValueError naming the file of the run that is damaged, or does not know the student."""
+def save_model(model_folder: Path, tokenizer_folder: Path, unreached: list[str], folder: Path) -> None:
+    """Write model and tokenizer, without a pooler that no objective reached: it is random numbers."""
+    model = auto_class_of(model_folder).from_pretrained(model_folder)
+    drawn = {name for name in unreached if name.startswith("pooler.")}
+    model.save_pretrained(folder, state_dict={n: w for n, w in model.state_dict().items() if n not in drawn})
+    save_tokenizer(
+        AutoTokenizer.from_pretrained(tokenizer_folder), folder, EncoderShape.of(model.config).max_row_tokens
+    )
+
+
+def save_settings(run: Path, student: str, folder: Path, teacher_name: str | None = None) -> None:
+    """Write distillation.json, which task distillation compares its own teacher with, and training.json, which trains
+    this student again."""
     config, facts = read_run_config(run / "config.json"), read_facts(run / "run.json")
-    state, metrics = read_state(checkpoint), read_losses(run, student)
-    if student not in {one.name for one in config.students}:
+    own = next(one for one in config.students if one.name == student)
+    made = own.model_dump(mode="json") | {"teacher": facts.teacher.model_dump() if facts.teacher else None}
+    (folder / "distillation.json").write_text(json.dumps(made, ensure_ascii=False, indent=2), encoding="utf-8")
+    again = training_config(config, student, teacher_name)
+    (folder / "training.json").write_text(again.model_dump_json(indent=2), encoding="utf-8")
+
+
+def training_config(config: RunConfig, student: str, teacher_name: str | None = None) -> RunConfig:
+    """Return the run's configuration for one student alone, without this machine's paths and without the probe.
+
+    Students of one run do not depend on each other, and a probe changes nothing of them.
+    """
+    own = next(one for one in config.students if one.name == student)
+    if own.init.student:
+        init = own.init.model_copy(update={"student": public_name(own.init.student)})
+        own = own.model_copy(update={"init": init})
+    corpus = config.corpus.model_copy(update={"manifest": "corpus/manifest.json", "cache_folder": None})
+    teacher = config.teacher
+    if teacher:
+        teacher = teacher.model_copy(update={"path": teacher_place(teacher.path, teacher_name)})
+    return config.model_copy(update={"corpus": corpus, "teacher": teacher, "students": [own], "probe": None})
+
+
+def read_record(run: Path, student: str, checkpoint: Path) -> RunRecord:
+    """Return what the run knows of a student up to a checkpoint.
+
+    Raise ValueError naming the file of the run that is damaged, or does not know the student.
+    """
+    config, facts = read_run_config(run / "config.json"), read_facts(run / "run.json")
+    state = read_state(checkpoint)
+    metrics = [line for line in read_metrics(run) if line["step"] <= state.step]
+    own = [one for one in config.students if one.name == student]
+    if not own:
         raise ValueError(f"{run / 'config.json'}: knows no student {student}")
     if student not in facts.unreached_parameters:
         raise ValueError(f"{run / 'run.json'}: unreached_parameters: knows no student {student}")
-    if not metrics or metrics[0]["step"] > state.step:
+    if not any(f"{student}/loss" in line for line in metrics):
         raise ValueError(
             f"{run / 'metrics.jsonl'}: no step was logged up to {state.step}, that of {checkpoint / 'state.json'}"
         )
-    if teacher_name and not config.teacher:
-        raise ValueError(f"{run}: was trained without a teacher, so --teacher-name {teacher_name} says nothing")
-    values = config.model_dump(mode="json"), facts.model_dump()
-    return model_card(student, *values, state, metrics, teacher_name, licence)
+    described = " ".join(type(one).__doc__ or "" for one in own[0].objective)
+    papers = list(dict.fromkeys(re.findall(r"arXiv:(\d{4}\.\d{4,5})", described)))
+    return RunRecord(config.model_dump(mode="json"), facts.model_dump(), state, metrics, papers)
+
+
+def measure(folder: Path, row_tokens: int) -> Measured:
+    """Load the encoder as its readers will, without a pooler, and measure its sizes and its speed on this machine."""
+    encoder, tokenizer = load_encoder(str(folder)).eval(), load_tokenizer(str(folder))
+    most = min(_TIMED_TOKENS, row_tokens)
+    num_tokens = len(tokenizer(_TIMED_TEXT, truncation=True, max_length=most)["input_ids"])
+    models = {"student": (encoder, tokenizer)}
+    costs = compare_cost(models, [_TIMED_TEXT], max_tokens=most, num_rounds=_TIMED_ROUNDS)["student"]
+    return Measured(
+        model_type=encoder.config.model_type,
+        num_parameters=costs["num_parameters"],
+        num_non_embedding=costs["num_non_embedding"],
+        file_megabytes=(folder / "model.safetensors").stat().st_size / 1e6,
+        milliseconds_per_text=costs["milliseconds_per_text"],
+        texts_per_second=costs["texts_per_second"],
+        num_tokens=num_tokens,
+        processor=cpu_name(),
+    )
+
+
+def load_options(folder: Path) -> str:
+    """Return the argument with which AutoModel leaves out a pooler that the folder does not hold.
+
+    Without it transformers draws one at random and prints a table of missing weights. Empty where the folder holds a
+    pooler, is none with safetensors, or is of a family that has no poolers.
+    """
+    weights = folder / "model.safetensors"
+    if not weights.is_file() or AutoConfig.from_pretrained(folder).model_type not in _HAS_POOLER:
+        return ""
+    with safe_open(weights, framework="pt") as file:
+        has_pooler = any("pooler." in name for name in file.keys())  # noqa: SIM118  (no mapping)
+    return "" if has_pooler else "add_pooling_layer=False"
 
 
 @torch.no_grad()

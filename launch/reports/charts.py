@@ -90,7 +90,7 @@ def draw_run(run: Run) -> list[tuple[str, str]]:
     for student in run.students:
         terms = {name: run.series(f"{student}/{name}") for name in run.loss_terms(student)}
         if any(steps for steps, _ in terms.values()):
-            charts.append((f"Training loss of {student}", draw_lines(terms, "loss", log_y=True)))
+            charts.append((f"Training loss of {student} and its terms", draw_lines(terms, "loss", log_y=True)))
     rates = {student: run.series(f"{student}/learning_rate") for student in run.students}
     if any(steps for steps, _ in rates.values()):
         charts.append(("Learning rate", draw_lines(rates, "learning rate")))
@@ -111,7 +111,7 @@ def draw_probe(run: Run) -> list[tuple[str, str]]:
         percent = {student: (steps, [100 * value for value in values]) for student, (steps, values) in accuracy.items()}
         teacher = None if run.teacher_accuracy is None else 100 * run.teacher_accuracy
         svg = draw_lines(percent, "nearest-neighbour accuracy, %", teacher=teacher)
-        charts.append(("Neighbour accuracy while training", svg))
+        charts.append(("Neighbour accuracy while training, by the run's own probe", svg))
     if any(steps for steps, _ in losses.values()):
         charts.append(("Held-out relation loss while training", draw_lines(losses, "QQ + KK + VV", log_y=True)))
     return charts

@@ -1,58 +1,90 @@
-"""The models of a report and what is measured of them: probes without training, cost, held-out relation loss."""
+"""The models of a report and what is measured of them: probes without training, a search, cost, held-out loss."""
 
 import json
 import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from transformers import AutoTokenizer
 
 from corpus.rows.stream import RowStream
 from corpus.shards.manifest import Manifest
 from corpus.vocabulary.tokenizer import tokenizer_fingerprint
+from launch.distillation.probe_config import ProbeConfig
+from launch.distillation.probe_input import Labelled, read_labelled_texts
+from launch.reports.folders import file_megabytes, untrained_student
+from launch.reports.search import draw_queries, find_texts, list_results, searchable
+from pretrain.models.encoder import EncoderShape
 from pretrain.models.pretrained import check_vocabulary, load_encoder, load_pretrained
 from pretrain.precision import Dtype
 from pretrain.probes.cost import compare_cost
 from pretrain.probes.heldout import heldout_relation_losses
-from pretrain.probes.vectors import mean_pooled, nearest_neighbour_accuracy, retrieval_accuracy
+from pretrain.probes.vectors import chance_accuracy, mean_pooled, nearest_neighbour_accuracy, retrieval_accuracy
 from pretrain.progress import Progress
+from tasks.config import Columns, TaskConfig
 
 MAX_TOKENS = 64
 MAX_DOCUMENTS = 1000
 HELDOUT_BATCHES, HELDOUT_ROWS, HELDOUT_ROW_TOKENS = 8, 32, 128
 
-Labelled = tuple[list[str], list[int | str]]
 Pairs = tuple[list[str], list[str]]
 Models = dict[str, tuple[Any, Any]]
 
 
-def read_labelled(path: Path) -> Labelled:
-    """(texts, labels) of a file of {"text", "label"} lines. ValueError naming file and line."""
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file of labelled texts")
-    texts: list[str] = []
-    labels: list[int | str] = []
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                record = json.loads(line)
-                text, label = record["text"], record["label"]
-            except (ValueError, TypeError, KeyError):
-                text = label = None
-            if not isinstance(text, str) or not isinstance(label, int | str):
-                raise ValueError(f'{path}:{number}: want {{"text": ..., "label": ...}}')
-            texts.append(text)
-            labels.append(label)
-    if not texts:
-        raise ValueError(f"{path}: no labelled texts")
-    return texts, labels
+@dataclass(frozen=True)
+class Material:
+    """What models are measured on.
+
+    `train` is searched for the neighbours of `asked`. `pairs` are titles and texts of documents; `queries` are asked
+    among them, or a few of the titles where there are none. Texts are cut at `max_tokens`. `remarks` are what a reader
+    of the scores should know.
+    """
+
+    train: Labelled
+    asked: Labelled
+    remarks: Sequence[str] = ()
+    pairs: Pairs | None = None
+    queries: tuple[str, ...] = ()
+    heldout: Manifest | None = None
+    max_tokens: int = MAX_TOKENS
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of always answering the commonest label."""
+        return chance_accuracy(self.asked[1])
+
+
+def labels_task(folder: Path) -> TaskConfig:
+    """Return the task of a folder of train.jsonl and dev.jsonl of {"text", "label"} lines."""
+    train, dev = (str(folder / f"{part}.jsonl") for part in ("train", "dev"))
+    columns = Columns(text="text")
+    return TaskConfig(name="labels", kind="sentence", train=train, dev=dev, columns=columns, row_tokens=MAX_TOKENS)
+
+
+def read_texts(task: TaskConfig) -> tuple[Labelled, Labelled, list[str]]:
+    """Return the task's (texts to search, texts to ask about, remarks), at most as many texts as a run's probe draws.
+
+    Raise ValueError for a task of another kind than single sentences, or naming the file and line of a faulty record.
+    """
+    if task.kind != "sentence":
+        raise ValueError(f"task {task.name}: neighbours are found for single sentences (sentence), got {task.kind}")
+    remarks: list[str] = []
+    texts = read_labelled_texts(ProbeConfig(task=task), remarks)
+    assert texts
+    return *texts, [remark.removeprefix("probe.task").removeprefix(": ") for remark in remarks]
 
 
 def read_pairs(path: Path) -> Pairs:
-    """(titles, texts) of the first documents of a {"title", "text"} file. ValueError naming file and line."""
-    titles, texts = [], []
+    """Return (titles, texts) of the first documents of a {"title", "text"} file.
+
+    Raise ValueError naming file and line.
+    """
+    titles, texts, number = [], [], 0
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
@@ -65,69 +97,82 @@ def read_pairs(path: Path) -> Pairs:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, KeyError):
         raise ValueError(f'{path}:{number}: want {{"title": ..., "text": ...}}') from None
+    if len(titles) < 2:
+        raise ValueError(f"{path}: {len(titles)} documents; a search needs at least 2")
     return titles, texts
 
 
-def read_models(arguments: list[str]) -> Models:
-    """`{name: (model, tokenizer)}` of `NAME=FOLDER` arguments, float32, without a pooler (no probe needs it).
+def read_models(folders: Mapping[str, str], max_tokens: int = MAX_TOKENS) -> Models:
+    """Return `{name: (model, tokenizer)}`, float32, without a pooler (no probe needs it).
 
-    ValueError for an argument of another form, a name given twice, or a folder without model and tokenizer.
+    Raise ValueError for a folder without model and tokenizer, or with fewer positions than `max_tokens`.
     """
     models: Models = {}
-    for argument in arguments:
-        name, found, folder = argument.partition("=")
-        if not (name and found and folder) or name in models:
-            raise ValueError(f"--models {argument}: want NAME=FOLDER, each name once")
+    for name, folder in folders.items():
         try:
             models[name] = read_model(folder)
+            positions = EncoderShape.of(models[name][0].config).max_row_tokens
+            if positions < max_tokens:
+                raise ValueError(f"has {positions} positions, the task wants {max_tokens}")
         except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise ValueError(f"--models {argument}: {str(error).splitlines()[0]}") from error
+            raise ValueError(f"--models {name}={folder}: {str(error).splitlines()[0]}") from error
     return models
 
 
 @Progress("loading a model")
 def read_model(path: str) -> tuple[Any, Any]:
-    """(model, tokenizer) of a folder or hub id. ValueError where part of either is not there."""
+    """Return (model, tokenizer) of a folder or hub id. Raise ValueError where part of either is missing."""
     model, tokenizer = load_encoder(path), load_pretrained(AutoTokenizer, path)
     check_vocabulary(path, model.config.vocab_size, len(tokenizer))
     return model.eval(), tokenizer
 
 
-def probe_models(
-    models: Models, train: Labelled, query: Labelled, dtype: Dtype = "float32"
-) -> dict[str, dict[str, float]]:
-    """`accuracy` and `standard_error` of each model's mean-pooled vectors."""
+def probe_models(models: Models, material: Material, dtype: Dtype = "float32") -> dict[str, dict[str, float]]:
+    """Return `accuracy` and `standard_error` of each model's mean-pooled vectors."""
+    train, asked = material.train, material.asked
     scores = {}
-    for name, (model, tokenizer) in models.items():
-        vectors = mean_pooled(
-            model,
-            tokenizer,
-            train[0] + query[0],
-            max_tokens=MAX_TOKENS,
-            dtype=dtype,
-            progress=f"probe {name}",
-        )
-        near, asked = vectors[: len(train[0])], vectors[len(train[0]) :]
-        result = nearest_neighbour_accuracy(near, train[1], asked, query[1])
+    for name in models:
+        vectors = _embed(models, name, train[0] + asked[0], material, dtype, "probe")
+        near, far = vectors[: len(train[0])], vectors[len(train[0]) :]
+        result = nearest_neighbour_accuracy(near, train[1], far, asked[1])
         scores[name] = dict(zip(("accuracy", "standard_error"), result, strict=True))
     return scores
 
 
-def retrieve_documents(models: Models, pairs: Pairs, dtype: Dtype = "float32") -> dict[str, dict[str, float]]:
-    """`retrieval` and `retrieval_error` of each model: titles asked among the texts."""
-    scores = {}
-    for name, (model, tokenizer) in models.items():
-        titles, texts = (
-            mean_pooled(model, tokenizer, side, max_tokens=MAX_TOKENS, dtype=dtype, progress=f"retrieval {name}")
-            for side in pairs
+def search_documents(
+    models: Models, material: Material, dtype: Dtype = "float32"
+) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]]]:
+    """Ask titles, and the queries, among the texts of the documents.
+
+    Return (`retrieval` and `retrieval_error` of each model, results as `launch.reports.search.list_results` gives).
+    """
+    if not material.pairs:
+        return {}, []
+    titles, texts = material.pairs
+    owners: list[int | None] = [None] * len(material.queries) or [*draw_queries(titles, texts)]
+    queries = material.queries or [titles[place] for place in owners if place is not None]
+    scores, found = {}, {}
+    for name in models:
+        title_vectors, text_vectors = (
+            _embed(models, name, side, material, dtype, "search") for side in (titles, texts)
         )
-        result = retrieval_accuracy(titles, texts)
+        result = retrieval_accuracy(title_vectors, text_vectors)
         scores[name] = dict(zip(("retrieval", "retrieval_error"), result, strict=True))
-    return scores
+        query_vectors = _embed(models, name, list(queries), material, dtype)
+        found[name] = find_texts(query_vectors, title_vectors, text_vectors, searchable(texts))
+    return scores, list_results(queries, found, titles, owners)
+
+
+def _embed(
+    models: Models, name: str, texts: list[str], material: Material, dtype: Dtype, what: str | None = None
+) -> Tensor:
+    model, tokenizer = models[name]
+    progress = f"{what} {name}" if what else None
+    return mean_pooled(model, tokenizer, texts, max_tokens=material.max_tokens, dtype=dtype, progress=progress)
 
 
 def measure_heldout(models: Models, manifest: Manifest, dtype: Dtype = "float32") -> dict[str, float]:
-    """Relation loss from the first model to each other one on the first rows of a held-out corpus."""
+    """Return the relation loss from the first model to each other one on the first rows of a held-out corpus."""
     built_with = manifest.tokenizer.fingerprint
     same = {name: model for name, (model, one) in models.items() if tokenizer_fingerprint(one) == built_with}
     if (first := next(iter(models))) not in same:
@@ -141,28 +186,29 @@ def measure_heldout(models: Models, manifest: Manifest, dtype: Dtype = "float32"
 
 
 def measure_models(
-    models: Models,
-    train: Labelled,
-    query: Labelled,
-    pairs: Pairs | None = None,
-    heldout: Manifest | None = None,
-    dtype: Dtype = "float32",
-) -> list[dict[str, Any]]:
-    """A row of numbers for each model; retrieval and the held-out loss only where there is what they need.
+    folders: Mapping[str, str], models: Models, material: Material, dtype: Dtype = "float32"
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return (a row of numbers for each model, what the search found).
 
-    Vectors and relations are computed in `dtype`, costs always in float32.
+    Retrieval and the held-out loss are left out where the material has nothing for them. Vectors and relations are
+    computed in `dtype`, costs always in float32.
     """
-    scores = probe_models(models, train, query, dtype)
-    found = retrieve_documents(models, pairs, dtype) if pairs else {}
+    scores = probe_models(models, material, dtype)
+    retrieval, search = search_documents(models, material, dtype)
     with Progress("timing the models"):
-        costs = compare_cost(models, query[0], max_tokens=MAX_TOKENS)
+        costs = compare_cost(models, material.asked[0], max_tokens=material.max_tokens)
     # Last: reading relations changes the attention that the models run with.
-    losses = measure_heldout(models, heldout, dtype) if heldout else {}
+    losses = measure_heldout(models, material.heldout, dtype) if material.heldout else {}
     rows = []
     for name, (model, _) in models.items():
         row = {"name": name, "num_layers": model.config.num_hidden_layers, "hidden_size": model.config.hidden_size}
-        row |= costs[name] | scores[name] | found.get(name, {})
-        if name in losses:
-            row["heldout_relation_loss"] = losses[name]
+        row |= {"untrained": bool(untrained_student(folders[name]))}
+        row |= costs[name] | scores[name] | retrieval.get(name, {})
+        for key, value in (
+            ("file_megabytes", file_megabytes(folders[name])),
+            ("heldout_relation_loss", losses.get(name)),
+        ):
+            if value is not None:
+                row[key] = value
         rows.append(row)
-    return rows
+    return rows, search

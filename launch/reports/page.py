@@ -7,33 +7,50 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from launch.command_line.wording import shorten
+
+SEARCH_NOTE = (
+    "The nearest texts of each query among the held-out documents of 50 characters or more, shown by their titles."
+)
 STYLE = """
-:root{--ink:#202124;--soft:#5f6368;--line:#e3e6ea}
+:root{color-scheme:light dark;--ink:#202124;--soft:#5f6368;--line:#e3e6ea;--ground:#fff;--good:#188038}
 *{box-sizing:border-box}
-body{margin:0;color:var(--ink);background:#fff;
+body{margin:0;color:var(--ink);background:var(--ground);
 font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans CJK SC","PingFang SC",sans-serif}
 main{max-width:1080px;margin:0 auto;padding:40px 24px 64px}
 h1{font-size:30px;line-height:1.2;margin:0 0 12px;letter-spacing:-.01em}
 h2{font-size:20px;margin:44px 0 12px}
-.lead{font-size:18px;max-width:46em;margin:0 0 28px}
-.note{color:var(--soft);font-size:14px;max-width:54em}
+h3{font-size:16px;margin:20px 0 6px}
+.headline{font-size:20px;font-weight:600;line-height:1.4;max-width:40em;margin:0 0 6px}
+.details{margin:0 0 20px;padding-left:20px;max-width:52em}
+.lead{max-width:54em;margin:0 0 28px}
+.note{color:var(--soft);font-size:14px;max-width:62em}
+ul.note{padding-left:18px}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{padding:10px 12px;text-align:right;border-bottom:1px solid var(--line);vertical-align:top}
 .results td{white-space:nowrap}
 th:first-child,td:first-child{text-align:left;padding-left:0}
-thead th{font-size:13px;font-weight:600;color:var(--soft);vertical-align:bottom;line-height:1.3}
+thead th{min-width:74px;font-size:13px;font-weight:600;color:var(--soft);vertical-align:bottom;line-height:1.3}
 tbody th{font-weight:600}
 small{display:block;white-space:nowrap;color:var(--soft);font-size:13px;font-weight:400}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:28px}
 figure{margin:0}
 figcaption{font-weight:600;margin-bottom:6px}
 img{width:100%;max-width:520px;height:auto;display:block}
+.found{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,280px),1fr));gap:4px 28px}
+.found p{color:var(--soft);font-size:14px;font-weight:600;margin:4px 0 2px}
+.found ol{margin:0 0 8px;padding-left:20px}
+.own::marker{color:var(--good);content:"✓ "}
 details{border-top:1px solid var(--line);padding:10px 0}
 summary{cursor:pointer;font-weight:600}
 .facts td,.facts th{text-align:left;font-size:14px;padding:5px 12px 5px 0;overflow-wrap:anywhere}
 .facts th{color:var(--soft);font-weight:400;width:38%}
+@media(prefers-color-scheme:dark){
+:root{--ink:#e8eaed;--soft:#9aa0a6;--line:#3c4043;--ground:#1b1c1f;--good:#81c995}
+img{filter:invert(1) hue-rotate(180deg)}
+}
 @media(max-width:760px){
-main{padding:24px 16px 48px}h1{font-size:25px}.lead{font-size:17px}
+main{padding:24px 16px 48px}h1{font-size:25px}.headline{font-size:18px}
 .results thead{display:none}
 .results tr{display:block;border:1px solid var(--line);border-radius:10px;padding:9px 14px;margin:12px 0}
 .results th,.results td{display:flex;justify-content:space-between;gap:12px;border:0;padding:4px 0}
@@ -67,7 +84,8 @@ class Column:
 COLUMNS = (
     Column("num_parameters", "Million parameters", 1e-6, ".1f", "fewer", "more"),
     Column("num_non_embedding", "Outside embeddings", 1e-6, ".1f", "fewer", "more"),
-    Column("megabytes", "MB, float32", 1, ".0f", "smaller", "larger"),
+    Column("megabytes", "MB as float32", 1, ".0f", "smaller", "larger"),
+    Column("file_megabytes", "MB on disk", 1, ".0f", "smaller", "larger"),
     Column("milliseconds_per_text", "Milliseconds a text", 1, ".1f", "faster", "slower"),
     Column("texts_per_second", "Texts a second", 1, ",.0f", "slower", "faster"),
     Column("accuracy", "Neighbour accuracy, %", 100, ".1f", error_key="standard_error"),
@@ -127,32 +145,69 @@ def flatten(value: Any, path: str = "") -> list[tuple[str, str]]:
     return [(path, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))]
 
 
-def render_facts(title: str, facts: Any, *, opened: bool = False) -> str:
+def render_facts(title: str, facts: Any) -> str:
     """A section that opens to a table of `facts`; nothing where there are none."""
     if not facts:
         return ""
     rows = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in flatten(facts))
-    state = " open" if opened else ""
-    return f"<details{state}><summary>{html.escape(title)}</summary><table class=facts>{rows}</table></details>"
+    return f"<details><summary>{html.escape(title)}</summary><table class=facts>{rows}</table></details>"
+
+
+def render_verdicts(verdicts: Sequence[Mapping[str, Any]]) -> str:
+    """The sentences to remember, each with what it rests on."""
+    parts = []
+    for verdict in verdicts:
+        details = "".join(f"<li>{_together(html.escape(detail))}</li>" for detail in verdict["details"])
+        parts.append(f'<p class="headline">{html.escape(verdict["headline"])}</p><ul class="details">{details}</ul>')
+    return "".join(parts)
+
+
+def _together(text: str) -> str:
+    """With a number, its error and its % on one line."""
+    return text.replace(" ± ", "&nbsp;±&nbsp;").replace(" %", "&nbsp;%")
+
+
+def render_search(search: Sequence[Mapping[str, Any]]) -> str:
+    """What each model finds for the same queries, side by side; nothing where nothing was searched."""
+    if not search:
+        return ""
+    parts = ["<h2>A search</h2>", f'<p class="note">{SEARCH_NOTE}']
+    if any(found["is_own"] for one in search for results in one["found"].values() for found in results):
+        parts.append(" ✓ marks the text that the title belongs to.")
+    parts.append("</p>")
+    for one in search:
+        lists = "".join(_render_found(name, results) for name, results in one["found"].items())
+        parts.append(f'<h3 lang="zh">{html.escape(one["query"])}</h3><div class="found">{lists}</div>')
+    return "".join(parts)
+
+
+def _render_found(name: str, results: Sequence[Mapping[str, Any]]) -> str:
+    items = "".join(
+        f"<li{' class=own' if found['is_own'] else ''}>{html.escape(shorten(found['title'], 60))}</li>"
+        for found in results
+    )
+    return f'<div><p>{html.escape(name)}</p><ol lang="zh">{items}</ol></div>'
 
 
 def render_page(report: Mapping[str, Any], charts: Sequence[tuple[str, str]]) -> str:
     """The whole page from the report's numbers and (caption, SVG) of its charts."""
     title = html.escape(report["title"])
-    sections = render_facts("Run", report["facts"], opened=True)
-    sections += render_facts("Last logged step", report["last_step"])
-    sections += render_facts("Configuration", report["config"])
+    sections = render_facts("Run", report.get("facts"))
+    sections += render_facts("Last logged step", report.get("last_step"))
+    sections += render_facts("Configuration", report.get("config"))
+    facts = f"<h2>Facts of the run</h2>\n{sections}" if sections else ""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>{STYLE}</style></head><body><main>
 <h1>{title}</h1>
+{render_verdicts(report["verdicts"])}
 <p class="lead">{html.escape(report["summary"])}</p>
 {render_results(report["models"])}
-<p class="note">{html.escape(report["method"])}</p>
+<ul class="note">{"".join(f"<li>{html.escape(line)}</li>" for line in report["method"])}</ul>
+{render_search(report["search"])}
 <h2>Charts</h2>
 <div class="charts">{"".join(render_chart(*chart) for chart in charts)}</div>
-<h2>Facts</h2>
-{sections}
+{facts}
 </main></body></html>
 """

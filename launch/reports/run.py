@@ -2,10 +2,12 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launch.command_line.wording import duration
 from pretrain.training.metrics import loss_terms, read_metrics
 
 
@@ -66,3 +68,25 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path}: want a JSON object")
     return value
+
+
+def summarise(run: Run, teacher: Mapping[str, Any]) -> str:
+    """Return what was distilled, in one sentence.
+
+    Raise ValueError where config.json or metrics.jsonl is not what a run writes.
+    """
+    try:
+        return _summary(run, teacher)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"config.json or metrics.jsonl of the run: not what a run writes: {error!r}") from error
+
+
+def _summary(run: Run, teacher: Mapping[str, Any]) -> str:
+    students = [f"{s['name']} ({s['num_layers']} layers × {s['hidden_size']})" for s in run.config["students"]]
+    last = run.metrics[-1]
+    return (
+        f"{', '.join(students)} learned from {Path(run.config['teacher']['path']).name} "
+        f"({teacher['num_layers']} layers × {teacher['hidden_size']}, {teacher['num_parameters'] / 1e6:.1f} "
+        f"million parameters) by reading {last['tokens'] / 1e6:.1f} million tokens of unlabelled text in "
+        f"{last['step']:,.0f} steps, {duration(last['seconds'])}."
+    )

@@ -49,6 +49,7 @@ class Metrics:
         self._file = self.path.open("ab", buffering=0)
         self._waiting: list[bytes] = []  # lines that could not be written yet
         self._tensorboard: SummaryWriter | None = SummaryWriter(run / "tensorboard", purge_step=step + 1)
+        self._show_configuration(run / "config.json", step)
         self._total_steps, self._tokens_per_step = total_steps, tokens_per_step
         self._bar = tqdm(
             total=total_steps * tokens_per_step,
@@ -82,10 +83,19 @@ class Metrics:
             try:
                 for name, value in values.items():
                     if name != "step":
-                        self._tensorboard.add_scalar(name, value, step)
+                        self._tensorboard.add_scalar(tensorboard_tag(name), value, step)
             except OSError as error:
                 self._give_up_tensorboard(error)
         self._show(step, values)
+
+    def _show_configuration(self, path: Path, step: int) -> None:
+        """Give TensorBoard the run's configuration as text, at the step from which the run goes on."""
+        if self._tensorboard and path.is_file():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            try:
+                self._tensorboard.add_text("configuration", "".join(f"    {line}\n" for line in lines), step)
+            except OSError as error:
+                self._give_up_tensorboard(error)
 
     def _show(self, step: int, values: Mapping[str, float]) -> None:
         """Show the losses on the progress line or on a new line, and a probe's scores on a line above."""
@@ -169,6 +179,22 @@ class Pace:
         if waited >= LINE_SECONDS or not parts:
             parts.append(f"step {self._step + 1} has taken {duration(waited)} so far")
         return f"step {self._step} of {self._total_steps}: {'; '.join(parts)}"
+
+
+def tensorboard_tag(name: str) -> str:
+    """Return the tag of a metric: its group, then its name.
+
+    TensorBoard sorts groups by name: `loss` and `probe` come first, then `terms` of the losses and `training`, the
+    rest. A group holds the charts of all students.
+    """
+    student, slash, own = name.partition("/")
+    if not slash:
+        return f"training/{name}"
+    if own == "loss":
+        return f"loss/{student}"
+    if own.startswith("probe/"):
+        return f"probe/{own.removeprefix('probe/')}/{student}"
+    return f"{'training' if own.startswith(_NOT_LOSSES) else 'terms'}/{own}/{student}"
 
 
 def loss_terms(values: Mapping[str, float], student: str) -> dict[str, float]:

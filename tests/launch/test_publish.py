@@ -1,6 +1,7 @@
 """A published student loads in plain transformers elsewhere, and its card tells the run's facts."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from launch.distillation.config import read_run_config
 from launch.publish import main
-from launch.publishing.student_folder import publish
+from launch.publishing.student_folder import load_options, publish
 
 
 @pytest.fixture
@@ -70,14 +72,56 @@ def test_the_card_tells_the_runs_facts(published):
     assert card.startswith("---\nlanguage: zh\n")
     for fact in (
         "6 of 6, 8 rows of 16 tokens",
-        "| tokens seen | 768 ",
+        "| tokens seen | 768 (",
         "300 documents",
         "`minilm_v2`",
         "tiny (not stated)",
     ):
         assert fact in card
     assert "- `pooler.dense.weight`" in card and "| hidden/2 | " in card
+    size = (published / "model.safetensors").stat().st_size / 1e6
+    assert f"| size on disk | {size:.1f} MB of weights (float32) |" in card
+    assert re.search(
+        r"\| speed \| [\d,]+ texts a second in batches of 32, [\d.]+ ms for one text \(texts of \d+ tokens, float32",
+        card,
+    )
+    assert "https://arxiv.org/abs/2012.15828" in card, "the paper of minilm_v2"
     assert "Positions beyond 16 tokens" in card
+
+
+def test_it_loads_without_a_table_of_weights_that_are_not_there(published, caplog):
+    option = load_options(published)
+    assert option == "add_pooling_layer=False" and option in (published / "README.md").read_text(encoding="utf-8")
+    transformers_logging.set_verbosity_warning()
+    AutoModel.from_pretrained(published)
+    assert "pooler.dense.weight" in caplog.text, "else there is nothing to avoid"
+    caplog.clear()
+    model = AutoModel.from_pretrained(published, add_pooling_layer=False)
+    assert caplog.text == "" and model.pooler is None
+
+
+def test_no_option_is_given_where_the_folder_has_a_pooler_or_its_family_has_none(finished_run, tmp_path):
+    assert load_options(finished_run / "start/small") == "" and load_options(tmp_path) == ""
+    folder = shutil.copytree(finished_run / "start/small", tmp_path / "electra")
+    state = load_file(folder / "model.safetensors")
+    save_file({n: w for n, w in state.items() if "pooler" not in n}, folder / "model.safetensors")
+    assert load_options(folder) == "add_pooling_layer=False"
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "electra"}))
+    assert load_options(folder) == ""
+
+
+def test_its_training_configuration_makes_it_again_and_names_no_path_of_this_machine(published, finished_run):
+    again, before = (read_run_config(path) for path in (published / "training.json", finished_run / "config.json"))
+    assert [one.name for one in again.students] == ["small"] and again.students[0] in before.students
+    assert (again.training, again.deepspeed) == (before.training, before.deepspeed)
+    assert again.corpus.manifest == "corpus/manifest.json" and again.corpus.row_tokens == before.corpus.row_tokens
+    assert again.teacher.path == Path(before.teacher.path).name
+    for name in ("README.md", "training.json"):
+        text = (published / name).read_text(encoding="utf-8")
+        assert (
+            str(Path(before.teacher.path).parent) not in text and str(Path(before.corpus.manifest).parent) not in text
+        )
 
 
 def test_the_command_says_what_was_checked_and_nothing_of_the_libraries(finished_run, tmp_path, monkeypatch, capfd):
@@ -89,7 +133,7 @@ def test_the_command_says_what_was_checked_and_nothing_of_the_libraries(finished
     transformers_logging.set_verbosity_warning()
     main()
     told = capfd.readouterr()
-    assert told.out.startswith(f"{output}: loads with AutoModel; outputs within ") and told.err == ""
+    assert told.out.startswith(f"{output}: loads with AutoModel and answers as in training (") and told.err == ""
 
 
 def test_an_earlier_step_can_be_published(finished_run, tmp_path):

@@ -1,5 +1,6 @@
 """What a command says to type next can be typed."""
 
+import importlib
 import shlex
 import sys
 from argparse import Namespace
@@ -42,6 +43,9 @@ def test_a_model_whose_path_has_quotes_is_loaded_by_python():
     exec(code.split("; ", 1)[1], names)
     assert found == ['it\'s "mine"'] * 2
     exec(code.split("; ", 1)[0], {})
+    assert 'AutoModel.from_pretrained("x", add_pooling_layer=False)' in load_line(
+        Path("x"), options="add_pooling_layer=False"
+    )
 
 
 def test_what_trains_on_a_corpus_decodes(monkeypatch):
@@ -95,7 +99,7 @@ def test_publishing_says_how_to_load_and_to_distil_a_task(monkeypatch, capsys):
         ("inspect_corpus", "run", "stopped\n"),
         ("train_tokenizer", "train", "stopped; nothing was written\n"),
         ("trim_vocabulary", "save_trimmed", "stopped; nothing was written\n"),
-        ("report", "read_run", "stopped; nothing was written\n"),
+        ("report", "build_report", "stopped; nothing was written\n"),
         ("demo.parts", "build_parts", "stopped; finished parts are kept\n"),
         ("build_corpus", "run", "stopped; the same command continues from here\nnext: python launch/x.py --flag\n"),
     ],
@@ -111,7 +115,7 @@ def test_ctrl_c_is_answered_without_a_traceback(module, work, said, monkeypatch,
         "demo.parts": ["--output", "demo"],
         "build_corpus": ["--config", "c"],
     }[module]  # fmt: skip
-    command = __import__(f"launch.{module}", fromlist=[module])
+    command = importlib.import_module(f"launch.{module}")
 
     def interrupt(*_, **__):
         raise KeyboardInterrupt

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from launch.distillation.config import read_run_config
-from launch.publishing.student_folder import read_card
-from launch.report import summarise
-from launch.reports.run import read_run
+from launch.publishing.model_card import Measured, model_card
+from launch.publishing.student_folder import read_record
+from launch.reports.run import read_run, summarise
 from pretrain.checkpoints.checkpoint import TrainingState
 from pretrain.models.encoder import EncoderShape
 from tests.mutations import JSON_MUTATIONS, NUMBERS, TYPES, WORDS, limited_memory, limited_time
@@ -23,6 +23,7 @@ from tests.mutations import JSON_MUTATIONS, NUMBERS, TYPES, WORDS, limited_memor
 CONFIGS = Path(__file__).parents[3] / "configs"
 TEACHER = EncoderShape("bert", 24, 1024, 16, 4096, 21128, 512, 2)
 TEACHER_FACTS = {"num_layers": 24, "hidden_size": 1024, "num_parameters": 325_000_000}
+MEASURED = Measured("bert", 11e6, 5e6, 45.0, 4.0, 300.0, 64, "a processor")
 Outcomes = Counter[tuple[str, str, str]]  # by what was mutated, how, and what came of it
 
 
@@ -59,7 +60,8 @@ def check_run(folder: Path, name: str) -> str:
                     steps, values = run.series(f"{student}/{term}")
                     assert all(map(math.isfinite, (*steps, *values)))
             summarise(run, TEACHER_FACTS)
-            assert read_card(folder, "4l312d", folder / "checkpoints/step_40")
+            record = read_record(folder, "4l312d", folder / "checkpoints/step_40")
+            assert model_card("4l312d", record, MEASURED, "4l312d")
     except ValueError as error:
         return check_refusal(error, name)
     return "harmless"
@@ -80,6 +82,7 @@ def run(tmp_path) -> Path:
     }
     (folder / "run.json").write_text(json.dumps(facts))
     values = {"4l312d/loss": 2.5, "4l312d/query": 1.0, "4l312d/learning_rate": 1e-4, "tokens_per_second": 900.0}
+    values |= {"4l312d/probe/neighbour_accuracy": 0.5, "4l312d/probe/heldout_relation_loss": 1.5}
     lines = [{"step": step, "tokens": 100 * step, "seconds": 9.5 * step} | values for step in (10, 20, 30, 40)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     state = TrainingState(step=40, rows=320, tokens=4000, seconds=380.0)
@@ -160,7 +163,7 @@ def test_files_of_different_runs_make_no_card(run, name, old, new, message):
     assert old in text
     (run / name).write_text(text.replace(old, new))
     with pytest.raises(ValueError, match=message):
-        read_card(run, "4l312d", run / "checkpoints/step_40")
+        read_record(run, "4l312d", run / "checkpoints/step_40")
 
 
 def test_a_run_that_cannot_be_summed_up_is_told(run):

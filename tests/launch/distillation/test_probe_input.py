@@ -200,5 +200,8 @@ def test_its_scores_are_in_the_metrics_on_the_screen_and_in_the_report(probed_ru
     facts = read_facts(run / "run.json").probe
     assert facts and facts.num_dev == 24 and facts.heldout and facts.teacher_accuracy is not None
     charts = dict(draw_run(read_run(run)))
-    assert {"Neighbour accuracy while training", "Held-out relation loss while training"} < charts.keys()
+    assert {
+        "Neighbour accuracy while training, by the run's own probe",
+        "Held-out relation loss while training",
+    } < charts.keys()
     assert all("probe" not in term for term in read_run(run).loss_terms("small"))

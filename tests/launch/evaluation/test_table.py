@@ -9,6 +9,8 @@ from launch.evaluation.cells import Cell, choose_learning_rate, next_cell, num_c
 from launch.evaluation.config import Evaluation, EvaluationConfig
 from launch.evaluation.plot import label_heights
 from launch.evaluation.table import cut_texts, write_results
+from pretrain.device import cpu_name
+from pretrain.engines.deepspeed_config import AutocastConfig
 from tasks.config import TaskConfig
 from tasks.fine_tuning import FineTuned
 from tasks.readers import read_task
@@ -102,17 +104,36 @@ def test_means_spreads_and_ratios(evaluation, tmp_path):
     assert small["tasks"]["one"]["scores"] == pytest.approx([0.4, 0.41, 0.42])
     assert small["tasks"]["one"]["mean"] == pytest.approx(0.41) and small["tasks"]["one"]["std"] == pytest.approx(0.01)
     assert small["average"]["mean"] == pytest.approx(0.51) and small["average"]["std"] == pytest.approx(0.01)
-    assert small["kept"] == pytest.approx(0.51 / 0.71) and large["kept"] == 1
+    assert small["kept"] == pytest.approx((0.51 - 0.175) / (0.71 - 0.175)) and large["kept"] == 1
     assert small["times_as_fast"] == 4 and small["throughput_ratio"] == 8
     assert (
-        "| small | 10.0M (5.0M) | 5.0 (4.0 x) | 400 (8.0 x) | 41.0 ± 1.0 | 61.0 ± 1.0 | 51.0 ± 1.0 | 71.8 % |" in table
+        "| small | 10.0M (5.0M) | 5.0 (4.0 x) | 400 (8.0 x) | 41.0 ± 1.0 | 61.0 ± 1.0 | 51.0 ± 1.0 | 62.6 % |" in table
     )
     assert "| always the commonest label |  |  |  | 35.0 |  |  |  |" in table
-    assert "commonest" not in write_results(evaluation, tmp_path, COSTS, {"one": None, "two": None})
+    assert "| always the commonest" not in write_results(evaluation, tmp_path, COSTS, {"one": None, "two": None})
     table = write_results(evaluation, tmp_path, COSTS, {"one": 0.35, "two": None})
     assert table == (tmp_path / "results.md").read_text()
     assert "an end of it: large the lowest on one, two; small the lowest on one, two." in table
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("commonest", [0.71, 0.705, 0.9])
+def test_nothing_is_kept_of_a_reference_that_is_not_above_the_commonest_label(evaluation, tmp_path, commonest):
+    write_all(tmp_path, evaluation)
+    table = write_results(evaluation, tmp_path, COSTS, {"one": commonest, "two": commonest})
+    models = json.loads((tmp_path / "results.json").read_text())["models"]
+    assert [one["kept"] for one in models] == [None, None]
+    assert "| 51.0 ± 1.0 |  |" in table and "Nothing is kept of large: its average is not above always giving" in table
+
+
+def test_the_table_names_the_precision_and_the_machine(evaluation, tmp_path):
+    write_all(tmp_path, evaluation)
+    lower = evaluation.config.deepspeed.model_copy(update={"torch_autocast": AutocastConfig.of("bfloat16")})
+    precise = replace(evaluation, config=evaluation.config.model_copy(update={"deepspeed": lower}))
+    table = write_results(precise, tmp_path, COSTS, {"one": None, "two": None}, machine="NVIDIA H200")
+    assert "Fine-tuned in bfloat16 on NVIDIA H200. Speed: " in table and f"one thread of {cpu_name()}, one at" in table
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert (results["precision"], results["machine"]) == ("bfloat16", "NVIDIA H200")
 
 
 def test_labels_of_like_latency_do_not_lie_on_each_other():
@@ -143,11 +164,11 @@ def test_a_missing_or_damaged_cell_is_named(evaluation, tmp_path):
             "with the first seed, on the development examples themselves.",
         ),
         ({"learning_rates": (1e-4, 1e-4)}, ("two",), "held out (for two, of too few texts, the development examples"),
-        ({"learning_rates": (1e-4,)}, (), "batches of 32, learning rate 0.0001. Speed"),
+        ({"learning_rates": (1e-4,)}, (), "batches of 32, learning rate 0.0001. Fine-tuned in"),
         (
             {"learning_rates": (1e-4,), "head_lr_ratio": 10.0},
             (),
-            "learning rate 0.0001, head and pooler at 10 times it. Speed",
+            "learning rate 0.0001, head and pooler at 10 times it. Fine-tuned in",
         ),
         ({}, (), "epochs, a further 1,000 (a tenth of all at most) held out, batches of 32"),
         ({"num_held_out": 0}, (), "epochs, batches of 32"),

@@ -46,8 +46,13 @@ def test_accuracy_names_every_model_and_chance():
 
 def test_a_run_gets_a_chart_for_each_thing_it_logged():
     captions = [caption for caption, _ in draw_run(run("a/loss", "b/loss", "b/learning_rate", "tokens_per_second"))]
-    assert captions == ["Training loss of a", "Training loss of b", "Learning rate", "Training speed"]
-    assert [caption for caption, _ in draw_run(run("b/hidden/0"))] == ["Training loss of b"]
+    assert captions == [
+        "Training loss of a and its terms",
+        "Training loss of b and its terms",
+        "Learning rate",
+        "Training speed",
+    ]
+    assert [caption for caption, _ in draw_run(run("b/hidden/0"))] == ["Training loss of b and its terms"]
     assert draw_run(run()) == []
 
 
@@ -62,7 +67,7 @@ def test_a_run_of_one_step_is_still_visible():
 
 def test_the_probe_is_drawn_with_the_teacher_where_the_run_knows_it():
     probed = run("a/probe/neighbour_accuracy", "b/probe/neighbour_accuracy", values=(0.25, 0.5))
-    assert [caption for caption, _ in draw_run(probed)] == ["Neighbour accuracy while training"]
+    assert [caption for caption, _ in draw_run(probed)] == ["Neighbour accuracy while training, by the run's own probe"]
     assert {"a", "b", "nearest-neighbour accuracy, %"} <= texts(draw_run(probed)[0][1])
     assert "teacher" not in texts(draw_run(probed)[0][1])
     known = Run(probed.metrics, probed.config, {"probe": {"teacher_accuracy": 0.75}})

@@ -15,6 +15,7 @@ TEACHER = {
     "num_parameters": 32_000_000,
     "num_non_embedding": 21_000_000,
     "megabytes": 128.0,
+    "file_megabytes": 65.0,
     "milliseconds_per_text": 20.0,
     "texts_per_second": 100.0,
     "accuracy": 0.75,
@@ -25,10 +26,22 @@ STUDENT = TEACHER | {
     "num_layers": 4,
     "num_parameters": 8_000_000,
     "megabytes": 32.0,
+    "file_megabytes": 73.0,
     "milliseconds_per_text": 5.0,
     "texts_per_second": 450.0,
     "accuracy": 0.5,
 }
+
+
+SEARCH = [
+    {
+        "query": "天气",
+        "found": {
+            "teacher": [{"title": "明天大风", "is_own": True}, {"title": "长" * 99, "is_own": False}],
+            "small": [{"title": "股市", "is_own": False}],
+        },
+    }
+]
 
 
 class Outline(HTMLParser):
@@ -62,8 +75,10 @@ def page(**changes: object) -> str:
     report = {
         "title": "Distilled: small",
         "summary": "What was done.",
-        "method": "How.",
+        "method": ["How."],
         "facts": {"cores": 2},
+        "verdicts": [{"headline": "It keeps much.", "details": ["So much."]}],
+        "search": SEARCH,
     }
     report |= {"models": [TEACHER, STUDENT], "last_step": {"step": 7.0}, "config": {"about": "a demo"}}
     return render_page(report | changes, [("Loss", "<svg/>")])
@@ -71,11 +86,12 @@ def page(**changes: object) -> str:
 
 def test_rows_hold_every_number_with_its_ratio_to_the_first():
     head, teacher, student = Outline(render_results([TEACHER, STUDENT])).rows
-    assert len(head) == len(teacher) == len(student) == 7
+    assert len(head) == len(teacher) == len(student) == 8
     assert [cell.split() for cell in teacher[1:]] == [
         ["32.0"],
         ["21.0"],
         ["128"],
+        ["65"],
         ["20.0"],
         ["100"],
         ["75.0", "±", "2.0"],
@@ -85,6 +101,7 @@ def test_rows_hold_every_number_with_its_ratio_to_the_first():
         "8.0 4.0× fewer",
         "21.0",
         "32 4.0× smaller",
+        "73 1.1× larger",
         "5.0 4.0× faster",
         "450 4.5× faster",
         "50.0 ± 2.0",
@@ -127,12 +144,27 @@ def test_names_and_facts_cannot_become_markup():
     text = page(
         title=evil,
         summary=evil,
-        method=evil,
+        method=[evil],
+        verdicts=[{"headline": evil, "details": [evil]}],
+        search=[{"query": evil, "found": {evil: [{"title": evil, "is_own": True}]}}],
         models=[TEACHER | {"name": evil}],
         facts={evil: evil},
         config={evil: {"x": [evil]}},
     )
-    assert "script" not in Outline(text).tags and text.count("&lt;script&gt;") >= 7
+    assert "script" not in Outline(text).tags and text.count("&lt;script&gt;") >= 12
+
+
+def test_the_verdict_comes_first_and_the_search_shows_what_each_model_found():
+    text = page()
+    assert text.index("It keeps much.") < text.index("So much.") < text.index("What was done.")
+    teacher, small = text.split('<div class="found">')[1].split("</div></div>")[0].split("</div>")
+    assert (
+        "<p>teacher</p>" in teacher and "<li class=own>明天大风</li>" in teacher and f"<li>{'长' * 59}…</li>" in teacher
+    )
+    assert "<p>small</p>" in small and "<li>股市</li>" in small
+    assert "✓ marks the text that the title belongs to" in text
+    typed = [SEARCH[0] | {"found": {"small": SEARCH[0]["found"]["small"]}}]
+    assert "marks the text" not in page(search=typed) and "A search" not in page(search=[])
 
 
 def test_a_chart_is_embedded_byte_for_byte():

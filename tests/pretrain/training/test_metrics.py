@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pretrain.training.metrics import Metrics, Pace, read_metrics
 
@@ -107,6 +108,26 @@ def test_a_tensorboard_that_cannot_be_written_stops_nothing(tmp_path, monkeypatc
     metrics.write({"step": 2, "a/loss": 1.0})
     metrics.close()
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]
+
+
+def test_tensorboard_shows_losses_and_probes_first_and_the_configuration_as_text(tmp_path):
+    (tmp_path / "config.json").write_text('{\n  "about": "中文"\n}')
+    metrics = Metrics(tmp_path, total_steps=10, tokens_per_step=4)
+    metrics.write({"step": 0, "a/probe/neighbour_accuracy": 0.25})
+    values = {"a/loss": 1.0, "b/loss": 2.0, "a/relation/query": 0.5, "a/hidden/0": 0.25, "a/learning_rate": 1e-3}
+    metrics.write({"step": 2, "seconds": 9.0} | values | {"a/grad_norm": 3.0, "a/skipped_steps": 0})
+    metrics.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()["scalars"]
+    assert sorted(tags) == [
+        "loss/a", "loss/b", "probe/neighbour_accuracy/a", "terms/hidden/0/a", "terms/relation/query/a",
+        "training/grad_norm/a", "training/learning_rate/a", "training/seconds", "training/skipped_steps/a",
+    ]  # fmt: skip
+    assert [(one.step, one.value) for one in events.Scalars("loss/b")] == [(2, 2.0)]
+    (tag,) = events.Tags()["tensors"]
+    (text,) = events.Tensors(tag)[0].tensor_proto.string_val
+    assert tag.startswith("configuration") and text.decode() == '    {\n      "about": "中文"\n    }\n'
 
 
 PROBED = "step 0: a neighbour_accuracy 0.2500, b neighbour_accuracy 0.5000"
