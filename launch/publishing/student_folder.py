@@ -18,6 +18,7 @@ from pretrain.checkpoints.checkpoint import Checkpoints, read_state
 from pretrain.device import cpu_name
 from pretrain.durable import damage, new_folder
 from pretrain.models.encoder import EncoderShape
+from pretrain.models.family import FAMILIES
 from pretrain.models.pretrained import load_encoder
 from pretrain.models.vocabulary_head import auto_class_of
 from pretrain.probes.cost import compare_cost
@@ -26,7 +27,6 @@ from pretrain.training.metrics import read_metrics
 
 TOLERANCE = 1e-3  # the live student may have answered on a GPU; hidden states are of the order of 1
 _TIMED_TEXT, _TIMED_TOKENS, _TIMED_ROUNDS = "今天天气不错，我们去公园散步。" * 32, 64, 2
-_HAS_POOLER = ("bert", "roberta", "xlm-roberta", "ernie", "albert")  # which AutoModel draws where the folder has none
 
 
 def choose_checkpoint(run: Path, step: int | None) -> Path:
@@ -162,7 +162,7 @@ def load_options(folder: Path) -> str:
     pooler, is none with safetensors, or is of a family that has no poolers.
     """
     weights = folder / "model.safetensors"
-    if not weights.is_file() or AutoConfig.from_pretrained(folder).model_type not in _HAS_POOLER:
+    if not weights.is_file() or not FAMILIES[AutoConfig.from_pretrained(folder).model_type].has_pooler:
         return ""
     with safe_open(weights, framework="pt") as file:
         has_pooler = any("pooler." in name for name in file.keys())  # noqa: SIM118  (no mapping)

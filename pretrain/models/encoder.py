@@ -7,17 +7,15 @@ the output of layer k; the queries, keys and values of layer k (1 to K) are the 
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pretrain.models.attention import FASTEST_ATTENTION
+from pretrain.models.family import FAMILIES, check_family
 from pretrain.models.vocabulary_head import VocabularyHead
 
-# Families whose self-attention is a module with `query`, `key` and `value` projections; each is tested at a tiny size.
-Family = Literal["bert", "roberta", "xlm-roberta", "ernie", "electra", "albert"]
-FAMILIES: tuple[Family, ...] = get_args(Family)
 HuggingFaceModel = Any  # its attributes differ by family
 
 
@@ -38,10 +36,8 @@ class EncoderShape:
     @classmethod
     def of(cls, config: Any) -> "EncoderShape":
         """Return the sizes in a Hugging Face config. Raise ValueError if its family is not supported."""
-        if config.model_type not in FAMILIES:
-            raise ValueError(f"model_type {config.model_type!r} is not supported; supported: {', '.join(FAMILIES)}")
         return cls(
-            config.model_type,
+            check_family(config.model_type),
             config.num_hidden_layers,
             config.hidden_size,
             config.num_attention_heads,
@@ -55,7 +51,7 @@ class EncoderShape:
 
 def row_offset(config: Any) -> int:
     """Return the number of positions that no token can use: RoBERTa numbers positions from padding_idx + 1."""
-    return int(config.pad_token_id) + 1 if config.model_type in ("roberta", "xlm-roberta") else 0
+    return int(config.pad_token_id) + 1 if FAMILIES[config.model_type].numbers_after_padding else 0
 
 
 @dataclass(frozen=True)

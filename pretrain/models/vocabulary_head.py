@@ -10,16 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 from transformers.activations import ACT2FN
 
-# By family, the names of the linear layer and the normalisation before its decoder
-_LAYERS = {
-    "bert": ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"),
-    "ernie": ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"),
-    "roberta": ("lm_head.dense", "lm_head.layer_norm"),
-    "xlm-roberta": ("lm_head.dense", "lm_head.layer_norm"),
-    "electra": ("generator_predictions.dense", "generator_predictions.LayerNorm"),
-    "albert": ("predictions.dense", "predictions.LayerNorm"),
-}
-_ALWAYS_GELU = ("roberta", "xlm-roberta", "electra")
+from pretrain.models.family import FAMILIES
 
 
 class VocabularyHead(nn.Module):
@@ -33,9 +24,9 @@ class VocabularyHead(nn.Module):
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        family = model.config.model_type
-        dense, norm = (model.get_submodule(path) for path in _LAYERS[family])
-        activation = ACT2FN["gelu" if family in _ALWAYS_GELU else model.config.hidden_act]
+        family = FAMILIES[model.config.model_type]
+        dense, norm = model.get_submodule(family.head_dense), model.get_submodule(family.head_norm)
+        activation = ACT2FN["gelu" if family.head_is_gelu else model.config.hidden_act]
         self.transform = nn.Sequential(dense, activation, norm)  # [.., D] -> [.., E]
         decoder = model.get_output_embeddings()
         self.weight, self.bias = decoder.weight, decoder.bias

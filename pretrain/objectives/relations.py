@@ -9,6 +9,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from pretrain.models.encoder import EncoderShape, Features, Reads, real_tokens
+from pretrain.models.family import FAMILIES
 from pretrain.objectives.kernel_choice import Kernel, triton_problem
 from pretrain.objectives.objective import Objective, ObjectiveConfig, Weight
 from pretrain.objectives.relation_loss import relation_loss
@@ -135,4 +136,4 @@ def published_teacher_layer(teacher: EncoderShape) -> int:
     """
     if teacher.num_layers != 24:
         return teacher.num_layers
-    return 19 if teacher.model_type in ("roberta", "xlm-roberta") else 21
+    return FAMILIES[teacher.model_type].relation_layer_of_24

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from pydantic import Field, PositiveInt
 from transformers import AutoConfig
 
-from pretrain.models.encoder import EncoderShape, Family, row_offset
+from pretrain.models.encoder import EncoderShape, row_offset
+from pretrain.models.family import FamilyName
 from pretrain.objectives.registry import GeneralObjective
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
 from pretrain.settings import Problems, Settings
@@ -15,7 +16,7 @@ from pretrain.students.initialization import InitConfig
 class ArchitectureConfig(Settings):
     """The family of a student that has no teacher; other settings are transformers' defaults for the family."""
 
-    model_type: Family
+    model_type: FamilyName
     max_row_tokens: PositiveInt = 512
 
     def build(self, vocab_size: int, pad_token_id: int) -> Any:

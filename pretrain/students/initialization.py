@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.models.encoder import EncoderShape, HuggingFaceModel
+from pretrain.models.family import FAMILIES
 from pretrain.models.pretrained import load_encoder, read_shape
 from pretrain.objectives.layer_map import LayerMap, mapped_layers
 from pretrain.settings import Problems, Settings
@@ -48,7 +49,7 @@ class InitConfig(Settings):
 
     def _layer_problems(self, layers: LayerMap, teacher: EncoderShape, student: EncoderShape) -> Problems:
         wanted, available = student.num_layers, teacher.num_layers
-        if teacher.model_type == "albert":
+        if FAMILIES[teacher.model_type].shares_layers:
             yield "init.layers", "must be scratch because the layers of an ALBERT teacher share their weights"
             return
         if isinstance(layers, list) and len(layers) != wanted:

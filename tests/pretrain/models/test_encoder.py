@@ -10,7 +10,6 @@ from transformers import (
 )
 
 from pretrain.models.encoder import (
-    FAMILIES,
     Encoder,
     EncoderShape,
     Reads,
@@ -19,6 +18,7 @@ from pretrain.models.encoder import (
     union,
     without_padding,
 )
+from pretrain.models.family import FAMILIES
 from tests.pretrain.tiny import ROW_TOKENS, batch, teacher_model
 
 

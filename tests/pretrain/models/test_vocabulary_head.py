@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModel, AutoModelForMaskedLM
 
 from pretrain.checkpoints.student_files import save_model
-from pretrain.models.encoder import FAMILIES
+from pretrain.models.family import FAMILIES
 from pretrain.models.teacher import Teacher, load_teacher_head
 from pretrain.models.vocabulary_head import VocabularyHead, auto_class_of
 from pretrain.optimizer import OptimizerConfig, build_optimizer

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pretrain.models.encoder import FAMILIES, EncoderShape
+from pretrain.models.encoder import EncoderShape
+from pretrain.models.family import FAMILIES
 from pretrain.models.teacher import no_teacher
 from pretrain.students.config import ArchitectureConfig
 from pretrain.students.student import build_student

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from pretrain.models.encoder import FAMILIES, EncoderShape
+from pretrain.models.encoder import EncoderShape
+from pretrain.models.family import FAMILIES
 from pretrain.models.teacher import Teacher
 from pretrain.students.student import build_student, student_model_config
 from tests.pretrain.tiny import batch, student_config, teacher_model
