@@ -1,1 +1,1 @@
-"""Labelled tasks: read, trained on in stages, scored."""
+"""Labelled tasks: reading, encoding, training on and scoring them."""

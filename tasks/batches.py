@@ -1,4 +1,4 @@
-"""Batches of task rows in an order that is a function of the seed and the position alone.
+"""Batches of task rows in an order that depends only on the seed and the position.
 
 Shapes: B rows, L tokens of the longest row of the batch.
 """
@@ -11,11 +11,16 @@ from torch import Tensor
 
 from tasks.rows import IGNORED, Row
 
-WINDOW_BATCHES = 32  # rows of this many global batches are sorted by length, so that batches hold little padding
+WINDOW_BATCHES = 32  # rows of this many global batches are sorted by length, so that there is little padding
 
 
 class TaskBatches:
-    """Endless training batches of this rank; position counts rows of all ranks, as the trainer's does."""
+    """Endless training batches of one rank. Positions count the rows of all ranks, as in the trainer.
+
+    Args:
+        rows: the training rows, at least one.
+        batch_rows: rows of a global batch.
+    """
 
     def __init__(self, rows: Sequence[Row], pad_token_id: int, batch_rows: int, seed: int) -> None:
         self.rows, self.pad_token_id, self.batch_rows, self.seed = rows, pad_token_id, batch_rows, seed
@@ -23,11 +28,11 @@ class TaskBatches:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Global batches that an epoch fills; the last one is filled up with rows of the same epoch."""
+        """Global batches per epoch; the last one is filled up with rows of the same epoch."""
         return -(-len(self.rows) // self.batch_rows)
 
     def order(self, epoch: int) -> np.ndarray:
-        """Row numbers of an epoch, whole batches: each row once, and as many again as fill the last batch."""
+        """Return the row numbers of an epoch: each row once, and some again to fill the last batch."""
         generator = np.random.default_rng([self.seed, epoch])
         rows = generator.permutation(len(self.rows))
         rows = np.resize(rows, self.steps_per_epoch * self.batch_rows)
@@ -41,7 +46,7 @@ class TaskBatches:
     def batches(
         self, position: int, micro_rows: int, rank: int = 0, world_size: int = 1
     ) -> Generator[dict[str, Tensor], None, None]:
-        """Micro-batches from a row position on."""
+        """Yield the micro-batches of this rank from a row position on, as `collate` makes them."""
         size = self.steps_per_epoch * self.batch_rows
         while True:
             order = self.order(position // size)
@@ -52,7 +57,7 @@ class TaskBatches:
 
 
 def collate(rows: Sequence[Row], pad_token_id: int) -> dict[str, Tensor]:
-    """int64 [B, L] of rows padded to the longest; labels [B], or [B, L] where every token has one."""
+    """Return a batch of rows padded to the longest, int64 [B, L]; labels are [B], or [B, L] if every token has one."""
     length = max(len(row.input_ids) for row in rows)
 
     def padded(values: Sequence[list[int]], fill: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Answers of a task model on examples, and what they score.
+"""Predictions of a task model on examples, and their scores.
 
 Shapes: B rows, L tokens, C classes.
 """
@@ -17,7 +17,7 @@ from tasks.metrics import score_classes, score_entities, score_reading
 from tasks.readers import TaskData
 from tasks.rows import Row, character_tags, tags_of
 
-LogitsFunction = Callable[[Mapping[str, Tensor]], Tensor]  # a batch -> [B, C], [B, L, C] or [B, L, 2]
+LogitsFunction = Callable[[Mapping[str, Tensor]], Tensor]  # takes a batch, returns [B, C], [B, L, C] or [B, L, 2]
 MAX_ANSWER_TOKENS = 64
 _BATCH_TOKENS = 8192
 
@@ -26,23 +26,24 @@ _BATCH_TOKENS = 8192
 def predict(
     model: LogitsFunction, rows: Sequence[Row], pad_token_id: int, batch_rows: int = 64, progress: str | None = None
 ) -> list[Tensor]:
-    """Float32 logits of every row without its padding, in the order of the rows.
+    """Return float32 logits of every row, without padding, on the CPU: [C], [L, C] or [L, 2] each.
 
-    Batches hold rows of like length, at most `batch_rows` and 8,192 tokens. `progress` names what is shown meanwhile.
+    Batches contain rows of similar length, at most `batch_rows` and 8,192 tokens. `progress` is the name of the phase
+    in the progress display; None for no display.
     """
-    answers: list[Tensor] = [torch.empty(0)] * len(rows)
+    predictions: list[Tensor] = [torch.empty(0)] * len(rows)
     with Progress(progress or "predicting", len(rows), "rows", hidden=progress is None) as shown:
         for chosen in _batches([len(row.input_ids) for row in rows], batch_rows):
             logits = model(collate([rows[index] for index in chosen], pad_token_id)).float().cpu()
             for index, row in zip(chosen, logits, strict=True):
                 own = row if row.dim() == 1 else row[: len(rows[index].input_ids)]
-                answers[index] = own.clone()  # a view holds its whole batch, and goes to the other ranks with it
+                predictions[index] = own.clone()  # a view would keep, and send to other ranks, its whole batch
             shown.update(len(chosen))
-    return answers
+    return predictions
 
 
 def _batches(lengths: Sequence[int], batch_rows: int) -> Iterator[list[int]]:
-    """The indexes of all rows by length; the longest of a batch is its last, and what the others are padded to."""
+    """Yield batches of row indices by length; the last row of a batch is the longest."""
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batch and (len(batch) == batch_rows or (len(batch) + 1) * lengths[index] > _BATCH_TOKENS):
@@ -60,7 +61,13 @@ def score(
     config: TaskConfig,
     labels: Sequence[str],
 ) -> dict[str, float]:
-    """Every metric of the task's kind, between 0 and 1."""
+    """Return every metric of the task's kind, between 0 and 1.
+
+    Args:
+        logits: of every row, as `predict` returns them.
+        rows, examples: the encoded examples and the examples themselves.
+        labels: the task's classes or entity types; empty for reading.
+    """
     if config.kind == "reading":
         questions = [example for example in examples if isinstance(example, Question)]
         return score_reading(questions, answers_of(logits, rows, questions))
@@ -77,9 +84,9 @@ def score(
 
 
 def spread_tags(tags: Sequence[str], row: Row, num_characters: int) -> list[str]:
-    """A tag a character from one a token; what lies beyond the row is no entity.
+    """Return a tag for each character from a tag for each token; text beyond the row is not an entity.
 
-    Characters that no token stands for, as spaces, belong to an entity that goes on behind them.
+    Characters without a token, such as spaces, belong to an entity that continues after them.
     """
     spread, before = ["O"] * num_characters, 0
     for tag, offset in zip(tags, row.offsets, strict=True):
@@ -95,7 +102,7 @@ def spread_tags(tags: Sequence[str], row: Row, num_characters: int) -> list[str]
 
 
 def score_of_commonest_label(data: TaskData, config: TaskConfig) -> float | None:
-    """What always answering the commonest label of the training examples scores; None for tasks without classes."""
+    """Return the score of always answering the most frequent training label; None for tasks without classes."""
     labels = Counter(example.label for example in data.train if isinstance(example, Classified))
     if not labels:
         return None
@@ -105,7 +112,7 @@ def score_of_commonest_label(data: TaskData, config: TaskConfig) -> float | None
 
 
 def answers_of(logits: Sequence[Tensor], rows: Sequence[Row], questions: Sequence[Question]) -> dict[str, str]:
-    """The words of the best span of every question over all windows of its text."""
+    """Return by question id the words of the best span over all windows of its text."""
     best: dict[int, tuple[float, str]] = {}
     for row, values in zip(rows, logits, strict=True):
         text = questions[row.example].text
@@ -117,13 +124,13 @@ def answers_of(logits: Sequence[Tensor], rows: Sequence[Row], questions: Sequenc
 
 
 def best_span(logits: Tensor, row: Row) -> tuple[float, int, int] | None:
-    """Sum of start and end logits, and first and last-plus-one character, of the likeliest span inside the text.
+    """Return the likeliest span in the text: sum of start and end logit, first character, end (exclusive).
 
-    None where the row holds none of it. logits: [L, 2].
+    None if the row contains none of the text. `logits` are [L, 2], for start and end.
     """
     outside = torch.tensor([offset is None for offset in row.offsets])
     starts, ends = logits.masked_fill(outside.unsqueeze(-1), -torch.inf).unbind(-1)
-    spans = starts.unsqueeze(1) + ends  # [L, L], of every start and end
+    spans = starts.unsqueeze(1) + ends  # [L, L], for every start and end
     possible = torch.ones_like(spans, dtype=torch.bool).triu().tril(MAX_ANSWER_TOKENS - 1)
     spans = spans.masked_fill(~possible, -torch.inf)
     first, last = divmod(int(spans.argmax()), len(starts))

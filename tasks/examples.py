@@ -1,11 +1,11 @@
-"""Labelled examples, as every reader gives them and every metric wants them."""
+"""Labelled examples of every kind of task."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Classified:
-    """One text or two, and the index of a class."""
+    """One or two texts and the index of their class."""
 
     text: str
     text_b: str | None
@@ -14,7 +14,7 @@ class Classified:
 
 @dataclass(frozen=True)
 class Entity:
-    """Characters start to end, end not included, of one type."""
+    """A named entity: its first character, its end (exclusive) and its type."""
 
     start: int
     end: int
@@ -31,7 +31,7 @@ class Tagged:
 
 @dataclass(frozen=True)
 class Question:
-    """A question about a text; every answer is a place in it and the words there."""
+    """A question about a text. Every answer is its first character in the text and its words."""
 
     id: str
     question: str
@@ -43,7 +43,7 @@ Example = Classified | Tagged | Question
 
 
 def text_of(example: Example) -> tuple[str, ...]:
-    """What makes two examples the same text."""
+    """Return the texts of an example, by which examples are compared: text or texts, or question and text."""
     if isinstance(example, Classified):
         return (example.text,) if example.text_b is None else (example.text, example.text_b)
     return (example.text,) if isinstance(example, Tagged) else (example.question, example.text)

@@ -1,4 +1,4 @@
-"""Fine-tuning a general model on a task the same way as any other: what an evaluation is made of."""
+"""Fine-tuning of general models on a task, all in the same way, for a fair comparison."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -29,21 +29,22 @@ LearningRate = Annotated[float, Field(gt=0)]
 class FineTuningConfig(Settings):
     """How every model is fine-tuned on every task. Only the learning rate is chosen for each model and task.
 
-    It is chosen on training examples that no model is trained on, so that the development examples are not asked twice.
+    It is chosen by the score on training examples that are held out from training, so that the development examples are
+    used only once.
     """
 
     learning_rates: Annotated[tuple[LearningRate, ...], Field(min_length=1)] = (2e-5, 5e-5, 1e-4, 3e-4)
-    num_choosing_seeds: PositiveInt = 2  # try every rate; with one, a rate that fails now and then may be chosen
+    num_choosing_seeds: PositiveInt = 2  # for each rate; with one, a rate that fails for some seeds may be chosen
     epochs: Annotated[float, Field(gt=0)] = 3.0
     dropout_prob: Annotated[float, Field(ge=0, lt=1)] = 0.1
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    head_lr_ratio: Annotated[float, Field(gt=0)] = 1.0  # learning rate of head and pooler in the encoder's
+    head_lr_ratio: Annotated[float, Field(gt=0)] = 1.0  # for head and pooler: times the encoder's learning rate
     schedule: ScheduleConfig = ScheduleConfig(warmup_ratio=0.1)
-    max_train_examples: PositiveInt | None = None  # drawn once, the same for all models; all of them unless given
-    num_held_out: NonNegativeInt = 1000  # training examples for the choice, at most a tenth of them
+    max_train_examples: PositiveInt | None = None  # null: all; otherwise a random choice, the same for all models
+    num_held_out: NonNegativeInt = 1000  # training examples for the choice of rates, at most a tenth of them
 
     def stage(self, learning_rate: float) -> StageConfig:
-        """The stage that one run is."""
+        """Return the configuration of one run as a stage."""
         return StageConfig(
             epochs=self.epochs,
             dropout_prob=self.dropout_prob,
@@ -57,7 +58,7 @@ class FineTuningConfig(Settings):
 
 @dataclass(frozen=True)
 class SplitTask:
-    """A task in a model's ids, with the training examples that the learning rate is chosen on."""
+    """A task encoded for a model, with the held-out training examples for choosing the learning rate."""
 
     encoded: EncodedTask
     held_out: tuple[Example, ...]
@@ -66,7 +67,7 @@ class SplitTask:
 
 @dataclass(frozen=True)
 class FineTuned:
-    """What one run gave: every metric on the examples held out of training and on the development examples."""
+    """The result of one run: every metric on the held-out training examples and on the development examples."""
 
     held_out: dict[str, float]
     dev: dict[str, float]
@@ -75,22 +76,25 @@ class FineTuned:
 
 
 def split_task(task: TaskConfig, data: TaskData, config: FineTuningConfig, tokenizer_path: str) -> SplitTask:
-    """The same division of the training examples for every model and seed."""
+    """Encode a task with its training examples split, the same for every model and seed.
+
+    Raise ValueError if the tokenizer cannot be loaded.
+    """
     held_out, train = split(data.train, config)
     encoded = encode_task(task, replace(data, train=train), tokenizer_path)
     return SplitTask(encoded, held_out, encode(held_out, task, data.labels, encoded.tokenizer).rows)
 
 
 def split(examples: Sequence[Example], config: FineTuningConfig) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """(held out, trained on), each in the order of the file, drawn once.
+    """Split examples at random into (held out, training), each in the order of the file.
 
-    Examples about one text stay together, or a rate would be chosen by what was trained on: more than wanted are held
-    out where the first text has more, up to half of all, and none where it has more than that.
+    Examples about the same text stay together: otherwise rates would be chosen on texts that were trained on. If the
+    first text has more examples than wanted, all of them are held out, but none if they are more than half of all.
     """
     order = np.random.default_rng(0).permutation(len(examples)).tolist()
     wanted = min(config.num_held_out, len(examples) // 10)
     held_out: list[int] = []
-    for group in _about_one_text(examples, order) if wanted else ():
+    for group in _group_by_text(examples, order) if wanted else ():
         if held_out and len(held_out) + len(group) > wanted:
             break
         held_out += group
@@ -102,9 +106,11 @@ def split(examples: Sequence[Example], config: FineTuningConfig) -> tuple[tuple[
     return first, second
 
 
-def _about_one_text(examples: Sequence[Example], order: Sequence[int]) -> Iterable[list[int]]:
-    """The indices, those together whose longest text is one: OCNLI's premise, CSL's abstract, CLUEWSC's text but for
-    its marks, a passage that is read."""
+def _group_by_text(examples: Sequence[Example], order: Sequence[int]) -> Iterable[list[int]]:
+    """Group the indices by the longest text of their examples, in this order.
+
+    That is OCNLI's premise, CSL's abstract, CLUEWSC's text without its marks, or the passage of a question.
+    """
     groups: dict[str, list[int]] = {}
     for index in order:
         groups.setdefault(_MARKS.sub("", max(text_of(examples[index]), key=len)), []).append(index)
@@ -112,7 +118,7 @@ def _about_one_text(examples: Sequence[Example], order: Sequence[int]) -> Iterab
 
 
 class Stopped(Exception):
-    """The process was asked to stop; the run goes on from its checkpoint when it is made again."""
+    """The process was asked to stop; calling `fine_tune` again resumes from the checkpoint."""
 
 
 def fine_tune(
@@ -126,9 +132,17 @@ def fine_tune(
     device: torch.device,
     stop_requested: Callable[[], StopReason] = lambda: StopReason.NONE,
 ) -> FineTuned:
-    """Train and score one model; `run` holds its checkpoints, `loop.seed` draws its head, order and dropout.
+    """Fine-tune one model on a task and score it.
 
-    Raises Stopped where `stop_requested` said so, ValueError where the model or the training cannot go on.
+    Args:
+        run: folder for checkpoints and metrics; if it has a checkpoint, training resumes from it.
+        model: folder or hub id of the model.
+        loop: intervals and limits; its seed determines the new head, the order of examples and dropout.
+        device: as returned by ranks.process_group.start_distributed, which must have been called.
+
+    Raises:
+        Stopped: if `stop_requested` returned a reason; a checkpoint is saved.
+        ValueError: if the model cannot be loaded or its loss is not finite for too many steps.
     """
     stage = Stage(
         run, "model", task.encoded, config.stage(learning_rate), model, None, "float32", loop, deepspeed, device,

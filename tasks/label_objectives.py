@@ -1,7 +1,7 @@
-"""Losses of a task's prediction layer, and all objectives that a task stage may have.
+"""Losses of a task's prediction layer, and the registry of all objectives of task stages.
 
-Shapes: B rows, L tokens, C classes. A text's logits are [B, C]; where every token has a label (entities) or a text is
-searched for a start and an end (reading) they are [B, L, C] and [B, L, 2].
+Shapes: B rows, L tokens, C classes. Logits are [B, C] for classes of texts, [B, L, C] for classes of tokens (entities)
+and [B, L, 2] for the start and end of an answer (reading).
 """
 
 from collections.abc import Mapping
@@ -27,12 +27,16 @@ class LabelsConfig(ObjectiveConfig):
     type: Literal["labels"]
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "Labels":
+        """Build the objective."""
         return Labels(self)
 
 
 class SoftLabelsConfig(ObjectiveConfig):
-    """Soft cross-entropy against the teacher's prediction at a temperature T (arXiv:1503.02531, times T^2 as there, so
-    that its gradient keeps its size; with T = 1 TinyBERT's prediction-layer distillation, arXiv:1909.10351 eq. 10)."""
+    """Cross-entropy against the teacher's predictions at a temperature T (arXiv:1503.02531), times T^2 as there.
+
+    The factor keeps the size of the gradient. With T = 1 this is TinyBERT's prediction-layer distillation
+    (arXiv:1909.10351, equation 10).
+    """
 
     reads_task_head = reads_task_teacher = True
 
@@ -40,6 +44,7 @@ class SoftLabelsConfig(ObjectiveConfig):
     temperature: Annotated[float, Field(gt=0)] = 1.0
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "SoftLabels":
+        """Build the objective."""
         return SoftLabels(self)
 
 
@@ -50,7 +55,7 @@ TaskObjective = Annotated[
 
 
 class Labels(Objective):
-    """Mean over the labels of a row, then over rows."""
+    """Cross-entropy against the labels, mean over the labels of a row, then over rows."""
 
     def __init__(self, config: LabelsConfig) -> None:
         super().__init__()
@@ -58,7 +63,7 @@ class Labels(Objective):
         self.teacher_reads, self.student_reads = Reads(), Reads(logits=True)
 
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`labels`."""
+        """Return the term `labels`."""
         assert student.logits is not None
         logits, labels = choices(student.logits, batch)
         losses = torch.nn.functional.cross_entropy(
@@ -68,7 +73,7 @@ class Labels(Objective):
 
 
 class SoftLabels(Objective):
-    """Over the same choices as the labels' loss, whatever the labels say."""
+    """Cross-entropy against the teacher's predictions, for the same choices as the loss of the labels."""
 
     def __init__(self, config: SoftLabelsConfig) -> None:
         super().__init__()
@@ -76,18 +81,18 @@ class SoftLabels(Objective):
         self.teacher_reads = self.student_reads = Reads(logits=True)
 
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`soft_labels`."""
+        """Return the term `soft_labels`."""
         assert teacher.logits is not None and student.logits is not None
-        (of_teacher, labels), (of_student, _) = choices(teacher.logits, batch), choices(student.logits, batch)
-        targets = (of_teacher / self.temperature).softmax(-1)
-        losses = -(targets * (of_student / self.temperature).log_softmax(-1)).sum(-1) * self.temperature**2
+        (teacher_logits, labels), (student_logits, _) = choices(teacher.logits, batch), choices(student.logits, batch)
+        targets = (teacher_logits / self.temperature).softmax(-1)
+        losses = -(targets * (student_logits / self.temperature).log_softmax(-1)).sum(-1) * self.temperature**2
         return {"soft_labels": _row_mean(losses, labels != IGNORED)}
 
 
 def choices(logits: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Float32 logits [B, N, C] of the N choices that a row has to make, and their labels [B, N].
+    """Return float32 logits [B, N, C] of the N choices of a row, and their labels [B, N].
 
-    One a text; one a token; or two over the tokens of a row, where its answer starts and where it ends.
+    One choice per text, one per token, or two among the tokens of a row: the start and the end of its answer.
     """
     logits = logits.float()
     if "start_positions" in batch:
@@ -99,5 +104,5 @@ def choices(logits: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor
 
 
 def _row_mean(losses: Tensor, counted: Tensor) -> Tensor:
-    """[B, N] -> the mean over what is counted in a row, then over rows."""
+    """Return the mean of losses [B, N] over those that are counted in a row, then over rows."""
     return ((losses * counted).sum(-1) / counted.sum(-1).clamp(min=1)).mean()

@@ -1,4 +1,4 @@
-"""Scores between 0 and 1: scikit-learn's for classes, seqeval's for entities, CMRC2018's own for reading."""
+"""Metrics between 0 and 1: scikit-learn's for classes, seqeval's for entities, CMRC2018's own for reading."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,13 +9,13 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from tasks.examples import Question
 
-CHINESE_PUNCTUATION = set("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")  # the official script's list
+CHINESE_PUNCTUATION = set("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")  # as in the official script
 _NO_BREAK = re.compile(r"[\u4e00-\u9fa5]")
 _WORDS = re.compile(r"\w+(?:(?:\.|,(?=\d))\w+)*|[^\w\s]")  # 3.5 and 1,000 are one word
 
 
 def score_classes(expected: Sequence[int], predicted: Sequence[int], num_classes: int) -> dict[str, float]:
-    """`accuracy`; `f1` of class 1, where there are two; `macro_f1`, over the classes that occur."""
+    """Return `accuracy`, `macro_f1` over the classes that occur and, if there are two classes, `f1` of class 1."""
     scores = {"accuracy": accuracy_score(expected, predicted)}
     if num_classes == 2:
         scores["f1"] = f1_score(expected, predicted, zero_division=0)
@@ -24,21 +24,21 @@ def score_classes(expected: Sequence[int], predicted: Sequence[int], num_classes
 
 
 def score_entities(expected: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, float]:
-    """F1 of whole entities from the tags of every character: the mean over types, as CLUENER has it, and over all.
+    """Return F1 of whole entities from the tags of every character: averaged over types, as for CLUENER, and overall.
 
-    CLUENER's own script compares the distinct words of each type, wherever they stand; here every place counts.
+    CLUENER's own script compares the distinct words of each type; here every occurrence counts.
     """
     tags = [list(row) for row in expected], [list(row) for row in predicted]
     if all(tag == "O" for row in [*tags[0], *tags[1]] for tag in row):
-        return {"entity_macro_f1": 0.0, "entity_f1": 0.0}  # seqeval's mean over no types is not a number
+        return {"entity_macro_f1": 0.0, "entity_f1": 0.0}  # seqeval's mean over no types is NaN
     averages = {"entity_macro_f1": "macro", "entity_f1": "micro"}
     return {name: float(entity_f1_score(*tags, average=how, zero_division=0)) for name, how in averages.items()}
 
 
 def score_reading(questions: Sequence[Question], predicted: Mapping[str, str]) -> dict[str, float]:
-    """As cmrc2018_evaluate.py: F1 over the longest common run of characters and words, and exact match.
+    """Return F1 over the longest common run of characters and words, and exact match, as cmrc2018_evaluate.py.
 
-    Runs without Chinese characters are cut into words by a pattern where the official script asks NLTK.
+    Text without Chinese characters is split into words by a pattern instead of NLTK as in the official script.
     """
     f1 = [max(_overlap_f1(words, predicted[one.id]) for _, words in one.answers) for one in questions]
     exact = [any(_bare(words) == _bare(predicted[one.id]) for _, words in one.answers) for one in questions]

@@ -1,4 +1,4 @@
-"""Task models: a Hugging Face encoder with the head that a task's kind wants."""
+"""Task models: a Hugging Face encoder with the head for a kind of task."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from pretrain.students.initialization import seeded
 from tasks.config import Kind
 from tasks.rows import tags_of
 
-TaskModel = Any  # what one of these classes gives
+TaskModel = Any  # a model of one of these classes
 AUTO_CLASSES: dict[Kind, Any] = {
     "sentence": AutoModelForSequenceClassification,
     "pair": AutoModelForSequenceClassification,
@@ -23,15 +23,19 @@ AUTO_CLASSES: dict[Kind, Any] = {
     "entities": AutoModelForTokenClassification,
     "reading": AutoModelForQuestionAnswering,
 }
-_HEADS = {kind: one.__name__.removeprefix("AutoModel") for kind, one in AUTO_CLASSES.items()}  # ends of their names
+_HEADS = {kind: one.__name__.removeprefix("AutoModel") for kind, one in AUTO_CLASSES.items()}  # suffixes of class names
 
 
 def load_task_model(path: str, kind: Kind, labels: Sequence[str], seed: int, needs_head: bool = False) -> TaskModel:
-    """A model in float32 with its own head, or with a new one, the same for the same seed.
+    """Load a model in float32 with its own head for the task, or with a new one that depends only on the seed.
 
     Args:
-        labels: classes, or types of entities; a model that has a head must have it for the same ones.
-        needs_head: refuse a model without one, which cannot teach the task.
+        path: folder or hub id.
+        labels: classes or entity types; the head of a model, if it has one, must be for the same.
+        needs_head: whether the model must have a head already, as a teacher must.
+
+    Raises:
+        ValueError: if the model cannot be loaded or its head does not fit.
     """
     check_head(path, kind, labels)
     names = _names(kind, labels)
@@ -48,7 +52,7 @@ def load_task_model(path: str, kind: Kind, labels: Sequence[str], seed: int, nee
 
 
 def heads_of(path: str) -> list[str]:
-    """Names of the classes with a task's head that a model's config says it is of."""
+    """Return the classes with a task head that a model's config names, such as BertForTokenClassification."""
     return _heads_of(load_pretrained(AutoConfig, path))
 
 
@@ -57,22 +61,22 @@ def _heads_of(config: Any) -> list[str]:
 
 
 def check_head(path: str, kind: Kind, labels: Sequence[str], needs_head: bool = False) -> None:
-    """ValueError where a model's config says that it has a head for something else, or none where one is needed."""
+    """Raise ValueError if a model's config names a head for another task, or none although one is needed."""
     config, names = load_pretrained(AutoConfig, path), _names(kind, labels)
     heads = _heads_of(config)
     if other := [name for name in heads if not name.endswith(_HEADS[kind])]:
-        raise ValueError(f"{path}: is a {other[0]}, which a task of kind {kind} cannot go on with")
+        raise ValueError(f"{path}: is a {other[0]}, which cannot be used for a task of kind {kind}")
     if heads and names and [config.id2label[index] for index in sorted(config.id2label)] != names:
-        theirs = ", ".join(config.id2label.values())
-        raise ValueError(f"{path}: its head is for the labels {theirs}; this task has {', '.join(names)}")
+        found = ", ".join(config.id2label.values())
+        raise ValueError(f"{path}: its head is for the labels {found}; this task has {', '.join(names)}")
     if needs_head and not heads:
         raise ValueError(_no_head(path))
 
 
 def _no_head(path: str) -> str:
-    return f"{path}: has no head for this task, so it cannot teach it; fine-tune it first (stages.ft)"
+    return f"{path}: has no head for this task, so it cannot be its teacher; fine-tune it first (stages.ft)"
 
 
 def _names(kind: Kind, labels: Sequence[str]) -> list[str]:
-    """Of a head's outputs; none for reading, whose two are the start and the end of an answer."""
+    """Return the names of a head's outputs; empty for reading, where they are the start and end of an answer."""
     return tags_of(labels) if kind == "entities" else list(labels)

@@ -1,4 +1,4 @@
-"""Files of labelled records: JSON lines, tables separated by tabs, CSV. Every problem names the file and the line."""
+"""Reading of labelled records from JSON lines, tab-separated tables and CSV; errors name the file and the line."""
 
 import csv
 import io
@@ -10,24 +10,25 @@ from typing import Any
 
 from tasks.config import Column, TaskConfig
 
-Record = tuple[str, Any]  # where it stands, for messages, and its values
+Record = tuple[str, Any]  # its file and line, for messages, and its values
 _Row = tuple[str, list[str]]
 
 
 def read_text(path: Path) -> str:
-    """A file's text, as it is; ValueError where it cannot be read or is not UTF-8."""
+    """Return a file's text. Raise ValueError if it cannot be read or is not UTF-8."""
     try:
-        return path.read_bytes().decode("utf-8-sig")  # read_text would end lines at a lone carriage return too
+        return path.read_bytes().decode("utf-8-sig")  # read_text would also end lines at a lone carriage return
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from None  # which holds the file
+        # `from None` because the cause would contain the whole file
+        raise ValueError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from None
 
 
 def read_records(path: Path, config: TaskConfig) -> Iterator[Record]:
-    """The records of a file in the task's format."""
+    """Yield the records of a file in the task's format. Raise ValueError naming the file and line of a problem."""
     text = read_text(path)
-    # Not splitlines: U+2028 and others of its kind stand inside texts.
+    # Not splitlines(), which would split texts at U+2028 and the like.
     lines = [(f"{path}:{number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip(" \r")]
     if config.format == "json_lines":
         yield from _read_json_lines(lines)
@@ -50,7 +51,7 @@ def _read_json_lines(lines: Sequence[tuple[str, str]]) -> Iterator[Record]:
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[_Row]:
-    csv.field_size_limit(1 << 30)  # characters; 131,072 unless told
+    csv.field_size_limit(1 << 30)  # characters; the default is 131,072
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         yield from ((f"{path}:{reader.line_num}", row) for row in reader if row)
@@ -65,10 +66,10 @@ def _name_columns(rows: list[_Row], has_header: bool) -> Iterator[Record]:
     names: Sequence[Column] = header if has_header else range(len(header))
     first = "the header" if has_header else "the first row"
     if len(names) == 1:
-        raise ValueError(f"{where}: one column; those of a table are separated by tabs, those of csv by commas")
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"{where}: the header has {twice[0]!r} more than once")
+        raise ValueError(f"{where}: has one column; columns of a table are separated by tabs, those of csv by commas")
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"{where}: the header has {repeated[0]!r} more than once")
     for where, row in rows[1:] if has_header else rows:
         if len(row) != len(names):
-            raise ValueError(f"{where}: {len(row)} columns, {first} has {len(names)}")
+            raise ValueError(f"{where}: has {len(row)} columns, but {first} has {len(names)}")
         yield where, dict(zip(names, row, strict=True))

@@ -1,4 +1,4 @@
-"""Examples as token ids, with what is needed to turn a model's answers back into characters.
+"""Encoding of examples as rows of token ids, with the characters of each token for decoding predictions.
 
 Shapes: L tokens of one row; rows are as long as their text, up to `row_tokens`.
 """
@@ -11,7 +11,7 @@ from tasks.config import TaskConfig
 from tasks.examples import Classified, Example, Question, Tagged
 
 Tokenizer = Any  # a fast tokenizer of transformers
-IGNORED = -100  # torch's cross-entropy leaves it out
+IGNORED = -100  # torch's cross-entropy ignores this label
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,10 @@ class Row:
 
     Attributes:
         input_ids, token_type_ids: [L].
-        labels: {"labels": class or tag of every token [L]}, or {"start_positions", "end_positions"}.
-        example: which example it is of; a long text to read has several rows.
-        offsets: entities and reading, characters of the text that each token stands for, None outside the text.
+        labels: {"labels": the class, or the tag of every token [L]}, or {"start_positions", "end_positions"}.
+        example: index of its example; a question about a long text has several rows.
+        offsets: for entities and reading, the characters (start, end) of the text for each token, None for other
+            tokens; [L].
     """
 
     input_ids: list[int]
@@ -34,19 +35,19 @@ class Row:
 
 @dataclass(frozen=True)
 class EncodedExamples:
-    """The rows of some examples in their order, and a sentence on what `row_tokens` cut off, empty if nothing."""
+    """The rows of some examples in their order, and a message about texts cut at `row_tokens`, empty if none is."""
 
     rows: list[Row]
     cut: str = ""
 
 
 def tags_of(types: Sequence[str]) -> list[str]:
-    """O, and B- and I- of every type."""
+    """Return the tags of entity types: O, and B- and I- of every type."""
     return ["O", *(f"{prefix}-{kind}" for kind in types for prefix in "BI")]
 
 
 def character_tags(example: Tagged) -> list[str]:
-    """A tag a character."""
+    """Return a tag for each character of the text."""
     tags = ["O"] * len(example.text)
     for entity in example.entities:
         tags[entity.start] = f"B-{entity.type}"
@@ -57,9 +58,16 @@ def character_tags(example: Tagged) -> list[str]:
 def encode(
     examples: Sequence[Example], config: TaskConfig, labels: Sequence[str], tokenizer: Tokenizer
 ) -> EncodedExamples:
-    """Encode examples as rows of at most `row_tokens` tokens; `labels` are a task's classes or entity types."""
+    """Encode examples as rows of at most `row_tokens` tokens.
+
+    A text or pair is one row; a question has a row for every window of its text.
+
+    Args:
+        labels: the task's classes or entity types; empty for reading.
+        tokenizer: a fast tokenizer of transformers.
+    """
     if not examples:
-        return EncodedExamples([])  # a tokenizer fails on none
+        return EncodedExamples([])  # a tokenizer fails on an empty list
     if config.kind == "reading":
         return _encode_questions(examples, config, tokenizer)
     if config.kind == "entities":
@@ -83,10 +91,10 @@ def _encode_classified(examples: Sequence[Example], config: TaskConfig, tokenize
 def _encode_tagged(
     examples: Sequence[Example], config: TaskConfig, types: Sequence[str], tokenizer: Tokenizer
 ) -> EncodedExamples:
-    """The tokens that the model was pretrained on, each with the tag of the first character it stands for.
+    """Encode texts with the usual tokens, each with the tag of its first character.
 
-    A unigram's piece may reach over the edge of an entity, which is lost then (6 % of CLUENER's under XLM-R's pieces);
-    a token a character loses none, but is text such a model never saw (bench/results/first_students.md).
+    A unigram token may cross the boundary of an entity, which is then lost (6 % of CLUENER's with XLM-R's tokenizer).
+    A token per character would lose none, but such a model was never trained on that (bench/results/first_students.md).
     """
     tags = {tag: index for index, tag in enumerate(tags_of(types))}
     texts = [example.text for example in examples if isinstance(example, Tagged)]
@@ -102,14 +110,14 @@ def _encode_tagged(
 
 def _cut_texts(config: TaskConfig, encoded: Any) -> str:
     num_cut = sum(bool(encoding.overflowing) for encoding in encoded.encodings)
-    said = f"{config.name}: cut at {config.row_tokens} tokens: {num_cut:,} of {len(encoded.encodings):,} texts"
-    return said if num_cut else ""
+    message = f"{config.name}: {num_cut:,} of {len(encoded.encodings):,} texts are cut at {config.row_tokens} tokens"
+    return message if num_cut else ""
 
 
 def characters_of(offsets: Sequence[tuple[int, int]], text: str) -> tuple[tuple[int, int] | None, ...]:
-    """The characters of each token without spaces before them, None for one without any.
+    """Return the characters (start, end) of each token, without leading spaces; None for a token without any.
 
-    No two tokens have one in common: what several claim, as a unigram's mark of a space does, is the last one's.
+    Tokens do not share characters: if several claim one, as with a unigram's marker of a space, the last one gets it.
     """
     parts: list[tuple[int, int] | None] = []
     limit = max((end for _, end in offsets), default=0)
@@ -122,12 +130,12 @@ def characters_of(offsets: Sequence[tuple[int, int]], text: str) -> tuple[tuple[
 
 
 def _encode_questions(examples: Sequence[Example], config: TaskConfig, tokenizer: Tokenizer) -> EncodedExamples:
-    """Windows over the text, the question before each; one that does not hold the answer points at the first token."""
-    most, num_cut = config.row_tokens // 4, 0  # of the question, or nothing of the text would fit
+    """Encode questions with windows over their texts. Windows without the answer have the first token as answer."""
+    max_tokens, num_cut = config.row_tokens // 4, 0  # of the question, to leave room for the text
     rows = []
     for index, example in enumerate(examples):
         assert isinstance(example, Question)
-        question = _beginning(example.question, most, tokenizer)
+        question = _beginning(example.question, max_tokens, tokenizer)
         num_cut += question != example.question
         encoded = tokenizer(
             question,
@@ -140,26 +148,26 @@ def _encode_questions(examples: Sequence[Example], config: TaskConfig, tokenizer
         )
         answer_start, words = example.answers[0]
         for window, ids in enumerate(encoded["input_ids"]):
-            of_text = [part == 1 for part in encoded.sequence_ids(window)]
-            places = zip(of_text, encoded["offset_mapping"][window], strict=True)
-            offsets = tuple(tuple(offset) if there and offset[1] > offset[0] else None for there, offset in places)
+            in_text = [part == 1 for part in encoded.sequence_ids(window)]
+            spans = zip(in_text, encoded["offset_mapping"][window], strict=True)
+            offsets = tuple(tuple(span) if inside and span[1] > span[0] else None for inside, span in spans)
             start, end = _tokens_of(offsets, answer_start, answer_start + len(words))
             types = encoded["token_type_ids"][window] if "token_type_ids" in encoded else [0] * len(ids)
             rows.append(Row(ids, types, {"start_positions": start, "end_positions": end}, index, offsets))
-    said = f"{config.name}: cut at {most} tokens: {num_cut:,} of {len(examples):,} questions"
-    return EncodedExamples(rows, said if num_cut else "")
+    message = f"{config.name}: {num_cut:,} of {len(examples):,} questions are cut at {max_tokens} tokens"
+    return EncodedExamples(rows, message if num_cut else "")
 
 
-def _beginning(text: str, most: int, tokenizer: Tokenizer) -> str:
-    """As much of the text as its first `most` tokens stand for."""
+def _beginning(text: str, max_tokens: int, tokenizer: Tokenizer) -> str:
+    """Return the beginning of a text, of at most `max_tokens` tokens."""
     offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    return text if len(offsets) <= most else text[: offsets[most - 1][1]]
+    return text if len(offsets) <= max_tokens else text[: offsets[max_tokens - 1][1]]
 
 
 def _tokens_of(offsets: Sequence[tuple[int, int] | None], start: int, end: int) -> tuple[int, int]:
-    """First and last token of characters start to end; (0, 0) where they do not all lie in this window."""
+    """Return the first and last token of characters start to end; (0, 0) if not all of them are in this window."""
     inside = [index for index, offset in enumerate(offsets) if offset and offset[0] < end and offset[1] > start]
-    there = [offset for offset in offsets if offset]
-    if not inside or there[0][0] > start or there[-1][1] < end:
+    text_offsets = [offset for offset in offsets if offset]
+    if not inside or text_offsets[0][0] > start or text_offsets[-1][1] < end:
         return 0, 0
     return inside[0], inside[-1]

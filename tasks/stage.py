@@ -1,4 +1,4 @@
-"""A stage of a task: fine-tuning (FT), TD1 or TD2, by the trainer of general distillation with a task's rows."""
+"""A stage of task training (FT, TD1 or TD2), run by the trainer of general distillation on a task's rows."""
 
 import gc
 import warnings
@@ -38,9 +38,9 @@ from tasks.rows import Row, Tokenizer, encode
 
 
 def release_memory() -> None:
-    """Give back what finished stages held: engines are reference cycles, and a full device starts no collector."""
+    """Free the memory of finished stages: engines are reference cycles, which a full device does not collect."""
     gc.collect()
-    torch.cuda.empty_cache()  # nothing where there is no CUDA
+    torch.cuda.empty_cache()  # does nothing without CUDA
 
 
 class StageConfig(Settings):
@@ -54,23 +54,23 @@ class StageConfig(Settings):
 
     @property
     def reads_labels(self) -> bool:
-        """Whether the student's head is trained, so that it can be scored."""
+        """Whether an objective trains the student's head, so that the student can be scored."""
         return any(one.reads_task_head for one in self.objective)
 
     @property
     def needs_teacher_head(self) -> bool:
-        """Whether the teacher's predictions are learned from."""
+        """Whether an objective reads the teacher's predictions."""
         return any(one.reads_task_teacher for one in self.objective)
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether anything is learned from a teacher."""
+        """Whether an objective needs a teacher."""
         return any(one.needs_teacher for one in self.objective)
 
 
 @dataclass(frozen=True)
 class EncodedTask:
-    """A task's data in the ids of one tokenizer."""
+    """A task's data, encoded with one tokenizer."""
 
     config: TaskConfig
     data: TaskData
@@ -81,7 +81,10 @@ class EncodedTask:
 
 @Progress("encoding the examples")
 def encode_task(config: TaskConfig, data: TaskData, tokenizer_path: str) -> EncodedTask:
-    """Both files in the ids of this tokenizer."""
+    """Encode the training and development examples of a task; warn about texts that are cut.
+
+    Raise ValueError if the tokenizer cannot be loaded.
+    """
     tokenizer = load_pretrained(AutoTokenizer, tokenizer_path)
     train, dev = (encode(part, config, data.labels, tokenizer) for part in (data.train, data.dev))
     for cut in dict.fromkeys(filter(None, (train.cut, dev.cut))):
@@ -90,10 +93,17 @@ def encode_task(config: TaskConfig, data: TaskData, tokenizer_path: str) -> Enco
 
 
 class Stage:
-    """One student of one stage, ready to train; every rank builds it.
+    """One stage with its student and trainer, ready to train. Create it on every rank.
 
     Args:
-        student, teacher: folders or hub ids of models with or without the task's head; no teacher where none is read.
+        run: folder for checkpoints and metrics; training resumes from the newest checkpoint.
+        name: the student's name in metrics and checkpoints.
+        student: folder or hub id of a model, with or without a head for the task.
+        teacher: the same for the teacher; None if no objective needs one.
+        loop: its seed determines a new head, the order of examples and dropout.
+
+    Raises:
+        ValueError: if a model cannot be loaded or has a head for another task.
     """
 
     def __init__(
@@ -153,18 +163,18 @@ class Stage:
         return {name: tensor.to(self.device) for name, tensor in without_padding(batch).items()}
 
     def score(self, rows: Sequence[Row], examples: Sequence[Example]) -> dict[str, float]:
-        """Scores on encoded examples, each rank answering its share of the rows.
+        """Return every metric of the task's kind on encoded examples. Every rank must call it and predicts a share.
 
-        ValueError where no head was trained (`config.reads_labels`).
+        Raise ValueError if no objective trains a head (`config.reads_labels`).
         """
         if not self.config.reads_labels:
-            raise ValueError(f"{self.student.name}: no objective trains its head, so it has no answers")
+            raise ValueError(f"{self.student.name}: no objective trains its head, so it cannot be scored")
         rank, world_size, task = dist.get_rank(), dist.get_world_size(), self.task
         self.student.eval()
         with autocast(self.device, self.student.dtype):
-            answers = predict(self._logits, rows[rank::world_size], task.tokenizer.pad_token_id, progress="scoring")
+            predictions = predict(self._logits, rows[rank::world_size], task.tokenizer.pad_token_id, progress="scoring")
         self.student.train()
-        shares = gather_objects(answers)
+        shares = gather_objects(predictions)
         logits = [shares[index % world_size][index // world_size] for index in range(len(rows))]
         return score(logits, rows, examples, task.config, task.data.labels)
 
