@@ -13,7 +13,7 @@ def test_ranks_that_read_bytes_for_others_are_told_how_many_times(recwarn):
     for num_lanes, world_size in ((256, 1), (256, 64), (1008, 24)):
         warn_of_lanes(num_lanes, world_size)
     assert not recwarn
-    with pytest.warns(UserWarning, match=r"24 ranks read each byte 3 times: corpus.num_lanes \(256\) is no multiple"):
+    with pytest.warns(UserWarning, match=r"24 ranks read every byte 3 times because corpus.num_lanes \(256\) is not a"):
         warn_of_lanes(256, 24)
 
 
@@ -24,7 +24,7 @@ def test_losses_between_documents_that_do_not_see_each_other_are_told(config_fil
     with pytest.warns(UserWarning) as told:
         for overrides in ([], [within, *states], [within, *states, both], [within, *states, 'probe={"heldout": "m"}']):
             warn_of_documents(read_run_config(config_file, overrides))
-    said = "corpus.attend_within_documents: {} compare every two tokens of a row, those of different documents"
+    said = "corpus.attend_within_documents: {} compare every two tokens of a row, even of different documents"
     starts = [str(one.message).partition(" too, ")[0] for one in told]
     assert starts == [said.format("minilm, tinybert"), said.format("probe.heldout")]
 
@@ -38,7 +38,7 @@ def test_a_probe_of_states_that_nothing_trains_is_told(config_file, recwarn):
     for overrides in ([], ['probe={"heldout": "m"}']):
         warn_of_unreached(read_run_config(config_file, overrides), unreached)
     assert not recwarn
-    with pytest.warns(UserWarning, match="^probe.task: relations: its last states, by which") as told:
+    with pytest.warns(UserWarning, match="^probe.task: relations: neighbours are found by its last") as told:
         warn_of_unreached(read_run_config(config_file, [task]), unreached)
     assert len(told) == 1
     first = "encoder.layer.1.attention.output.dense.weight"

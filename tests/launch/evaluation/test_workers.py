@@ -55,7 +55,7 @@ def test_workers_that_stop_or_are_stopped_have_not_failed(run, capfd):
     assert run("pass", f"raise SystemExit({STOPPED})") == STOPPED
     assert run("import time; time.sleep(60)", stop=15) == STOPPED
     said = capfd.readouterr().err
-    assert said.count("stopped; run again to go on") == 2 and "failed" not in said
+    assert said.count("stopped; run again to resume") == 2 and "failed" not in said
     assert run("pass", "pass") == 0
 
 
