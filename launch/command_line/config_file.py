@@ -1,7 +1,6 @@
-"""Reading of strict JSON configuration files with `--set` overrides, reporting every problem; comparison of two."""
+"""Strict JSON configuration files: `--set` overrides, every problem at once, and what differs between two."""
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -13,7 +12,6 @@ from pydantic import BaseModel, ValidationError
 from corpus.config import unknown_key
 
 Config = TypeVar("Config", bound=BaseModel)
-_NAMES_A_KEY = re.compile(r"[a-z_][\w.]*: ")  # a message about a key below the one where the validator is
 
 
 @contextmanager
@@ -26,9 +24,9 @@ def prefix_errors(key: str) -> Iterator[None]:
 
 
 def read_strictly(model: type[Config], path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Decode a configuration file with `dotted.key=value` overrides.
+    """Decode a config file with `dotted.key=value` overrides.
 
-    Raise ValueError with a line for every problem: its key, what is expected, and the value.
+    Raises ValueError with every problem on a line of its own: path, what was wanted, what came.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -48,7 +46,7 @@ def read_strictly(model: type[Config], path: Path, overrides: Sequence[str] = ()
 def _override(values: Any, text: str) -> None:
     dotted, equals, literal = text.partition("=")
     if not equals or not dotted:
-        raise ValueError(f"--set {text}: must be dotted.key=value, for example students.0.num_layers=2")
+        raise ValueError(f"--set {text}: wanted dotted.key=value, for example students.0.num_layers=2")
     *parents, last = dotted.split(".")
     for key in parents:
         values = _member(values, key, text)
@@ -62,7 +60,7 @@ def _override(values: Any, text: str) -> None:
     elif isinstance(values, dict):
         values[last] = value
     else:
-        raise ValueError(f"--set {text}: {'.'.join(parents)} is not an object and has no keys")
+        raise ValueError(f"--set {text}: {'.'.join(parents)} holds no keys")
 
 
 def _member(values: Any, key: str, text: str) -> Any:
@@ -72,7 +70,7 @@ def _member(values: Any, key: str, text: str) -> Any:
         return values[int(key)]
     if isinstance(values, dict):
         return values.setdefault(key, {})
-    raise ValueError(f"--set {text}: there is nothing below {key}")
+    raise ValueError(f"--set {text}: nothing lies below {key}")
 
 
 def _explain(error: ValidationError, values: Any, model: type[BaseModel]) -> Iterator[str]:
@@ -81,18 +79,14 @@ def _explain(error: ValidationError, values: Any, model: type[BaseModel]) -> Ite
         if problem["type"] == "extra_forbidden":
             yield f"{path}: {unknown_key(str(problem['loc'][-1]), model)}"
         elif problem["type"] == "missing":
-            yield f"{path}: required, but not given"
+            yield f"{path}: required, and not given"
         else:
-            ours = problem["type"] == "value_error"  # raised by a validator of this project
-            message = str(problem["ctx"]["error"]) if ours else problem["msg"]  # without pydantic's "Value error, "
-            if path and not (ours and isinstance(problem["input"], dict)):
-                message += f", got {json.dumps(problem['input'], ensure_ascii=False, default=str)[:80]}"
-            between = "." if _NAMES_A_KEY.match(message) else ": "
-            yield f"{path}{between}{message}" if path else message
+            got = "" if not path else f", got {json.dumps(problem['input'], ensure_ascii=False, default=str)[:80]}"
+            yield f"{path}: {problem['msg']}{got}".removeprefix(": ")
 
 
 def _path_in(values: Any, location: tuple[Any, ...], missing: bool) -> Iterator[int | str]:
-    """Yield those parts of a location that are keys of the file; pydantic adds the tags of unions between them."""
+    """The keys of a location that stand in the file; pydantic puts the tags of unions between them."""
     for index, part in enumerate(location):
         members = values if isinstance(values, dict) else range(len(values)) if isinstance(values, list) else ()
         if part in members:

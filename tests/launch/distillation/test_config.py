@@ -29,7 +29,7 @@ def test_every_problem_is_said_at_once_with_its_path(tmp_path, config_values):
         read_run_config(write(tmp_path, values))
     lines = str(caught.value).splitlines()
     assert "students.0.num_layer: unknown key; did you mean num_layers?" in lines
-    assert "students.0.num_layers: required, but not given" in lines
+    assert "students.0.num_layers: required, and not given" in lines
     heads = next(line for line in lines if line.startswith("students.1.objective.0.num_relation_heads: "))
     assert heads.endswith('got "many"')
     assert "training.total_steps: Input should be greater than 0, got 0" in lines
@@ -59,13 +59,13 @@ def test_overrides_are_checked_as_strictly_as_the_file(config_file):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("training.total_steps", "must be dotted.key=value"),
-        ("=3", "must be dotted.key=value"),
+        ("training.total_steps", "wanted dotted.key=value"),
+        ("=3", "wanted dotted.key=value"),
         ("students.7.num_layers=2", "7 is not an index of a list of 2"),
         ("students.²=2", "² is not an index of a list of 2"),
         ("students.first=2", "first is not an index of a list of 2"),
-        ("about.more.still=2", "there is nothing below more"),
-        ("about.more=2", "about is not an object and has no keys"),
+        ("about.more.still=2", "nothing lies below more"),
+        ("about.more=2", "about holds no keys"),
     ],
 )
 def test_an_override_that_fits_nowhere_is_refused(config_file, override, message):
@@ -85,7 +85,7 @@ def test_files_that_are_no_config(tmp_path):
 
 
 def test_a_member_that_a_list_lacks_is_told(config_file):
-    with pytest.raises(ValueError, match=r"students\.0\.optimizer\.betas\.1: required, but not given"):
+    with pytest.raises(ValueError, match=r"students\.0\.optimizer\.betas\.1: required, and not given"):
         read_run_config(config_file, ["students.0.optimizer.betas=[0.9]"])
 
 

@@ -53,9 +53,7 @@ def test_masking_and_what_reads_it_belong_together(write, tmp_path):
     said = refusal(write(None, [RELATIONS], [MLM]), tmp_path)
     assert said == 'corpus.masking: is required because students.1 predicts masked tokens, such as {"prob": 0.15}'
     said = refusal(write(MASKING, [MLM], [RELATIONS]), tmp_path)
-    assert said.startswith(
-        "corpus.masking: students.1 has no objective that predicts masked tokens, and would only see"
-    )
+    assert said.startswith("corpus.masking: students.1 has no objective that predicts masked tokens; add one")
     said = refusal(write(MASKING, [{"type": "distilbert", "mlm_weight": 0}]), tmp_path)
     assert said.startswith("corpus.masking: students.0 has no objective that predicts masked tokens")
     check_input(read_run_config(write(MASKING, [MLM, RELATIONS])), tmp_path / "run", 1)

@@ -128,9 +128,7 @@ def test_too_few_examples_and_a_single_label_are_refused(config_file, corpus_fol
 
 def test_a_held_out_corpus_that_does_not_fit_is_refused(config_file, corpus_folder, unigram, tmp_path):  # noqa: F811
     other = write_corpus(tmp_path / "other", unigram)
-    message = (
-        f"probe.heldout: {other} was built with the tokenizer {unigram}, corpus.manifest with .*, which is another"
-    )
+    message = f"probe.heldout: {other} was built with the tokenizer {unigram}, but corpus.manifest with .*; build the"
     with pytest.raises(ValueError, match=message):
         read(config_file, corpus_folder, heldout=other)
     with pytest.raises(ValueError, match="is the training corpus; give another one"):

@@ -65,7 +65,7 @@ def test_cells_are_counted_by_whatever_worker_made_them(run, monkeypatch):
     made = iter([1, 1, 1, 2, 2])  # before the workers start, to see whether there is work, and at each look
     monkeypatch.setattr(workers, "num_cells", lambda *_: 3)
     monkeypatch.setattr(workers, "num_made", lambda *_: next(made, 3))
-    monkeypatch.setattr(workers, "_LOOK_SECONDS", 0)
+    monkeypatch.setattr(workers, "_COUNT_SECONDS", 0)
     monkeypatch.setattr("sys.stderr", said)
     assert run("import time; time.sleep(2)") == 0
     assert "fine-tuning:  33%" in said.getvalue() and "| 3/3 [" in said.getvalue()

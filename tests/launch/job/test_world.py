@@ -56,7 +56,7 @@ def test_the_first_host_of_a_list(hosts):
         (SLURM | {"SLURM_JOB_NODELIST": ""}, "incomplete: SLURM_JOB_NODELIST is not set"),
         (
             SLURM | {"SLURM_JOB_NODELIST": "rack[1-2]n[1-4]"},
-            r"tell the first host of 'rack\[1-2\]n\[1-4\]'; set",
+            r"find the first host in 'rack\[1-2\]n\[1-4\]'; set",
         ),
     ],
 )
