@@ -1,1 +1,1 @@
-"""The commands, alone at the top, and what each is made of."""
+"""The commands, at the top, and in the folders the modules that they are made of."""

@@ -1,15 +1,15 @@
-"""What models are worth after fine-tuning: each on each task, the same way, with several seeds; and what they cost.
+"""Compare models by fine-tuning: every model on every task, in the same way, with several seeds; also size and speed.
 
     python launch/evaluate_tasks.py --models hfl/chinese-roberta-wwm-ext students/4l312d my=runs/x/start/4l312d \\
         --tasks tnews afqmc ocnli --seeds 3 --output runs/evaluation [--workers 2] [--set fine_tuning.epochs=5]
 
-The first model is what the others are compared with. Tasks are files of configs/tasks, or paths of others like them.
-Writes results.json, results.md and results.png. Stopped, it goes on: a cell that is made is not made again, and more
-models, tasks or seeds may be added. Workers are processes that share the cells: one a GPU unless told, each with its
-share of the cores on a CPU box; the same command on several machines with one --output shares them too.
+The others are compared with the first model. Tasks are names of files in configs/tasks, or paths of similar files.
+Writes results.json, results.md and results.png. Finished fine-tuning runs are kept: the same command resumes after a
+stop, and models, tasks or seeds may be added. Workers are processes that share the runs: by default one per GPU, or one
+on a CPU, where several share the cores. The same command on several machines with the same --output shares them too.
 
-Exit codes: 0 done; 1 a worker failed (its log is named, the rest is made, and the results are of the models that are
-complete); 2 refused; 75 stopped, or another machine is still at it: run again to go on.
+Exit codes: 0 done; 1 a worker failed (its log is named, the other runs are finished, and the results contain the models
+with all runs); 2 invalid input; 75 stopped, or another machine is still working: run again to resume.
 """
 
 import argparse
@@ -32,21 +32,21 @@ from pretrain.ranks.stopping import StopRequest
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line; --worker is what the workers are told apart by."""
+    """Parse the command line. Worker processes get --worker."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", required=True, metavar="[NAME=]MODEL")
     parser.add_argument("--tasks", nargs="+", required=True, metavar="TASK")
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from training.seed on (3)")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from training.seed on (3)")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--config", type=Path, default=ROOT / "configs/evaluation/clue.json")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides")
-    parser.add_argument("--workers", type=int, help="processes (one a GPU, or one)")
+    parser.add_argument("--workers", type=int, help="number of processes (one per GPU, or one)")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def main() -> int:
-    """Check, have the cells made, measure the costs, write what was found."""
+    """Run the command, or one of its workers; return the exit code."""
     arguments = parse_arguments()
     stop = StopRequest(1 if arguments.worker else 0, say)
     mute_transformers()
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def work(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopRequest) -> int:
-    """One worker: makes cells until none is left."""
+    """Fine-tune as a worker until no runs are left; return the exit code."""
     from launch.evaluation.cells import make_cells
     from pretrain.ranks.process_group import start_distributed
     from tasks.fine_tuning import Stopped
@@ -74,7 +74,7 @@ def work(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopReques
 
 
 def evaluate(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopRequest) -> int:
-    """The process that was started: sees to the workers, then measures and writes."""
+    """Run the workers, then measure sizes and speeds and write the results; return the exit code."""
     from launch.evaluation.cells import check_cells, complete_models, settle_precision
     from launch.evaluation.table import cut_texts, measure_costs, write_results
     from pretrain.device import check_accelerator, chosen_device, device_name, explain_native
@@ -93,22 +93,22 @@ def evaluate(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopRe
     for remark in remarks:
         say(f"to score: {remark}")
     check_cells(evaluation, arguments.output)
-    stop.waits_for = lambda: "once every worker has saved the step that it makes"
+    stop.waits_for = lambda: "once every worker has finished its step and saved it"
     code = run_workers(evaluation, arguments.output, arguments.workers, stop)
     if code not in (0, FAILED):
         say(next_line("python", *sys.argv))
         return code
-    check_cells(evaluation, arguments.output)  # other machines may have been at it
+    check_cells(evaluation, arguments.output)  # again: other machines may have added cells
     complete = complete_models(evaluation, arguments.output)
     missing = ", ".join(name for name in evaluation.models if name not in complete)
     if missing and not code:
-        say("the other cells are made on another machine; run again when they are")
+        say("Waiting for runs on another machine; run this command again when they are finished.")
         return STOPPED
     if (reference := next(iter(evaluation.models))) not in complete:
-        say(f"no results: {reference}, which the others are compared with, does not have all of its cells")
+        say(f"no results: not all runs of {reference}, with which the others are compared, are finished")
         return FAILED
     if missing:
-        say(f"left out of the results: {missing}; not all of their cells are made")
+        say(f"left out of the results: {missing}; not all of their runs are finished")
     evaluation = replace(evaluation, models=complete)
     costs = measure_costs(complete, list(tasks.values()))
     commonest = {name: score_of_commonest_label(tasks[name], task) for name, task in evaluation.tasks.items()}

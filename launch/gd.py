@@ -1,26 +1,24 @@
-"""General distillation: one frozen teacher or none, one or several students, one DeepSpeed engine each.
+"""General distillation: train one or several students on text, with a frozen teacher or without one.
 
     deepspeed launch/gd.py --config configs/4l312d.json [--run runs/mine] [--set teacher.path=... corpus.seed=3]
 
-The same under torchrun, mpirun, srun or none of them. Continues a run that was stopped; for that --run alone will do.
-SIGTERM, SIGINT (Ctrl-C), SIGUSR1 or SIGHUP to any rank stops all of them at one step, with a checkpoint; a second
-SIGTERM or SIGINT ends a rank at once. The run folder must lie where all hosts see it. `done.json` in it is the one
-sign that a run is complete.
+torchrun, mpirun, srun and plain python work too. A stopped run is resumed by the same command, or by --run alone.
+SIGTERM, SIGINT (Ctrl-C), SIGUSR1 or SIGHUP to any rank stops all ranks after the same step, with a checkpoint; a second
+SIGTERM or SIGINT ends a rank at once. All hosts must see the run folder. A run is complete when there is a `done.json`
+in it.
 
 Exit codes of every rank:
-    0   done: trained to the last step, now or before
-    1   anything that is not foreseen
-    2   the input was refused, or the run cannot go on as it is (the message says why)
-    75  stopped before the end with a checkpoint: run again to go on
-    76  another rank or host was lost, or the corpus of a run that was begun is out of reach: run again to go on from
+    0   done: trained to the last step, now or earlier
+    1   unexpected error
+    2   invalid input, or the run cannot continue (the message says why)
+    75  stopped before the end, with a checkpoint: run again to resume
+    76  another rank or host was lost, or the corpus of a run that has started is unreachable: run again to resume from
         the newest checkpoint
 """
 
 import argparse
 import sys
 from pathlib import Path
-
-# The deepspeed launcher puts only launch/ on the path.
 
 if not __package__:  # run as a script: these folders win over any installed package of the same name
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -30,7 +28,7 @@ from launch.job.world import World
 
 
 def prepare(arguments: argparse.Namespace, run: Path, world: World) -> Train:
-    """Refuse before anything is loaded what cannot be trained; gives what trains the rest."""
+    """Check everything that can be checked before models are loaded; return the function that trains."""
     from launch.command_line.output_folder import check_writable
     from launch.distillation.checks import check_finished, check_input
     from launch.distillation.config import read_run_config
@@ -46,7 +44,7 @@ def prepare(arguments: argparse.Namespace, run: Path, world: World) -> Train:
     check_finished(config, run)
     if world.rank == 0:
         when = f"{done.finished:%Y-%m-%d %H:%M} UTC"
-        print(f"done already, {when}: {run / 'done.json'}\n{summary(run, config, done)}", flush=True)
+        print(f"already done, {when}: {run / 'done.json'}\n{summary(run, config, done)}", flush=True)
     return lambda *_: 0
 
 

@@ -1,17 +1,14 @@
-"""A task's stages: fine-tune the teacher (FT), go on with general distillation (GED), distil the task (TD1, TD2).
+"""Task distillation: fine-tune the teacher (FT), continue general distillation (GED), distil the task (TD1, TD2).
 
     deepspeed launch/td.py --config configs/tasks/tnews.json [--run runs/mine] [--set student=students/4l312d ...]
 
-Continues a chain that was stopped, after its last finished stage; for that --run alone will do. The run folder must
-lie where all hosts see it.
-Signals and exit codes are those of launch/gd.py.
+A stopped run is resumed after its last finished stage by the same command, or by --run alone. All hosts must see the
+run folder. Signals and exit codes are the same as of launch/gd.py.
 """
 
 import argparse
 import sys
 from pathlib import Path
-
-# The deepspeed launcher puts only launch/ on the path.
 
 if not __package__:  # run as a script: these folders win over any installed package of the same name
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -22,7 +19,7 @@ from pretrain.progress import say
 
 
 def prepare(arguments: argparse.Namespace, run: Path, world: World) -> Train:
-    """Refuse before anything trains what cannot be; gives what runs the stages."""
+    """Check everything that can be checked before training; return the function that runs the stages."""
     from launch.command_line.config_file import read_strictly
     from launch.command_line.output_folder import check_writable
     from launch.stages.chain import Chain, check_chain

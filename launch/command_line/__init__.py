@@ -1,1 +1,1 @@
-"""What the commands share: configuration files, flags, the next command to type."""
+"""The common parts of all commands: configuration files, flags, the next command to type."""

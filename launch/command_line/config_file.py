@@ -33,11 +33,10 @@ def read_strictly(model: type[Config], source: Path | Mapping[str, Any], overrid
 def changed_keys(
     old: dict[Any, Any], new: dict[Any, Any], prefix: str = "", may_change: Sequence[str] = ()
 ) -> list[str]:
-    """Dotted keys, as --set has them, whose values differ between two resolved configs.
+    """Return the dotted keys, as for --set, whose values differ between two complete configurations.
 
-    `may_change`: patterns of keys to leave out; "*" stands for any keys.
-
-    A list that has become longer or shorter is one key.
+    A list whose length has changed is a single key. `may_change` has patterns of keys to leave out; "*" matches any
+    keys.
     """
     changed = []
     for key in sorted(old.keys() | new.keys()):

@@ -1,4 +1,4 @@
-"""What models and tasks are made from beyond their paths, so that nothing finished is kept of other ones."""
+"""Fingerprints of models and task files, by which finished work is recognised as made from the same inputs."""
 
 from functools import cache
 from hashlib import sha256
@@ -12,18 +12,21 @@ from tasks.config import TaskConfig
 
 @cache
 def model_inputs(path: str) -> dict[str, str]:
-    """Fingerprints of an encoder's weights and of its tokenizer; ValueError where either cannot be loaded."""
+    """Return fingerprints of an encoder's weights and its tokenizer. Raise ValueError if either cannot be loaded."""
     return {"weights": fingerprint(load_encoder(path)), "tokenizer": tokenizer_of(path)}
 
 
 def tokenizer_of(path: str) -> str:
-    """The fingerprint of a model's tokenizer; ValueError where that cannot be loaded or is too large for it."""
+    """Return the fingerprint of a model's tokenizer.
+
+    Raise ValueError if it cannot be loaded or has more tokens than the model.
+    """
     tokenizer = load_tokenizer(path)
     check_vocabulary(path, read_shape(path).vocab_size, len(tokenizer))
     return tokenizer_fingerprint(tokenizer)
 
 
 def file_inputs(task: TaskConfig) -> dict[str, str]:
-    """Digests of a task's two files."""
+    """Return digests of a task's two files."""
     files = {"train": task.train, "dev": task.dev}
     return {name: sha256(Path(path).read_bytes()).hexdigest()[:16] for name, path in files.items()}

@@ -1,1 +1,1 @@
-"""The main job, launch/gd.py."""
+"""The job of launch/gd.py, general distillation."""

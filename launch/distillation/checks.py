@@ -1,4 +1,4 @@
-"""Before a run begins: input that is refused, and warnings about settings that are legal but perhaps not meant."""
+"""Checks before a run starts: errors for invalid input, and warnings for valid settings that are probably mistakes."""
 
 import math
 import warnings
@@ -23,62 +23,62 @@ from pretrain.models.pretrained import check_vocabulary, read_shape
 from pretrain.models.teacher import fingerprint, load_teacher
 from pretrain.progress import Progress
 
-MAX_EPOCHS = 100  # more of them are warned of
+MAX_EPOCHS = 100  # more cause a warning
 
 
 def warn_of_lanes(num_lanes: int, world_size: int) -> None:
-    """Say so where every rank reads bytes whose rows are another's."""
+    """Warn if ranks must read bytes whose rows belong to other ranks."""
     factor = world_size // math.gcd(world_size, num_lanes)
     if factor > 1:
         warnings.warn(
-            f"{world_size} ranks read each byte {factor} times: corpus.num_lanes ({num_lanes}) is no multiple of them; "
-            "the key belongs to the run, so it is chosen before its first step",
+            f"{world_size} ranks read every byte {factor} times because corpus.num_lanes ({num_lanes}) is not a "
+            "multiple of their number; the key can be changed only in a new run",
             stacklevel=2,
         )
 
 
 def warn_of_epochs(config: RunConfig, rows_per_epoch: int) -> None:
-    """Warn of a run that reads its corpus more often than anybody means to: a small corpus under a shipped config."""
+    """Warn if a run reads its corpus unusually often, as with a small corpus and a config for a large one."""
     steps, rows = config.training.total_steps, config.deepspeed.train_batch_size
     epochs = steps * rows / rows_per_epoch
     if epochs > MAX_EPOCHS:
         few = max(1, MAX_EPOCHS * rows_per_epoch // rows)
         warnings.warn(
             f"training.total_steps: {steps:,} steps of {rows} rows are {epochs:,.0f} epochs of this corpus, which has "
-            f"{rows_per_epoch:,} rows; give a larger corpus or fewer steps ({MAX_EPOCHS} epochs are {few:,})",
+            f"{rows_per_epoch:,} rows; use a larger corpus or fewer steps ({MAX_EPOCHS} epochs are {few:,} steps)",
             stacklevel=2,
         )
 
 
 def warn_of_documents(config: RunConfig) -> None:
-    """Say so where losses compare tokens of documents that do not attend to each other."""
+    """Warn if losses compare tokens of documents that do not attend to each other."""
     objectives = [one for student in config.students for one in student.objective]
     names: list[str] = sorted({one.type for one in objectives if one.compares_all_tokens})
     names += ["probe.heldout"] if config.probe and config.probe.heldout else []
     if config.corpus.attend_within_documents and names:
         warnings.warn(
-            f"corpus.attend_within_documents: {', '.join(names)} compare every two tokens of a row, those of different "
-            "documents too, to which neither model attends; leave the key out, or match hidden_states or pkd alone",
+            f"corpus.attend_within_documents: {', '.join(names)} compare every two tokens of a row, even of different "
+            "documents, to which neither model attends; leave out the key, or use only hidden_states or pkd",
             stacklevel=2,
         )
 
 
 def warn_of_unreached(config: RunConfig, unreached: Mapping[str, Sequence[str]]) -> None:
-    """Say so where the probe's neighbours are found by states that pass through weights nothing trains."""
+    """Warn if the probe finds neighbours by states that depend on weights which no objective trains."""
     if not config.probe or not config.probe.task:
         return
     for student, names in unreached.items():
         if between := [name for name in names if not name.startswith("pooler.")]:
             warnings.warn(
-                f"probe.task: {student}: its last states, by which neighbours are found, pass through {len(between)} "
-                f"tensors that no objective trains ({between[0]} to {between[-1]}): the neighbours say less than the "
-                "losses; hidden_states beside what it has would reach them",
+                f"probe.task: {student}: neighbours are found by its last hidden states, which depend on "
+                f"{len(between)} tensors that no objective trains ({between[0]} to {between[-1]}): trust the losses "
+                "more than this score, or add the objective hidden_states, which trains them",
                 stacklevel=2,
             )
 
 
 class JobInput(NamedTuple):
-    """What a run reads: its corpus, opened, and what its probe measures on, read."""
+    """The input of a run: the manifest of its corpus, and the data of its probe."""
 
     manifest: Manifest
     probe: ProbeData | None
@@ -86,7 +86,10 @@ class JobInput(NamedTuple):
 
 @Progress("checking the input")
 def check_input(config: RunConfig, run: Path, world_size: int) -> JobInput:
-    """Refuse, before any process group, whatever can be refused now."""
+    """Check everything that needs no process group, and return the input.
+
+    Raise ValueError for whatever is wrong, StoreLost if the corpus or the held-out corpus is unreachable.
+    """
     config.deepspeed.accumulation_steps(world_size)
     manifest = _load_corpus_of(config, run)
     with prefix_errors("teacher.path"):
@@ -98,18 +101,18 @@ def check_input(config: RunConfig, run: Path, world_size: int) -> JobInput:
 
 
 def _load_corpus_of(config: RunConfig, run: Path) -> Manifest:
-    """The manifest. One that is not where the run had it may come back; another path is rather a mistyped one."""
+    """Load the manifest. StoreLost (try again) becomes a ValueError if the run started with another path."""
     try:
         return load_corpus(config.corpus)
     except StoreLost as error:
         before = read_run_config(run / "config.json").corpus.manifest if is_under_way(run) else config.corpus.manifest
         if before == config.corpus.manifest:
             raise
-        raise ValueError(f"{error}; {run} was begun with {before}") from error
+        raise ValueError(f"{error}; {run} was started with {before}") from error
 
 
 def check_tokenizer(config: RunConfig, manifest: Manifest, teacher: EncoderShape | None = None) -> None:
-    """ValueError where it is not the one that the corpus was built with, or larger than the teacher's embeddings."""
+    """Raise ValueError if the corpus was built with another tokenizer, or it has more tokens than the teacher."""
     name = tokenizer_name(config, manifest)
     tokenizer = load_tokenizer(name)
     if teacher:
@@ -117,7 +120,7 @@ def check_tokenizer(config: RunConfig, manifest: Manifest, teacher: EncoderShape
             check_vocabulary(name, teacher.vocab_size, len(tokenizer))
     found = tokenizer_fingerprint(tokenizer)
     if manifest.tokenizer.fingerprint != found:
-        other = f"the teacher {name} has another" if config.teacher else "what is there now is another"
+        other = f"but the teacher {name} has another" if config.teacher else "but there is another now"
         raise ValueError(
             f"corpus.manifest: {config.corpus.manifest} was built with the tokenizer {manifest.tokenizer.name} "
             f"({manifest.tokenizer.fingerprint[:12]}), {other} ({found[:12]}); "
@@ -126,7 +129,7 @@ def check_tokenizer(config: RunConfig, manifest: Manifest, teacher: EncoderShape
 
 
 def load_corpus(config: CorpusConfig) -> Manifest:
-    """The manifest, with a cache for blocks where one is configured; weights and masking fit it."""
+    """Load the manifest, with a block cache if configured, and check that weights and masking fit it."""
     cache = BlockCache(config.cache_folder, int(config.cache_gigabytes * 1e9)) if config.cache_folder else None
     manifest = load_manifest(config.manifest, cache, config.on_fault)
     source_weights([source.name for source in manifest.sources], config.weights)
@@ -136,7 +139,7 @@ def load_corpus(config: CorpusConfig) -> Manifest:
 
 
 def check_finished(config: RunConfig, run: Path) -> None:
-    """Refuse to call a run done that another teacher made. One at the path it had then is not read again."""
+    """Raise ValueError if a finished run had another teacher. Its weights are compared only if its path has changed."""
     facts = read_facts(run / "run.json").teacher
     if config.teacher and facts and facts.path != config.teacher.path:
         with prefix_errors("teacher.path"):

@@ -1,4 +1,4 @@
-"""The configuration of a run: one strict JSON file, `--set` overrides checked as strictly, all errors at once."""
+"""The configuration of a general distillation run."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from pretrain.settings import Settings
 from pretrain.students.config import StudentConfig
 from pretrain.training.trainer import TrainingConfig
 
-# May differ between a run and its resumption; everything else makes another run. "*" stands for any keys.
+# Keys that may change when a run resumes. "*" matches any keys.
 MAY_CHANGE = ("about", "probe", "corpus.manifest", "corpus.cache_folder", "corpus.cache_gigabytes", "corpus.on_fault",
               "teacher.path", "teacher.dtype", "training.log_every_steps", "training.save_every_steps",
               "training.keep_checkpoints", "training.collective_timeout_seconds", "training.data_timeout_seconds",
@@ -28,58 +28,59 @@ MAY_CHANGE = ("about", "probe", "corpus.manifest", "corpus.cache_folder", "corpu
 
 
 class CorpusConfig(Settings):
-    """Which shards, cut into rows of how many tokens, in the order of which seed."""
+    """The corpus, and how it is read: length, kind, order and masking of rows."""
 
-    manifest: str
+    manifest: str  # path or URL of a built corpus's manifest.json
     row_tokens: Annotated[int, Field(ge=8)]
-    seed: NonNegativeInt = 17
-    weights: dict[str, NonNegativeFloat] = Field(default_factory=dict)  # of sources; 1 for the others
-    rows: RowKind = "packed"  # or TinyBERT's pairs of consecutive text, CLS A SEP B SEP
-    attend_within_documents: bool = False  # documents packed in one row do not see each other
+    seed: NonNegativeInt = 17  # for the order of rows
+    weights: dict[str, NonNegativeFloat] = Field(default_factory=dict)  # by source; 1 for sources not listed
+    rows: RowKind = "packed"  # or pairs of consecutive text, CLS A SEP B SEP, as TinyBERT's
+    attend_within_documents: bool = False  # documents packed in one row do not attend to each other
     masking: MaskingSettings | None = None  # for objectives that predict masked tokens
-    num_lanes: PositiveInt = NUM_LANES  # ranks that divide it read their share of bytes, others more: docs/cluster.md
-    on_fault: OnFault = "stop"  # or "skip" the rows of blocks whose bytes have changed or are lost
+    num_lanes: PositiveInt = NUM_LANES  # a multiple of the ranks, or they read bytes repeatedly: docs/cluster.md
+    on_fault: OnFault = "stop"  # skip: leave out rows of blocks whose bytes have changed or are lost
     cache_folder: str | None = None  # on this host's disk, for a manifest behind a URL
     cache_gigabytes: Annotated[float, Field(gt=0)] = 50.0
 
 
 class RunConfig(Settings):
-    """One run: a corpus, a frozen teacher or none, one or several students."""
+    """One run: a corpus, a frozen teacher or none, and one or several students."""
 
-    about: str = ""
+    about: str = ""  # a description for people
     corpus: CorpusConfig
-    teacher: TeacherConfig | None  # null: students learn from the text alone
+    teacher: TeacherConfig | None  # null: students learn from text alone
     students: Annotated[list[StudentConfig], Field(min_length=1)]
     training: TrainingConfig
     deepspeed: DeepSpeedConfig
-    probe: ProbeConfig | None = None  # scores of the students while they train
+    probe: ProbeConfig | None = None  # scores of the students during training
 
     @model_validator(mode="after")
     def _probe_has_what_it_needs(self) -> "RunConfig":
         if self.probe and self.probe.heldout and self.teacher is None:
-            raise ValueError("probe.heldout: relations are compared with a teacher's, and there is none; leave it out")
+            raise ValueError("probe.heldout: needs a teacher, whose relations it compares; leave it out")
         return self
 
     @model_validator(mode="after")
     def _names_differ(self) -> "RunConfig":
         names = [student.name for student in self.students]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"students: names must differ, got {', '.join(twice)} more than once")
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"students: names must differ, got {', '.join(repeated)} more than once")
         return self
 
     def length(self, rows_per_epoch: int) -> str:
-        """How long an epoch is, and how many of them the run."""
+        """Return a sentence on the length of an epoch and of the run in epochs."""
         rows, steps = self.deepspeed.train_batch_size, self.training.total_steps
-        epoch = f"{rows_per_epoch:,} rows of {self.corpus.row_tokens} tokens, {rows_per_epoch / rows:,.1f} steps"
-        return f"an epoch is {epoch} of {rows} rows; its {steps:,} steps are {steps * rows / rows_per_epoch:.2f} epochs"
+        epoch = f"one epoch = {rows_per_epoch:,} rows of {self.corpus.row_tokens} tokens = {rows_per_epoch / rows:,.1f}"
+        covered = f"this run of {steps:,} steps covers {steps * rows / rows_per_epoch:.2f} epochs"
+        return f"{epoch} steps of {rows} rows; {covered}"
 
     @property
     def needs_teacher_head(self) -> bool:
-        """Whether the teacher must have a masked-language head."""
+        """Whether an objective reads the teacher's masked-language head."""
         return any(one.needs_teacher_head for student in self.students for one in student.objective)
 
     def check(self, teacher: EncoderShape | None) -> None:
-        """ValueError listing everything that cannot work with this teacher, or without one."""
+        """Raise ValueError listing everything that does not fit this teacher, or a run without one (None)."""
         problems = [
             f"students.{index}.{key}: {message}"
             for index, student in enumerate(self.students)
@@ -95,21 +96,22 @@ class RunConfig(Settings):
                 most, wanted = limits.max_row_tokens, self.probe.task.row_tokens
                 problems.append(f"probe.task.row_tokens: {owner} has {most} positions, got {wanted}")
         if teacher and self.corpus.rows == "pairs" and teacher.num_token_types < 2:
-            problems.append("corpus.rows: the teacher has one token type, so it cannot tell the texts of pairs apart")
+            problems.append("corpus.rows: pairs need two token types, but the teacher has one")
         if problems:
             raise ValueError("\n".join(problems))
 
     def _masking_problems(self) -> Iterator[str]:
         for index, student in enumerate(self.students):
             if student.needs_masking and not self.corpus.masking:
-                yield f'corpus.masking: students.{index} predicts masked tokens; give it, for example {{"prob": 0.15}}'
+                example = '{"prob": 0.15}'
+                yield f"corpus.masking: is required because students.{index} predicts masked tokens, such as {example}"
             if self.corpus.masking and not student.needs_masking:
                 yield (
-                    f"corpus.masking: students.{index} has no objective that predicts masked tokens, and would only "
-                    "see text with holes; give it one (mlm, distilbert), a run of its own, or leave masking out"
+                    f"corpus.masking: students.{index} has no objective that predicts masked tokens; add one (mlm, "
+                    "distilbert), train this student in another run, or leave out masking"
                 )
 
 
 def read_run_config(source: Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
-    """Decode the configuration of a run: a JSON file or the object itself. ValueError that lists every problem."""
+    """Read the configuration of a run: a JSON file, or the object itself. Raise ValueError listing every problem."""
     return read_strictly(RunConfig, source, overrides)

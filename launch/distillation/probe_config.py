@@ -1,4 +1,4 @@
-"""The `probe` section of a run's configuration: what is measured of the students while they train."""
+"""The `probe` section of a run's configuration: scores of the students during training."""
 
 from typing import Annotated
 
@@ -10,24 +10,24 @@ from tasks.config import TaskConfig
 
 
 class ProbeConfig(Settings):
-    """Nearest neighbours on a task, relation losses on a held-out corpus, or both; at step 0, every n steps, the last.
+    """Nearest neighbours on a task, the relation loss on a held-out corpus, or both: at step 0, every n steps, the end.
 
-    It changes nothing of the training, and may change between a run and its resumption. The same examples are drawn
-    from larger files in every run. As given here it takes the time of 5 steps of 32 rows of 128 tokens (4 x 312 beside
-    12 x 384, titles of TNEWS, one CPU thread), and what is read of the teacher, once, that of 12.
+    A probe does not affect training, and may change when a run resumes. From larger files the same random examples are
+    used in every run. With the default sizes a probe takes as long as 5 steps of 32 rows of 128 tokens (student 4 x
+    312, teacher 12 x 384, titles of TNEWS, one CPU thread), and reading the teacher once as long as 12.
     """
 
     every_steps: PositiveInt = 500
-    task: TaskConfig | None = None  # of single sentences; texts are cut at its row_tokens
-    heldout: Annotated[str, Field(min_length=1)] | None = None  # manifest, of the run's tokenizer; wants a teacher
-    max_train: Annotated[int, Field(ge=NUM_NEIGHBOURS)] = 2000
-    max_dev: PositiveInt = 1000
+    task: TaskConfig | None = None  # of kind sentence; texts are cut at its row_tokens
+    heldout: Annotated[str, Field(min_length=1)] | None = None  # manifest of another corpus with the same tokenizer
+    max_train: Annotated[int, Field(ge=NUM_NEIGHBOURS)] = 2000  # texts among which neighbours are searched
+    max_dev: PositiveInt = 1000  # texts to classify by their neighbours
     max_heldout_rows: PositiveInt = 256  # of corpus.row_tokens
 
     @model_validator(mode="after")
     def _measures_something(self) -> "ProbeConfig":
         if self.task is None and self.heldout is None:
-            raise ValueError("wants a task, a heldout corpus, or both")
+            raise ValueError("needs a task, a heldout corpus, or both")
         if self.task and self.task.kind != "sentence":
-            raise ValueError(f"task.kind: neighbours are found for single sentences (sentence), got {self.task.kind}")
+            raise ValueError(f"task.kind: must be sentence, got {self.task.kind}")
         return self

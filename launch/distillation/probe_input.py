@@ -1,4 +1,4 @@
-"""What a run's probe measures on: labelled texts and held-out rows, read before the run begins; then the probe."""
+"""The data of a run's probe, labelled texts and held-out rows, read before the run starts; and building the probe."""
 
 import math
 import random
@@ -40,18 +40,19 @@ Labelled = tuple[list[str], list[int]]  # texts and their classes
 
 @dataclass(frozen=True)
 class ProbeData:
-    """`texts`: those to search and those to ask about. `facts`: all but what the teacher is worth. `remarks`: what is
-    not as the configuration may lead one to think."""
+    """Everything that a probe reads."""
 
-    texts: tuple[Labelled, Labelled] | None
-    heldout: list[dict[str, Tensor]]
-    facts: ProbeFacts
-    remarks: list[str]
+    texts: tuple[Labelled, Labelled] | None  # to search, and to classify
+    heldout: list[dict[str, Tensor]]  # batches [B, L]
+    facts: ProbeFacts  # without the teacher's score
+    remarks: list[str]  # differences from what the configuration suggests
 
 
 def read_probe_data(config: RunConfig, manifest: Manifest) -> ProbeData | None:
-    """Everything that the probe will ever read; ValueError with every problem of it, StoreLost where the only one is
-    that the held-out corpus is out of reach."""
+    """Read the probe's data; None without a probe.
+
+    Raise ValueError listing every problem, or StoreLost if the only one is that the held-out corpus is unreachable.
+    """
     probe, problems, remarks = config.probe, [], list[str]()
     if probe is None:
         return None
@@ -73,7 +74,10 @@ def read_probe_data(config: RunConfig, manifest: Manifest) -> ProbeData | None:
 
 
 def read_labelled_texts(config: ProbeConfig, remarks: list[str]) -> tuple[Labelled, Labelled] | None:
-    """(those to search, those to ask about), drawn where there are more than wanted; None where there is no task."""
+    """Return texts to search and texts to classify, a random sample of larger files; None without a task.
+
+    Append remarks to `remarks`. Raise ValueError if the examples cannot be used.
+    """
     if config.task is None:
         return None
     data = read_task(config.task)
@@ -82,20 +86,21 @@ def read_labelled_texts(config: ProbeConfig, remarks: list[str]) -> tuple[Labell
     train, dev = (_draw(part, limit) for part, limit in zip(found, most, strict=True))
     for path, part, limit, key in zip((config.task.train, config.task.dev), found, most, keys, strict=True):
         if key in config.model_fields_set and len(part) < limit:
-            remarks.append(f"probe.{key}: {path} has {len(part):,} examples, not {limit:,}; all are used")
+            remarks.append(f"probe.{key}: {path} has only {len(part):,} examples, not {limit:,}; all are used")
     if len(train) < NUM_NEIGHBOURS:
-        raise ValueError(f"{config.task.train}: {len(train)} examples; {NUM_NEIGHBOURS} nearest ones want as many")
+        raise ValueError(f"{config.task.train}: has {len(train)} examples; the probe needs at least {NUM_NEIGHBOURS}")
     if len({one.label for one in train}) < 2:
-        raise ValueError(f"{config.task.train}: all of {len(train):,} examples drawn have one label; more may not")
+        message = f"all {len(train):,} sampled examples have the same label; increase probe.max_train"
+        raise ValueError(f"{config.task.train}: {message}")
     if overlap := len({one.text for one in train} & {one.text for one in dev}):
-        remarks.append(f"probe.task: {overlap:,} of {len(dev):,} texts asked about are among those searched")
+        remarks.append(f"probe.task: {overlap:,} of {len(dev):,} texts to classify are also among the texts to search")
     if config.task.scored_by != "accuracy":
-        remarks.append(f"probe.task.metric: {config.task.scored_by} is for fine-tuning; the probe gives accuracy")
+        remarks.append(f"probe.task.metric: the probe measures accuracy; {config.task.scored_by} is for fine-tuning")
     return _labelled(train), _labelled(dev)
 
 
 def _draw(items: Sequence[_Item], most: int) -> list[_Item]:
-    """The same ones in every run, in the file's order: files are often sorted by label."""
+    """Return a random sample, the same in every run, in the order of the file. Files are often sorted by label."""
     chosen = random.Random(0).sample(range(len(items)), most) if len(items) > most else range(len(items))
     return [items[i] for i in sorted(chosen)]
 
@@ -121,24 +126,25 @@ def _describe_texts(config: ProbeConfig, texts: tuple[Labelled, Labelled] | None
 def read_heldout(
     config: ProbeConfig, corpus: CorpusConfig, manifest: Manifest, remarks: list[str]
 ) -> tuple[list[dict[str, Tensor]], str | None]:
-    """(batches [B, L] of rows cut as those that are trained on, fingerprint of their corpus)."""
+    """Return batches [B, L] of held-out rows, made like the training rows, and the fingerprint of their corpus."""
     if config.heldout is None:
         return [], None
     heldout = load_manifest(config.heldout)
     if heldout.tokenizer.fingerprint != manifest.tokenizer.fingerprint:
         raise ValueError(
-            f"{config.heldout} was built with the tokenizer {heldout.tokenizer.name}, corpus.manifest with "
-            f"{manifest.tokenizer.name}, which is another; build it with that one"
+            f"{config.heldout} was built with the tokenizer {heldout.tokenizer.name}, but corpus.manifest with "
+            f"{manifest.tokenizer.name}; build the held-out corpus with that one"
         )
     if heldout.fingerprint == manifest.fingerprint:
-        raise ValueError(f"{config.heldout} is the corpus that is trained on; give one that is not")
+        raise ValueError(f"{config.heldout} is the training corpus; give another one")
     stream = RowStream(heldout, corpus.row_tokens, 0, kind=corpus.rows, document_ids=corpus.attend_within_documents)
     num_rows = min(config.max_heldout_rows, stream.rows_per_epoch)
     if num_rows < config.max_heldout_rows and "max_heldout_rows" in config.model_fields_set:
-        remarks.append(f"probe.max_heldout_rows: {config.heldout} gives {num_rows:,}, not {config.max_heldout_rows:,}")
+        found = f"{config.heldout} has only {num_rows:,} rows"
+        remarks.append(f"probe.max_heldout_rows: {found}, not {config.max_heldout_rows:,}; all are used")
     with closing(stream.batches(0, ROWS_PER_BATCH)) as batches:
         read = list(islice(batches, -(-num_rows // ROWS_PER_BATCH)))
-    last = num_rows - ROWS_PER_BATCH * (len(read) - 1)  # rows after it are the next epoch's
+    last = num_rows - ROWS_PER_BATCH * (len(read) - 1)  # further rows belong to the next epoch
     return [*read[:-1], {name: tensor[:last] for name, tensor in read[-1].items()}], heldout.fingerprint
 
 
@@ -154,9 +160,9 @@ def build_probe(
     run: Path,
     device: torch.device,
 ) -> tuple[LiveProbe, ProbeFacts]:
-    """The probe on this rank, and what it noted; the teacher is read whole, now, and may be cut afterwards.
+    """Build this rank's probe, and return it with its facts. The teacher runs now, uncut, and may be cut afterwards.
 
-    What the teacher is worth is not measured again where the run knows it for the same texts.
+    The teacher's score is taken from run.json if the run has measured it on the same texts.
     """
     assert config.probe
     share = dist.get_rank(), dist.get_world_size()
@@ -180,11 +186,12 @@ def build_probe(
 
 
 def _known_facts(facts: ProbeFacts, run: Path) -> ProbeFacts:
-    """With what the teacher is worth where the run knows it."""
+    """Add the teacher's score from run.json if it was measured on the same texts."""
     before = read_facts(run / "run.json").probe if (run / "run.json").is_file() else None
     if before is None:
         return facts
     if any(getattr(before, name) != getattr(facts, name) for name in ("texts", "heldout", "num_heldout_rows")):
-        warnings.warn("probe: other texts or rows than before; scores of before and after do not compare", stacklevel=2)
+        message = "probe: texts or rows have changed; scores from before the change cannot be compared with later ones"
+        warnings.warn(message, stacklevel=2)
     same = before.texts == facts.texts
     return facts.model_copy(update={"teacher_accuracy": before.teacher_accuracy}) if same else facts

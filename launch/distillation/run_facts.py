@@ -1,4 +1,4 @@
-"""run.json: what a run noted of its corpus, its teacher and its students when it began."""
+"""run.json: facts about a run's corpus, teacher and students, recorded when it starts."""
 
 from pathlib import Path
 
@@ -9,11 +9,15 @@ from pretrain.settings import Count, Share
 
 
 class SourceFacts(Facts):
+    """A source of the corpus."""
+
     name: str
     licence: str
 
 
 class CorpusFacts(Facts):
+    """The corpus."""
+
     fingerprint: str
     tokens: Count
     documents: Count
@@ -21,34 +25,36 @@ class CorpusFacts(Facts):
 
 
 class TeacherFacts(Facts):
+    """The teacher."""
+
     path: str
-    fingerprint: str
+    fingerprint: str  # of its weights
 
 
 class ProbeFacts(Facts):
-    """What the probe measures on: `texts` and `heldout` are fingerprints, `chance` always gives the commonest label."""
+    """The data of the probe, and the teacher's score on it."""
 
     task: str | None = None
-    texts: str | None = None
+    texts: str | None = None  # fingerprint
     num_train: Count = 0
     num_dev: Count = 0
     num_classes: Count = 0
-    chance: Share | None = None
+    chance: Share | None = None  # accuracy of always answering the most frequent label
     teacher_accuracy: Share | None = None
-    heldout: str | None = None
+    heldout: str | None = None  # fingerprint
     num_heldout_rows: Count = 0
 
 
 class RunFacts(Facts):
-    """`unreached_parameters`: by student, what no objective reaches. `ran_on`: a note for each change, oldest first."""
+    """All of run.json."""
 
     corpus: CorpusFacts
     teacher: TeacherFacts | None
-    unreached_parameters: dict[str, list[str]]
+    unreached_parameters: dict[str, list[str]]  # by student, those that no objective trains
     probe: ProbeFacts | None = None
-    ran_on: list[RanOn] = Field(default_factory=list)
+    ran_on: list[RanOn] = Field(default_factory=list)  # an entry for every change of machine, oldest first
 
 
 def read_facts(path: Path) -> RunFacts:
-    """run.json. ValueError naming the file and every key with a value that no run writes."""
+    """Read run.json. Raise ValueError naming the file, and every key whose value no run writes."""
     return read_facts_as(RunFacts, path)

@@ -1,4 +1,4 @@
-"""What a run writes into its folder for later readers, and the folders it refuses to go on in."""
+"""The files of a run folder that describe the run, and checks that a run may resume there."""
 
 import json
 from pathlib import Path
@@ -19,31 +19,31 @@ from pretrain.training.metrics import read_metrics
 
 
 def tokenizer_name(config: RunConfig, manifest: Manifest) -> str:
-    """Where the run's tokenizer lies: with the teacher, or where the corpus was built from."""
+    """Return the folder or hub id of the run's tokenizer: the teacher, or the tokenizer the corpus was built with."""
     return config.teacher.path if config.teacher else manifest.tokenizer.name
 
 
 def check_run_folder(config: RunConfig, manifest: Manifest | None, run: Path) -> None:
-    """Refuse a run folder that another config or, where it is given, another corpus made."""
+    """Raise ValueError if the run in this folder has another configuration or, if given, another corpus."""
     if not (run / "config.json").is_file():
         return
-    before = read_run_config(run / "config.json").model_dump(mode="json")  # keys that came since have their defaults
+    before = read_run_config(run / "config.json").model_dump(mode="json")  # keys of newer versions have their defaults
     changed = changed_keys(before, config.model_dump(mode="json"), may_change=MAY_CHANGE)
     if manifest and read_facts(run / "run.json").corpus.fingerprint != manifest.fingerprint:
         changed.append("corpus.manifest (the corpus itself has changed)")
     if changed:
-        ways = "Give another --run folder, or the config that began this one"
+        remedy = "Give another --run folder, or the configuration of the run in this one"
         if "training.total_steps" in changed:
-            ways += "; a run's length belongs to its schedule: to train longer begin a new run with init.student"
-        raise ValueError(f"{run}: belongs to another config; different: {', '.join(changed)}. {ways}")
+            remedy += "; the schedule depends on a run's length: to train longer, start a new run with init.student"
+        raise ValueError(f"{run}: contains a run with another configuration; changed: {', '.join(changed)}. {remedy}")
 
 
 def check_teacher(run: Path, teacher_fingerprint: str) -> None:
-    """Refuse to go on with other weights than the run began with."""
+    """Raise ValueError if the run started with other teacher weights."""
     if (run / "run.json").is_file():
         before = read_facts(run / "run.json").teacher
         if before and before.fingerprint != teacher_fingerprint:
-            raise ValueError(f"teacher.path: not the weights that {run} began with (then from {before.path})")
+            raise ValueError(f"teacher.path: not the weights that {run} was started with (from {before.path})")
 
 
 def write_run_folder(
@@ -54,7 +54,7 @@ def write_run_folder(
     run: Path,
     probe: ProbeFacts | None = None,
 ) -> None:
-    """config.json, run.json and tokenizer/: what publishing and every later reader needs to know about the run."""
+    """Write config.json, run.json and tokenizer/, from which students are published and reports are made."""
     sources = [{"name": source.name, "licence": source.licence} for source in manifest.sources]
     totals = manifest.totals.model_dump(include={"tokens", "documents"})
     facts = {
@@ -72,7 +72,7 @@ def write_run_folder(
 
 
 def save_start(student: Student, run: Path) -> None:
-    """start/<student>/: the student as it was before its first step, its untrained twin for any comparison."""
+    """Write start/<student>/, the student before its first step, for comparison with the trained one."""
     folder = run / "start" / student.name
     if folder.exists():
         return
@@ -83,12 +83,12 @@ def save_start(student: Student, run: Path) -> None:
 
 
 def read_losses(run: Path, student: str) -> list[dict[str, float]]:
-    """The logged steps with losses of this student, not the probe's of step 0; ValueError as read_metrics."""
+    """Return the logged steps with losses of this student, which step 0 has not. Raise ValueError as read_metrics."""
     return [line for line in read_metrics(run) if f"{student}/loss" in line]
 
 
 def summary(run: Path, config: RunConfig, done: Done) -> str:
-    """The end of a run: each student's first and last logged loss, what it took, where it is, how to publish it."""
+    """Return lines on a finished run: first and last losses, steps and time, and the commands that publish students."""
     names = [student.name for student in config.students]
     rate = done.tokens / max(done.seconds, 1e-9)
     took = f"{done.step:,} steps, {done.tokens:,} tokens, {done.seconds:,.0f} s, {rate:,.0f} tokens/s"

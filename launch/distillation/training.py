@@ -1,4 +1,4 @@
-"""The main job: teacher, students and engines on every rank, fed from the corpus, trained."""
+"""General distillation on every rank: build the teacher, the students and their engines, and train on the corpus."""
 
 import sys
 import warnings
@@ -40,14 +40,14 @@ from pretrain.students.initialization import InitConfig
 from pretrain.students.student import Student, build_student
 from pretrain.training.trainer import Trainer
 
-SAMPLE_TOKENS = 4096  # to fit the norms of projected layers on, on a CPU; four times as many start no better
+SAMPLE_TOKENS = 4096  # for fitting the norms of projected layers; four times as many give no better students
 Probe = tuple[LiveProbe | None, ProbeFacts | None]
 
 
 def count_rows(manifest: Manifest, config: CorpusConfig) -> np.ndarray | None:
-    """Pairs of each block [blocks], where that is what the configuration asks for: each rank reads its share of them.
+    """Return the number of pairs in each block [blocks], or None if rows are packed. Each rank counts a share.
 
-    What a rank raises is raised on all.
+    Every rank must call it. A ValueError on one rank is raised on all.
     """
     if config.rows != "pairs":
         return None
@@ -66,7 +66,7 @@ def count_rows(manifest: Manifest, config: CorpusConfig) -> np.ndarray | None:
 
 
 def build_stream(manifest: Manifest, config: CorpusConfig) -> RowStream:
-    """The rows that the configuration asks for; every rank calls it."""
+    """Return the stream of training rows. Every rank must call it."""
     return RowStream(
         manifest,
         config.row_tokens,
@@ -91,8 +91,8 @@ def distil(config: RunConfig, job: JobInput, run: Path, stop: Stop, on_lost: Cal
         stop.waits_for = trainer.outlook
         reason = trainer.train()
         if reason and dist.get_rank() == 0:
-            said = f"[rank 0] stopped at step {trainer.state.step}: {reason}; run again to go on"
-            print(said, file=sys.stderr, flush=True)
+            message = f"[rank 0] stopped at step {trainer.state.step}: {reason}; run again to resume"
+            print(message, file=sys.stderr, flush=True)
         elif not reason:
             done = on_rank_zero(lambda: write_done(run, trainer.state))
             if dist.get_rank() == 0:
@@ -101,7 +101,7 @@ def distil(config: RunConfig, job: JobInput, run: Path, stop: Stop, on_lost: Cal
 
 
 def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: Stop, device: torch.device) -> Trainer:
-    """Everything on this rank, the run folder begun by rank 0."""
+    """Build everything on this rank, and on rank 0 the files of the run folder. Every rank must call it."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     manifest = job.manifest
     check_alike(config.model_dump(mode="json"), {"corpus": {"fingerprint": manifest.fingerprint}})
@@ -112,7 +112,7 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: Stop, devic
     check_alike({}, {"teacher": {"fingerprint": teacher_fingerprint}})
     unreached = {student.name: student.to(device).freeze_unreached(teacher) for student in students}
 
-    def begin_run() -> None:
+    def start_run() -> None:
         hold_run_folder(run)
         warn_of_lanes(config.corpus.num_lanes, world_size)
         config.deepspeed.warn(world_size)
@@ -126,7 +126,7 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: Stop, devic
             save_start(student, run)
         print(f"[rank 0] {config.length(stream.rows_per_epoch)}", file=sys.stderr, flush=True)
 
-    on_rank_zero(begin_run)
+    on_rank_zero(start_run)
     check_shared(run / "config.json")
     engines = [
         StudentEngine(student, settings, config.deepspeed, config.training.total_steps, world_size)
@@ -152,8 +152,10 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: Stop, devic
 def build_models(
     config: RunConfig, job: JobInput, stream: RowStream, run: Path, device: torch.device
 ) -> tuple[TeacherFunction, str | None, list[Student], Probe]:
-    """The teacher, the fingerprint of its weights, the students, for whom the corpus's tokenizer may stand in, and the
-    probe, which reads the teacher before it is cut."""
+    """Return the teacher, the fingerprint of its weights, the students and the probe.
+
+    The probe reads the teacher before it is cut. Without a teacher students get the vocabulary of the corpus.
+    """
     if config.teacher is None:
         tokenizer, seed = job.manifest.tokenizer, config.training.seed
         vocabulary = (tokenizer.vocab_size, tokenizer.pad_token_id)
@@ -181,21 +183,23 @@ def _build_probe(
 def build_students(
     config: RunConfig, teacher: HuggingFaceModel, head: VocabularyHead | None, stream: RowStream, run: Path
 ) -> list[Student]:
-    """Every student at its start on rank 0; where layers are projected, the first rows are the sample."""
+    """Build the students with their initial weights on rank 0. Projected layers are fitted on the first rows."""
     shape, sample = EncoderShape.of(teacher.config), None
-    settings = [_to_go_on(student, run) for student in config.students]
+    settings = [skip_costly_init(student, run) for student in config.students]
     projected = [one.name for one in settings if one.init.projects(shape, one.shape(shape))]
     if projected:
         with closing(stream.batches(0, max(1, SAMPLE_TOKENS // config.corpus.row_tokens))) as batches:
             sample = next(batches)
-        said = f"projects the teacher's layers onto {', '.join(projected)}"
-        print(f"[rank 0] {said}, with {sample['input_ids'].numel():,} tokens", file=sys.stderr, flush=True)
+        message = f"projecting the teacher's layers to {', '.join(projected)}"
+        print(f"[rank 0] {message}, on {sample['input_ids'].numel():,} tokens", file=sys.stderr, flush=True)
     return [build_student(one, teacher, config.training.seed, sample, head) for one in settings]
 
 
-def _to_go_on(student: StudentConfig, run: Path) -> StudentConfig:
-    """The student's settings; at random where all weights will be given, by a checkpoint, or by rank 0 as DeepSpeed's
-    engines begin: projecting a large teacher's layers takes minutes, and more on every rank of a host at once."""
+def skip_costly_init(student: StudentConfig, run: Path) -> StudentConfig:
+    """Return the student's settings, with random weights if a checkpoint or rank 0's broadcast will overwrite them.
+
+    Projecting a large teacher's layers takes minutes, and longer on every rank of a host at once.
+    """
     is_saved = checkpoint_folders(run / "checkpoints") and (run / "start" / student.name).is_dir()
     if dist.get_rank() == 0 and not is_saved:
         return student

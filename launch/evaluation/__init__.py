@@ -1,1 +1,1 @@
-"""launch/evaluate_tasks.py: every model on every task, by several learning rates and seeds."""
+"""The job of launch/evaluate_tasks.py: fine-tuning every model on every task with several learning rates and seeds."""

@@ -1,8 +1,8 @@
-"""The cells of an evaluation: one fine-tuning run each, whose scores are kept and whose checkpoints are not.
+"""The cells of an evaluation: a cell is one fine-tuning run, of which the scores are kept but no checkpoint.
 
-<output>/cells/<model>/<task>/lr0.0001_seed17/made_with.json    what a cell is of, written first
-<output>/cells/<model>/<task>/lr0.0001_seed17/scores.json       what a finished one gave, written last
-<output>/cells/<model>/<task>/lock                           held by the process that makes these cells
+<output>/cells/<model>/<task>/lr0.0001_seed17/made_with.json    what the cell is made from, written first
+<output>/cells/<model>/<task>/lr0.0001_seed17/scores.json       the result, written last
+<output>/cells/<model>/<task>/lock                              locked by the process that makes these cells
 """
 
 import json
@@ -34,7 +34,7 @@ from tasks.kinds.kind import TaskData
 from tasks.readers import read_task
 from tasks.stage import release_memory
 
-_CHOICE = {"learning_rates", "num_choosing_seeds"}  # which cells there are, not what each is
+_CHOICE = {"learning_rates", "num_choosing_seeds"}  # keys that decide which cells there are, not what is in one
 
 
 @dataclass(frozen=True)
@@ -47,30 +47,30 @@ class Cell:
     seed: int
 
     def folder(self, output: Path) -> Path:
-        """Where its scores lie."""
+        """Return the folder of this cell."""
         return group_folder(output, self.model, self.task) / f"lr{self.learning_rate:g}_seed{self.seed}"
 
 
 def group_folder(output: Path, model: str, task: str) -> Path:
-    """Of all cells of one model on one task, which one process makes."""
+    """Return the folder of all cells of one model on one task, which a single process makes."""
     return output / "cells" / model / task
 
 
 def read_cell(cell: Cell, output: Path) -> FineTuned | None:
-    """What a finished cell gave; ValueError where its file cannot be read."""
+    """Return the result of a cell; None if it is not finished. Raise ValueError if its file cannot be read."""
     path = cell.folder(output) / "scores.json"
     if not path.is_file():
         return None
     try:
         return FineTuned(**json.loads(path.read_text()))
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path}: not what an evaluation writes; remove it to have it made again") from error
+        raise ValueError(f"{path}: not written by an evaluation; remove it to repeat this run") from error
 
 
 def choose_learning_rate(evaluation: Evaluation, model: str, task: str, output: Path) -> float | None:
-    """The best mean of the first seeds on the held-out examples, the smallest of equals; None before all are made.
+    """Return the rate with the best mean score of the first seeds on held-out examples; None before all are finished.
 
-    One rate needs no choice. Without held-out examples the development examples choose.
+    Of equal rates return the smallest. Without held-out examples, use the development examples.
     """
     metric, found = evaluation.tasks[task].scored_by, {}
     rates = sorted(evaluation.config.fine_tuning.learning_rates)
@@ -85,7 +85,10 @@ def choose_learning_rate(evaluation: Evaluation, model: str, task: str, output: 
 
 
 def planned_cells(evaluation: Evaluation, model: str, task: str, output: Path) -> list[Cell]:
-    """Every learning rate with the first seeds, then the best, once it is known, with all others."""
+    """Return the cells of a model on a task: all rates with the first seeds, then the best rate with the other seeds.
+
+    The latter are missing as long as the best rate is not known.
+    """
     rates, choosing = evaluation.config.fine_tuning.learning_rates, evaluation.choosing_seeds
     first = [Cell(model, task, rate, seed) for seed in choosing for rate in dict.fromkeys(rates)]
     best = choose_learning_rate(evaluation, model, task, output)
@@ -93,13 +96,13 @@ def planned_cells(evaluation: Evaluation, model: str, task: str, output: Path) -
 
 
 def next_cell(evaluation: Evaluation, model: str, task: str, output: Path) -> Cell | None:
-    """The first one that is not made yet."""
+    """Return the first cell that is not finished, or None."""
     cells = planned_cells(evaluation, model, task, output)
     return next((cell for cell in cells if read_cell(cell, output) is None), None)
 
 
 def complete_models(evaluation: Evaluation, output: Path) -> dict[str, str]:
-    """Those whose cells are all made, by whomever."""
+    """Return the models whose cells are all finished, by this or by other machines."""
     return {
         name: path
         for name, path in evaluation.models.items()
@@ -108,13 +111,13 @@ def complete_models(evaluation: Evaluation, output: Path) -> dict[str, str]:
 
 
 def num_made(evaluation: Evaluation, output: Path) -> int:
-    """How many cells are made, by whomever."""
+    """Return the number of finished cells, by this and by other machines."""
     groups = [planned_cells(evaluation, *pair, output) for pair in product(evaluation.models, evaluation.tasks)]
     return sum(read_cell(cell, output) is not None for group in groups for cell in group)
 
 
 def num_cells(evaluation: Evaluation) -> int:
-    """How many there will be in all."""
+    """Return the number of cells of the whole evaluation."""
     num_choosing = len(evaluation.choosing_seeds)
     each = len(set(evaluation.config.fine_tuning.learning_rates)) * num_choosing + len(evaluation.seeds) - num_choosing
     return len(evaluation.models) * len(evaluation.tasks) * each
@@ -122,23 +125,24 @@ def num_cells(evaluation: Evaluation) -> int:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[bool]:
-    """Whether these cells are this process's to make, for as long as it lives; another one may be making them."""
+    """Lock a group of cells inside the block; yield False if another process has locked it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a") as file:
         try:
             mine = try_lock(file)
         except OSError as error:
             mine, reason = True, f"its file system has no locks ({error.strerror})"
-            warnings.warn(f"{folder}: {reason}; see to it that one worker is at it", stacklevel=3)
+            warnings.warn(f"{folder}: {reason}; make sure that only one worker uses it", stacklevel=3)
         yield mine
 
 
 def make_cells(
     evaluation: Evaluation, output: Path, device: torch.device, stop_requested: Callable[[], StopReason]
 ) -> None:
-    """Every cell that nobody has made or is making.
+    """Make all cells that are not finished and that no other process is making.
 
-    Raises tasks.fine_tuning.Stopped where asked to, at the end ValueError listing the models that failed on a task.
+    Raise tasks.fine_tuning.Stopped if asked to stop, and at the end ValueError listing every model and task that
+    failed.
     """
     failures = []
     for name, task in evaluation.tasks.items():
@@ -148,9 +152,9 @@ def make_cells(
                 try:
                     if mine:
                         _make_group(evaluation, model, name, data, output, device, stop_requested)
-                except torch.AcceleratorError:  # the device is of no use to the other models either
+                except torch.AcceleratorError:  # the device is unusable for the other models too
                     raise
-                except (ValueError, RuntimeError) as error:  # a device without memory is a RuntimeError
+                except (ValueError, RuntimeError) as error:  # RuntimeError includes a device out of memory
                     if isinstance(error, RuntimeError):
                         traceback.print_exc()
                     failures.append(f"{model} on {name}: {error}")
@@ -167,9 +171,9 @@ def _make_group(
     device: torch.device,
     stop_requested: Callable[[], StopReason],
 ) -> None:
-    """All cells of one model on one task, one after the other."""
+    """Make all unfinished cells of one model on one task, one after the other."""
     for folder in group_folder(output, model, task).glob("*/scores.json"):
-        shutil.rmtree(folder.parent / "run", ignore_errors=True)  # of a process that was killed before it did so
+        shutil.rmtree(folder.parent / "run", ignore_errors=True)  # left by a process that was killed
     if next_cell(evaluation, model, task, output) is None:
         return
     config, path = evaluation.config, evaluation.models[model]
@@ -190,7 +194,7 @@ def _make_group(
 
 
 def identity(evaluation: Evaluation, model: str, task: str) -> dict[str, Any]:
-    """What a cell is made from, apart from its learning rate and seed."""
+    """Return what a cell is made from, without its learning rate and seed."""
     config, settings = evaluation.config, evaluation.tasks[task]
     return {
         "task": settings.model_dump(mode="json"),
@@ -204,7 +208,7 @@ def identity(evaluation: Evaluation, model: str, task: str) -> dict[str, Any]:
 
 
 def _completed(made_with: dict[str, Any]) -> dict[str, Any]:
-    """What a cell was made from, as an earlier version noted it: keys that came since have their defaults."""
+    """Add keys of newer versions, with their defaults, to what an earlier version wrote to made_with.json."""
     task, recipe = (json.dumps(made_with[key]) for key in ("task", "fine_tuning"))
     made_with = dict(made_with)
     if "autocast" in made_with:
@@ -216,17 +220,18 @@ def _completed(made_with: dict[str, Any]) -> dict[str, Any]:
 
 
 def settle_precision(evaluation: Evaluation, output: Path, device: torch.device) -> Evaluation:
-    """With the type that every model computes in: the one named, that of the cells there are, or the device's best.
+    """Return the evaluation with the type that all models compute in.
 
-    ValueError where the cells there are were computed in a type that the device would have to emulate.
+    That is the configured one, otherwise that of finished cells, otherwise the device's best. Raise ValueError if
+    finished cells have a type that the device would emulate.
     """
     config, key = evaluation.config, "deepspeed.torch_autocast"
     wanted, natives = config.deepspeed.torch_autocast.wanted, native_dtypes(device)
     made_in = _precision_of_cells(output)
     if wanted == "auto" and made_in and made_in not in natives:
         raise ValueError(
-            f"{output}: what is there was computed in {made_in}, which {device_name(device)} has no instructions for; "
-            f"give another --output, or --set {key}.dtype={made_in} to emulate it"
+            f"{output}: finished runs used {made_in}, for which {device_name(device)} has no instructions; give "
+            f"another --output, or --set {key}.dtype={made_in} to emulate it"
         )
     dtype = (made_in or natives[0]) if wanted == "auto" else wanted
     if dtype not in natives:
@@ -237,13 +242,13 @@ def settle_precision(evaluation: Evaluation, output: Path, device: torch.device)
 
 def _precision_of_cells(output: Path) -> Dtype | None:
     for path in sorted(output.glob("cells/*/*/*/made_with.json")):
-        with suppress(ValueError, KeyError, TypeError, AttributeError):  # check_cells names what cannot be read
+        with suppress(ValueError, KeyError, TypeError, AttributeError):  # check_cells reports unreadable files
             return _completed(json.loads(path.read_text()))["precision"]
     return None
 
 
 def check_cells(evaluation: Evaluation, output: Path) -> None:
-    """Refuse an output folder whose cells were made from other weights, files or with another recipe."""
+    """Raise ValueError if cells in the output folder were made from other weights, files or settings."""
     for model, task in product(evaluation.models, evaluation.tasks):
         made = sorted(group_folder(output, model, task).glob("*/made_with.json"))
         now = identity(evaluation, model, task) if made else {}
@@ -251,7 +256,7 @@ def check_cells(evaluation: Evaluation, output: Path) -> None:
             try:
                 changed = changed_keys(_completed(json.loads(path.read_text())), now)
             except (ValueError, AttributeError, KeyError, TypeError) as error:
-                raise ValueError(f"{path}: not what an evaluation writes; remove {path.parent}") from error
+                raise ValueError(f"{path}: not written by an evaluation; remove {path.parent}") from error
             if changed:
                 what = f"was made with another {', '.join(changed)}"
                 raise ValueError(f"{path.parent}: {what}; give another --output, or remove the folder")

@@ -1,4 +1,4 @@
-"""What an evaluation compares: models, tasks, seeds, and how each is fine-tuned."""
+"""The configuration of an evaluation: models, tasks, seeds, and how models are fine-tuned."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ TASK_FOLDER = Path(__file__).resolve().parents[2] / "configs/tasks"
 
 
 class EvaluationConfig(Settings):
-    """The recipe, the same for every model, task and seed."""
+    """The settings of fine-tuning, the same for every model, task and seed."""
 
-    about: str = ""
+    about: str = ""  # a description for people
     fine_tuning: FineTuningConfig = FineTuningConfig()
     training: LoopConfig = LoopConfig(save_every_steps=1000, keep_checkpoints=1)
     deepspeed: DeepSpeedConfig
 
 
 class _TaskFile(Settings):
-    """The file of a task's stages, of which only the task is wanted here."""
+    """A configuration file of launch/td.py, of which only the task is used here."""
 
     task: TaskConfig
     about: Any = None
@@ -41,21 +41,21 @@ class _TaskFile(Settings):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that the command line asks for. The first model is what the others are compared with."""
+    """Everything that the command line specifies. The others are compared with the first model."""
 
     config: EvaluationConfig
-    models: dict[str, str]  # name -> folder or hub id
+    models: dict[str, str]  # folder or hub id by name
     tasks: dict[str, TaskConfig]
     seeds: tuple[int, ...]
 
     @property
     def choosing_seeds(self) -> tuple[int, ...]:
-        """The first ones, with which every learning rate is tried."""
+        """The first seeds, with which every learning rate is tried."""
         return self.seeds[: self.config.fine_tuning.num_choosing_seeds]
 
     def check(self) -> None:
-        """ValueError listing the models that are not there, that a task is too long for, or that know one already."""
-        self.config.deepspeed.warn(1)  # each worker is a world of its own
+        """Raise ValueError listing models that cannot be loaded, are too short for a task or already fine-tuned."""
+        self.config.deepspeed.warn(1)  # each worker is a job of one rank
         problems = []
         for name, path in self.models.items():
             try:
@@ -65,7 +65,7 @@ class Evaluation:
                 continue
             problems += self._other_problems(name, path)
             problems += [
-                f"--models {name}: has {shape.max_row_tokens} positions, {task.name} wants {task.row_tokens}"
+                f"--models {name}: has {shape.max_row_tokens} positions, but {task.name} needs {task.row_tokens}"
                 for task in self.tasks.values()
                 if task.row_tokens > shape.max_row_tokens
             ]
@@ -78,16 +78,16 @@ class Evaluation:
         except ValueError as error:
             yield f"--models {name}: {error}"
         if heads := heads_of(path):
-            what = f"is fine-tuned already, a {heads[0]}: it would be trained twice, and its seeds would share one head"
-            yield f"--models {name}: {path} {what}; give the model it was made from"
+            what = f"is already fine-tuned (a {heads[0]}), so the comparison would not be fair"
+            yield f"--models {name}: {path} {what}; give the model before fine-tuning"
 
 
 def read_evaluation(
     config: Path, overrides: Sequence[str], models: Sequence[str], tasks: Sequence[str], num_seeds: int
 ) -> Evaluation:
-    """Decode the command line; ValueError for whatever cannot be meant."""
+    """Return the evaluation that a command line specifies. Raise ValueError naming the flag that is wrong."""
     if num_seeds < 1:
-        raise ValueError(f"--seeds: want at least 1, got {num_seeds}")
+        raise ValueError(f"--seeds: must be at least 1, got {num_seeds}")
     decoded = read_strictly(EvaluationConfig, config, overrides)
     return Evaluation(
         decoded,
@@ -98,24 +98,24 @@ def read_evaluation(
 
 
 def _model(argument: str) -> tuple[str, str]:
-    """NAME=PATH, or a path whose last part is the name."""
+    """Parse NAME=PATH, or a path whose last part is the name."""
     name, found, path = argument.partition("=")
     if not found:
         name, path = Path(argument).name, argument
     if not name or not path or "/" in name or name.startswith("."):
-        raise ValueError(f"--models {argument}: want NAME=PATH or a path")
+        raise ValueError(f"--models {argument}: must be NAME=PATH or a path")
     return name, path
 
 
 def read_task_file(argument: str, flag: str) -> TaskConfig:
-    """Return the task of a name in configs/tasks, or of the path of another file like those.
+    """Read a task by the name of a file in configs/tasks or by a path.
 
-    Raise ValueError naming the flag and what was given where there is no such file.
+    Raise ValueError naming the flag and what was given if there is no such file.
     """
     path = Path(argument) if argument.endswith(".json") else TASK_FOLDER / f"{argument}.json"
     if not path.is_file():
         known = ", ".join(sorted(one.stem for one in TASK_FOLDER.glob("*.json")))
-        raise ValueError(f"{flag} {argument}: no such file; want a path or one of {known}")
+        raise ValueError(f"{flag} {argument}: no such file; must be a path or one of {known}")
     return read_strictly(_TaskFile, path).task
 
 
@@ -123,6 +123,7 @@ def _once(pairs: Iterator[tuple[str, Any]], flag: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"{flag} {name}: given twice; name models NAME=PATH")
+            remedy = "; give different names with NAME=PATH" if flag == "--models" else ""
+            raise ValueError(f"{flag} {name}: given twice{remedy}")
         found[name] = value
     return found

@@ -1,1 +1,1 @@
-"""One rank of a job: its place among the others, its messages, its run folder, its exit code."""
+"""What every job needs: the ranks and their launcher, messages, the machine, the run folder, exit codes."""

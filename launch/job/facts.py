@@ -1,4 +1,4 @@
-"""run.json: facts that a run records about itself. Keys that this version does not know are ignored."""
+"""run.json, the facts that a run records about itself. Keys that this version does not know are ignored."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -19,18 +19,18 @@ AnyFacts = TypeVar("AnyFacts", bound=Facts)
 
 
 def read_facts_as(model: type[AnyFacts], path: Path) -> AnyFacts:
-    """The file's facts. ValueError naming the file and every key with a value that no run writes."""
+    """Read facts from a file. Raise ValueError naming the file, and every key whose value no run writes."""
     try:
         return model.model_validate_json(path.read_bytes())
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
         problems = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False))
-        raise ValueError("\n".join([f"{path}: not what a run notes:", *problems])) from error
+        raise ValueError("\n".join([f"{path}: not written by a run:", *problems])) from error
 
 
 class RanOn(Facts):
-    """On what a run went on from `step`, and the types that its models computed in."""
+    """The device on which a run continued from `step`, and the types that its models computed in."""
 
     step: Count = 0
     device: str
@@ -39,7 +39,7 @@ class RanOn(Facts):
 
     @property
     def dtypes(self) -> dict[str, Dtype]:
-        """By who computes in it."""
+        """The types by "students" and, if there is one, "teacher"."""
         return {"students": self.students} | ({"teacher": self.teacher} if self.teacher else {})
 
 
@@ -48,5 +48,5 @@ class _MachineFacts(Facts):
 
 
 def read_ran_on(path: Path) -> list[RanOn]:
-    """What a run or a task's chain noted of its machines, oldest first; nothing where there is no file."""
+    """Read which machines a run or a task's chain ran on, oldest first; an empty list without a file."""
     return read_facts_as(_MachineFacts, path).ran_on if path.is_file() else []

@@ -1,4 +1,4 @@
-"""The device and precision of a job: agreed by all ranks before anything is loaded, kept when a run is resumed."""
+"""The device and precision of a job: the same for all ranks, and kept when a run resumes."""
 
 import json
 import sys
@@ -21,15 +21,18 @@ from pretrain.ranks.together import gather_objects, on_rank_zero
 
 
 class JobConfig(Protocol):
-    """What the configurations of all jobs have in common."""
+    """The part that the configurations of all jobs have in common."""
 
     @property
-    def teacher(self) -> TeacherConfig | None: ...
+    def teacher(self) -> TeacherConfig | None:
+        """The teacher and its precision."""
 
     @property
-    def deepspeed(self) -> DeepSpeedConfig: ...
+    def deepspeed(self) -> DeepSpeedConfig:
+        """The `deepspeed` section, with the students' precision."""
 
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self: ...
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy the configuration with other values for some keys, as pydantic does."""
 
 
 AnyConfig = TypeVar("AnyConfig", bound=JobConfig)
@@ -38,7 +41,7 @@ _KEYS = {"teacher": "teacher.dtype", "students": "deepspeed.torch_autocast"}
 
 @dataclass(frozen=True)
 class Device:
-    """A rank's device: its name, and the types that it multiplies natively, the best first."""
+    """A rank's device: its name, its native types, the best first, and a remark for people."""
 
     name: str
     natives: tuple[Dtype, ...]
@@ -46,16 +49,16 @@ class Device:
 
 
 def wanted_dtypes(config: JobConfig) -> dict[str, WantedDtype]:
-    """What the configuration asks for, by who computes in it."""
+    """Return the configured types by "students" and, if there is one, "teacher"."""
     wanted: dict[str, WantedDtype] = {"teacher": config.teacher.dtype} if config.teacher else {}
     return wanted | {"students": config.deepspeed.torch_autocast.wanted}
 
 
 def settle_precision(config: AnyConfig, run: Path, device: torch.device) -> tuple[AnyConfig, RanOn]:
-    """The configuration with the types that all ranks compute in, and the note of it for run.json.
+    """Return the configuration with the types that all ranks compute in, and the record of it for run.json.
 
-    A type that the user names is used, with one warning where a device emulates it. "auto" is the type that a run was
-    begun with where every device has it, else the best that all devices have. Every rank must call it.
+    A configured type is used, with one warning if a device emulates it. "auto" becomes the type that the run started
+    with if it is native to every device, otherwise the best type native to all devices. Every rank must call it.
     """
     own = Device(device_name(device), native_dtypes(device), explain_native(device))
     devices = gather_objects(own)
@@ -64,7 +67,7 @@ def settle_precision(config: AnyConfig, run: Path, device: torch.device) -> tupl
     chosen = {name: choose(one, before.get(name), devices) for name, one in wanted.items()}
     ran_on = RanOn(device=_describe(devices, device), teacher=chosen.get("teacher"), students=chosen["students"])
     if dist.get_rank() == 0:
-        _say(ran_on, devices, wanted, before, chosen)
+        _report(ran_on, devices, wanted, before, chosen)
     _warn_of_emulation(wanted, devices, device)
     deepspeed = config.deepspeed.model_copy(update={"torch_autocast": AutocastConfig.of(chosen["students"])})
     teacher = config.teacher and config.teacher.model_copy(update={"dtype": chosen["teacher"]})
@@ -72,7 +75,7 @@ def settle_precision(config: AnyConfig, run: Path, device: torch.device) -> tupl
 
 
 def choose(wanted: WantedDtype, before: Dtype | None, devices: list[Device]) -> Dtype:
-    """The type of one kind of model, as `settle_precision` says."""
+    """Return the type for the teacher or the students (see `settle_precision`)."""
     if wanted != "auto":
         return wanted
     if before and all(before in device.natives for device in devices):
@@ -81,9 +84,9 @@ def choose(wanted: WantedDtype, before: Dtype | None, devices: list[Device]) -> 
 
 
 def _dtypes_before(run: Path) -> Mapping[str, Dtype]:
-    """What the run computed in until now: by its notes, or by its configuration where that names types."""
-    if noted := read_ran_on(run / "run.json"):
-        return noted[-1].dtypes
+    """Return the types that the run has used so far, from run.json, or else the ones its configuration names."""
+    if recorded := read_ran_on(run / "run.json"):
+        return recorded[-1].dtypes
     if not (run / "config.json").is_file():
         return {}
     values = json.loads((run / "config.json").read_text())
@@ -98,7 +101,7 @@ def _describe(devices: list[Device], device: torch.device) -> str:
     return ", ".join(parts + ([dist.get_backend(None)] if device.type != "cpu" or len(devices) > 1 else []))
 
 
-def _say(
+def _report(
     ran_on: RanOn,
     devices: list[Device],
     wanted: dict[str, WantedDtype],
@@ -111,21 +114,21 @@ def _say(
     if len({one.natives for one in devices}) > 1 and "auto" in wanted.values():
         each = "; ".join(f"rank {rank} ({one.name}): {one.natives[0]}" for rank, one in enumerate(devices))
         warnings.warn(
-            f"the ranks' devices are best at different types, so all use one they share: {each}", stacklevel=2
+            f"the ranks' devices have different best types, so all use one that they share: {each}", stacklevel=2
         )
     for name, dtype in chosen.items():
         was = before.get(name)
         if was and was != dtype:
-            why = f"not every device has {was}" if wanted[name] == "auto" else "its configuration names another type"
-            said = f"{_KEYS[name]}: the run computed in {was} until now and goes on in {dtype}: {why}"
-            warnings.warn(f"{said}. The same bits are promised for one precision only", stacklevel=2)
+            why = f"not every device has {was}" if wanted[name] == "auto" else "the configuration names another type"
+            change = f"{_KEYS[name]}: the run used {was} until now and continues in {dtype} because {why}"
+            warnings.warn(f"{change}. Results are only reproducible bit for bit in the same precision", stacklevel=2)
         elif was and wanted[name] == "auto" and was != (best := common_dtype([one.natives for one in devices])):
-            said = f"{_KEYS[name]}: keeps {was}, in which the run was begun; {best} would suit this device better"
-            print(f"[rank 0] {said}", file=sys.stderr, flush=True)
+            kept = f"{_KEYS[name]}: keeps {was}, with which the run started; {best} would be better on this device"
+            print(f"[rank 0] {kept}", file=sys.stderr, flush=True)
 
 
 def _warn_of_emulation(wanted: dict[str, WantedDtype], devices: list[Device], device: torch.device) -> None:
-    """One warning, of the first rank whose device emulates a type that the user named."""
+    """Warn on the first rank whose device emulates a configured type."""
     emulating = [
         (rank, name, dtype)
         for rank, one in enumerate(devices)
@@ -138,7 +141,7 @@ def _warn_of_emulation(wanted: dict[str, WantedDtype], devices: list[Device], de
 
 
 def warn_of_emulation(key: str, dtype: Dtype, device: torch.device) -> None:
-    """Say how much slower a type is that the device has no instructions for."""
+    """Warn how much slower a type is for which the device has no instructions."""
     times, best = slowdown(dtype, device), native_dtypes(device)[0]
     warnings.warn(
         f"{key}: {device_name(device)} has no instructions for {dtype}: a matrix product takes {times:.1f} times as "
@@ -148,11 +151,11 @@ def warn_of_emulation(key: str, dtype: Dtype, device: torch.device) -> None:
 
 
 def note_machine(run: Path, ran_on: RanOn, step: int) -> None:
-    """Add to run.json what the run goes on with from this step, where that is something new; on rank 0."""
+    """Record in run.json the machine on which the run continues from this step, if it has changed; on rank 0."""
     path = run / "run.json"
-    noted = [one for one in read_ran_on(path) if one.step < step]  # later steps are made again
-    if not noted or noted[-1] != ran_on.model_copy(update={"step": noted[-1].step}):
-        noted.append(ran_on.model_copy(update={"step": step}))
+    recorded = [one for one in read_ran_on(path) if one.step < step]  # later steps are repeated
+    if not recorded or recorded[-1] != ran_on.model_copy(update={"step": recorded[-1].step}):
+        recorded.append(ran_on.model_copy(update={"step": step}))
     facts = json.loads(path.read_text()) if path.is_file() else {}
-    facts["ran_on"] = [one.model_dump() for one in noted]
+    facts["ran_on"] = [one.model_dump() for one in recorded]
     write_durably(path, json.dumps(facts, ensure_ascii=False, indent=2))

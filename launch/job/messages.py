@@ -1,5 +1,4 @@
-"""What is said beside errors: a rank's warnings, each on a line with the rank, those of libraries from rank 0 only; and
-nothing of what transformers reports."""
+"""Warnings and log messages of a rank: each on a line with the rank's number; those of libraries from rank 0 only."""
 
 import logging
 import os
@@ -13,17 +12,19 @@ _OURS = [
 
 
 def mute_transformers() -> None:
-    """No bars of weights, no reports of a model that comes without its head or pooler: that is meant. Nor does every
-    rank ask a service of the hub to convert a teacher that has no safetensors."""
+    """Switch off transformers' progress bars and its reports of missing heads or poolers, which are expected.
+
+    Also keep every rank from asking the hub to convert a teacher without safetensors.
+    """
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
-    from transformers.utils import logging as transformers_logging  # takes seconds, after signals are noted
+    from transformers.utils import logging as transformers_logging  # takes seconds: after signals are handled
 
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
 
 
 def tag_messages(rank: int) -> None:
-    """From here on every warning and log message of this process carries `[rank r]`."""
+    """Start every further warning and log message of this process with `[rank r]`."""
     logging.basicConfig(format=f"[rank {rank}] %(message)s", level=logging.WARNING, force=True)
 
     def show(

@@ -1,6 +1,6 @@
-"""One rank of a job from its start to its exit code: what launch/gd.py and launch/td.py have in common.
+"""One rank of a job from its start to its exit code: the common part of launch/gd.py and launch/td.py.
 
-Light imports only: what takes seconds comes after signals are noted.
+Slow imports are inside functions, so that signals are handled from the start.
 """
 
 import argparse
@@ -21,47 +21,48 @@ from pretrain.progress import Progress, say
 from pretrain.ranks.stopping import StopRequest, ignore_stop_requests
 
 REFUSED, STOPPED, PEER_LOST = 2, 75, 76
-# A launcher ends every rank when the first one goes: let the one that knows more finish its words, and be the first.
+# Launchers end every rank when the first one exits, so a rank waits while another may still be printing the reason.
 SPEAK_SECONDS = 3
-OnLost = Callable[[Exception], None]  # told, in a thread, that another rank is gone
-Train = Callable[[StopRequest, OnLost], int]  # gives the number of what stopped it before its end, or 0
+OnLost = Callable[[Exception], None]  # called in another thread when a rank is lost
+Train = Callable[[StopRequest, OnLost], int]  # returns the StopReason, 0 if it reached the end
 Prepare = Callable[[argparse.Namespace, Path, World], Train]
 
 
 def parse_arguments(about: str) -> argparse.Namespace:
-    """The command line; `--local_rank` is what the launcher prepends (LOCAL_RANK says the same)."""
+    """Parse the command line. `--local_rank`, which some launchers add, is ignored: LOCAL_RANK is the same."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, help="that of the run folder unless given, for a run that was begun")
-    parser.add_argument("--run", type=Path, help="run folder; runs/<config's name> unless given")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--config", type=Path, help="configuration file (to resume: that of the run folder)")
+    parser.add_argument("--run", type=Path, help="run folder (runs/<name of the configuration file>)")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides",
+                        help="keys of the configuration to change, for example training.total_steps=1000")  # fmt: skip
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def find_run(arguments: argparse.Namespace) -> Path:
-    """The run folder; where no config was given, `arguments.config` becomes the one that the run was begun with.
+    """Return the run folder. Without --config, set `arguments.config` to the one in the run folder.
 
-    ValueError where there is neither.
+    Raise ValueError if there is neither.
     """
     if arguments.config:
         return arguments.run or Path("runs") / arguments.config.stem
     if not arguments.run:
-        raise ValueError("give --config FILE, or --run FOLDER to go on with a run that was begun")
+        raise ValueError("give --config FILE to start a run, or --run FOLDER to resume one")
     arguments.config = arguments.run / "config.json"
     if not arguments.config.is_file():
-        raise ValueError(f"--run {arguments.run}: no run was begun there; give --config too")
+        raise ValueError(f"--run {arguments.run}: no run has started there; give --config too")
     return arguments.run
 
 
 def leave_lost(world: World, error: Exception) -> int:
-    """Say that another rank or the corpus is gone, and give all who can say so the time to."""
-    say(f"[rank {world.rank}] stopped: {error}; run again to go on from the newest checkpoint")
+    """Report that another rank or the corpus is lost, wait for other ranks to report too, and return the exit code."""
+    say(f"[rank {world.rank}] stopped: {error}; run again to resume from the newest checkpoint")
     time.sleep(SPEAK_SECONDS)
     return PEER_LOST
 
 
 def refuse(world: World, error: ValueError) -> int:
-    """Say why nothing begins, once a host: a file may be missing on one of them."""
+    """Report an error once per host, as a file may be missing on one of them, and return the exit code."""
     if world.local_rank == 0:
         say(f"error: {error}" if world.rank == 0 else f"[rank {world.rank}] error: {error}")
     else:
@@ -70,18 +71,19 @@ def refuse(world: World, error: ValueError) -> int:
 
 
 class Unbroken:
-    """stdout or stderr that outlives its reader, a launcher or ssh say: what nobody can read any more is dropped."""
+    """stdout or stderr that survives the loss of its reader, such as a launcher or ssh: output is then dropped."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """The length of the text, as if it had been written."""
+        """Write the text if possible; return its length in any case."""
         with suppress(OSError):
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
+        """Flush if possible."""
         with suppress(OSError):
             self._stream.flush()
 
@@ -90,7 +92,7 @@ class Unbroken:
 
 
 def main(about: str, prepare: Prepare) -> None:
-    """Note signals from the first moment, find the rank, run the job and leave with its exit code."""
+    """Handle signals from the start, determine the rank, run the job and exit with its exit code."""
     arguments = parse_arguments(about)
     share_cores()
     sys.stdout, sys.stderr = Unbroken(sys.stdout), Unbroken(sys.stderr)
@@ -105,11 +107,11 @@ def main(about: str, prepare: Prepare) -> None:
     code = run_job(prepare, arguments, world, stop)
     ignore_stop_requests()
     sys.stdout.flush()
-    os._exit(code)  # neither threads that wait for data nor process groups of lost peers hold it up
+    os._exit(code)  # without waiting for threads that read data or for process groups of lost ranks
 
 
 def run_job(prepare: Prepare, arguments: argparse.Namespace, world: World, stop: StopRequest) -> int:
-    """Refuse where `prepare` does, or train what it gives; the exit code of what came of it."""
+    """Call `prepare`, then train; report errors and return the exit code."""
     with Progress("loading the libraries"):
         from corpus.progress import show_progress_with
         from corpus.shards.store import StoreLost
@@ -124,7 +126,7 @@ def run_job(prepare: Prepare, arguments: argparse.Namespace, world: World, stop:
         run = find_run(arguments)
         check_accelerator()
         train = prepare(arguments, run, world)
-    except StoreLost as error:  # what a run was begun with was there, and may come back
+    except StoreLost as error:  # the corpus of a run that has started was there before, and may come back
         return leave_lost(world, error) if is_under_way(run) else refuse(world, error)
     except ValueError as error:
         return refuse(world, error)
@@ -141,7 +143,7 @@ def run_job(prepare: Prepare, arguments: argparse.Namespace, world: World, stop:
 
 
 def again_line(script: str, run: Path, world: World) -> str:
-    """What goes on with a run that was stopped, as far as the launcher's own flags can be known."""
+    """Return the line with the command that resumes a stopped run, as far as the launcher's flags are known."""
     if not world.address:
         return next_line("python", script, "--run", run)
     if world.launcher_generations == 2 and os.environ.get("CROSS_SIZE") == "1":  # deepspeed on one host

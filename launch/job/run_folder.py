@@ -1,4 +1,4 @@
-"""The folder of a job: held by one job at a time, the same on every rank, and marked when the job is done."""
+"""The folder of a job: used by one job at a time, the same on every rank, and marked when the job is done."""
 
 import json
 import re
@@ -20,18 +20,18 @@ from pretrain.settings import Settings
 AnyConfig = TypeVar("AnyConfig", bound=BaseModel)
 
 
-# Keys that a rank may have otherwise than rank 0: where its host has things, which are compared themselves.
+# Keys that may differ between ranks: paths on their hosts, whose contents are compared instead.
 _PATHS = re.compile(
     r"about|corpus\.(manifest|cache_folder|cache_gigabytes)|teacher\.path|student|(probe\.)?task\.(train|dev)|"
     r"probe\.heldout|stages\.ged\.config|students\.\d+\.init\.student"
 )
 
 
-_held: dict[Path, TextIO] = {}  # locks by run folder, released when the process ends
+_held: dict[Path, TextIO] = {}  # locked files by run folder, released when the process ends
 
 
 def keep_kernels(config: AnyConfig, run: Path) -> AnyConfig:
-    """The configuration with the kernels that the run was begun with, wherever it leaves the choice to us ("auto").
+    """Return the configuration with the kernels that the run started with wherever it says "auto".
 
     Another kernel computes the same loss with other rounding. Every rank must call it.
     """
@@ -50,24 +50,26 @@ def keep_kernels(config: AnyConfig, run: Path) -> AnyConfig:
 
 
 def check_alike(config: dict[str, Any], inputs: dict[str, Any]) -> None:
-    """ValueError on every rank where one was given something else than rank 0: by a command typed on each host, or by
-    an older copy on its disk. Where it lies there may differ."""
+    """Raise ValueError on every rank if the configuration or the inputs of one differ from rank 0's.
+
+    That happens if the command is typed on each host, or a host has an older copy of the files. Paths may differ.
+    """
     first_config, first_inputs = on_rank_zero(lambda: (config, inputs))
     changed = [key for key in changed_keys(first_config, config) if not _PATHS.fullmatch(key)]
     changed += changed_keys(first_inputs, inputs)
-    raise_together(f"has another {', '.join(changed)} than rank 0" if changed else None)
+    raise_together(f"differs from rank 0 in {', '.join(changed)}" if changed else None)
 
 
 def is_under_way(run: Path) -> bool:
-    """Whether a run was begun here and is not done."""
+    """Return whether a run has started in this folder and is not done."""
     return (run / "config.json").is_file() and not (run / "done.json").is_file()
 
 
 @Progress("waiting for another job to leave the run folder")
 def hold_run_folder(run: Path, wait_seconds: float = 30.0) -> None:
-    """Keep other jobs out of it as long as this process lives; one that is leaving just now is waited for.
+    """Lock the run folder for this process until it ends, waiting for a job that is about to exit.
 
-    ValueError where another one stays: a job that lost its launcher, say, or the same command typed twice.
+    Raise ValueError if another job keeps it, such as one without launcher, or the same command started twice.
     """
     run.mkdir(parents=True, exist_ok=True)
     if (held := run.resolve()) in _held:
@@ -78,22 +80,23 @@ def hold_run_folder(run: Path, wait_seconds: float = 30.0) -> None:
         while not try_lock(file):
             if time.monotonic() > end:
                 file.close()
-                raise ValueError(f"{run}: another job trains there; stop it, or give another --run folder")
+                raise ValueError(f"{run}: another job uses this folder; stop it, or give another --run folder")
             time.sleep(0.2)
     except OSError as error:
         reason = f"its file system has no locks ({error.strerror})"
-        warnings.warn(f"{run}: {reason}; see to it that one job trains there", stacklevel=2)
+        warnings.warn(f"{run}: {reason}; make sure that only one job uses this folder", stacklevel=2)
     _held[held] = file
 
 
 @Progress("waiting for every host to see the run folder")
 def check_shared(path: Path, wait_seconds: float = 60.0) -> None:
-    """ValueError on every rank where one does not see what rank 0 wrote; a network's file system may take its time."""
+    """Wait until every rank sees a file that rank 0 wrote. Raise ValueError on every rank if one never does."""
     end = time.monotonic() + wait_seconds
     while not path.is_file() and time.monotonic() < end:
         time.sleep(0.2)
     seen = path.is_file()
-    raise_together(None if seen else f"{path}: rank 0 wrote it, and it is not here; the run folder must be shared")
+    message = f"{path}: written by rank 0, but does not exist on this host; the run folder must be shared by all hosts"
+    raise_together(None if seen else message)
 
 
 class Done(Settings):
@@ -107,7 +110,7 @@ class Done(Settings):
 
 
 def write_done(run: Path, state: TrainingState) -> Done:
-    """Say that the last checkpoint is the final one."""
+    """Write done.json: the last checkpoint is the final one."""
     done = Done(
         step=state.step,
         tokens=state.tokens,
@@ -120,11 +123,11 @@ def write_done(run: Path, state: TrainingState) -> Done:
 
 
 def read_done(run: Path) -> Done | None:
-    """What a complete run says of itself; ValueError where it cannot be read."""
+    """Read done.json; return None if the run is not complete. Raise ValueError if the file cannot be read."""
     path = run / "done.json"
     if not path.is_file():
         return None
     try:
         return Done.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise ValueError(f"{path}: not what a complete run writes; remove it to go on with the run") from error
+        raise ValueError(f"{path}: not written by a complete run; remove it to continue the run") from error

@@ -1,4 +1,4 @@
-"""Which rank of how many this process is: from the environment that a launcher gave it."""
+"""The rank of this process and the number of ranks, from the environment that its launcher sets."""
 
 import os
 from collections.abc import Mapping
@@ -12,26 +12,29 @@ _FIRST_PORT, _NUM_PORTS = 20000, 10000
 
 @dataclass(frozen=True)
 class World:
-    """A place among the ranks, where rank 0 listens, and how many ancestors of the process are its launcher."""
+    """A process's rank among `size` ranks, the address where rank 0 listens, and its launcher.
+
+    `launcher_generations` is the number of the process's ancestors that belong to the launcher.
+    """
 
     rank: int = 0
     local_rank: int = 0
     size: int = 1
-    address: str = ""  # empty: alone
+    address: str = ""  # empty: the only rank
     port: int = 0
     launcher_generations: int = 0
 
     def export(self) -> None:
-        """Put it where torch.distributed and DeepSpeed look."""
+        """Set the environment variables that torch.distributed and DeepSpeed read."""
         if self.address:
             values = (self.rank, self.local_rank, self.size, self.address, self.port)
             os.environ.update(zip(GENERIC, map(str, values), strict=True))
 
 
 def read_world(environment: Mapping[str, str]) -> World:
-    """The world that deepspeed, torchrun, mpirun (Open MPI) or Slurm's srun describe, the innermost of them.
+    """Return the world described by deepspeed, torchrun, mpirun (Open MPI) or Slurm's srun, the innermost of them.
 
-    Without any of them a world of one. Raises ValueError for variables that are incomplete, no numbers, or contradict.
+    Without a launcher it is a single rank. Raise ValueError if variables are missing, not numbers, or contradictory.
     """
     if "RANK" in environment or "WORLD_SIZE" in environment:
         world = _generic(environment)
@@ -43,8 +46,8 @@ def read_world(environment: Mapping[str, str]) -> World:
         return World()
     if not (0 <= world.rank < world.size and 0 <= world.local_rank <= world.rank):
         raise ValueError(
-            "the launcher's environment makes no sense: "
-            f"rank {world.rank} (on its host {world.local_rank}) of {world.size}"
+            "the launcher's environment is contradictory: "
+            f"rank {world.rank} (local rank {world.local_rank}) of {world.size}"
         )
     return world
 
@@ -62,7 +65,7 @@ def _generic(environment: Mapping[str, str]) -> World:
 
 
 def _check_against(environment: Mapping[str, str], rank: int, size: int, names: tuple[str, ...]) -> None:
-    """Variables that somebody exported for all ranks alike would make each of them the same rank."""
+    """Raise ValueError if RANK and WORLD_SIZE, perhaps exported for all ranks, contradict the launcher's variables."""
     if all(name in environment for name in names):
         other_rank, _, other_size = _numbers(environment, names)
         if (rank, size) != (other_rank, other_size):
@@ -76,7 +79,7 @@ def _open_mpi(environment: Mapping[str, str]) -> World:
     rank, local_rank, size = _numbers(environment, _OPEN_MPI)
     (local_size,) = _numbers(environment, ("OMPI_COMM_WORLD_LOCAL_SIZE",))
     if "MASTER_ADDR" not in environment and local_size != size:
-        raise ValueError("several hosts under mpirun: name the host of rank 0, with -x MASTER_ADDR=host")
+        raise ValueError("several hosts under mpirun: give the host of rank 0 with -x MASTER_ADDR=host")
     address = environment.get("MASTER_ADDR", "127.0.0.1")
     job = environment.get("PMIX_NAMESPACE", environment.get("OMPI_MCA_ess_base_jobid", "0"))
     return World(rank, local_rank, size, address, _port(environment, job), 1)
@@ -84,7 +87,7 @@ def _open_mpi(environment: Mapping[str, str]) -> World:
 
 def _slurm(environment: Mapping[str, str]) -> World:
     rank, local_rank, size = _numbers(environment, _SLURM)
-    # Of the step; in salloc's own shell, a step of one, SLURM_NTASKS is that of the whole allocation.
+    # The size of the step; in the shell of salloc, a step of one task, SLURM_NTASKS is that of the whole allocation.
     size = int(environment.get("SLURM_STEP_NUM_TASKS", size))
     address = environment.get("MASTER_ADDR") or first_host(
         environment.get("SLURM_STEP_NODELIST") or _text(environment, "SLURM_JOB_NODELIST")
@@ -94,7 +97,7 @@ def _slurm(environment: Mapping[str, str]) -> World:
 
 
 def first_host(hosts: str) -> str:
-    """The first of Slurm's host list: `node[003-007,9],login` gives node003."""
+    """Return the first host of Slurm's host list: node003 for `node[003-007,9],login`. Raise ValueError if unclear."""
     prefix, bracket, rest = hosts.partition("[")
     if not bracket or "," in prefix:
         return prefix.split(",")[0]
@@ -102,12 +105,12 @@ def first_host(hosts: str) -> str:
     first = ranges.split(",")[0].split("-")[0]
     suffix = after.split(",")[0]
     if not closing or not first or "[" in suffix:
-        raise ValueError(f"cannot tell the first host of {hosts!r}; set MASTER_ADDR")
+        raise ValueError(f"cannot find the first host in {hosts!r}; set MASTER_ADDR")
     return prefix + first + suffix
 
 
 def _port(environment: Mapping[str, str], job: str) -> int:
-    """The same on every rank of a job, and most likely another for another job on the host."""
+    """Return a port that is the same on every rank of a job, and most likely differs from other jobs' on the host."""
     if "MASTER_PORT" in environment:
         return _numbers(environment, ("MASTER_PORT",))[0]
     digits = "".join(filter(str.isdigit, job)) or "0"
@@ -123,5 +126,5 @@ def _text(environment: Mapping[str, str], name: str) -> str:
 def _numbers(environment: Mapping[str, str], names: tuple[str, ...]) -> list[int]:
     for name in names:
         if not _text(environment, name).isdigit():
-            raise ValueError(f"the launcher's environment makes no sense: {name}={environment[name]!r} is no number")
+            raise ValueError(f"the launcher's environment is invalid: {name}={environment[name]!r} is not a number")
     return [int(environment[name]) for name in names]

@@ -1,1 +1,1 @@
-"""launch/td.py: the stages of one task."""
+"""The job of launch/td.py, the stages of a task."""

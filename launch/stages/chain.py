@@ -1,10 +1,9 @@
-"""The stages of a task one after the other, each with a folder and a done.json of its own, so that a chain picks up
-after the last one that is finished.
+"""The stages of a task, run one after the other. Each has its own folder, so that a chain resumes after the last one.
 
-<run>/ft, ged, td1, td2        run folders
-<run>/<stage>/model            what the stage gives, with its tokenizer: the next one's teacher or student
-<run>/<stage>/scores.json      of the development examples
-<run>/config.json, inputs.json what all of it is made from
+<run>/ft, ged, td1, td2        run folders, with a done.json when finished
+<run>/<stage>/model            the result of the stage, with its tokenizer: teacher or student of the next one
+<run>/<stage>/scores.json      scores on the development examples
+<run>/config.json, inputs.json configuration, and fingerprints of models and files
 """
 
 import json
@@ -43,11 +42,11 @@ from tasks.stage import EncodedTask, Stage, encode_task, release_memory
 
 
 def check_chain(config: TaskRunConfig, run: Path, world_size: int) -> None:
-    """Refuse, before any process group, a run folder that another config made, and a GED that cannot work."""
+    """Raise ValueError, before any process group, if the folder has another configuration or GED cannot work."""
     if (run / "config.json").is_file():
         before = read_strictly(TaskRunConfig, run / "config.json").model_dump(mode="json")
         if changed := changed_keys(before, config.model_dump(mode="json")):
-            what = f"belongs to another config; different: {', '.join(changed)}"
+            what = f"contains a run with another configuration; changed: {', '.join(changed)}"
             raise ValueError(f"{run}: {what}. Give another --run folder")
     _check_order([name for name in ORDER if getattr(config.stages, name)], run)
     if config.general and read_done(run / "ged"):
@@ -57,16 +56,16 @@ def check_chain(config: TaskRunConfig, run: Path, world_size: int) -> None:
 
 
 def _check_order(names: list[StageName], run: Path) -> None:
-    """Refuse a finished stage after one that is to be made again."""
+    """Raise ValueError if a finished stage comes after one that is not finished."""
     done = [read_done(run / name) is not None for name in names]
     num_done = done.index(False) if False in done else len(done)
     if later := [name for name, is_done in zip(names[num_done:], done[num_done:], strict=True) if is_done]:
         folders = ", ".join(str(run / name) for name in later)
-        raise ValueError(f"{folders}: made from another {names[num_done]}, which is not done; remove them too")
+        raise ValueError(f"{folders}: made from an earlier {names[num_done]}, which is not done now; remove them too")
 
 
 def inputs_of(config: TaskRunConfig) -> dict[str, Any]:
-    """Fingerprints of the models, their tokenizers and the examples that a chain begins with."""
+    """Return fingerprints of the models, their tokenizers and the examples that a chain starts with."""
     return {
         "teacher": model_inputs(config.teacher.path) if config.teacher else None,
         "student": model_inputs(config.student),
@@ -75,7 +74,7 @@ def inputs_of(config: TaskRunConfig) -> dict[str, Any]:
 
 
 def check_inputs(config: TaskRunConfig, run: Path) -> None:
-    """Refuse to go on with other weights, tokenizers or examples at the same paths; note them where none are noted."""
+    """Record weights, tokenizers and examples the first time; later raise ValueError if any has changed."""
     now = inputs_of(config)
     path = run / "inputs.json"
     if not path.is_file():
@@ -84,13 +83,13 @@ def check_inputs(config: TaskRunConfig, run: Path) -> None:
     try:
         changed = changed_keys(json.loads(path.read_text()), now)
     except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path}: not what a chain writes; give another --run folder") from error
+        raise ValueError(f"{path}: not written by a chain; give another --run folder") from error
     if changed:
-        raise ValueError(f"{run}: was begun with another {', '.join(changed)}. Give another --run folder")
+        raise ValueError(f"{run}: was started with another {', '.join(changed)}. Give another --run folder")
 
 
 class Chain:
-    """All stages of one run on this rank."""
+    """All stages of one run, on this rank."""
 
     def __init__(
         self,
@@ -114,11 +113,11 @@ class Chain:
             check_alike(self.config.model_dump(mode="json"), inputs_of(self.config))
             self.config = keep_kernels(self.config, self.run)
             self.settled, ran_on = settle_precision(self.config, self.run, self.device)
-            on_rank_zero(lambda: self._begin(ran_on))
+            on_rank_zero(lambda: self._start(ran_on))
             check_shared(self.run / "config.json")
             reason = self._run_stages()
             if reason and dist.get_rank() == 0:
-                print(f"[rank 0] stopped: {reason}; run again to go on", file=sys.stderr, flush=True)
+                print(f"[rank 0] stopped: {reason}; run again to resume", file=sys.stderr, flush=True)
             elif dist.get_rank() == 0:
                 print(summary(self.config, self.run, self.commonest), flush=True)
         return reason
@@ -141,7 +140,7 @@ class Chain:
     def _is_done(self, name: StageName) -> bool:
         return on_rank_zero(lambda: read_done(self.run / name) is not None)
 
-    def _begin(self, ran_on: RanOn) -> None:
+    def _start(self, ran_on: RanOn) -> None:
         hold_run_folder(self.run)
         check_inputs(self.config, self.run)
         self.config.warn_of_other_losses()
@@ -198,14 +197,15 @@ class Chain:
 
 
 def warn_of_collapse(stage: StageName, score: float, commonest: float | None) -> None:
-    """Say so where a model knows no more than which label is the commonest: what comes after would learn that."""
+    """Warn if a model is no better than always answering the most frequent label."""
     if commonest is not None and score <= commonest:
-        cure = f"other learning rates or more epochs may help (stages.{stage})"
-        warnings.warn(f"{stage}: {score:.4f}, always the commonest label {commonest:.4f}: {cure}", stacklevel=2)
+        scores = f"{score:.4f} is not better than always answering the most frequent label, {commonest:.4f}"
+        remedy = f"other learning rates or more epochs may help (stages.{stage})"
+        warnings.warn(f"{stage}: {scores}; {remedy}", stacklevel=2)
 
 
 def summary(config: TaskRunConfig, run: Path, commonest: float | None = None) -> str:
-    """A line a stage, its scores on the development examples, and what the commonest label scores."""
+    """Return a line per stage with its scores on the development examples, and the score of the most frequent label."""
     lines = [f"{'stage':<8}{config.task.scored_by:>16}  all scores"]
     for name in ORDER:
         path = run / name / "scores.json"
@@ -214,7 +214,7 @@ def summary(config: TaskRunConfig, run: Path, commonest: float | None = None) ->
             every = ", ".join(f"{key} {value:.4f}" for key, value in scores.items())
             lines.append(f"{name:<8}{scores[config.task.scored_by]:>16.4f}  {every}")
     if commonest is not None:
-        lines.append(f"{'':<8}{commonest:>16.4f}  always the commonest label")
+        lines.append(f"{'':<8}{commonest:>16.4f}  always the most frequent label")
     last = [name for name in ORDER if getattr(config.stages, name)][-1]
     auto_class = "AutoModel" if last == "ged" else KINDS[config.task.kind].auto_class.__name__
     return "\n".join([*lines, f"models: {run}/<stage>/model", load_line(run / last / "model", auto_class)])

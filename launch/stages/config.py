@@ -1,4 +1,4 @@
-"""The configuration of a task's stages: one strict JSON file, as that of a general distillation run."""
+"""The configuration of a task's stages."""
 
 import json
 import warnings
@@ -24,39 +24,39 @@ from tasks.stage import StageConfig
 
 StageName = Literal["ft", "ged", "td1", "td2"]
 ORDER: tuple[StageName, ...] = ("ft", "ged", "td1", "td2")
-PROVENANCE = "distillation.json"  # beside a published student: its part of the run's config
+PROVENANCE = "distillation.json"  # in the folder of a published student: its part of the run's configuration
 
 
 class GeneralStageConfig(Settings):
-    """GED: a general distillation run whose teacher is the fine-tuned one and whose student goes on."""
+    """GED: general distillation continued with the fine-tuned teacher."""
 
-    config: str  # of launch/gd.py, with one student
-    set: tuple[str, ...] = ()
+    config: str  # a configuration file of launch/gd.py with one student
+    set: tuple[str, ...] = ()  # its keys to change, as for --set
 
     def run_config(self, teacher: str, student: str) -> RunConfig:
-        """Its own file with the fine-tuned teacher and the student to go on with put in."""
+        """Read the configuration file, and put in the teacher and the student to start from."""
         init = json.dumps({"student": student})
         config = read_run_config(
             Path(self.config), [*self.set, f"teacher.path={json.dumps(teacher)}", f"students.0.init={init}"]
         )
         if len(config.students) != 1:
-            raise ValueError(f"stages.ged.config: {self.config} has {len(config.students)} students; one goes on")
+            raise ValueError(f"stages.ged.config: {self.config} has {len(config.students)} students; must have one")
         return config
 
 
 class StagesConfig(Settings):
-    """The stages of ERNIE-Tiny; one that is left out is not run."""
+    """The stages of ERNIE-Tiny. Stages that are left out are not run."""
 
-    ft: StageConfig | None = None  # the teacher learns the task; else it must know it already
+    ft: StageConfig | None = None  # fine-tunes the teacher; without it the teacher must be fine-tuned already
     ged: GeneralStageConfig | None = None
     td1: StageConfig | None = None
     td2: StageConfig | None = None
 
 
 class TaskRunConfig(Settings):
-    """A task, a large model, a published student, and what is done with them."""
+    """A task, a teacher, a published student, and the stages to run with them."""
 
-    about: str = ""
+    about: str = ""  # a description for people
     task: TaskConfig
     teacher: TeacherConfig | None = None
     student: Annotated[str, Field(min_length=1)]
@@ -68,23 +68,23 @@ class TaskRunConfig(Settings):
     def _fits_together(self) -> "TaskRunConfig":
         stages = self.stages
         if not any((stages.ft, stages.ged, stages.td1, stages.td2)):
-            raise ValueError(f"stages: none is given; there are {', '.join(ORDER)}")
+            raise ValueError(f"stages: must have at least one of {', '.join(ORDER)}")
         wanting = [name for name in ("td1", "td2") if (one := getattr(stages, name)) and one.needs_teacher]
         wanting += [name for name in ("ft", "ged") if getattr(stages, name)]
         if wanting and self.teacher is None:
             raise ValueError(f"teacher: stages.{wanting[0]} needs one")
         if stages.ft and stages.ft.needs_teacher:
-            raise ValueError('stages.ft.objective: fine-tuning has no teacher; give [{"type": "labels"}]')
+            raise ValueError('stages.ft.objective: must be [{"type": "labels"}]: fine-tuning has no teacher')
         return self
 
     @cached_property
     def general(self) -> RunConfig | None:
-        """What GED runs, with the teacher as it was before FT; its file is read once."""
+        """The configuration of GED with the teacher before FT; its file is read once."""
         ged, teacher = self.stages.ged, self.teacher
         return ged.run_config(teacher.path, self.student) if ged and teacher else None
 
     def check(self) -> None:
-        """ValueError listing everything that cannot work with these models."""
+        """Raise ValueError listing everything that does not fit these models."""
         with prefix_errors("student"):
             student, tokenizer = read_shape(self.student), tokenizer_of(self.student)
         with prefix_errors("teacher.path"):
@@ -93,11 +93,11 @@ class TaskRunConfig(Settings):
         problems = [*self._length_problems(student, teacher), *self._objective_problems(student, teacher)]
         if self.teacher and teachers_tokenizer != tokenizer:
             problems.append(
-                f"student: {self.student} has another tokenizer than the teacher {self.teacher.path}; a student reads "
-                "its teacher's tokens, so distil one with this teacher"
+                f"student: {self.student} has another tokenizer than the teacher {self.teacher.path}; use a student "
+                "distilled from a teacher with this tokenizer"
             )
         if self.general and self.general.needs_teacher_head and self.stages.ft:
-            lost = "fine-tuning gives the teacher the task's head instead"
+            lost = "fine-tuning replaces that by the task's head"
             problems.append(f"stages.ged: distilbert needs a teacher's masked-language head; {lost}")
         if problems:
             raise ValueError("\n".join(problems))
@@ -117,7 +117,7 @@ class TaskRunConfig(Settings):
                     yield f"stages.{name}.objective.{index}.{key}: {message}"
 
     def check_heads(self, labels: Sequence[str]) -> None:
-        """ValueError where a model has a head for something else, or TD2 would learn from a teacher without one."""
+        """Raise ValueError if a model has a head for another task, or TD2 would learn from a teacher without a head."""
         check_head(self.student, self.task.kind, labels)
         if self.teacher:
             td2 = self.stages.td2
@@ -125,41 +125,43 @@ class TaskRunConfig(Settings):
             check_head(self.teacher.path, self.task.kind, labels, needs_head)
 
     def warn_of_other_losses(self) -> None:
-        """Say so where TD1 does not go on with the losses and the teacher that the student was distilled by."""
+        """Warn if TD1 has other losses or another teacher than the student was distilled with."""
         if self.stages.td1 is None:
             return
         now = {one.type: one.model_dump(mode="json") for one in self.stages.td1.objective}
-        made, source = self._made_by(), "stages.ged" if self.stages.ged else self.student
+        made = self._made_by()
+        source = "stages.ged is configured" if self.stages.ged else f"{self.student} was distilled"
         if made is None:
-            warnings.warn(f"{source}: does not say what it was distilled by; td1 should use the same", stacklevel=2)
+            message = f"{self.student}: does not say with which losses it was distilled; stages.td1 should use the same"
+            warnings.warn(message, stacklevel=2)
             return
         before = {one["type"]: one for one in made["objective"]}
         if not now.keys() <= before.keys():
             warnings.warn(
-                f"stages.td1 uses {', '.join(sorted(now))}, but {source} distils by "
-                f"{', '.join(sorted(before))}: a change of losses is known to hurt",
+                f"stages.td1 uses {', '.join(sorted(now))}, but {source} with {', '.join(sorted(before))}: "
+                "changing losses is known to hurt",
                 stacklevel=2,
             )
         for name in now.keys() & before.keys():
             for key in sorted(now[name].keys() & before[name].keys() - {"weight", "kernel"}):
-                stands_for_itself = now[name][key] is not None and before[name][key] is not None
-                if stands_for_itself and now[name][key] != before[name][key]:
-                    then = f"{source} distils with {json.dumps(before[name][key])}"
+                both_given = now[name][key] is not None and before[name][key] is not None
+                if both_given and now[name][key] != before[name][key]:
+                    then = f"{source} with {json.dumps(before[name][key])}"
                     warnings.warn(f"stages.td1: {name}: {key} {json.dumps(now[name][key])}, but {then}", stacklevel=2)
-        if "distilbert" not in before:  # whose teacher's fingerprint is of its head too
+        if "distilbert" not in before:  # with it the teacher's fingerprint includes its head
             self._warn_of_another_teacher(made.get("teacher"))
 
     def _warn_of_another_teacher(self, before: dict[str, str] | None) -> None:
-        """A teacher that is not fine-tuned here may have been before, and be the same otherwise: nothing is said."""
+        """Warn if the teacher has other weights than the student's. Not without FT: it may be fine-tuned already."""
         if not before or not self.teacher or not self.stages.ft or before["path"] == self.teacher.path:
             return
         if model_inputs(self.teacher.path)["weights"] != before["fingerprint"]:
-            cure = "its relations are others; stages.ged turns the student to it first"
-            said = f"{self.student} was distilled from {before['path']}, td1 goes on with {self.teacher.path}: {cure}"
-            warnings.warn(said, stacklevel=2)
+            change = f"was distilled from {before['path']}, but stages.td1 uses the teacher {self.teacher.path}"
+            remedy = "which has other relations; add stages.ged to adapt the student first"
+            warnings.warn(f"{self.student} {change}, {remedy}", stacklevel=2)
 
     def _made_by(self) -> dict[str, Any] | None:
-        """What the student that comes to TD1 was distilled by, where it is known."""
+        """Return the configuration with which TD1's student was distilled; None if it is not known."""
         if self.general:
             return self.general.students[0].model_dump(mode="json")
         try:

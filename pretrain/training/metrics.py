@@ -151,7 +151,7 @@ class Pace:
     def __init__(self, total_steps: int, tokens_per_step: int, step: int, clock: Callable[[], float]) -> None:
         self._total_steps, self._tokens_per_step, self._clock = total_steps, tokens_per_step, clock
         self._first, self._step = step + 1, step
-        self._opened, self._told = clock(), False
+        self._opened, self._printed = clock(), False
         self._since = self._last = self._opened  # when the first step and the last one ended
 
     @property
@@ -164,8 +164,8 @@ class Pace:
         self._step, self._last = self._step + 1, self._clock()
         if self.is_first:
             self._since = self._last
-        is_due = self._step > self._first and not self._told and self._last - self._opened >= FIRST_SECONDS
-        self._told = self._told or is_due
+        is_due = self._step > self._first and not self._printed and self._last - self._opened >= FIRST_SECONDS
+        self._printed = self._printed or is_due
         return is_due
 
     def line(self) -> str:

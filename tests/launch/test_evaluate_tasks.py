@@ -65,12 +65,12 @@ def test_stopped_and_shared_and_the_same_scores_for_the_same_weights(arguments, 
         time.sleep(0.01)
     stopped.send_signal(signal.SIGTERM)
     _, stderr = stopped.communicate()
-    assert stopped.returncode == 75 and "stopped; run again to go on" in stderr, stderr
+    assert stopped.returncode == 75 and "stopped; run again to resume" in stderr, stderr
     before = made_cells(output)
     assert 0 < len(before) < 6
     code, stdout, stderr = evaluate(*arguments, "--seeds", "2", "--output", str(output), "--workers", "2")
     assert code == 0, stderr
-    assert "20 examples to train on, 20 to score; " in stderr
+    assert "20 training examples, 20 development examples; " in stderr
     assert "; 20 development texts that are also in training" in stderr
     assert len(made_cells(output)) == 6 and before.items() <= made_cells(output).items()
     large, small = json.loads((output / "results.json").read_text())["models"]
@@ -86,7 +86,7 @@ def test_stopped_and_shared_and_the_same_scores_for_the_same_weights(arguments, 
     whole = path.read_text()
     path.write_text(whole[:9])
     code, _, stderr = evaluate(*arguments, "--seeds", "2", "--output", str(output))
-    assert code == 2 and "made_with.json: not what an evaluation writes; remove " in stderr
+    assert code == 2 and "made_with.json: not written by an evaluation; remove " in stderr
     older = json.loads(whole)  # as if two keys had come later
     del older["fine_tuning"]["head_lr_ratio"], older["task"]["window_stride"]
     path.write_text(json.dumps(older))
@@ -105,7 +105,7 @@ def test_a_model_that_fails_is_shown_and_the_others_are_made(arguments, teacher_
     code, _, stderr = evaluate(*arguments, *models, "--output", str(output), "--seeds", "1")
     assert code == 1, stderr
     assert re.search(r"worker-.*-0.log: the worker failed with exit code 2:", stderr)
-    assert "error: other on t: " in stderr and f"{name} holds numbers that are not finite" in stderr
+    assert "error: other on t: " in stderr and f"{name} contains numbers that are not finite" in stderr
     assert "no results: other, which the others are compared with, does not have all of its cells" in stderr
     assert {path.parts[-4] for path in made_cells(output)} == {"large"} and len(made_cells(output)) == 2
     assert not (output / "results.json").exists()
@@ -189,19 +189,19 @@ def test_what_cannot_be_meant_is_refused(arguments, tmp_path, teacher_folder):
         return stderr
 
     folder = str(teacher_folder)
-    assert "--models small: given twice; name models NAME=PATH" in refused("--models", f"small={folder}", "small=x")
-    assert "--models a/b=c: want NAME=PATH or a path" in refused("--models", "a/b=c")
+    assert "--models small: given twice; give different names" in refused("--models", f"small={folder}", "small=x")
+    assert "--models a/b=c: must be NAME=PATH or a path" in refused("--models", "a/b=c")
     three = ("--set", "deepspeed.train_micro_batch_size_per_gpu=3")
     said = refused("--models", str(tmp_path / "none"), *three)
-    assert "--models none: there is no folder" in said and "2 rows at once, not 3" in said
-    assert "--tasks nothing: no such file; want a path or one of afqmc, " in refused("--tasks", "nothing")
-    assert "--seeds: want at least 1, got 0" in refused("--seeds", "0")
-    assert "--workers: want at least 1, got 0" in refused("--workers", "0")
+    assert "--models none: there is no folder" in said and "2 rows at once instead of 3" in said
+    assert "--tasks nothing: no such file; must be a path or one of afqmc, " in refused("--tasks", "nothing")
+    assert "--seeds: must be at least 1, got 0" in refused("--seeds", "0")
+    assert "--workers: must be at least 1, got 0" in refused("--workers", "0")
     tuned, bare = tmp_path / "tuned", tmp_path / "bare"
     AutoModelForSequenceClassification.from_pretrained(teacher_folder).save_pretrained(tuned)
     shutil.copyfile(tuned / "config.json", bare.mkdir() or bare / "config.json")
     said = refused("--models", str(tuned), str(bare))
-    assert "tuned is fine-tuned already, a BertForSequenceClassification: it would be trained twice, and its" in said
+    assert "tuned is already fine-tuned (a BertForSequenceClassification), so the" in said
     assert f"--models bare: tokenizer '{bare}': has no vocabulary" in said
     assert "fine_tuning.epocs: unknown key; did you mean epochs?" in refused("--set", "fine_tuning.epocs=1")
-    assert "--models large: has 40 positions, tnews wants 64" in refused("--tasks", "tnews")
+    assert "--models large: has 40 positions, but tnews needs 64" in refused("--tasks", "tnews")

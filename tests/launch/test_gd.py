@@ -53,17 +53,17 @@ def test_a_finished_run_is_told_of_by_its_folder_alone_and_says_how_to_publish(f
     assert rank.run_job(prepare, arguments, World(), SimpleNamespace(reason=0)) == 0
     said = capsys.readouterr().out
     assert "6 steps, 768 tokens" in said
-    assert "done already, 20" in said and str(finished_run / "done.json") in said
+    assert "already done, 20" in said and str(finished_run / "done.json") in said
     command = f"python launch/publish.py --run {finished_run} --student"
     assert said.splitlines()[-2:] == [
         f"next: {command} {name} --output students/{name}" for name in ("small", "other")
     ]  # fmt: skip
     arguments = Namespace(config=None, overrides=["corpus.seed=5"], run=finished_run)
     assert rank.run_job(prepare, arguments, World(), SimpleNamespace(reason=0)) == 2
-    assert "belongs to another config; different: corpus.seed" in capsys.readouterr().err
+    assert "contains a run with another configuration; changed: corpus.seed" in capsys.readouterr().err
     arguments = Namespace(config=None, overrides=[], run=finished_run / "none")
     assert rank.run_job(prepare, arguments, World(), SimpleNamespace(reason=0)) == 2
-    assert "none: no run was begun there; give --config too" in capsys.readouterr().err
+    assert "none: no run has started there; give --config too" in capsys.readouterr().err
 
 
 def test_a_run_that_another_teacher_finished_is_not_called_done(finished_run, config_file, teacher_folder, tmp_path):
@@ -92,14 +92,14 @@ def test_pairs_projected_layers_and_every_layer_objective_run(config_file, tmp_p
     ]
     done = launch("--config", str(config_file), "--run", str(tmp_path / "run"), "--set", *overrides)
     assert done.returncode == 0, done.stderr
-    assert "projects the teacher's layers onto small, with 4,096 tokens" in done.stderr
+    assert "projecting the teacher's layers to small, on 4,096 tokens" in done.stderr
     names = {key.removeprefix("small/") for key in read_metrics(tmp_path / "run")[-1] if key.startswith("small/")}
     assert {"hidden/0", "attention/2", "patient/1", "relation/query_key", "relation/value"} < names
     student = tmp_path / "run/checkpoints/step_6/small/model"
     last = Path(shutil.move(tmp_path / "run/checkpoints/step_6", tmp_path / "step_6")) / "small"
     (tmp_path / "run/done.json").unlink()
     done = launch("--config", str(config_file), "--run", str(tmp_path / "run"), "--set", *overrides)
-    assert done.returncode == 0 and "goes on from" in done.stderr, done.stderr
+    assert done.returncode == 0 and "resuming from" in done.stderr, done.stderr
     assert "projects" not in done.stderr, "the checkpoint has all weights"
     for file in ("model/model.safetensors", "training.safetensors"):
         once, again = load_file(last / file), load_file(student.parent / file)
@@ -131,7 +131,7 @@ def test_data_out_of_reach_is_no_reason_to_end_a_run_for_good(config_file, tmp_p
     monkeypatch.setattr(rank, "SPEAK_SECONDS", 0)
     arguments = Namespace(config=config_file, overrides=[], run=tmp_path)
     assert rank.run_job(prepare, arguments, World(), SimpleNamespace(reason=0)) == (76 if error else 2)
-    assert ("run again to go on from the newest checkpoint" in capsys.readouterr().err) == bool(error)
+    assert ("run again to resume from the newest checkpoint" in capsys.readouterr().err) == bool(error)
 
 
 def test_a_corpus_that_is_gone_ends_no_run_that_was_begun_with_it(config_file, tmp_path, capsys, monkeypatch):
@@ -150,7 +150,7 @@ def test_a_corpus_that_is_gone_ends_no_run_that_was_begun_with_it(config_file, t
     (tmp_path / "done.json").unlink()
     arguments.overrides = ["corpus.manifest=/mistyped"]
     assert start() == 2
-    assert capsys.readouterr().err.endswith(f"; {tmp_path} was begun with /not/mounted\n")
+    assert capsys.readouterr().err.endswith(f"; {tmp_path} was started with /not/mounted\n")
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_a_corpus_of_another_tokenizer_is_refused_with_both_names(config_file, t
     tokenizer = json.loads((other / "tokenizer.json").read_text())
     tokenizer["normalizer"] = None
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
-    message = r"was built with the tokenizer .*, the teacher .* has another .*; build the corpus"
+    message = r"was built with the tokenizer .*, but the teacher .* has another .*; build the corpus"
     with pytest.raises(ValueError, match=message):
         check(config_file, tmp_path / "run", f"teacher.path={other}")
 
@@ -230,18 +230,18 @@ def test_a_corrupt_shard_stops_the_job_with_its_name_and_not_a_traceback(config_
 
 def test_a_run_folder_of_another_config_or_corpus_or_teacher_is_refused(finished_run, config_file, tmp_path):
     check(config_file, finished_run, "training.log_every_steps=1")  # may change
-    message = r"belongs to another config; different: corpus.seed, students.1.name\. Give another --run folder, or the "
-    with pytest.raises(ValueError, match=message + "config that began this one$"):
+    message = r"contains a run with another configuration; changed: corpus.seed, students.1.name\. Give another --run "
+    with pytest.raises(ValueError, match=message + "folder, or the configuration of the run in this one$"):
         check(config_file, finished_run, "corpus.seed=5", "students.1.name=tall")
-    way = "a run's length belongs to its schedule: to train longer begin a new run with init.student"
-    with pytest.raises(ValueError, match=rf"different: training.total_steps\. Give .*; {way}$"):
+    way = "the schedule depends on a run's length: to train longer, start a new run with init.student"
+    with pytest.raises(ValueError, match=rf"changed: training.total_steps\. Give .*; {way}$"):
         check(config_file, finished_run, "training.total_steps=9")
     run = tmp_path / "run"
     run.mkdir()
     for name in ("config.json", "run.json"):
         facts = (finished_run / name).read_text()
         (run / name).write_text(facts.replace('"fingerprint": "', '"fingerprint": "0'))
-    with pytest.raises(ValueError, match=r"different: corpus.manifest \(the corpus itself has changed\)"):
+    with pytest.raises(ValueError, match=r"changed: corpus.manifest \(the corpus itself has changed\)"):
         check(config_file, run)
-    with pytest.raises(ValueError, match=r"teacher.path: not the weights that .* began with \(then from "):
+    with pytest.raises(ValueError, match=r"teacher.path: not the weights that .* was started with \(from "):
         check_teacher(run, fingerprint(teacher_model()))

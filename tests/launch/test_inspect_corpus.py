@@ -62,15 +62,14 @@ def test_an_epoch_counts_the_weights_of_the_run(corpus_folder, config_values, tm
         corpus = config_values["corpus"] | {"weights": {"tiny": weight}}
         path.write_text(json.dumps(config_values | {"corpus": corpus}))
         line = epoch_line(load_manifest(corpus_folder), path)
-        epochs.append(int(re.search(r"an epoch is ([\d,]+) rows", line)[1].replace(",", "")))
+        epochs.append(int(re.search(r"one epoch = ([\d,]+) rows", line)[1].replace(",", "")))
     assert epochs[1] == 2 * epochs[0]
 
 
 def test_an_epoch_is_shown_in_steps_of_a_run(corpus_folder, config_file, capsys):  # noqa: F811
     out = inspect(capsys, corpus_folder, "--run-config", config_file)
-    rows, steps, epochs = re.search(
-        r"an epoch is ([\d,]+) rows of 16 tokens, ([\d,.]+) steps of 8 rows; its 6 steps are ([\d.]+) epochs", out
-    ).groups()
+    epoch = r"one epoch = ([\d,]+) rows of 16 tokens = ([\d,.]+) steps of 8 rows"
+    rows, steps, epochs = re.search(rf"{epoch}; this run of 6 steps covers ([\d.]+) epochs", out).groups()
     assert float(steps) == pytest.approx(int(rows) / 8, abs=0.06) and float(epochs) == pytest.approx(
         48 / int(rows), abs=0.01
     )

@@ -167,7 +167,7 @@ def test_a_damaged_checkpoint_is_not_published(finished_run, tmp_path):
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
     with pytest.raises(ValueError, match=r"step_6/small/model/model.safetensors: the checksum does not match"):
         publish(run, "small", tmp_path / "x", step=6)
-    with pytest.warns(UserWarning, match="model.safetensors: the checksum does not match.*; passed over for step_3"):
+    with pytest.warns(UserWarning, match="model.safetensors: the checksum does not match.*; using step_3 instead"):
         publish(run, "small", tmp_path / "x")
 
 

@@ -181,7 +181,7 @@ def test_models_are_read_in_float32_without_pooler(workplace):
         ("a={root}/small a={root}/small", "want NAME=FOLDER, each name once"),
         ("a=nowhere", "--models a=nowhere: no model could be loaded from folder or hub id 'nowhere'"),
         ("a={root}/empty", "empty': Error no file named"),
-        ("a={root}/partial", "2 weights are not in it"),
+        ("a={root}/partial", "2 weights are missing"),
         ("a={root}/foreign", "foreign' has 9 embeddings, the tokenizer 16 tokens"),
     ],
 )

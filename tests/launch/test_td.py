@@ -84,7 +84,7 @@ def test_a_chain_runs_every_stage_and_picks_up_after_the_last(chain_file, tmp_pa
     for stage in ("ft", "ged", "td1", "td2"):
         assert (run / stage / "done.json").is_file()
         assert AutoTokenizer.from_pretrained(run / stage / "model").model_max_length == 40
-    assert "0.5000  always the commonest label" in first.stdout
+    assert "0.5000  always the most frequent label" in first.stdout
     assert set(json.loads((run / "td2/scores.json").read_text())) == {"accuracy", "f1", "macro_f1"}
     assert not (run / "td1/scores.json").exists()  # its head is not trained
     assert AutoModelForSequenceClassification.from_pretrained(run / "td2/model").config.num_hidden_layers == 2
@@ -96,7 +96,7 @@ def test_a_chain_runs_every_stage_and_picks_up_after_the_last(chain_file, tmp_pa
     assert before == {path: path.stat().st_mtime_ns for path in (run / "ft").rglob("*") if path.is_file()}
     assert f'AutoModelForSequenceClassification.from_pretrained("{run / "td2/model"}")' in first.stdout
     other = run_chain("--run", str(run), "--set", "training.seed=5")
-    assert other.returncode == 2 and "belongs to another config; different: training.seed" in other.stderr
+    assert other.returncode == 2 and "contains a run with another configuration; changed: training.seed" in other.stderr
 
 
 def check(chain_file, *overrides):
@@ -143,10 +143,12 @@ def test_nothing_goes_on_with_other_models_or_examples_at_the_same_paths(chain_f
     save_file(weights | {first: weights[first] + 1}, copied_teacher / "model.safetensors", {"format": "pt"})
     examples.write_text(examples.read_text() + "\n")
     model_inputs.cache_clear()
-    with pytest.raises(ValueError, match=r"run: was begun with another files.dev, teacher.weights. Give another --run"):
+    with pytest.raises(
+        ValueError, match=r"run: was started with another files.dev, teacher.weights. Give another --run"
+    ):
         check_inputs(config, run)
     (run / "inputs.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"inputs.json: not what a chain writes; give another --run folder"):
+    with pytest.raises(ValueError, match=r"inputs.json: not written by a chain; give another --run folder"):
         check_inputs(config, run)
 
 
@@ -155,14 +157,16 @@ def test_a_stage_that_is_to_be_made_again_takes_those_after_it_with_it(chain_fil
     for stage in ("ged", "td1"):
         (tmp_path / stage).mkdir()
         write_done(tmp_path / stage, TrainingState(step=1, rows=1, tokens=1, seconds=1.0))
-    with pytest.raises(ValueError, match=r"/ged, .*/td1: made from another ft, which is not done; remove them too"):
+    with pytest.raises(
+        ValueError, match=r"/ged, .*/td1: made from an earlier ft, which is not done now; remove them too"
+    ):
         check_chain(config, tmp_path, 1)
 
 
 def test_a_general_stage_that_cannot_work_is_refused_before_the_teacher_trains(chain_file, config_file, tmp_path):
     for override, message in (
         ("stages.ged.config=none.json", "none.json: cannot be read"),
-        (f"stages.ged.config={config_file}", "has 2 students; one goes on"),
+        (f"stages.ged.config={config_file}", "has 2 students; must have one"),
         ('stages.ged.set=["students.0.num_layers=1"]', "students.0.init.student"),
         ('stages.ged.set=["corpus.manifest=none"]', "there is no manifest"),
         ('stages.ged.set=["deepspeed.train_batch_size=5"]', "train_batch_size: must be a multiple of 2 ranks, got 5"),
@@ -204,7 +208,7 @@ def test_the_file_of_the_general_stage_is_read_once(chain_file, tmp_path, monkey
 
 def test_heads_are_looked_at_before_anything_trains(chain_file, teacher_folder, tmp_path):
     check(chain_file).check_heads(["地", "天"])
-    with pytest.raises(ValueError, match=r"has no head for this task, so it cannot teach it; fine-tune it first"):
+    with pytest.raises(ValueError, match=r"has no head for this task, so it cannot be its teacher; fine-tune it first"):
         check(chain_file, "stages.ft=null").check_heads(["地", "天"])
     model = AutoModelForSequenceClassification.from_pretrained(teacher_folder, num_labels=3)
     model.save_pretrained(tmp_path)
@@ -214,11 +218,11 @@ def test_heads_are_looked_at_before_anything_trains(chain_file, teacher_folder, 
 
 
 def test_what_cannot_work_is_refused(chain_file, tmp_path, student, teacher_folder):
-    with pytest.raises(ValueError, match="stages: none is given; there are ft, ged, td1, td2"):
+    with pytest.raises(ValueError, match="stages: must have at least one of ft, ged, td1, td2"):
         check(chain_file, "stages={}")
     with pytest.raises(ValueError, match=r"teacher: stages.td1 needs one"):
         check(chain_file, "teacher=null")
-    with pytest.raises(ValueError, match=r"stages.ft.objective: fine-tuning has no teacher"):
+    with pytest.raises(ValueError, match=r"stages.ft.objective: must be .*: fine-tuning has no teacher"):
         check(chain_file, 'stages.ft.objective=[{"type": "soft_labels"}]')
     with pytest.raises(ValueError, match=r"task.row_tokens: the student has 40 positions, got 64"):
         check(chain_file, "task.row_tokens=64")
@@ -252,7 +256,7 @@ def test_a_model_that_knows_no_more_than_the_commonest_label_is_warned_of(recwar
     warn_of_collapse("ft", 0.7, 0.69)
     warn_of_collapse("ft", 0.1, None)  # entities and reading have none
     assert not recwarn
-    message = r"^ft: 0.6900, always the commonest label 0.6900: other learning rates .* \(stages.ft\)$"
+    message = r"^ft: 0.6900 is not better than always answering .*, 0.6900; other learning rates .* \(stages.ft\)$"
     with pytest.warns(UserWarning, match=message):
         warn_of_collapse("ft", 0.69, 0.69)
 
@@ -268,8 +272,8 @@ def test_another_teacher_than_the_students_is_warned_of(chain_file, student, cop
     check(chain_file, without, another, "stages.ft=null", "stages.td2=null")  # it may be fine-tuned: nothing to compare
     check(chain_file, another)  # GED goes before
     assert not [one for one in recwarn if "distilled from" in str(one.message)]
-    said = f"{student} was distilled from {teacher_folder}, td1 goes on with {copied_teacher}: its relations are others"
-    with pytest.warns(UserWarning, match=re.escape(said)):
+    change = f"{student} was distilled from {teacher_folder}, but stages.td1 uses the teacher {copied_teacher}, which"
+    with pytest.warns(UserWarning, match=re.escape(change)):
         check(chain_file, without, another)
 
 
@@ -277,12 +281,13 @@ def test_a_change_of_losses_is_warned_of(chain_file, student, teacher_folder, re
     check(chain_file)
     assert not [one for one in recwarn if "losses" in str(one.message)]
     other = 'stages.td1.objective=[{"type": "minilm"}]'
-    with pytest.warns(UserWarning, match=r"stages.td1 uses minilm, but stages.ged distils by hidden_states, minilm_v2"):
+    with pytest.warns(UserWarning, match=r"uses minilm, but stages.ged is configured with hidden_states, minilm_v2"):
         check(chain_file, other)
-    with pytest.warns(UserWarning, match=r"stages.td1 uses minilm, but .*small distils by hidden_states, minilm_v2"):
+    with pytest.warns(UserWarning, match=r"uses minilm, but .*small was distilled with hidden_states, minilm_v2"):
         check(chain_file, other, "stages.ged=null")
-    for ged, source in (("stages.ged=null", student), ("stages.td2=null", "stages.ged")):
-        said = f"stages.td1: minilm_v2: num_relation_heads 2, but {source} distils with 4"
+    sources = (("stages.ged=null", f"{student} was distilled"), ("stages.td2=null", "stages.ged is configured"))
+    for ged, source in sources:
+        said = f"stages.td1: minilm_v2: num_relation_heads 2, but {source} with 4"
         with pytest.warns(UserWarning, match=re.escape(said)):
             check(chain_file, 'stages.td1.objective=[{"type": "minilm_v2", "num_relation_heads": 2}]', ged)
     before = len(recwarn)
@@ -291,5 +296,5 @@ def test_a_change_of_losses_is_warned_of(chain_file, student, teacher_folder, re
         same = f'stages.td1.objective=[{{"type": "minilm_v2", "num_relation_heads": 4, "{key}": {value}}}]'
         read_strictly(TaskRunConfig, chain_file, [same, "stages.ged=null"]).warn_of_other_losses()
     assert not [one for one in recwarn.list[before:] if "stages.td1" in str(one.message)]
-    with pytest.warns(UserWarning, match="does not say what it was distilled by"):
+    with pytest.warns(UserWarning, match="does not say with which losses it was distilled"):
         check(chain_file, f"student={teacher_folder}", "stages.ged=null")

@@ -122,7 +122,7 @@ def test_a_damaged_or_incomplete_model_is_refused_in_one_line(bert, tmp_path, ca
     assert f"error: no model could be loaded from folder '{folder}': " in capsys.readouterr().err
     save_file({name: weight for name, weight in weights.items() if "layer.1.output" not in name}, file)
     assert run(folder, tmp_path, "天地玄黄") == 2
-    lost = "4 weights are not in it, such as encoder.layer.1.output.LayerNorm.bias"
+    lost = "4 weights are missing, such as encoder.layer.1.output.LayerNorm.bias"
     assert capsys.readouterr().err == f"error: '{folder}': {lost}\n"
     assert not (tmp_path / "out").exists()
 

@@ -164,7 +164,7 @@ def test_labels_read_no_teacher_and_soft_labels_read_its_answer():
         ({"type": "soft_labels", "temperature": 0}, "greater than 0"),
         ({"type": "labels", "temperature": 2}, "Extra inputs are not permitted"),
         ({"type": "labels", "weight": -1}, "greater than 0"),
-        ({"type": "mlm"}, "unknown type 'mlm'; there are labels, soft_labels, minilm_v2"),
+        ({"type": "mlm"}, "unknown type 'mlm'; must be one of labels, soft_labels, minilm_v2"),
     ],
 )
 def test_objectives_that_are_none_are_refused(values, message):

@@ -44,11 +44,11 @@ def test_pairs_words_in_a_list_and_labels_nobody_agreed_on(read):
     assert data.train[0] == Classified("水 泵", "乙", 1)
     assert len(data.train) == 2 and data.num_ignored == 1
     assert data.summary == (
-        "2 examples to train on, 1 to score; 2 labels (0, 1); 1 records without an agreed label left out; "
+        "2 training examples, 1 development examples; 2 labels (0, 1); 1 records with an ignored label left out; "
         "1 development texts that are also in training"
     )
     clean = read("sentence", sentences("b", "a"), [{"label": "a", "sentence": "新"}])
-    assert clean.summary == "2 examples to train on, 1 to score; 2 labels (a, b)"
+    assert clean.summary == "2 training examples, 1 development examples; 2 labels (a, b)"
     assert read("sentence", sentences(*map(str, range(99))), sentences("0")).summary.count("...") == 1
 
 
@@ -58,7 +58,7 @@ def test_examples_without_a_text_are_kept_and_counted(read):
 
 
 def test_labels_that_differ_by_blanks_are_no_two_classes(read):
-    with pytest.raises(ValueError, match=r"train.json: labels 'a' and 'a ' differ by blanks alone$"):
+    with pytest.raises(ValueError, match=r"train.json: labels 'a' and 'a ' differ only by blanks$"):
         read("sentence", sentences("a", "b", "a "), sentences("a"))
 
 
@@ -77,7 +77,7 @@ def test_tables_with_and_without_a_header(tmp_path):
     )
     assert read_task(bare).labels == ("3", "4")
     (tmp_path / "a.tsv").write_text("label\ttext_a\n1\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"a.tsv:2: 1 columns, the header has 2"):
+    with pytest.raises(ValueError, match=r"a.tsv:2: has 1 columns, but the header has 2"):
         read_task(task)
 
 
@@ -91,14 +91,14 @@ def test_csv_has_quotes_and_lines_inside_them(tmp_path):
     long = "长" * 200_000
     data = table(tmp_path, f'label,sentence\r\n1,"甲, ""乙""\r\n丙"\r\n0,{long}\r\n', "csv")
     assert [example.text for example in data.train] == ['甲, "乙"\r\n丙', long]
-    with pytest.raises(ValueError, match=r"t.tsv:3: 1 columns, the header has 2"):
+    with pytest.raises(ValueError, match=r"t.tsv:3: has 1 columns, but the header has 2"):
         table(tmp_path, "label,sentence\n1,甲\n0\n", "csv")
     with pytest.raises(ValueError, match=r"t.tsv:2: not CSV: unexpected end of data"):
         table(tmp_path, 'label,sentence\n1,"甲\n', "csv")
 
 
 def test_columns_are_told_apart(tmp_path):
-    with pytest.raises(ValueError, match=r"t.tsv:1: one column; those of a table are separated by tabs"):
+    with pytest.raises(ValueError, match=r"t.tsv:1: has one column; columns of a table are separated by tabs"):
         table(tmp_path, "label,sentence\n1,甲\n")
     with pytest.raises(ValueError, match=r"t.tsv:1: the header has 'label' more than once"):
         table(tmp_path, "label\tsentence\tlabel\n1\t甲\t0\n")
@@ -111,7 +111,7 @@ def test_lines_of_a_table_end_where_they_end(tmp_path):
     with pytest.raises(ValueError, match=r"t.tsv:2: label is empty"):
         table(tmp_path, "label\tsentence\n\t\n")
     bare = {"has_header": False, "columns": {"label": 0, "text": 1}}
-    with pytest.raises(ValueError, match=r"t.tsv:2: 3 columns, the first row has 2"):
+    with pytest.raises(ValueError, match=r"t.tsv:2: has 3 columns, but the first row has 2"):
         table(tmp_path, "0\t前\n1\t前半\t后半\n", **bare)
 
 
@@ -124,10 +124,10 @@ def test_coreference_marks_both_spans(read):
         nested = {"span1_index": 0, "span1_text": texts[0], "span2_index": 0, "span2_text": texts[1]}
         overlapping = {**record, "target": nested}
         assert read("coreference", [overlapping, {**record, "label": "false"}], [record]).train[0].text == marked
-    with pytest.raises(ValueError, match=r"train.json:1: span '她' is not what stands at 4"):
+    with pytest.raises(ValueError, match=r"train.json:1: span '她' is not the text at position 4"):
         wrong = {**record, "target": {**target, "span2_text": "她"}}
         read("coreference", [wrong, {**record, "label": "false"}], [record])
-    with pytest.raises(ValueError, match=r"train.json:1: want .*: '0' is not a place in a text"):
+    with pytest.raises(ValueError, match=r"train.json:1: must be like .*: '0' is not a position in a text"):
         wrong = {**record, "target": {**target, "span1_index": "0"}}
         read("coreference", [wrong, {**record, "label": "false"}], [record])
 
@@ -150,9 +150,9 @@ def test_entities_end_after_their_last_character(read):
     ("label", "message"),
     [
         ({"name": {"北京": [[1, 7]]}}, r"train.json:1: name '北京' at 1 to 7 is outside the text of 5 characters"),
-        ({"name": {"北京": [[0, 1]]}}, r"train.json:1: name '北京' is not what stands at 0"),
-        ({"name": {"北京": [[1.0, 2.0]]}}, r"train.json:1: want .*: 1.0 is not a place in a text"),
-        ({"name": ["北京"]}, r"train.json:1: want \{\"text\", \"label\": \{type"),
+        ({"name": {"北京": [[0, 1]]}}, r"train.json:1: name '北京' is not the text at position 0"),
+        ({"name": {"北京": [[1.0, 2.0]]}}, r"train.json:1: must be like .*: 1.0 is not a position in a text"),
+        ({"name": ["北京"]}, r"train.json:1: must be like \{\"text\", \"label\": \{type"),
     ],
 )
 def test_entities_that_are_not_there_are_refused(read, label, message):
@@ -161,7 +161,7 @@ def test_entities_that_are_not_there_are_refused(read, label, message):
 
 
 def test_a_task_without_entities_is_refused(read):
-    with pytest.raises(ValueError, match=r"train.json: holds no entities"):
+    with pytest.raises(ValueError, match=r"train.json: contains no entities"):
         read("entities", [{"text": "去北京大学", "label": {}}], [{"text": "去北京大学", "label": {}}])
 
 
@@ -183,10 +183,10 @@ def test_answers_a_character_off_go_where_their_words_stand(tmp_path):
 @pytest.mark.parametrize(
     ("answers", "message"),
     [
-        ([[{"text": "百度", "answer_start": 0}]], "question Q0: '百度' does not stand in its text"),
+        ([[{"text": "百度", "answer_start": 0}]], "question Q0: the answer '百度' is not in its text"),
         ([[]], "question Q0 has no answer"),
-        ([], "holds no questions"),
-        ([[{"text": "零度"}]], "not a file of CMRC2018's form: KeyError: 'answer_start'"),
+        ([], "contains no questions"),
+        ([[{"text": "零度"}]], "not in the format of CMRC2018: KeyError: 'answer_start'"),
     ],
 )
 def test_questions_that_cannot_be_used_are_named(tmp_path, answers, message):
@@ -211,20 +211,24 @@ def test_a_file_to_read_may_begin_with_a_mark_and_must_be_utf_8(tmp_path):
     ("train", "dev", "message"),
     [
         (sentences("a", "b"), sentences("c"), r"dev.json:1: unknown label 'c'; the task has a, b"),
-        (sentences("a", "a"), sentences("a"), r"train.json: a task needs at least two classes, here all are a"),
-        ([{"sentence": "文"}], [], r"train.json:1: has no label; there is sentence"),
+        (sentences("a", "a"), sentences("a"), r"train.json: a task needs at least two classes, but all labels are a"),
+        ([{"sentence": "文"}], [], r"train.json:1: has no label; it has sentence"),
         ([{"sentence": 1.5, "label": "a"}, *sentences("b")], [], r"train.json:1: sentence must be text, got 1.5"),
-        ([{"sentence": "a\ud83d", "label": "a"}], [], r"train.json:1: sentence holds half of a character at 1"),
+        (
+            [{"sentence": "a\ud83d", "label": "a"}],
+            [],
+            r"train.json:1: sentence has half of a character \(a lone surrogate\) at 1",
+        ),
         ([{"sentence": "文", "label": ["a", "b"]}], [], r'train.json:1: label must be text, got \["a", "b"\]'),
         (
             [{"sentence": "文", "label": " "}, *sentences("b")],
             [],
-            r"train.json:1: label is empty; to leave such records out give ignored_labels \[' '\]",
+            r"train.json:1: label is empty; to leave out such records set ignored_labels to \[' '\]",
         ),
         (["ab", *sentences("b")], [], r'train.json:1: not a JSON object or list: "ab"'),
-        ([["ab"], *sentences("b")], [], r"train.json:1: has no label; there is list"),
-        (sentences("a", "b"), [], r"dev.json: holds no labelled examples"),
-        ([], sentences("a"), r"train.json: holds no labelled examples"),
+        ([["ab"], *sentences("b")], [], r"train.json:1: has no label; it has list"),
+        (sentences("a", "b"), [], r"dev.json: contains no labelled examples"),
+        ([], sentences("a"), r"train.json: contains no labelled examples"),
     ],
 )
 def test_records_that_cannot_be_used_are_named(read, train, dev, message):
@@ -245,5 +249,5 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
 
 
 def test_f1_of_more_than_two_classes_is_refused(read):
-    with pytest.raises(ValueError, match=r"train.json: metric f1 wants two classes, here are 3; macro_f1 takes any"):
+    with pytest.raises(ValueError, match=r"train.json: metric f1 needs two classes, got 3; use macro_f1 instead"):
         read("sentence", sentences("a", "b", "c"), sentences("a"), metric="f1")

@@ -71,12 +71,12 @@ def test_texts_that_do_not_fit_are_cut_at_their_end_and_warned_of(tokenizer):
     examples = [Classified("水" * 5 + "冰" * 40, None, 0), Classified("水", None, 0)]
     encoded = encode(examples, task(row_tokens=16), "ab", tokenizer)
     cut, whole = encoded.rows
-    assert encoded.cut == "t: cut at 16 tokens: 1 of 2 texts"
+    assert encoded.cut == "t: 1 of 2 texts are cut at 16 tokens"
     assert len(cut.input_ids) == 16 and spelled(tokenizer, whole.input_ids) == "水"
     assert examples[0].text.startswith(spelled(tokenizer, cut.input_ids))
     encoded = encode([Classified("水冰", "天" * 40, 0)], task("pair", row_tokens=16), "ab", tokenizer)
     (row,) = encoded.rows
-    assert encoded.cut == "t: cut at 16 tokens: 1 of 1 texts"
+    assert encoded.cut == "t: 1 of 1 texts are cut at 16 tokens"
     short, long = (spelled(tokenizer, ids) for ids in halves(tokenizer, row.input_ids))
     assert (
         len(row.input_ids) == 16 and short == "水冰" and long == "天" * len(long) and len(long) >= 8
@@ -139,7 +139,7 @@ def test_tokens_before_the_end_of_the_row_keep_their_tags(wordpiece):
     example = Tagged("水" * 12 + "冰" * 4, (Entity(12, 16, "name"),))
     encoded = encode([example], task("entities", row_tokens=16), ("name",), wordpiece)
     (row,) = encoded.rows
-    assert encoded.cut == "t: cut at 16 tokens: 1 of 1 texts"
+    assert encoded.cut == "t: 1 of 1 texts are cut at 16 tokens"
     assert len(row.input_ids) == 16 and entities_of(row, 16, ("name",)) == (Entity(12, 14, "name"),)
 
 
@@ -191,7 +191,7 @@ def test_questions_leave_room_for_the_text_and_are_warned_of(tokenizer, row_toke
     question = Question("Q", "…水" * 40, "水在零度结冰" * 20, ((2, "零度"),))
     most = row_tokens // 4
     encoded = encode([question], task("reading", row_tokens=row_tokens, window_stride=stride), (), tokenizer)
-    assert encoded.cut == f"t: cut at {most} tokens: 1 of 1 questions"
+    assert encoded.cut == f"t: 1 of 1 questions are cut at {most} tokens"
     assert check_windows(tokenizer, encoded.rows, question, row_tokens)
 
 

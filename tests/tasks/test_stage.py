@@ -152,7 +152,7 @@ def test_relations_alone_leave_the_head_as_it_was(fine_tuned, tmp_path, task, ge
     head = [name for name in before if ".classifier." in name]
     assert head and all(torch.equal(before[name], after[name]) for name in head)
     assert not all(torch.equal(before[name], after[name]) for name in before)
-    with pytest.raises(ValueError, match="s: no objective trains its head, so it has no answers"):
+    with pytest.raises(ValueError, match="s: no objective trains its head, so it cannot be scored"):
         dev_scores(one)
 
 
@@ -163,19 +163,21 @@ def test_a_new_head_is_the_same_for_the_same_seed(general):
 
 
 def test_models_that_cannot_serve_are_refused(general, fine_tuned, tmp_path):
-    with pytest.raises(ValueError, match=r"has no head for this task, so it cannot teach it; fine-tune it first"):
+    with pytest.raises(ValueError, match=r"has no head for this task, so it cannot be its teacher; fine-tune it first"):
         load_task_model(general, "sentence", ["a", "b"], 0, needs_head=True)
     with pytest.raises(ValueError, match=r"its head is for the labels 地, 天; this task has a, b"):
         load_task_model(fine_tuned[1], "sentence", ["a", "b"], 0)
     with pytest.raises(ValueError, match=r"there is no folder '.*none'"):
         load_task_model(str(tmp_path / "none"), "sentence", ["a", "b"], 0)
-    with pytest.raises(ValueError, match=r"is a BertForSequenceClassification, which a task of kind entities"):
+    with pytest.raises(
+        ValueError, match=r"is a BertForSequenceClassification, which cannot be used for a task of kind entities"
+    ):
         load_task_model(fine_tuned[1], "entities", ["a"], 0)
     AutoConfig.from_pretrained(general).save_pretrained(tmp_path / "empty")
     with pytest.raises(ValueError, match=r"no model could be loaded from folder '.*empty': "):
         load_task_model(str(tmp_path / "empty"), "sentence", ["a", "b"], 0)
     check_head(fine_tuned[1], "sentence", ["地", "天"], needs_head=True)
-    with pytest.raises(ValueError, match=r"has no head for this task, so it cannot teach it; fine-tune it first"):
+    with pytest.raises(ValueError, match=r"has no head for this task, so it cannot be its teacher; fine-tune it first"):
         check_head(general, "sentence", ["地", "天"], needs_head=True)
 
 

@@ -13,7 +13,7 @@ def test_ranks_that_read_bytes_for_others_are_told_how_many_times(recwarn):
     for num_lanes, world_size in ((256, 1), (256, 64), (1008, 24)):
         warn_of_lanes(num_lanes, world_size)
     assert not recwarn
-    with pytest.warns(UserWarning, match=r"24 ranks read each byte 3 times: corpus.num_lanes \(256\) is no multiple"):
+    with pytest.warns(UserWarning, match=r"24 ranks read every byte 3 times because corpus.num_lanes \(256\) is not a"):
         warn_of_lanes(256, 24)
 
 
@@ -24,8 +24,8 @@ def test_losses_between_documents_that_do_not_see_each_other_are_told(config_fil
     with pytest.warns(UserWarning) as told:
         for overrides in ([], [within, *states], [within, *states, both], [within, *states, 'probe={"heldout": "m"}']):
             warn_of_documents(read_run_config(config_file, overrides))
-    said = "corpus.attend_within_documents: {} compare every two tokens of a row, those of different documents"
-    starts = [str(one.message).partition(" too, ")[0] for one in told]
+    said = "corpus.attend_within_documents: {} compare every two tokens of a row, even of different documents"
+    starts = [str(one.message).partition(", to which")[0] for one in told]
     assert starts == [said.format("minilm, tinybert"), said.format("probe.heldout")]
 
 
@@ -38,11 +38,11 @@ def test_a_probe_of_states_that_nothing_trains_is_told(config_file, recwarn):
     for overrides in ([], ['probe={"heldout": "m"}']):
         warn_of_unreached(read_run_config(config_file, overrides), unreached)
     assert not recwarn
-    with pytest.warns(UserWarning, match="^probe.task: relations: its last states, by which") as told:
+    with pytest.warns(UserWarning, match="^probe.task: relations: neighbours are found by its last") as told:
         warn_of_unreached(read_run_config(config_file, [task]), unreached)
     assert len(told) == 1
     first = "encoder.layer.1.attention.output.dense.weight"
-    assert f" 10 tensors that no objective trains ({first} to encoder.layer.1.output.LayerNorm.bias): the n" in str(
+    assert f" 10 tensors that no objective trains ({first} to encoder.layer.1.output.LayerNorm.bias): trust" in str(
         told[0].message
     )
 
@@ -52,8 +52,8 @@ def test_a_run_of_thousands_of_epochs_is_told(config_file, recwarn):
     warn_of_epochs(config, 800_000 // MAX_EPOCHS)
     assert not recwarn
     said = (
-        "training.total_steps: 100,000 steps of 8 rows are 2,000 epochs of this corpus, which has 400 rows; give a "
-        r"larger corpus or fewer steps \(100 epochs are 5,000\)"
+        "training.total_steps: 100,000 steps of 8 rows are 2,000 epochs of this corpus, which has 400 rows; use a "
+        r"larger corpus or fewer steps \(100 epochs are 5,000 steps\)"
     )
     with pytest.warns(UserWarning, match=said):
         warn_of_epochs(config, 400)

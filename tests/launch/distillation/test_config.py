@@ -139,7 +139,7 @@ def test_what_the_teacher_makes_impossible_is_said_with_the_legal_values():
 def test_pairs_want_a_teacher_of_two_token_types():
     config = read_run_config(ROOT / "configs/4l312d.json", ["corpus.rows=pairs"])
     config.check(EncoderShape("bert", 12, 768, 12, 3072, 21128, 512, 2))
-    message = r"^corpus\.rows: the teacher has one token type, so it cannot tell the texts of pairs apart$"
+    message = r"^corpus\.rows: pairs need two token types, but the teacher has one$"
     with pytest.raises(ValueError, match=message):
         config.check(EncoderShape("roberta", 12, 768, 12, 3072, 21128, 512, 1))
 

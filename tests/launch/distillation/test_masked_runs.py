@@ -51,11 +51,9 @@ def refusal(path, run):
 
 def test_masking_and_what_reads_it_belong_together(write, tmp_path):
     said = refusal(write(None, [RELATIONS], [MLM]), tmp_path)
-    assert said == 'corpus.masking: students.1 predicts masked tokens; give it, for example {"prob": 0.15}'
+    assert said == 'corpus.masking: is required because students.1 predicts masked tokens, such as {"prob": 0.15}'
     said = refusal(write(MASKING, [MLM], [RELATIONS]), tmp_path)
-    assert said.startswith(
-        "corpus.masking: students.1 has no objective that predicts masked tokens, and would only see"
-    )
+    assert said.startswith("corpus.masking: students.1 has no objective that predicts masked tokens; add one")
     said = refusal(write(MASKING, [{"type": "distilbert", "mlm_weight": 0}]), tmp_path)
     assert said.startswith("corpus.masking: students.0 has no objective that predicts masked tokens")
     check_input(read_run_config(write(MASKING, [MLM, RELATIONS])), tmp_path / "run", 1)
@@ -137,7 +135,7 @@ def test_what_a_run_without_a_teacher_cannot_do_is_refused(alone, tmp_path):
         return str(caught.value)
 
     assert said("corpus.row_tokens=64") == "corpus.row_tokens: mine has 40 positions, got 64"
-    assert said("students.0.architecture=null").startswith("students.0.architecture: is needed where there is no")
+    assert said("students.0.architecture=null").startswith("students.0.architecture: is required without a")
     assert "students.0.architecture.model_type: Input should be 'bert'" in said(
         "students.0.architecture.model_type=gpt2"
     )
@@ -148,5 +146,5 @@ def test_a_corpus_whose_tokenizer_was_changed_since_is_refused(alone, wordpiece,
     manifest = load_corpus(config.corpus)
     check_tokenizer(config, manifest)
     other = manifest.tokenizer.model_copy(update={"fingerprint": "0" * 64})
-    with pytest.raises(ValueError, match=r"was built .*, what is there now is another .*; build the corpus again"):
+    with pytest.raises(ValueError, match=r"was built .*, but there is another now .*; build the corpus again"):
         check_tokenizer(config, manifest.model_copy(update={"tokenizer": other}))

@@ -106,7 +106,7 @@ def test_it_trains_resumes_to_the_same_bits_and_is_published(package, config, tm
     broken.write_text("damaged")
     (tmp_path / "whole/done.json").unlink()
     again = launch("whole")
-    assert again.returncode == 0 and "goes on from" in again.stderr, again.stderr
+    assert again.returncode == 0 and "resuming from" in again.stderr, again.stderr
     assert [line["small/pooled"] for line in read_metrics(tmp_path / "whole")] == losses
     assert publish(tmp_path / "whole", "small", tmp_path / "published") < 1e-5
     assert TYPE in (tmp_path / "published/distillation.json").read_text()

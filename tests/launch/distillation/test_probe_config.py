@@ -16,12 +16,12 @@ ALONE = ["teacher=null", 'students.0.architecture={"model_type": "bert"}', 'stud
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["probe={}"], r"^probe: .*wants a task, a heldout corpus, or both"),
-        ([f"probe.task={PAIR}"], r"^probe: .*task\.kind: neighbours are found for single sentences .*, got pair"),
+        (["probe={}"], r"^probe: .*needs a task, a heldout corpus, or both"),
+        ([f"probe.task={PAIR}"], r"^probe: .*task\.kind: must be sentence, got pair"),
         (["probe.every_step=5"], r"^probe\.every_step: unknown key; did you mean every_steps\?"),
         ([f"probe.task={TASK}", "probe.max_train=9"], r"^probe\.max_train: .*greater than or equal to 10, got 9"),
         ([f"probe.task={TASK}", "probe.task.row_tokens=8"], r"^probe\.task\.row_tokens: .* got 8"),
-        (["probe.heldout=some/corpus", *ALONE], r"probe\.heldout: relations are compared with a teacher's, and there"),
+        (["probe.heldout=some/corpus", *ALONE], r"probe\.heldout: needs a teacher, whose relations it"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(config_file, overrides, message):

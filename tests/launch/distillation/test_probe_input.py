@@ -82,9 +82,9 @@ def test_what_is_not_as_asked_for_is_remarked(config_file, corpus_folder, task, 
     data = read(config_file, corpus_folder, task=task | {"metric": "f1"}, heldout=heldout, **asked)
     num_rows = data.facts.num_heldout_rows
     assert data.remarks == [
-        f"probe.max_train: {task['train']} has 48 examples, not 100; all are used",
-        "probe.task: 4 of 24 texts asked about are among those searched",
-        "probe.task.metric: f1 is for fine-tuning; the probe gives accuracy",
+        f"probe.max_train: {task['train']} has only 48 examples, not 100; all are used",
+        "probe.task: 4 of 24 texts to classify are also among the texts to search",
+        "probe.task.metric: the probe measures accuracy; f1 is for fine-tuning",
         f"probe.max_heldout_rows: {heldout} gives {num_rows}, not 500",
     ]
 
@@ -120,20 +120,18 @@ def test_too_few_examples_and_a_single_label_are_refused(config_file, corpus_fol
     few, one = tmp_path / "few.json", tmp_path / "one.json"
     few.write_text("".join(lines[20:28]))
     one.write_text("".join(lines[:1] * 5000 + lines[-1:]))
-    with pytest.raises(ValueError, match=r"^probe.task: .*few.json: 8 examples; 10 nearest ones want as many"):
+    with pytest.raises(ValueError, match=r"^probe.task: .*few.json: has 8 examples; the probe needs at least 10"):
         read(config_file, corpus_folder, task=task | {"train": str(few)})
-    with pytest.raises(ValueError, match=r"^probe.task: .*one.json: all of 10 examples drawn have one label"):
+    with pytest.raises(ValueError, match=r"^probe.task: .*one.json: all 10 sampled examples have the same label"):
         read(config_file, corpus_folder, task=task | {"train": str(one)}, max_train=10)
 
 
 def test_a_held_out_corpus_that_does_not_fit_is_refused(config_file, corpus_folder, unigram, tmp_path):  # noqa: F811
     other = write_corpus(tmp_path / "other", unigram)
-    message = (
-        f"probe.heldout: {other} was built with the tokenizer {unigram}, corpus.manifest with .*, which is another"
-    )
+    message = f"probe.heldout: {other} was built with the tokenizer {unigram}, but corpus.manifest with .*; build the"
     with pytest.raises(ValueError, match=message):
         read(config_file, corpus_folder, heldout=other)
-    with pytest.raises(ValueError, match="is the corpus that is trained on; give one that is not"):
+    with pytest.raises(ValueError, match="is the training corpus; give another one"):
         read(config_file, corpus_folder, heldout=str(corpus_folder))
 
 
@@ -165,7 +163,7 @@ def test_the_teacher_is_measured_once_and_other_texts_are_told(
         patch.setattr("pretrain.probes.live_probe.LiveProbe.accuracy", lambda *_: pytest.fail("measured again"))
         assert build()[1] == facts
     (folder / "run.json").write_text(json.dumps(noted | {"probe": {"texts": "others", "teacher_accuracy": 0.125}}))
-    with pytest.warns(UserWarning, match="probe: other texts or rows than before; scores of before and after do not"):
+    with pytest.warns(UserWarning, match="probe: texts or rows have changed; scores from before"):
         assert build()[1] == facts
     alone, facts = build_probe(config, data, manifest, None, tmp_path / "none", device)
     assert alone.texts and facts == data.facts  # nobody to compare with

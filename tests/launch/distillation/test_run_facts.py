@@ -34,7 +34,7 @@ def test_every_fault_is_told(tmp_path):
     with pytest.raises(ValueError, match=r"run\.json: cannot be read: No such file"):
         read_facts(path)
     path.write_text(json.dumps(FACTS | {"corpus": {"fingerprint": 3, "tokens": -1, "documents": 2, "sources": []}}))
-    with pytest.raises(ValueError, match=r"run\.json: not what a run notes:") as caught:
+    with pytest.raises(ValueError, match=r"run\.json: not written by a run:") as caught:
         read_facts(path)
     assert {line.split(":")[0] for line in str(caught.value).splitlines()[1:]} == {
         "corpus.fingerprint",

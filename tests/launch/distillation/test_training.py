@@ -66,9 +66,11 @@ def test_a_block_that_one_rank_cannot_count_is_told_on_all(tmp_path, corpus_fold
 
 
 @pytest.mark.parametrize(("name", "is_new"), [("step_4.broken", True), ("step_4_aside", True), ("step_4", False)])
-def test_a_student_starts_as_configured_where_no_checkpoint_is_there_to_go_on_from(tmp_path, monkeypatch, name, is_new):
+def test_a_student_starts_as_configured_where_no_checkpoint_is_thereskip_costly_init_from(
+    tmp_path, monkeypatch, name, is_new
+):
     monkeypatch.setattr(training.dist, "get_rank", lambda: 0)
     student = student_config(init={"embeddings": "teacher"})
     (tmp_path / "start" / student.name).mkdir(parents=True)
     (tmp_path / "checkpoints" / name).mkdir(parents=True)
-    assert (training._to_go_on(student, tmp_path) == student) == is_new
+    assert (training.skip_costly_init(student, tmp_path) == student) == is_new

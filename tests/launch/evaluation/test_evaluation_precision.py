@@ -75,6 +75,6 @@ def test_cells_that_are_there_decide(settle, made):
 
 def test_cells_that_this_device_would_have_to_emulate_are_refused(settle, made):
     made(precision="bfloat16")
-    said = "was computed in bfloat16, which CPU, .* has no instructions for; give another --output, or --set "
-    with pytest.raises(ValueError, match=said + "deepspeed.torch_autocast.dtype=bfloat16 to emulate it"):
+    message = "finished runs used bfloat16, for which CPU, .* has no instructions; give another --output, or --set "
+    with pytest.raises(ValueError, match=message + "deepspeed.torch_autocast.dtype=bfloat16 to emulate it"):
         settle(AUTO, PLAIN)

@@ -146,7 +146,7 @@ def test_a_missing_or_damaged_cell_is_named(evaluation, tmp_path):
     write_all(tmp_path, evaluation)
     path = Cell("small", "two", 1e-4, 9).folder(tmp_path) / "scores.json"
     path.write_text("{")
-    with pytest.raises(ValueError, match=r"lr0.0001_seed9/scores.json: not what an evaluation writes; remove it"):
+    with pytest.raises(ValueError, match=r"lr0.0001_seed9/scores.json: not written by an evaluation; remove it"):
         write_results(evaluation, tmp_path, COSTS, {"one": None, "two": None})
     path.unlink()
     with pytest.raises(ValueError, match="small on two: not all cells are made; another job may be at it"):
@@ -195,7 +195,7 @@ def test_what_is_cut_of_the_texts_to_score_is_said_in_the_table(evaluation, tmp_
     }
     evaluation = replace(evaluation, models={"large": str(teacher_folder), "small": "b"}, tasks=tasks)
     remarks = cut_texts(evaluation, {name: read_task(task) for name, task in tasks.items()})
-    assert remarks == ["one: cut at 16 tokens: 2 of 3 texts"]
+    assert remarks == ["one: 2 of 3 texts are cut at 16 tokens"]
     write_all(tmp_path, evaluation)
     table = write_results(evaluation, tmp_path, COSTS, {"one": None, "two": None}, remarks)
-    assert "Ratios are to large." in table and table.endswith(" one: cut at 16 tokens: 2 of 3 texts.\n")
+    assert "Ratios are to large." in table and table.endswith(" one: 2 of 3 texts are cut at 16 tokens.\n")

@@ -55,7 +55,7 @@ def test_workers_that_stop_or_are_stopped_have_not_failed(run, capfd):
     assert run("pass", f"raise SystemExit({STOPPED})") == STOPPED
     assert run("import time; time.sleep(60)", stop=15) == STOPPED
     said = capfd.readouterr().err
-    assert said.count("stopped; run again to go on") == 2 and "failed" not in said
+    assert said.count("stopped; run again to resume") == 2 and "failed" not in said
     assert run("pass", "pass") == 0
 
 
@@ -65,7 +65,7 @@ def test_cells_are_counted_by_whatever_worker_made_them(run, monkeypatch):
     made = iter([1, 1, 1, 2, 2])  # before the workers start, to see whether there is work, and at each look
     monkeypatch.setattr(workers, "num_cells", lambda *_: 3)
     monkeypatch.setattr(workers, "num_made", lambda *_: next(made, 3))
-    monkeypatch.setattr(workers, "_LOOK_SECONDS", 0)
+    monkeypatch.setattr(workers, "_COUNT_SECONDS", 0)
     monkeypatch.setattr("sys.stderr", said)
     assert run("import time; time.sleep(2)") == 0
     assert "fine-tuning:  33%" in said.getvalue() and "| 3/3 [" in said.getvalue()

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.job
 TIMEOUT_SECONDS = 20  # ranks that start on two busy cores come ten seconds apart
 PATIENCE = ("--set", f"training.collective_timeout_seconds={TIMEOUT_SECONDS}")
 NOTICE_SECONDS = TIMEOUT_SECONDS + 30  # ranks leave after three, launchers some seconds later, on two busy cores more
-LOST = "stopped: the connection to another rank broke: its process or host is gone, or what joins them failed ("
+LOST = "stopped: the connection to another rank broke: its process or host is gone, or the network failed ("
 CUT_OFF = f"stopped: other ranks did not answer within {TIMEOUT_SECONDS} s (training.collective_timeout_seconds)"
 
 Launcher = Callable[[TwoHosts], list[tuple[Host, list[str]]]]

@@ -181,7 +181,7 @@ def test_slurm_stops_and_requeues_to_the_same_weights(slurm, disturbed_config, u
     for number, (name, step) in enumerate([("USR1", 25), ("TERM", 75)], 1):
         until(lambda step=step: logged_step(run) >= step)
         slurm.ask("scancel", f"--signal={name}", job)
-        until(lambda name=name: f": SIG{name}; run again to go on" in log.read_text())
+        until(lambda name=name: f": SIG{name}; run again to resume" in log.read_text())
         until(lambda number=number: slurm.state(job).get("Restarts") == str(number))
         assert newest_step(run) >= step
     until(lambda: slurm.state(job).get("JobState") == "COMPLETED")

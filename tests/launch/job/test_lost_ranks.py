@@ -53,7 +53,7 @@ def test_ranks_that_were_given_different_things_are_refused_before_they_begin(co
         assert [job.process.wait(120) for job in jobs] == [2, 2]
     for rank, job in enumerate(jobs):
         wrong = "corpus.rows, students.0.optimizer.lr, training.save_every_steps"
-        assert f"[rank {rank}] stopped: rank 1: has another {wrong} than rank 0" in job.said
+        assert f"[rank {rank}] stopped: rank 1: differs from rank 0 in {wrong}" in job.said
     assert not (tmp_path / "run/config.json").exists()
 
 

@@ -51,10 +51,8 @@ def test_auto_is_what_the_device_has_and_is_said(settle, devices, dtype, capsys,
 
 
 def test_ranks_of_several_kinds_agree_and_say_so(settle):
-    said = (
-        r"best at different types, so all use one they share: rank 0 \(NVIDIA A100\): bfloat16; rank 1 \(NVIDIA V100\)"
-    )
-    with pytest.warns(UserWarning, match=said):
+    ranks = r"rank 0 \(NVIDIA A100\): bfloat16; rank 1 \(NVIDIA V100\)"
+    with pytest.warns(UserWarning, match=f"have different best types, so all use one that they share: {ranks}"):
         chosen, ran_on = settle([A100, V100])
     assert chosen == ("float16", "float16")
     assert ran_on.device.startswith("1 x NVIDIA A100 and 1 x NVIDIA V100, torch ")
@@ -79,20 +77,18 @@ def test_a_type_that_is_named_is_used_with_one_warning_where_it_is_emulated(sett
 def test_a_run_keeps_its_precision_where_it_can(settle, tmp_path, capsys, recwarn):
     note_machine(tmp_path / "run", RanOn(device="x", teacher="float32", students="float32"), 0)
     assert settle([BFLOAT16_CPU])[0] == ("float32", "float32")
-    kept = "keeps float32, in which the run was begun; bfloat16 would suit this device better"
+    kept = "keeps float32, with which the run started; bfloat16 would be better on this device"
     assert f"[rank 0] teacher.dtype: {kept}\n[rank 0] deepspeed.torch_autocast: {kept}\n" in capsys.readouterr().err
     assert not recwarn
 
 
 def test_what_changes_where_it_cannot_is_said(settle, tmp_path):
     note_machine(tmp_path / "run", RanOn(device="x", teacher="bfloat16", students="bfloat16"), 0)
-    said = (
-        "teacher.dtype: the run computed in bfloat16 until now and goes on in float32: not every device has bfloat16. "
-    )
-    with pytest.warns(UserWarning, match=said + "The same bits are promised for one precision only"):
+    change = "teacher.dtype: the run used bfloat16 until now and continues in float32 because not every device has "
+    with pytest.warns(UserWarning, match=change + r"bfloat16\. Results are only reproducible bit for bit in the same"):
         assert settle([PLAIN])[0] == ("float32", "float32")
-    said = "deepspeed.torch_autocast: .* until now and goes on in float32: its configuration names another type"
-    with pytest.warns(UserWarning, match=said):
+    change = "deepspeed.torch_autocast: .* until now and continues in float32 because the configuration names another"
+    with pytest.warns(UserWarning, match=change):
         assert settle([A100], "auto", "float32")[0] == ("bfloat16", "float32")
 
 

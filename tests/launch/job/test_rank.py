@@ -35,7 +35,7 @@ def test_a_run_that_was_begun_needs_no_config(tmp_path):
 
 
 def test_neither_a_config_nor_a_run_that_was_begun_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"^give --config FILE, or --run FOLDER to go on with a run that was begun$"):
+    with pytest.raises(ValueError, match=r"^give --config FILE to start a run, or --run FOLDER to resume one$"):
         find_run(Namespace(config=None, run=None))
-    with pytest.raises(ValueError, match=f"^--run {tmp_path}: no run was begun there; give --config too$"):
+    with pytest.raises(ValueError, match=f"^--run {tmp_path}: no run has started there; give --config too$"):
         find_run(Namespace(config=None, run=tmp_path))

@@ -23,7 +23,7 @@ def test_a_run_is_done_when_it_says_so(tmp_path):
     assert read_done(tmp_path) == done
     assert (done.step, done.tokens, done.reason) == (6, 768, "trained to training.total_steps")
     (tmp_path / "done.json").write_text("{")
-    with pytest.raises(ValueError, match=r"done.json: not what a complete run writes; remove it to go on"):
+    with pytest.raises(ValueError, match=r"done.json: not written by a complete run; remove it to continue"):
         read_done(tmp_path)
 
 
@@ -35,7 +35,9 @@ def test_a_folder_where_another_job_trains_is_refused_until_that_ends(tmp_path):
     command = [sys.executable, "-c", hold, str(run)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(ValueError, match=r"run: another job trains there; stop it, or give another --run folder"):
+        with pytest.raises(
+            ValueError, match=r"run: another job uses this folder; stop it, or give another --run folder"
+        ):
             hold_run_folder(run, wait_seconds=0.3)
         other.kill()
     hold_run_folder(run)
@@ -61,7 +63,7 @@ def test_ranks_may_have_their_inputs_at_other_paths_and_no_others(monkeypatch):
     check_alike(*given("b", 1, "0"))
     check_alike(*given("a", 2, "1"))
     other = "students.0.init.layers, training.keep_checkpoints, student.weights"
-    assert problems == [None, f"has another {other} than rank 0"]
+    assert problems == [None, f"differs from rank 0 in {other}"]
 
 
 def test_a_host_that_does_not_see_the_run_folder_is_an_error(tmp_path, monkeypatch):
@@ -70,8 +72,7 @@ def test_a_host_that_does_not_see_the_run_folder_is_an_error(tmp_path, monkeypat
     (tmp_path / "config.json").touch()
     check_shared(tmp_path / "config.json")
     check_shared(tmp_path / "none.json", wait_seconds=0)
-    said = f"{tmp_path / 'none.json'}: rank 0 wrote it, and it is not here; the run folder must be shared"
-    assert problems == [None, said]
+    assert problems[0] is None and problems[1].startswith(f"{tmp_path / 'none.json'}: written by rank 0, but does not")
 
 
 def test_a_run_keeps_its_kernels_where_its_configuration_leaves_the_choice(tmp_path, config_file, monkeypatch):

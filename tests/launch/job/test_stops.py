@@ -34,7 +34,7 @@ def check_stop(jobs: list[Job], code: int | None, reason: str, before: int) -> i
     """What was disturbed at a step after `before` leaves with this code, and a checkpoint, whose step is given."""
     assert all(job.wait() == code or code is None for job in jobs), jobs[0].said
     step, said = newest_step(jobs[0].run), "".join(job.said for job in jobs)
-    assert re.search(f"stopped at step {step}: ({reason}); run again to go on", said), said
+    assert re.search(f"stopped at step {step}: ({reason}); run again to resume", said), said
     assert step >= before + 5 and said.count("stopped") == 1
     assert 'gd.py", line' not in said  # no traceback of ours; the launcher shows one of its own at Ctrl-C
     assert not (jobs[0].run / "done.json").exists()
@@ -80,7 +80,7 @@ def test_signals_before_training_end_it_before_training_or_at_once(long_config, 
         job.process.send_signal(signal.SIGUSR1)
         assert job.wait() == 75, job.said
         next_command = f"next: python launch/gd.py --run {tmp_path / 'run'}\n"
-        assert job.said.endswith(f"[rank 0] stopped at step 0: SIGUSR1; run again to go on\n{next_command}")
+        assert job.said.endswith(f"[rank 0] stopped at step 0: SIGUSR1; run again to resume\n{next_command}")
         assert not list((tmp_path / "run").glob("checkpoints/step_*"))
     with Job([sys.executable, "launch/gd.py"], long_config, tmp_path / "run") as job:
         job.until(lambda: listens(job.process.pid))
@@ -135,7 +135,7 @@ def test_ctrl_c_and_a_terminal_that_closes_end_in_a_checkpoint(long_config, tmp_
     before = newest_step(run)
     pid, terminal = on_terminal("--run", str(run))
     said = until_step(run, before + 5, terminal)
-    assert f"goes on from {run / 'checkpoints' / f'step_{before}'}" in said
+    assert f"resuming from {run / 'checkpoints' / f'step_{before}'}" in said
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 75
     assert newest_step(run) >= before + 5

@@ -47,16 +47,16 @@ def test_the_first_host_of_a_list(hosts):
     [
         ({"RANK": "0"}, "incomplete: LOCAL_RANK is not set"),
         (GENERIC | {"MASTER_ADDR": ""}, "incomplete: MASTER_ADDR is not set"),
-        (GENERIC | {"RANK": "first"}, "RANK='first' is no number"),
-        (GENERIC | {"RANK": "4"}, r"makes no sense: rank 4 \(on its host 1\) of 4"),
+        (GENERIC | {"RANK": "first"}, "RANK='first' is not a number"),
+        (GENERIC | {"RANK": "4"}, r"is contradictory: rank 4 \(local rank 1\) of 4"),
         (GENERIC | OPEN_MPI, "RANK=3 of WORLD_SIZE=4 contradicts OMPI_COMM_WORLD_RANK=1 of OMPI_COMM_WORLD_SIZE=2"),
         (GENERIC | SLURM | {"SLURM_PROCID": "2"}, "contradicts SLURM_PROCID=2 of SLURM_NTASKS=4; unset RANK and"),
-        (OPEN_MPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, "several hosts under mpirun: name the host of rank 0"),
+        (OPEN_MPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, "several hosts under mpirun: give the host of rank 0"),
         ({"OMPI_COMM_WORLD_RANK": "0"}, "incomplete: OMPI_COMM_WORLD_LOCAL_RANK is not set"),
         (SLURM | {"SLURM_JOB_NODELIST": ""}, "incomplete: SLURM_JOB_NODELIST is not set"),
         (
             SLURM | {"SLURM_JOB_NODELIST": "rack[1-2]n[1-4]"},
-            r"tell the first host of 'rack\[1-2\]n\[1-4\]'; set",
+            r"find the first host in 'rack\[1-2\]n\[1-4\]'; set",
         ),
     ],
 )
