@@ -43,6 +43,6 @@ def test_its_run_continues_from_a_checkpoint_to_the_student_of_then(capsys):
     Path("old/run/done.json").unlink()
     Path("old/run/checkpoints/latest").write_text("step_3")
     assert not distil_alone(Path("old/run/config.json"), "old/run")
-    assert "goes on from old/run/checkpoints/step_3" in capsys.readouterr().err
+    assert "resuming from old/run/checkpoints/step_3" in capsys.readouterr().err
     for name, tensor in load_file(FINAL).items():
         torch.testing.assert_close(tensor, before[name], rtol=1e-3, atol=1e-5)  # another CPU rounds otherwise
