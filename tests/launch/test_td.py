@@ -84,7 +84,7 @@ def test_a_chain_runs_every_stage_and_picks_up_after_the_last(chain_file, tmp_pa
     for stage in ("ft", "ged", "td1", "td2"):
         assert (run / stage / "done.json").is_file()
         assert AutoTokenizer.from_pretrained(run / stage / "model").model_max_length == 40
-    assert "0.5000  always the most frequent label" in first.stdout
+    assert "0.5000  always the commonest label" in first.stdout
     assert set(json.loads((run / "td2/scores.json").read_text())) == {"accuracy", "f1", "macro_f1"}
     assert not (run / "td1/scores.json").exists()  # its head is not trained
     assert AutoModelForSequenceClassification.from_pretrained(run / "td2/model").config.num_hidden_layers == 2

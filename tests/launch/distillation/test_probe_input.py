@@ -85,7 +85,7 @@ def test_what_is_not_as_asked_for_is_remarked(config_file, corpus_folder, task, 
         f"probe.max_train: {task['train']} has only 48 examples, not 100; all are used",
         "probe.task: 4 of 24 texts to classify are also among the texts to search",
         "probe.task.metric: the probe measures accuracy; f1 is for fine-tuning",
-        f"probe.max_heldout_rows: {heldout} gives {num_rows}, not 500",
+        f"probe.max_heldout_rows: {heldout} has only {num_rows} rows, not 500; all are used",
     ]
 
 
