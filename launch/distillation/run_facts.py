@@ -39,7 +39,7 @@ class ProbeFacts(Facts):
     num_train: Count = 0
     num_dev: Count = 0
     num_classes: Count = 0
-    chance: Share | None = None  # accuracy of always answering the most frequent label
+    chance: Share | None = None  # accuracy of always answering the commonest label
     teacher_accuracy: Share | None = None
     heldout: str | None = None  # fingerprint
     num_heldout_rows: Count = 0

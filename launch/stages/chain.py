@@ -197,15 +197,15 @@ class Chain:
 
 
 def warn_of_collapse(stage: StageName, score: float, commonest: float | None) -> None:
-    """Warn if a model is no better than always answering the most frequent label."""
+    """Warn if a model is no better than always answering the commonest label."""
     if commonest is not None and score <= commonest:
-        scores = f"{score:.4f} is not better than always answering the most frequent label, {commonest:.4f}"
+        scores = f"{score:.4f} is not better than always answering the commonest label, {commonest:.4f}"
         remedy = f"other learning rates or more epochs may help (stages.{stage})"
         warnings.warn(f"{stage}: {scores}; {remedy}", stacklevel=2)
 
 
 def summary(config: TaskRunConfig, run: Path, commonest: float | None = None) -> str:
-    """Return a line per stage with its scores on the development examples, and the score of the most frequent label."""
+    """Return a line per stage with its scores on the development examples, and the score of the commonest label."""
     lines = [f"{'stage':<8}{config.task.scored_by:>16}  all scores"]
     for name in ORDER:
         path = run / name / "scores.json"
@@ -214,7 +214,7 @@ def summary(config: TaskRunConfig, run: Path, commonest: float | None = None) ->
             every = ", ".join(f"{key} {value:.4f}" for key, value in scores.items())
             lines.append(f"{name:<8}{scores[config.task.scored_by]:>16.4f}  {every}")
     if commonest is not None:
-        lines.append(f"{'':<8}{commonest:>16.4f}  always the most frequent label")
+        lines.append(f"{'':<8}{commonest:>16.4f}  always the commonest label")
     last = [name for name in ORDER if getattr(config.stages, name)][-1]
     auto_class = "AutoModel" if last == "ged" else KINDS[config.task.kind].auto_class.__name__
     return "\n".join([*lines, f"models: {run}/<stage>/model", load_line(run / last / "model", auto_class)])

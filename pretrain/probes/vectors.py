@@ -116,7 +116,7 @@ def nearest_neighbour_accuracy(
 
 
 def chance_accuracy(labels: Sequence[int | str]) -> float:
-    """Return the accuracy of always answering the most frequent label."""
+    """Return the accuracy of always answering the commonest label."""
     return max(Counter(labels).values()) / len(labels)
 
 

@@ -164,19 +164,17 @@ def test_cells_that_another_machine_makes_are_waited_for(arguments, tmp_path, mo
     models, tasks, config = arguments[1:3], arguments[4:5], Path(arguments[6])
     evaluation = read_evaluation(config, (), models, tasks, 1)
     assert evaluate_tasks.evaluate(evaluation, Namespace(output=tmp_path, workers=1), SimpleNamespace()) == 75
-    assert "the other cells are made on another machine; run again when they are" in capsys.readouterr().err
+    assert "Waiting for runs on another machine; run this command again when they are" in capsys.readouterr().err
 
 
 def test_a_folder_without_locks_is_used_by_one_worker_with_a_warning(arguments, tmp_path, monkeypatch):
     monkeypatch.setattr(durable.fcntl, "flock", Mock(side_effect=OSError(95, "Operation not supported")))
     monkeypatch.setattr(workers, "_start", lambda *_: pytest.fail("a worker was started"))
     evaluation = read_evaluation(Path(arguments[6]), (), arguments[1:3], arguments[4:5], 1)
-    message = (
-        r"its file system has no locks \(Operation not supported\), so that each of 2 workers .*; give --workers 1, or"
-    )
+    message = r"its file system has no locks \(Operation not supported\), so each of 2 workers .*; give --workers 1, or"
     with pytest.raises(ValueError, match=message):
         run_workers(evaluation, tmp_path, 2, None)
-    said = pytest.warns(UserWarning, match=r"its file system has no locks \(Operation not supported\); see to it")
+    said = pytest.warns(UserWarning, match=r"its file system has no locks \(Operation not supported\); make sure")
     with said, cells.claimed(tmp_path / "group") as mine:
         assert mine
 

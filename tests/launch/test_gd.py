@@ -198,7 +198,9 @@ def test_a_teacher_with_fewer_embeddings_than_tokens_is_refused(config_file, tmp
     """It would be an IndexError in mid-run, on a GPU an assertion that tells nothing."""
     shutil.copytree(teacher_folder, tmp_path / "teacher")
     teacher_model(vocab_size=30).save_pretrained(tmp_path / "teacher")
-    with pytest.raises(ValueError, match=r"teacher.path: '.*/teacher' has 30 embeddings, the tokenizer 56 tokens"):
+    with pytest.raises(
+        ValueError, match=r"teacher.path: '.*/teacher' has 30 embeddings, but the tokenizer has 56 tokens"
+    ):
         check(config_file, tmp_path / "run", f"teacher.path={tmp_path / 'teacher'}")
 
 

@@ -84,7 +84,7 @@ def test_a_chain_runs_every_stage_and_picks_up_after_the_last(chain_file, tmp_pa
     for stage in ("ft", "ged", "td1", "td2"):
         assert (run / stage / "done.json").is_file()
         assert AutoTokenizer.from_pretrained(run / stage / "model").model_max_length == 40
-    assert "0.5000  always the most frequent label" in first.stdout
+    assert "0.5000  always the commonest label" in first.stdout
     assert set(json.loads((run / "td2/scores.json").read_text())) == {"accuracy", "f1", "macro_f1"}
     assert not (run / "td1/scores.json").exists()  # its head is not trained
     assert AutoModelForSequenceClassification.from_pretrained(run / "td2/model").config.num_hidden_layers == 2
@@ -248,7 +248,9 @@ def test_models_with_fewer_embeddings_than_tokens_are_refused(chain_file, tmp_pa
     shutil.copytree(teacher_folder, tmp_path / "model")
     teacher_model(vocab_size=30).save_pretrained(tmp_path / "model")
     for key in ("student", "teacher.path"):
-        with pytest.raises(ValueError, match=rf"^{key}: '.*/model' has 30 embeddings, the tokenizer 56 tokens$"):
+        with pytest.raises(
+            ValueError, match=rf"^{key}: '.*/model' has 30 embeddings, but the tokenizer has 56 tokens$"
+        ):
             check(chain_file, f"{key}={tmp_path / 'model'}")
 
 
