@@ -51,8 +51,12 @@ img{filter:invert(1) hue-rotate(180deg)}
 }
 @media(max-width:760px){
 main{padding:24px 16px 48px}h1{font-size:25px}.headline{font-size:18px}
+}
+@media(max-width:1120px){
+.results,.results tbody{display:block}
+.results tbody{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,290px),1fr));gap:12px}
 .results thead{display:none}
-.results tr{display:block;border:1px solid var(--line);border-radius:10px;padding:9px 14px;margin:12px 0}
+.results tr{display:block;border:1px solid var(--line);border-radius:10px;padding:9px 14px}
 .results th,.results td{display:flex;justify-content:space-between;gap:12px;border:0;padding:4px 0}
 .results tbody th{font-size:17px;text-align:left}
 .results td::before{content:attr(data-label);color:var(--soft);font-size:14px;text-align:left}
