@@ -31,8 +31,8 @@ pipeline_tag: {pipeline}
 # {name}
 
 A small Chinese text encoder: it turns text into vectors, for search, clustering, deduplication, and as the start of
-fine-tuning on a task. A general {kind}, {origin}
-unlabelled text; it has not been fine-tuned for any task.
+fine-tuning on a task. A general {kind},
+{origin} unlabelled text; it has not been fine-tuned for any task.
 
 | | |
 |---|---|

@@ -17,7 +17,7 @@ STYLE = """
 *{box-sizing:border-box}
 body{margin:0;color:var(--ink);background:var(--ground);
 font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans CJK SC","PingFang SC",sans-serif}
-main{max-width:1080px;margin:0 auto;padding:40px 24px 64px}
+main{max-width:1180px;margin:0 auto;padding:40px 24px 64px}
 h1{font-size:30px;line-height:1.2;margin:0 0 12px;letter-spacing:-.01em}
 h2{font-size:20px;margin:44px 0 12px}
 h3{font-size:16px;margin:20px 0 6px}
@@ -30,7 +30,7 @@ table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{padding:10px 12px;text-align:right;border-bottom:1px solid var(--line);vertical-align:top}
 .results td{white-space:nowrap}
 th:first-child,td:first-child{text-align:left;padding-left:0}
-thead th{min-width:74px;font-size:13px;font-weight:600;color:var(--soft);vertical-align:bottom;line-height:1.3}
+thead th{min-width:86px;font-size:13px;font-weight:600;color:var(--soft);vertical-align:bottom;line-height:1.3}
 tbody th{font-weight:600}
 small{display:block;white-space:nowrap;color:var(--soft);font-size:13px;font-weight:400}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:28px}
@@ -51,8 +51,12 @@ img{filter:invert(1) hue-rotate(180deg)}
 }
 @media(max-width:760px){
 main{padding:24px 16px 48px}h1{font-size:25px}.headline{font-size:18px}
+}
+@media(max-width:1120px){
+.results,.results tbody{display:block}
+.results tbody{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,290px),1fr));gap:12px}
 .results thead{display:none}
-.results tr{display:block;border:1px solid var(--line);border-radius:10px;padding:9px 14px;margin:12px 0}
+.results tr{display:block;border:1px solid var(--line);border-radius:10px;padding:9px 14px}
 .results th,.results td{display:flex;justify-content:space-between;gap:12px;border:0;padding:4px 0}
 .results tbody th{font-size:17px;text-align:left}
 .results td::before{content:attr(data-label);color:var(--soft);font-size:14px;text-align:left}

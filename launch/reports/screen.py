@@ -21,11 +21,17 @@ def render_screen(report: Mapping[str, Any], num_queries: int = 2) -> str:
     """Return the lines to print at the end of a report."""
     lines: list[str] = []
     for verdict in report["verdicts"]:
-        lines += [verdict["headline"], *(indent(fill(detail, 98), "  ") for detail in verdict["details"]), ""]
+        lines += [verdict["headline"], *map(_wrap, verdict["details"]), ""]
     lines += _table(report["models"])
     for one in report["search"][:num_queries]:
         lines += ["", f"search for {one['query']}", *_found(one["found"])]
     return "\n".join(lines)
+
+
+def _wrap(detail: str) -> str:
+    """Indented, in lines of at most 100 characters; a number stays with its error."""
+    lines = fill(detail.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"), 98)
+    return indent(lines.replace("\N{NO-BREAK SPACE}", " "), "  ")
 
 
 def _table(models: Sequence[Mapping[str, Any]]) -> list[str]:
