@@ -34,12 +34,14 @@ from pretrain.ranks.stopping import StopRequest
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line. Worker processes get --worker."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", required=True, metavar="[NAME=]MODEL")
-    parser.add_argument("--tasks", nargs="+", required=True, metavar="TASK")
+    parser.add_argument("--models", nargs="+", required=True, metavar="[NAME=]MODEL", help="folders or hub ids")
+    parser.add_argument("--tasks", nargs="+", required=True, metavar="TASK", help="names or paths of task files")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from training.seed on (3)")
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--config", type=Path, default=ROOT / "configs/evaluation/clue.json")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--output", type=Path, required=True, help="folder for runs and results")
+    parser.add_argument("--config", type=Path, default=ROOT / "configs/evaluation/clue.json",
+                        help="settings of fine-tuning (configs/evaluation/clue.json)")  # fmt: skip
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides",
+                        help="keys of the settings to change, for example fine_tuning.epochs=5")  # fmt: skip
     parser.add_argument("--workers", type=int, help="number of processes (one per GPU, or one)")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -1,4 +1,4 @@
-"""A device is named for people; GPUs that torch cannot use are never left idle without a word."""
+"""Names of devices, and an error for GPUs that torch cannot use."""
 
 import pytest
 import torch
@@ -46,13 +46,13 @@ def test_who_asks_for_the_cpu_gets_it(gpus, monkeypatch, name, value, recwarn):
     assert not recwarn
 
 
-def test_a_torch_for_cpus_beside_gpus_is_warned_of(gpus, monkeypatch):
+def test_a_cpu_build_of_torch_with_gpus_causes_a_warning(gpus, monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", None)
     with pytest.warns(UserWarning, match="has NVIDIA GPUs, and torch .* is a build for CPUs: training on the CPU"):
         check_accelerator()
 
 
-def test_nothing_is_said_where_all_is_well(gpus, monkeypatch, recwarn):
+def test_usable_devices_cause_no_message(gpus, monkeypatch, recwarn):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     check_accelerator()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

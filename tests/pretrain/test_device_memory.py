@@ -1,4 +1,4 @@
-"""A full device names the key that makes room."""
+"""Running out of device memory names the key to change."""
 
 import pytest
 import torch

@@ -38,7 +38,7 @@ def test_only_matrices_of_linear_layers_decay_and_frozen_parameters_are_left_out
     assert moved == [False, True, False, False, False, False, False]
 
 
-def test_what_is_no_encoder_and_its_pooler_have_a_rate_of_their_own():
+def test_heads_and_pooler_have_their_own_learning_rate():
     module = nn.ModuleDict({"projection": nn.Linear(4, 6), "encoder": nn.ModuleDict({"query": nn.Linear(4, 4)})})
     module["encoder"]["pooler"] = nn.Linear(4, 4)
     config = OptimizerConfig(lr=0.25, weight_decay=0.5, head_lr_ratio=8)

@@ -1,4 +1,4 @@
-"""The type to compute in is what the device has instructions for; losses stay in float32."""
+"""The type of computation is native to the device; losses stay in float32."""
 
 from types import SimpleNamespace
 
@@ -54,7 +54,7 @@ def test_a_cpu_computes_in_bfloat16_where_it_multiplies_it(cpu, supported, capab
         ((5, 2), PLAIN_CPU),
     ],
 )
-def test_a_gpu_computes_in_what_its_generation_multiplies(monkeypatch, capability, natives):
+def test_a_gpu_computes_in_the_best_type_of_its_generation(monkeypatch, capability, natives):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert native_dtypes("cuda:0") == natives
 

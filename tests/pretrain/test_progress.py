@@ -1,4 +1,4 @@
-"""Nothing that takes long is silent, and nothing quick is loud."""
+"""Long phases show progress, quick ones print nothing."""
 
 import io
 
@@ -64,7 +64,7 @@ def at(clock, seconds, done=0, **arguments):
         return progress.line()
 
 
-def test_a_line_tells_what_is_done_of_all_the_rate_and_the_time_left(clock):
+def test_a_line_has_amount_rate_and_time_left(clock):
     assert at(clock, 100, 25_000_000, total=100_000_000, unit="B") == (
         "reading: 25.0MB of 100MB (25%), 250kB/s, 5:00 left"
     )
@@ -76,7 +76,7 @@ def test_a_line_tells_what_is_done_of_all_the_rate_and_the_time_left(clock):
     )
 
 
-def test_what_cannot_be_known_is_left_out(clock):
+def test_unknown_parts_of_a_line_are_left_out(clock):
     assert at(clock, 60) == "reading: 1:00 so far"
     assert at(clock, 60, 120, unit="texts") == "reading: 120 texts, 2 texts/s, 1:00 so far"
     assert at(clock, 60, 0, total=10, unit="blocks") == "reading: 0 blocks of 10 blocks (0%), 1:00 so far"
@@ -127,7 +127,7 @@ def test_as_a_decorator_each_call_is_a_phase_of_its_own():
     assert busy_with("nothing") == "nothing"
 
 
-def test_the_innermost_phase_is_what_a_process_is_busy_with():
+def test_busy_with_names_the_innermost_phase():
     with Progress("building"):
         with Progress("loading"):
             assert busy_with("nothing") == "loading"

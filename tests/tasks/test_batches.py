@@ -1,4 +1,4 @@
-"""Who sees which row is a function of seed and position: nothing lost, nothing twice, whatever the ranks."""
+"""The order of rows depends on seed and position only: none is lost or repeated on any number of ranks."""
 
 from itertools import islice
 

@@ -1,4 +1,4 @@
-"""A task that cannot work is refused when it is read, with all that is wrong in it."""
+"""Errors of a task's configuration."""
 
 import pytest
 from pydantic import ValidationError
@@ -52,7 +52,7 @@ def test_what_cannot_work_is_refused(keys, message):
     assert message in str(error.value)
 
 
-def test_everything_wrong_is_said_at_once():
+def test_every_problem_is_reported_at_once():
     with pytest.raises(ValidationError) as error:
         TaskConfig.model_validate({"name": "t", "kind": "pair", "dev": "b", "row_tokens": 1, "lables": []})
     assert {one["loc"] for one in error.value.errors()} == {("train",), ("row_tokens",), ("lables",)}

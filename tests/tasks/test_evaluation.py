@@ -1,4 +1,4 @@
-"""A model that answers as the labels say scores 1, the best span is the best of all, and batches change no answer."""
+"""Perfect predictions score 1, the best span is the best of all, and batching changes no prediction."""
 
 import json
 
@@ -101,7 +101,7 @@ def test_the_answers_of_real_questions_are_found(tmp_path, tokenizer):
     assert scores["reading_f1"] > 0.99 and scores["exact_match"] > 0.95  # a piece may hold more than the answer
 
 
-def test_what_lies_beyond_the_row_is_no_entity(wordpiece):
+def test_text_beyond_the_row_is_no_entity(wordpiece):
     example = Tagged("水" * 20, (Entity(0, 2, "a"), Entity(18, 20, "a")))
     scores = score_labels([example], task("entities", row_tokens=16), ("a", "b"), wordpiece)
     assert scores["entity_f1"] == pytest.approx(2 / 3)  # one of two is found

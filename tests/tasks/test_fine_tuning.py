@@ -1,4 +1,4 @@
-"""Every model gets the same division of the examples, and a run is the same whether it was stopped or not."""
+"""Every model gets the same split of examples, and a run is the same whether it was stopped or not."""
 
 import pytest
 

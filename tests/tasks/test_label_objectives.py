@@ -1,4 +1,4 @@
-"""Task losses are torch's own where rows are alike, and neither padding nor what has no label moves them."""
+"""Task losses equal torch's for equal rows; padding and ignored labels do not count."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Scores are what slow counting by their definitions gives."""
+"""Metrics equal slow counting by their definitions."""
 
 import random
 

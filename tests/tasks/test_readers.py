@@ -1,4 +1,4 @@
-"""What CLUE's files hold comes out as it is written there; what cannot be used is named by file and line."""
+"""Examples of CLUE's files are read exactly; errors name the file and line."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Rows say what the texts say, token for token, and what does not fit in is warned of."""
+"""Rows encode their texts token by token, and cut texts cause a warning."""
 
 import json
 

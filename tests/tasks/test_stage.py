@@ -1,4 +1,4 @@
-"""A stage learns, goes on after a stop as if nothing had been, and refuses models that cannot serve it."""
+"""A stage learns, resumes exactly after a stop, and raises errors for unsuitable models."""
 
 import json
 
@@ -89,7 +89,7 @@ def test_stopped_and_resumed_equals_uninterrupted(fine_tuned, tmp_path, task, ge
 
 
 @pytest.mark.parametrize("ratio", [1, 20])
-def test_pooler_and_head_learn_as_much_faster_as_they_are_told(tmp_path, task, general, ratio):
+def test_pooler_and_head_have_the_configured_learning_rate(tmp_path, task, general, ratio):
     """AdamW's first step moves a weight by its learning rate, less where its gradient is next to nothing."""
     one = stage(tmp_path, task, general, epochs=0.01, ratio=ratio)
     before = weights(one)

@@ -1,4 +1,4 @@
-"""What users' files hold besides text, through the command: one clear line and exit 2, or a reject that is counted."""
+"""Malformed input files through the command: one clear line and exit code 2, or a counted reject."""
 
 import io
 import json

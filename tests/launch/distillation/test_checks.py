@@ -1,4 +1,4 @@
-"""What a run is told as it begins."""
+"""Warnings at the start of a run."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from pretrain.students.student import build_student
 from tests.pretrain.tiny import student_config, teacher_model
 
 
-def test_ranks_that_read_bytes_for_others_are_told_how_many_times(recwarn):
+def test_ranks_that_read_bytes_repeatedly_cause_a_warning(recwarn):
     for num_lanes, world_size in ((256, 1), (256, 64), (1008, 24)):
         warn_of_lanes(num_lanes, world_size)
     assert not recwarn
@@ -17,7 +17,7 @@ def test_ranks_that_read_bytes_for_others_are_told_how_many_times(recwarn):
         warn_of_lanes(256, 24)
 
 
-def test_losses_between_documents_that_do_not_see_each_other_are_told(config_file):
+def test_losses_between_separated_documents_cause_a_warning(config_file):
     within = "corpus.attend_within_documents=true"
     states = [f'students.{index}.objective=[{{"type": "hidden_states"}}]' for index in range(2)]
     both = 'students.1.objective=[{"type": "tinybert"}, {"type": "minilm"}]'
@@ -29,7 +29,7 @@ def test_losses_between_documents_that_do_not_see_each_other_are_told(config_fil
     assert starts == [said.format("minilm, tinybert"), said.format("probe.heldout")]
 
 
-def test_a_probe_of_states_that_nothing_trains_is_told(config_file, recwarn):
+def test_a_probe_of_untrained_states_causes_a_warning(config_file, recwarn):
     teacher, unreached = teacher_model(), {}
     for name, kind in (("relations", "minilm"), ("states", "hidden_states")):
         student = build_student(student_config(name, objective=[{"type": kind}]), teacher, seed=0)
@@ -47,7 +47,7 @@ def test_a_probe_of_states_that_nothing_trains_is_told(config_file, recwarn):
     )
 
 
-def test_a_run_of_thousands_of_epochs_is_told(config_file, recwarn):
+def test_a_run_of_thousands_of_epochs_causes_a_warning(config_file, recwarn):
     config = read_run_config(config_file, ["training.total_steps=100000"])  # of 8 rows
     warn_of_epochs(config, 800_000 // MAX_EPOCHS)
     assert not recwarn

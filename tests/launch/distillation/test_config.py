@@ -1,4 +1,4 @@
-"""Configs are strict: every problem at once, with its path, and the nearest known key."""
+"""Configurations are strict: every problem is reported with its key and the nearest known key."""
 
 import copy
 import json
@@ -20,7 +20,7 @@ def write(tmp_path, values):
     return path
 
 
-def test_every_problem_is_said_at_once_with_its_path(tmp_path, config_values):
+def test_every_problem_is_reported_at_once_with_its_key(tmp_path, config_values):
     values = copy.deepcopy(config_values)
     values["students"][0]["num_layer"] = values["students"][0].pop("num_layers")
     values["students"][1]["objective"][0]["num_relation_heads"] = "many"
@@ -124,7 +124,7 @@ def test_student_names_must_differ(tmp_path, config_values):
         read_run_config(write(tmp_path, values))
 
 
-def test_what_the_teacher_makes_impossible_is_said_with_the_legal_values():
+def test_problems_with_the_teacher_name_the_legal_values():
     config = read_run_config(
         ROOT / "configs/4l312d.json", ["students.0.objective.0.num_relation_heads=48", "corpus.row_tokens=1024"]
     )

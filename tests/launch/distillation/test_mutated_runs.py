@@ -166,7 +166,7 @@ def test_files_of_different_runs_make_no_card(run, name, old, new, message):
         read_record(run, "4l312d", run / "checkpoints/step_40")
 
 
-def test_a_run_that_cannot_be_summed_up_is_told(run):
+def test_a_summary_without_losses_says_why(run):
     (run / "metrics.jsonl").write_text('{"step": 3, "tokens": 9}\n')
     with pytest.raises(
         ValueError, match=r"config\.json or metrics\.jsonl of the run: not what a run writes: .*seconds"

@@ -1,4 +1,4 @@
-"""The probe section: strict, all problems at once, and nothing that makes another run of it."""
+"""The probe section is strict, and changing it does not make another run."""
 
 import re
 
@@ -24,13 +24,13 @@ ALONE = ["teacher=null", 'students.0.architecture={"model_type": "bert"}', 'stud
         (["probe.heldout=some/corpus", *ALONE], r"probe\.heldout: needs a teacher, whose relations it"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(config_file, overrides, message):
+def test_a_probe_that_cannot_be_measured_is_an_error(config_file, overrides, message):
     with pytest.raises(ValueError) as caught:
         read_run_config(config_file, overrides)
     assert [line for line in str(caught.value).splitlines() if re.search(message, line)]
 
 
-def test_texts_longer_than_the_models_positions_are_told_with_the_other_problems(config_file):
+def test_too_long_texts_are_reported_with_the_other_problems(config_file):
     config = read_run_config(config_file, [f"probe.task={TASK}", "corpus.row_tokens=64"])
     with pytest.raises(ValueError) as caught:
         config.check(EncoderShape("bert", 4, 24, 4, 32, 100, 40))

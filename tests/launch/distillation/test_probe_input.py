@@ -1,4 +1,4 @@
-"""What a probe measures on, read strictly and the same in every run; and a run with one, through the real launcher."""
+"""The data of a probe is checked and the same in every run; and a run with a probe under the real launcher."""
 
 import json
 import re
@@ -77,7 +77,7 @@ def test_the_same_examples_of_every_label_are_drawn_each_time(config_file, corpu
     assert whole.facts.texts != first.facts.texts and whole.facts.texts is not None
 
 
-def test_what_is_not_as_asked_for_is_remarked(config_file, corpus_folder, task, heldout):
+def test_differences_from_the_configuration_are_remarked(config_file, corpus_folder, task, heldout):
     asked = {"max_train": 100, "max_dev": 24, "max_heldout_rows": 500}
     data = read(config_file, corpus_folder, task=task | {"metric": "f1"}, heldout=heldout, **asked)
     num_rows = data.facts.num_heldout_rows
@@ -100,7 +100,7 @@ def test_held_out_rows_are_cut_as_those_trained_on_and_each_is_there_once(config
     assert [len(batch["input_ids"]) for batch in few.heldout] == [16, 3]
 
 
-def test_every_problem_is_told_at_once(config_file, corpus_folder, task):
+def test_every_problem_of_a_probe_is_reported_at_once(config_file, corpus_folder, task):
     gone = {"task": task | {"train": "no/such.json"}, "heldout": "no/corpus"}
     with pytest.raises(ValueError) as caught:
         read(config_file, corpus_folder, **gone)
@@ -144,7 +144,7 @@ def device(monkeypatch) -> torch.device:
     return start_distributed()
 
 
-def test_the_teacher_is_measured_once_and_other_texts_are_told(
+def test_the_teacher_is_measured_once_and_other_texts_cause_a_warning(
     device, config_file, corpus_folder, task, tmp_path, monkeypatch
 ):
     manifest, folder = load_manifest(str(corpus_folder)), tmp_path / "run"

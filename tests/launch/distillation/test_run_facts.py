@@ -1,4 +1,4 @@
-"""What a run noted is read whole, or every fault of it told with the file's name."""
+"""run.json is read completely, or every problem is reported with the file's name."""
 
 import json
 
@@ -16,7 +16,7 @@ FACTS = {
 }
 
 
-def test_what_is_not_known_is_left_alone(tmp_path):
+def test_unknown_facts_are_ignored(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(FACTS | {"machine": "two cores"}))
     assert read_facts(tmp_path / "run.json").model_dump() == FACTS
 
@@ -29,7 +29,7 @@ def test_older_runs_noted_no_machine(tmp_path):
     assert read_ran_on(tmp_path / "run.json") == [RanOn(device="CPU", students="float32")]
 
 
-def test_every_fault_is_told(tmp_path):
+def test_every_problem_is_reported(tmp_path):
     path = tmp_path / "run.json"
     with pytest.raises(ValueError, match=r"run\.json: cannot be read: No such file"):
         read_facts(path)

@@ -1,4 +1,4 @@
-"""What ranks do together before they train: pairs are counted by all, each block by one."""
+"""Work that ranks share before training: counting pairs and initialising students."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def test_ranks_share_the_counting_of_pairs(tmp_path, corpus_folder):
 
 
 @pytest.mark.job
-def test_a_block_that_one_rank_cannot_count_is_told_on_all(tmp_path, corpus_folder):
+def test_an_error_in_counting_on_one_rank_is_raised_on_all(tmp_path, corpus_folder):
     corpus = shutil.copytree(corpus_folder, tmp_path / "corpus")
     table = load_manifest(corpus).blocks
     path = corpus / load_manifest(corpus).shards[table.shard[1]].name

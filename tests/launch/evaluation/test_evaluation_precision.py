@@ -1,4 +1,4 @@
-"""Every cell of an evaluation is computed in one type: the named one, that of the cells there are, or the device's."""
+"""All cells of an evaluation are computed in one type: configured, that of earlier cells, or the device's best."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What is made of an evaluation's cells: which rate is chosen, means, spreads, ratios; no training here."""
+"""Results of an evaluation from its cells: the chosen rate, means, spreads, ratios; nothing is trained."""
 
 import json
 from dataclasses import asdict, replace

@@ -1,4 +1,4 @@
-"""Workers: one that dies is seen while the others work, and each gets a GPU that the user allows."""
+"""Workers: a failed one is reported while others run, and each gets a GPU that the user allows."""
 
 import io
 import subprocess

@@ -1,4 +1,4 @@
-"""The main job under the launchers that are not deepspeed's, by the recipes that a user copies."""
+"""The main job under launchers other than deepspeed's, by the recipes in launch/recipes."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""A rank that dies or hangs: the others say so in one line and leave, with no launcher to help them."""
+"""When a rank dies or hangs, the others report it in one line and exit, even without a launcher."""
 
 import json
 import os

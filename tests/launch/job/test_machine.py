@@ -1,4 +1,4 @@
-"""Precision is what every rank's device has; a run keeps its own; what is not as expected is said."""
+"""All ranks use one precision, native to their devices and kept by a run; deviations are reported."""
 
 import json
 
@@ -41,7 +41,7 @@ def settle(config_values, tmp_path, monkeypatch):
     ("devices", "dtype"),
     [([A100], "bfloat16"), ([V100], "float16"), ([PLAIN], "float32"), ([BFLOAT16_CPU], "bfloat16")],
 )
-def test_auto_is_what_the_device_has_and_is_said(settle, devices, dtype, capsys, recwarn):
+def test_auto_is_the_best_native_type_and_is_reported(settle, devices, dtype, capsys, recwarn):
     chosen, ran_on = settle(devices)
     assert chosen == (dtype, dtype) and ran_on.dtypes == {"teacher": dtype, "students": dtype}
     said, types = capsys.readouterr().err, f"teacher in {dtype}, students in {dtype}"
@@ -82,7 +82,7 @@ def test_a_run_keeps_its_precision_where_it_can(settle, tmp_path, capsys, recwar
     assert not recwarn
 
 
-def test_what_changes_where_it_cannot_is_said(settle, tmp_path):
+def test_a_change_of_precision_causes_a_warning(settle, tmp_path):
     note_machine(tmp_path / "run", RanOn(device="x", teacher="bfloat16", students="bfloat16"), 0)
     change = "teacher.dtype: the run used bfloat16 until now and continues in float32 because not every device has "
     with pytest.warns(UserWarning, match=change + r"bfloat16\. Results are only reproducible bit for bit in the same"):

@@ -1,4 +1,4 @@
-"""A refusal is heard from every host, once."""
+"""Errors are reported once per host."""
 
 from argparse import Namespace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whatever stops the main job, through the real launcher: one step, a checkpoint, exit code 75, nobody left behind."""
+"""Stopping the main job under the real launcher: one step on all ranks, a checkpoint, exit code 75, no process left."""
 
 import json
 import os
@@ -154,7 +154,7 @@ def test_a_launcher_environment_that_makes_no_sense_is_refused(long_config, tmp_
         assert job.said == "error: the launcher's environment is incomplete: LOCAL_RANK is not set\n"
 
 
-def test_nobody_reads_what_it_says_and_it_trains_on(config_file, tmp_path):
+def test_a_job_trains_on_when_nobody_reads_its_output(config_file, tmp_path):
     """As when ssh, or a pager, goes before the job does."""
     command = [sys.executable, "launch/gd.py", "--config", str(config_file), "--run", str(tmp_path / "run")]
     reader, writer = os.pipe()

@@ -1,4 +1,4 @@
-"""Waiting threads give their cores away, unless the user has said how they wait."""
+"""Waiting threads release their cores, unless the user has configured how they wait."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
         ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
     ],
 )
-def test_what_the_user_set_stays(before, after):
+def test_a_setting_of_the_user_stays(before, after):
     share_cores(before)
     assert before == after
 

@@ -1,4 +1,4 @@
-"""Every launcher's variables give the same world; what is incomplete or contradicts is refused."""
+"""Every launcher's variables give the same world; incomplete or contradictory ones are errors."""
 
 import pytest
 
@@ -60,6 +60,6 @@ def test_the_first_host_of_a_list(hosts):
         ),
     ],
 )
-def test_what_is_incomplete_or_contradicts_is_refused(environment, message):
+def test_incomplete_or_contradictory_variables_are_errors(environment, message):
     with pytest.raises(ValueError, match=message):
         read_world(environment)

@@ -1,4 +1,4 @@
-"""A folder named step_N is whole: what a crash leaves, which one is newest, what a published part contains."""
+"""A folder named step_N is complete: leftovers of crashes, the newest checkpoint, contents of a student's folder."""
 
 import pytest
 import torch

@@ -169,7 +169,7 @@ def test_damage_to_any_file_is_named_and_passed_over(tmp_path, engine):
     assert loaded_step(tmp_path, engine) == 2
 
 
-def test_what_is_damaged_is_never_deleted_nor_counted(tmp_path, engine):
+def test_damaged_checkpoints_are_neither_deleted_nor_counted(tmp_path, engine):
     for step in (1, 2):
         save(tmp_path, engine, step)
     state = tmp_path / "checkpoints/step_2/state.json"
@@ -200,7 +200,7 @@ def loaded_step_of_nothing(run: Path, engine: StudentEngine) -> int:
     return Checkpoints(run, 2).load([engine]).step
 
 
-def test_a_write_that_comes_out_wrong_is_told(tmp_path, engine, monkeypatch):
+def test_a_write_that_reads_back_differently_is_an_error(tmp_path, engine, monkeypatch):
     """What is read back is compared with what training holds."""
     from pretrain.checkpoints import student_files
 
@@ -232,7 +232,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_disk_that_fills_up_is_told_and_the_last_checkpoint_stays(small_disk, engine):
+def test_a_full_disk_is_an_error_and_the_last_checkpoint_stays(small_disk, engine):
     """Room is made 4 kB at a time, so that every file of a checkpoint runs out of it in turn."""
     told, kilobytes = [], 64
     (small_disk / "checkpoints").mkdir()

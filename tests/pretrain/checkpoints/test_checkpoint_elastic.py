@@ -1,4 +1,4 @@
-"""A checkpoint holds no world size and no ZeRO stage: what one engine saves any other goes on from."""
+"""A checkpoint does not depend on the number of ranks or the ZeRO stage: any engine resumes from any other's."""
 
 import errno
 import os
@@ -68,7 +68,7 @@ def run_failing_rank(rank: int, folder: Path, fault: str) -> None:
         ("no view", r"rank 1: \S*step_2/files\.json: cannot be read: not there"),
     ],
 )
-def test_every_rank_is_told_of_a_fault_of_one(tmp_path, fault, message):
+def test_an_error_on_one_rank_is_raised_on_all(tmp_path, fault, message):
     train(tmp_path / "run", 2, STUDENTS, save_every_steps=2, zero_stage=1)
     spawn(run_failing_rank, (tmp_path, fault))
     told = [(tmp_path / f"told_{rank}").read_text() for rank in range(2)]

@@ -1,4 +1,4 @@
-"""The DeepSpeed block: strict, and its batch arithmetic; a step is AdamW's with torch's clipping."""
+"""The DeepSpeed section is strict and its batch sizes are right; a step is AdamW's with torch's clipping."""
 
 import os
 from datetime import timedelta
@@ -27,7 +27,7 @@ def test_accumulation_keeps_the_global_batch():
     assert [config.accumulation_steps(ranks) for ranks in (8, 16, 24, 48)] == [2, 1, 1, 1]
 
 
-def test_smaller_micro_batches_than_were_asked_for_are_told(recwarn):
+def test_smaller_micro_batches_than_configured_cause_a_warning(recwarn):
     config = DeepSpeedConfig.model_validate(BATCH)
     config.warn(12)
     assert not recwarn
@@ -45,7 +45,7 @@ def test_a_batch_that_cannot_be_cut_is_refused():
     "more",
     [{"elasticity": {}}, {"zero_optimization": {"stage": 3}}, {"torch_autocast": {"enabled": True, "dtype": "int8"}}],
 )
-def test_what_deepspeed_would_silently_accept_or_cannot_do_is_refused(more):
+def test_keys_that_deepspeed_ignores_or_cannot_do_are_errors(more):
     with pytest.raises(ValidationError, match=next(iter(more))):
         DeepSpeedConfig.model_validate(BATCH | more)
 
@@ -125,7 +125,7 @@ def step_in_a_group_of_its_own(rank: int, folder: Path) -> None:
 
 
 @pytest.mark.job
-def test_deepspeed_compiles_nothing_whoever_begins_the_process_group(tmp_path):
+def test_deepspeed_compiles_nothing_whoever_starts_the_process_group(tmp_path):
     spawn(step_in_a_group_of_its_own, (tmp_path,), num_ranks=1)
     assert (tmp_path / "steps").read_text() == "1"
     assert not (tmp_path / "extensions").exists()

@@ -1,4 +1,4 @@
-"""The scale of float16's gradients moves as torch's GradScaler has it, and goes on from a checkpoint."""
+"""The loss scale changes as torch's GradScaler's does, and resumes from a checkpoint."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""What is read out of an encoder is what transformers itself computes, for every family, and nothing above it runs."""
+"""Features are the tensors that transformers itself computes, for every family, and nothing above them runs."""
 
 import pytest
 import torch

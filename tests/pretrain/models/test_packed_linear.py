@@ -1,4 +1,4 @@
-"""A frozen model's packed layers give what plain ones do."""
+"""Packed layers of a frozen model compute the same as plain ones."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_a_packed_layer_gives_the_same_but_for_rounding(bias, dtype):
 
 
 @pytest.mark.parametrize("dtype", PACKED)
-def test_a_packed_teacher_reads_what_a_plain_one_does(dtype):
+def test_a_packed_teacher_returns_the_features_of_a_plain_one(dtype):
     reads = Reads(frozenset({0, 2, 4}), frozenset({2, 4}))
     teacher = Teacher(teacher_model(), [reads], str(dtype).removeprefix("torch."), "cpu")
     assert not any(isinstance(module, nn.Linear) for module in teacher.modules())
@@ -44,7 +44,7 @@ def test_a_packed_teacher_reads_what_a_plain_one_does(dtype):
             torch.testing.assert_close(getattr(found, name)[layer], tensor, **ROUNDING[dtype])
 
 
-def test_what_has_no_kernel_stays_as_it_is():
+def test_layers_without_a_kernel_stay_unchanged():
     assert not can_pack(nn.Linear(2, 2, dtype=torch.float16)) and not can_pack(nn.Linear(2, 2, device="meta"))
     teacher = Teacher(teacher_model(), [Reads(projections=frozenset({4}))], "float16", "cpu")
     assert any(isinstance(module, nn.Linear) for module in teacher.modules())

@@ -1,4 +1,4 @@
-"""Models come whole from their folders, or not at all."""
+"""Models are loaded completely from their folders, or not at all."""
 
 import json
 
@@ -20,7 +20,7 @@ def test_an_encoder_is_read_from_its_folder(tmp_path):
     torch.testing.assert_close(loaded(**batch()).last_hidden_state, model(**batch()).last_hidden_state)
 
 
-def test_what_is_not_there_or_not_supported_is_told(tmp_path):
+def test_missing_or_unsupported_models_are_errors(tmp_path):
     with pytest.raises(ValueError, match=r"^there is no folder '\./nowhere'$"):
         read_shape("./nowhere")
     with pytest.raises(ValueError, match=r"^no model could be loaded from folder '.*': "):
@@ -32,7 +32,7 @@ def test_what_is_not_there_or_not_supported_is_told(tmp_path):
         read_shape(str(tmp_path))
 
 
-def test_code_that_lies_in_a_folder_is_not_run_whoever_says_yes(tmp_path, monkeypatch):
+def test_code_in_a_model_folder_is_never_run(tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *_: "y")  # what transformers asks at a terminal
     marker = tmp_path / "it_ran"
     (tmp_path / "own.py").write_text(
@@ -71,7 +71,7 @@ def test_weights_that_are_not_there_are_not_drawn(tmp_path, load):
         ("pytorch_model.bin", 0, "EOFError"),
     ],
 )
-def test_files_that_are_cut_short_are_told_in_a_line(tmp_path, load, name, left, reason):
+def test_truncated_files_are_errors_of_one_line(tmp_path, load, name, left, reason):
     model = teacher_model()
     model.save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / name)

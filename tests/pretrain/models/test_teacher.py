@@ -1,4 +1,4 @@
-"""Frozen is enforced, the fingerprint sees every bit, a teacher that is not there is said so."""
+"""The teacher stays frozen, and its fingerprint depends on every bit."""
 
 import pytest
 import torch

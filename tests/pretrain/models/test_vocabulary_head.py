@@ -1,4 +1,4 @@
-"""The head is transformers' own, tied to the embeddings, refused where it is missing, published with its student."""
+"""The head is transformers' own, tied to the embeddings, required where configured, published with its student."""
 
 from pathlib import Path
 

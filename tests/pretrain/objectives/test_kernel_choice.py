@@ -1,4 +1,4 @@
-"""Which kernel runs where, and what is said where the one that was named does not work."""
+"""The choice of kernel, and the message if a configured one does not work."""
 
 import importlib.util
 import warnings

@@ -1,4 +1,4 @@
-"""What every objective owes: a slow reference, zero when both agree, padding excluded, gradient to the student."""
+"""Every objective equals a slow reference, is zero for equal models, excludes padding, and trains the student only."""
 
 import pytest
 import torch

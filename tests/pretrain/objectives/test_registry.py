@@ -1,4 +1,4 @@
-"""What a configuration says of objectives, and what cannot work."""
+"""Decoding objectives from a configuration, and errors for those that cannot work."""
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -52,7 +52,7 @@ from tests.pretrain.tiny import shape
         ({"type": "hidden_states", "layer_map": [1, 9]}, shape(2, 12), "layer_map", "the teacher has 4 layers, got 9"),
     ],
 )
-def test_what_cannot_work_is_said_with_the_key(config, student, key, message):
+def test_objectives_that_cannot_work_are_errors_with_the_key(config, student, key, message):
     decoded = TypeAdapter(GeneralObjective).validate_python(config)
     problems = list(decoded.problems(shape(), student))
     assert [found for found, _ in problems] == [key]

@@ -1,4 +1,4 @@
-"""Relations of the pairs and layers that MiniLM's papers name."""
+"""Relations of the pairs and layers in the MiniLM papers."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What every objective owes, for those with a vocabulary head; references in float64, token by token."""
+"""Objectives with a vocabulary head against references in float64, token by token."""
 
 import pytest
 import torch

@@ -180,7 +180,7 @@ def failing(model: Any, device: torch.device) -> LiveProbe:
     return probe
 
 
-def test_a_probe_that_fails_is_told_and_ends_nothing(tmp_path):
+def test_a_failing_probe_causes_a_warning_and_ends_nothing(tmp_path):
     with pytest.warns(UserWarning) as caught:
         ended = train(tmp_path / "with", 4, [NOISY], build_probe=failing)
     said = {str(one.message) for one in caught}

@@ -90,7 +90,7 @@ def test_autocast_gives_float32_near_the_exact_vectors(model, tokenizer):
     assert 0 < (vectors - exact).abs().max() < 0.2
 
 
-def test_what_stands_on_padding_never_counts():
+def test_values_at_padding_never_count():
     hidden = torch.randn(2, 5, 3)
     mask = torch.tensor([[1, 1, 0, 0, 0], [1, 1, 1, 1, 1]])
     expected = torch.stack([hidden[0, :2].mean(dim=0), hidden[1].mean(dim=0)])
@@ -160,7 +160,7 @@ def test_a_shift_of_every_vector_changes_nothing():
         ((2, 2), [1, 1], (1, 2), [0], 1, "all train labels are 1; a vote needs at least two classes"),
     ],
 )
-def test_what_cannot_be_voted_on_is_an_error(train, labels, query, asked, k, message):
+def test_a_vote_without_fitting_sizes_or_classes_is_an_error(train, labels, query, asked, k, message):
     with pytest.raises(ValueError, match=message):
         nearest_neighbour_accuracy(torch.ones(train), labels, torch.ones(query), asked, k)
 

@@ -1,4 +1,4 @@
-"""Interface, GPU and kernel folder of a rank: by the route, by what is visible, by user."""
+"""Network interface, GPU and kernel folder of a rank."""
 
 import os
 import socket
@@ -94,7 +94,7 @@ def test_a_rank_that_sees_one_gpu_takes_it():
         choose_gpu(2, 2)
 
 
-def test_deepspeed_is_told_the_gpu_by_every_name_it_reads(monkeypatch):
+def test_the_gpu_is_set_in_every_variable_that_deepspeed_reads(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "3")
     monkeypatch.delenv("OMPI_COMM_WORLD_LOCAL_RANK", raising=False)
     export_local_rank(0)

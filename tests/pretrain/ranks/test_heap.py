@@ -1,4 +1,4 @@
-"""Freed memory is there for the next tensor, without the system."""
+"""Freed memory is reused for the next tensor without the system."""
 
 import platform
 import subprocess

@@ -1,4 +1,4 @@
-"""All ranks learn the same, one step late; every group there is answers in time or the run ends."""
+"""All ranks get the same numbers one step later; every group answers in time or the run ends."""
 
 import os
 import time
@@ -53,7 +53,7 @@ def test_two_ranks_agree_and_no_group_keeps_a_time_of_its_own(tmp_path):
     assert (tmp_path / "heard").exists()
 
 
-def test_a_group_that_never_begins_is_told_in_time(monkeypatch):
+def test_a_group_that_never_starts_is_reported_in_time(monkeypatch):
     told: list[str | None] = []
     monkeypatch.setattr(peers, "_DEVICE_EXTRA_SECONDS", 0)
     monkeypatch.setattr(peers, "limit_collectives", lambda seconds: told.append(f"waits {seconds} s"))

@@ -1,4 +1,4 @@
-"""Signals are noted at once, whatever the main thread does; the second one ends the process."""
+"""Signals are handled at once, whatever the main thread does; a second one ends the process."""
 
 import os
 import signal
@@ -77,7 +77,7 @@ def test_the_first_signal_after_a_warning_by_slurm_ends_nothing(start):
     assert process.poll() is None
 
 
-def test_who_is_leaving_already_heeds_nothing(start):
+def test_a_process_that_is_exiting_ignores_signals(start):
     process = start(mode="ignore")
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
         process.send_signal(number)
@@ -97,7 +97,7 @@ def test_a_request_is_answered_at_once_and_once_while_the_process_is_busy(start)
     assert process.stderr.read() == ""
 
 
-def test_the_answer_says_what_is_waited_for_and_never_holds_up_the_next_signal(monkeypatch):
+def test_the_answer_names_the_phase_and_never_blocks_the_next_signal(monkeypatch):
     """Printing may hang, as where a pager that nobody turns reads it."""
     monkeypatch.setattr(StopRequest, "__init__", lambda self: None)
     stop, said, read = StopRequest(), [], threading.Event()

@@ -1,4 +1,4 @@
-"""What one rank finds is known to all, by a group of the CPU whatever the device."""
+"""Results and errors of one rank reach all, on the CPU even if the job runs on a device."""
 
 from pathlib import Path
 from unittest.mock import patch
@@ -36,6 +36,6 @@ def fail(kind: type[Exception], message: str = "no room") -> None:
 
 
 @pytest.mark.job
-def test_all_ranks_learn_what_one_finds_whatever_the_device(tmp_path):
+def test_all_ranks_get_the_result_of_one_on_any_device(tmp_path):
     spawn(told, (tmp_path,))
     assert (tmp_path / "told0").exists() and (tmp_path / "told1").exists()

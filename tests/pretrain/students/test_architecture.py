@@ -1,4 +1,4 @@
-"""A student without a teacher is what its architecture and the corpus's tokenizer say."""
+"""A student without a teacher is built from its architecture and the corpus's tokenizer."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Where a student's weights start."""
+"""Initial weights of a student."""
 
 import pytest
 import torch
@@ -120,7 +120,7 @@ def test_a_published_student_of_another_teachers_sizes_is_refused(tmp_path, mode
 
 
 @pytest.mark.parametrize("model_type", ["electra", "albert"])
-def test_factorised_embeddings_are_taken_with_what_brings_them_to_the_hidden_width(model_type):
+def test_factorised_embeddings_are_taken_with_the_layer_after_them(model_type):
     model, every = teacher_model(model_type), Reads(hidden_states=frozenset({0}))
     student = build_student(student_config(hidden_size=24), model, seed=3)
     made = [Encoder(one, every)(batch()).hidden_states[0] for one in (model, student.encoder.model.eval())]

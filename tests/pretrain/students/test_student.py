@@ -1,4 +1,4 @@
-"""Where a student's weights start, which of them train, and what cannot be built."""
+"""Building a student: its initial weights, its trained parameters, and errors."""
 
 import pytest
 import torch
@@ -60,7 +60,7 @@ def test_the_start_is_the_same_for_the_same_seed_and_leaves_the_generator_alone(
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
-def test_what_no_objective_reaches_is_frozen_and_named():
+def test_parameters_that_no_objective_reaches_are_frozen_and_named():
     model = teacher_model()
     student = build_student(student_config(objective=RELATIONS), model, seed=0)
     names = student.freeze_unreached(Teacher(model, [student.teacher_reads], "float32", "cpu"))

@@ -1,4 +1,4 @@
-"""Rows without text, as a corpus gives them in place of damaged ones: objectives bear them, and they are counted."""
+"""Empty rows, which replace damaged ones: objectives accept them, and they are counted."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The metrics file reads as if the run had never stopped."""
+"""The metrics file of a resumed run reads as if it had never stopped."""
 
 import errno
 import io
@@ -19,7 +19,7 @@ def write(run, steps, resumed=0):
     metrics.close()
 
 
-def test_a_resumed_run_drops_what_came_after_its_checkpoint(tmp_path):
+def test_a_resumed_run_drops_lines_after_its_checkpoint(tmp_path):
     write(tmp_path, [2, 4, 6])
     write(tmp_path, [6, 8], resumed=4)
     assert [line["step"] for line in read_metrics(tmp_path)] == [2, 4, 6, 8]
@@ -149,7 +149,7 @@ def test_without_a_terminal_each_logged_step_is_a_line(tmp_path, capsys):
     assert capsys.readouterr().err.splitlines() == [PROBED, *steps]
 
 
-def test_on_a_terminal_what_a_probe_gave_stays_above_the_progress_line(tmp_path, monkeypatch):
+def test_on_a_terminal_scores_of_a_probe_stay_above_the_progress_line(tmp_path, monkeypatch):
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     monkeypatch.setattr("sys.stderr", terminal)
@@ -181,7 +181,7 @@ def test_the_early_line_leaves_the_first_step_out_and_waits_for_five_seconds():
     assert said.index(True) == 4 and said.count(True) == 1
 
 
-def test_a_step_that_takes_minutes_is_told_of_while_it_lasts():
+def test_a_step_of_minutes_is_reported_while_it_runs():
     clock = Clock()
     pace = Pace(total_steps=10, tokens_per_step=1000, step=0, clock=clock)
     clock.now += 90

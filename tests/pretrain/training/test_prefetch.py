@@ -1,4 +1,4 @@
-"""A source read ahead gives what it would have given, in its place, and does not hang those who wait for it."""
+"""A prefetched source yields the same items and errors, and never blocks its consumer forever."""
 
 import threading
 import time

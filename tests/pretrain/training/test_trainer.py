@@ -1,4 +1,4 @@
-"""The promises of a run, on real DeepSpeed engines: resumed == uninterrupted, beside others == alone, 2 ranks == 1."""
+"""The promises of a run, on real DeepSpeed engines: resumed == uninterrupted, with others == alone, 2 ranks == 1."""
 
 import dataclasses
 import json
@@ -73,7 +73,7 @@ def slow_rows(slow_row: int, seconds: float):
     return batches
 
 
-def test_data_that_is_late_is_told_and_acted_on_as_the_config_says(tmp_path, monkeypatch):
+def test_late_data_is_reported_and_handled_as_configured(tmp_path, monkeypatch):
     monkeypatch.setattr("tests.pretrain.tiny.rows_from", slow_rows(64, 3))  # ten busy steps take less
     message = r"step 9 took \d\.\d s, more than 10 times the usual .*; rank 0 waited \d\.\d s of it for data"
     with pytest.warns(UserWarning, match=message):
@@ -91,7 +91,7 @@ def test_data_that_never_comes_stops_the_run_with_the_position(tmp_path, monkeyp
         train(tmp_path, 8, micro_rows=8, data_timeout_seconds=1)
 
 
-def test_a_student_beside_others_equals_the_same_student_alone(tmp_path):
+def test_a_student_trained_with_others_equals_the_student_trained_alone(tmp_path):
     one = student_config("one", **NOISY)
     two = student_config("two", num_layers=4, optimizer={"lr": 1.0})  # a wild neighbour
     beside = train(tmp_path / "beside", 4, [two, one])
@@ -230,7 +230,7 @@ def test_a_run_of_long_steps_stops_in_the_one_that_is_asked(tmp_path, monkeypatc
         assert [path.name for path in (tmp_path / str(step) / "checkpoints").glob("step_*")] == [f"step_{step}"]
 
 
-def test_what_a_stop_waits_for_is_told_with_the_seconds_where_they_are_known(monkeypatch):
+def test_the_answer_to_a_stop_names_the_phase_and_the_seconds(monkeypatch):
     monkeypatch.setattr(Trainer, "__init__", lambda self: None)
     running = Trainer()
     running._step_seconds = running._save_seconds = running._step_started = 0.0
