@@ -154,7 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
         numbers = json.dumps(report, indent=2, ensure_ascii=False)
         options.output.with_suffix(".json").write_text(numbers + "\n", encoding="utf-8")
     except (ValueError, OSError) as error:
-        print(f"refused: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; nothing was written", file=sys.stderr)

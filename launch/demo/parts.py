@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         done = build_parts(options.output, options.downloads or options.output / "downloads")
     except (ValueError, OSError) as error:
-        print(f"refused: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; finished parts are kept", file=sys.stderr)

