@@ -106,13 +106,13 @@ def test_a_model_that_fails_is_shown_and_the_others_are_made(arguments, teacher_
     assert code == 1, stderr
     assert re.search(r"worker-.*-0.log: the worker failed with exit code 2:", stderr)
     assert "error: other on t: " in stderr and f"{name} contains numbers that are not finite" in stderr
-    assert "no results: other, which the others are compared with, does not have all of its cells" in stderr
+    assert "no results: not all runs of other, with which the others are compared, are finished" in stderr
     assert {path.parts[-4] for path in made_cells(output)} == {"large"} and len(made_cells(output)) == 2
     assert not (output / "results.json").exists()
     code, stdout, stderr = evaluate(
         *arguments, "--models", *reversed(models[1:]), "--output", str(output), "--seeds", "1"
     )
-    assert code == 1 and "left out of the results: other; not all of their cells are made" in stderr, stderr
+    assert code == 1 and "left out of the results: other; not all of their runs are finished" in stderr, stderr
     assert [one["name"] for one in json.loads((output / "results.json").read_text())["models"]] == ["large"]
     assert "| large |" in stdout and "other" not in stdout
 

@@ -75,7 +75,7 @@ def test_a_run_that_another_teacher_finished_is_not_called_done(finished_run, co
     first = next(iter(weights))
     save_file(weights | {first: weights[first] + 1}, other / "model.safetensors", {"format": "pt"})
     with pytest.raises(
-        ValueError, match=rf"teacher.path: not the weights .* began with \(then from {teacher_folder}\)"
+        ValueError, match=rf"teacher.path: not the weights .* was started with \(from {teacher_folder}\)"
     ):
         check_finished(config, finished_run)
 
