@@ -182,7 +182,7 @@ def test_models_are_read_in_float32_without_pooler(workplace):
         ("a=nowhere", "--models a=nowhere: no model could be loaded from folder or hub id 'nowhere'"),
         ("a={root}/empty", "empty': Error no file named"),
         ("a={root}/partial", "2 weights are missing"),
-        ("a={root}/foreign", "foreign' has 9 embeddings, the tokenizer 16 tokens"),
+        ("a={root}/foreign", "foreign' has 9 embeddings, but the tokenizer has 16 tokens"),
     ],
 )
 def test_a_wrong_model_is_one_line(workplace, tmp_path, capsys, models, message):
@@ -201,8 +201,8 @@ def test_a_run_that_is_not_there_is_one_line(workplace, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "dev.jsonl: holds no labelled examples"),
-        ('{"text": "a", "label": 1}\n{"text": "b"}\n', "dev.jsonl:2: has no label; there is text"),
+        ("", "dev.jsonl: contains no labelled examples"),
+        ('{"text": "a", "label": 1}\n{"text": "b"}\n', "dev.jsonl:2: has no label; it has text"),
         ('{"text": "a", "label": 1.5}\n', "dev.jsonl:1: label must be text, got 1.5"),
         ("{\n", "dev.jsonl:1: not a JSON object"),
         (None, "dev.jsonl: cannot be read: No such file or directory"),
@@ -253,7 +253,7 @@ def test_a_task_that_has_no_neighbours_is_refused(workplace, tmp_path, capsys):
     long = write_task(workplace, tmp_path / "long.json", row_tokens=200)
     for file, message in ((task, "neighbours are found for single sentences (sentence), got pair"),
                           (long, f"--models teacher={workplace / 'big'}: has 128 positions, the task wants 200"),
-                          ("nothing", "--task nothing: no such file; want a path or one of afqmc, ")):  # fmt: skip
+                          ("nothing", "--task nothing: no such file; must be a path or one of afqmc, ")):  # fmt: skip
         assert main(arguments(workplace, tmp_path / "x.html", labels="", task=file)) == 2
         assert message in capsys.readouterr().err
     with pytest.raises(SystemExit):
