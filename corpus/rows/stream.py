@@ -1,5 +1,6 @@
 """Rows and batches of a corpus, from any position on. The only file of this package that imports torch."""
 
+import atexit
 import math
 import queue
 import threading
@@ -232,7 +233,13 @@ def _prefetch(reads: Iterator[list[Batch]]) -> Generator[Batch, None, None]:
             offer(error)
 
     thread = threading.Thread(target=produce, name="row-prefetch", daemon=True)
+
+    def leave() -> None:
+        stop.set()
+        thread.join()
+
     thread.start()
+    atexit.register(leave)  # a thread that makes tensors while Python ends can abort the process
     try:
         while True:
             item = ready.get()
@@ -240,5 +247,5 @@ def _prefetch(reads: Iterator[list[Batch]]) -> Generator[Batch, None, None]:
                 raise item
             yield from item
     finally:
-        stop.set()
-        thread.join()
+        atexit.unregister(leave)
+        leave()

@@ -1,4 +1,6 @@
 import shutil
+import subprocess
+import sys
 import threading
 from itertools import islice
 
@@ -14,6 +16,7 @@ from corpus.rows.stream import RowStream
 from corpus.shards import block
 from corpus.shards.manifest import Manifest, corpus_fingerprint, load_manifest, save_manifest
 from corpus.shards.shard import ShardWriter, read_block
+from tests.processes import ROOT
 
 ROW_TOKENS = 16
 
@@ -305,3 +308,17 @@ def test_unknown_kinds_are_refused(manifest):
 def test_short_rows_are_refused(manifest):
     with pytest.raises(ValueError, match="row_tokens is 7, but must be at least 8"):
         RowStream(manifest, 7, seed=17)
+
+
+def test_the_thread_of_batches_left_open_ends_before_the_interpreter(corpus_folder):
+    """The handler that is registered first runs last."""
+    script = f"""
+import atexit, threading
+atexit.register(lambda: print([thread.name for thread in threading.enumerate()]))
+from corpus.rows.stream import RowStream
+from corpus.shards.manifest import load_manifest
+batches = RowStream(load_manifest({str(corpus_folder)!r}), 16, seed=17).batches(0, 4)
+next(batches)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0 and "row-prefetch" not in done.stdout and "MainThread" in done.stdout, done.stderr
