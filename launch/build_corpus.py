@@ -43,13 +43,12 @@ from corpus.building.workers import Step
 from corpus.cleaning.explanation import explain_source
 from corpus.config import BuildConfig, load_config
 from corpus.progress import progress, show_progress_with
-from corpus.reading.charset import Encoding
-from corpus.reading.formats import FORMATS
 from corpus.shards.manifest import FILE_NAME, Counts, Manifest, load_manifest
 from corpus.shards.shard import verify
 from corpus.source import find_inputs
 from launch.command_line.next_command import next_line, train_line
 from launch.command_line.output_folder import check_writable
+from launch.command_line.source_flags import add_source_flags
 from pretrain.progress import Progress
 
 _CONFIG_KEYS = {"tokenizer", "output"}
@@ -102,23 +101,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     steps.add_argument("--encode-unit", metavar="K", help="tokenise unit K; K/N as for --read-unit")
     steps.add_argument("--finish", action="store_true", default=None, help="join the units and write the corpus")
-    source = parser.add_argument_group("source (of a configuration with one source)")
-    source.add_argument(
-        "--input",
-        nargs="+",
-        dest="inputs",
-        metavar="PATH",
-        help="files, folders, zips, tars, URLs or datasets://HUB_ID?split=train",
-    )
-    source.add_argument("--format", help=f"one of {', '.join(FORMATS)}")
-    source.add_argument(
-        "--text-fields", nargs="+", metavar="FIELD", help="jsonl: fields that are joined to the document, in order"
-    )
+    source = add_source_flags(parser, required=False, title="source (of a configuration with one source)")
     source.add_argument("--id-field", metavar="FIELD", help="jsonl: field that names the document in messages")
     source.add_argument(
         "--origin-field", metavar="FIELD", help="jsonl: field with the site or publisher, for cleaning.blocked_origins"
     )
-    source.add_argument("--encoding", help=f"one of {', '.join(get_args(Encoding))} (default: utf-8)")
     source.add_argument("--licence", help="licence of the texts, kept in the manifest (default: not stated)")
     source.add_argument("--name", help="name of the source (default: that of the first input)")
     return parser.parse_args(arguments)

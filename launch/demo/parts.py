@@ -11,7 +11,6 @@ Finished parts are kept, so a second call does nothing; delete a part's folder t
 import argparse
 import hashlib
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from launch.demo.teacher import save_teacher
 from launch.demo.text import save_labels, save_text
+from pretrain.durable import new_folder
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,9 @@ def make_part(folder: Path, make: Callable[[Path], str]) -> str:
     """Fills `folder` by `make`, under another name until it is whole; returns what `make` says was done."""
     if folder.is_dir():
         return "already there"
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     start = time.perf_counter()
-    done = make(partial)
-    partial.rename(folder)
+    with new_folder(folder) as partial:
+        done = make(partial)
     size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     return f"{done}; {size:.1f} MB in {time.perf_counter() - start:.0f} s"
 

@@ -131,15 +131,15 @@ def run_job(prepare: Prepare, arguments: argparse.Namespace, world: World, stop:
     except ValueError as error:
         return refuse(world, error)
     try:
-        number = train(stop, lambda error: os._exit(leave_lost(world, error)))
+        reason = train(stop, lambda error: os._exit(leave_lost(world, error)))
     except (PeerLost, StoreLost, DataLate) as error:
         return leave_lost(world, error)
     except ValueError as error:
         say(f"[rank {world.rank}] stopped: {error}")
         return REFUSED
-    if number and world.rank == 0:
+    if reason and world.rank == 0:
         say(again_line(sys.argv[0], run, world))
-    return STOPPED if number else 0
+    return STOPPED if reason else 0
 
 
 def again_line(script: str, run: Path, world: World) -> str:

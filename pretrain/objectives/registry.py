@@ -46,6 +46,8 @@ def _import_config(path: str) -> type[ObjectiveConfig]:
         raise ValueError(f"type {path!r} cannot be imported: {error}") from error
     if not (isinstance(found, type) and issubclass(found, ObjectiveConfig)):
         raise ValueError(f"type {path!r} must be a subclass of pretrain.objectives.objective.ObjectiveConfig")
+    if found.build is ObjectiveConfig.build:
+        raise ValueError(f"type {path!r} must define `build`, which returns its objective")
     return found
 
 

@@ -85,6 +85,8 @@ def test_its_keys_are_checked_as_strictly(package, config):
         read_run_config(config, ["students.0.objective.0.type=nowhere:Config"])
     with pytest.raises(ValueError, match=r"must be a subclass of pretrain[.]objectives[.]objective[.]ObjectiveConfig"):
         read_run_config(config, ["students.0.objective.0.type=json:JSONDecoder"])
+    with pytest.raises(ValueError, match="must define `build`, which returns its objective"):
+        read_run_config(config, ["students.0.objective.0.type=pretrain.objectives.objective:ObjectiveConfig"])
 
 
 @pytest.mark.job
