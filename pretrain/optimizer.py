@@ -4,7 +4,7 @@ import math
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -29,6 +29,15 @@ class ScheduleConfig(Settings):
     type: Literal["linear", "cosine", "constant"] = "linear"
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.01  # share of the steps
     final_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _check_decay(self) -> "ScheduleConfig":
+        if self.type == "constant" and self.final_lr_ratio:
+            raise ValueError(
+                f"a constant schedule never decays, so final_lr_ratio ({self.final_lr_ratio}) would be ignored; leave "
+                "it out, or use linear or cosine"
+            )
+        return self
 
     def factor(self, step: int, total_steps: int) -> float:
         """Return the learning rate of update number `step` (from 0) as a share of the peak."""

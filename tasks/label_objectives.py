@@ -12,19 +12,23 @@ from pydantic import Field, SerializeAsAny, WrapValidator
 from torch import Tensor
 
 from pretrain.models.encoder import EncoderShape, Features, Reads, real_tokens
-from pretrain.objectives.objective import Objective, ObjectiveConfig
+from pretrain.objectives.objective import Objective, ObjectiveConfig, Reduction, token_weights
 from pretrain.objectives.registry import EncoderObjective, Registry
 from pretrain.objectives.relation_loss import MASKED
 from tasks.rows import IGNORED
 
 
 class LabelsConfig(ObjectiveConfig):
-    """Cross-entropy against the labels: fine-tuning, and the hard half of TD2."""
+    """Cross-entropy against the labels: fine-tuning, and the hard half of TD2.
+
+    The mean is over all labels of a step, as in transformers: with entities, long texts then count more.
+    """
 
     needs_teacher = False
     reads_task_head = True
 
     type: Literal["labels"]
+    reduction: Reduction = "tokens"  # the mean over all labels of a step, or over those of a row, then rows
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "Labels":
         """Build the objective."""
@@ -42,6 +46,7 @@ class SoftLabelsConfig(ObjectiveConfig):
 
     type: Literal["soft_labels"]
     temperature: Annotated[float, Field(gt=0)] = 1.0
+    reduction: Reduction = "tokens"  # the mean over all labels of a step, or over those of a row, then rows
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "SoftLabels":
         """Build the objective."""
@@ -55,11 +60,11 @@ TaskObjective = Annotated[
 
 
 class Labels(Objective):
-    """Cross-entropy against the labels, mean over the labels of a row, then over rows."""
+    """Cross-entropy against the labels."""
 
     def __init__(self, config: LabelsConfig) -> None:
         super().__init__()
-        self.weight = config.weight
+        self.weight, self.reduction = config.weight, config.reduction
         self.teacher_reads, self.student_reads = Reads(), Reads(logits=True)
 
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -69,7 +74,7 @@ class Labels(Objective):
         losses = torch.nn.functional.cross_entropy(
             logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="none"
         )
-        return {"labels": _row_mean(losses.view(labels.shape), labels != IGNORED)}
+        return {"labels": _mean(losses.view(labels.shape), labels != IGNORED, self.reduction, batch)}
 
 
 class SoftLabels(Objective):
@@ -77,7 +82,7 @@ class SoftLabels(Objective):
 
     def __init__(self, config: SoftLabelsConfig) -> None:
         super().__init__()
-        self.weight, self.temperature = config.weight, config.temperature
+        self.weight, self.temperature, self.reduction = config.weight, config.temperature, config.reduction
         self.teacher_reads = self.student_reads = Reads(logits=True)
 
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -86,7 +91,7 @@ class SoftLabels(Objective):
         (teacher_logits, labels), (student_logits, _) = choices(teacher.logits, batch), choices(student.logits, batch)
         targets = (teacher_logits / self.temperature).softmax(-1)
         losses = -(targets * (student_logits / self.temperature).log_softmax(-1)).sum(-1) * self.temperature**2
-        return {"soft_labels": _row_mean(losses, labels != IGNORED)}
+        return {"soft_labels": _mean(losses, labels != IGNORED, self.reduction, batch)}
 
 
 def choices(logits: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -103,6 +108,6 @@ def choices(logits: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor
     return logits, batch["labels"]
 
 
-def _row_mean(losses: Tensor, counted: Tensor) -> Tensor:
-    """Return the mean of losses [B, N] over those that are counted in a row, then over rows."""
-    return ((losses * counted).sum(-1) / counted.sum(-1).clamp(min=1)).mean()
+def _mean(losses: Tensor, counted: Tensor, reduction: Reduction, batch: Mapping[str, Tensor]) -> Tensor:
+    """Return the mean of the losses [B, N] that are counted."""
+    return (losses * token_weights(counted, reduction, batch.get("num_labelled"))).sum()

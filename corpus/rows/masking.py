@@ -4,9 +4,9 @@ BERT's masking (arXiv:1810.04805) at a fixed rate: of the n tokens of a row that
 chosen, at least one. Each of these becomes the mask token (80 %), a random token that is not special (10 %) or stays
 unchanged (10 %).
 
-With whole words, words are taken in random order until that many tokens are chosen; the last word may exceed the
-number. The 80/10/10 is drawn for each token, as in BERT's own whole-word masking. A word cut by the end of a row is
-masked in part.
+With whole words, words are taken in random order, and one that would exceed that many tokens is left out, as in BERT's
+own whole-word masking: a row all of whose words are longer has no masks. The 80/10/10 is drawn for each token. A word
+cut by the end of a row is masked in part.
 
 n rows, L tokens a row, V vocabulary.
 """
@@ -22,6 +22,7 @@ from corpus.shards.manifest import Manifest
 
 IGNORED = -100  # the label that PyTorch's losses ignore
 _CHOICE, _REPLACEMENT = 3, 4  # keys of independent random numbers
+_NEVER = np.iinfo(np.uint64).max  # the rank of special tokens
 _TOKENS_PER_CHUNK = 1 << 15  # small enough for a core's cache
 
 
@@ -84,11 +85,14 @@ class Masker:
         random = mix(row_keys[:, None] + np.arange(ids.shape[1], dtype=np.uint64))
         is_text = self._is_text[ids]
         ranks = random if continues_word is None else _of_first_tokens(random, is_text, continues_word)
-        ranks = np.where(is_text, ranks, np.iinfo(np.uint64).max)
+        ranks = np.where(is_text, ranks, _NEVER)
         num_text = is_text.sum(axis=1)
         num_chosen = np.maximum(np.rint(self._prob * num_text).astype(np.int64), 1)
-        last = np.sort(ranks, axis=1)[np.arange(len(ids)), num_chosen - 1]
-        chosen = (ranks <= last[:, None]) & is_text
+        if continues_word is None:
+            last = np.sort(ranks, axis=1)[np.arange(len(ids)), num_chosen - 1]
+            chosen = (ranks <= last[:, None]) & is_text
+        else:
+            chosen = _choose_words(ranks, num_chosen)
         return chosen, random[chosen]
 
     def _replace(self, ids: np.ndarray, random: np.ndarray) -> np.ndarray:
@@ -105,3 +109,36 @@ def _of_first_tokens(random: np.ndarray, is_text: np.ndarray, continues_word: np
     begins[:, 1:] = ~(continues_word[:, 1:] & is_text[:, 1:] & is_text[:, :-1])
     columns = np.where(begins, np.arange(random.shape[1]), 0)
     return np.take_along_axis(random, np.maximum.accumulate(columns, axis=1), axis=1)
+
+
+def _choose_words(ranks: np.ndarray, num_chosen: np.ndarray) -> np.ndarray:
+    """Take words in the order of their ranks, leaving out those that would exceed a row's number of tokens.
+
+    Args:
+        ranks: uint64 [n, L], the same for all tokens of a word, `_NEVER` for special tokens.
+        num_chosen: the most tokens of each row, int64 [n].
+
+    Returns which tokens are chosen, bool [n, L].
+    """
+    order = np.argsort(ranks, axis=1, kind="stable")  # brings the tokens of each word together
+    ranks = np.take_along_axis(ranks, order, axis=1)
+    columns = np.arange(ranks.shape[1])
+    begins = np.diff(ranks, axis=1, prepend=_NEVER) != 0
+    begins[:, 0] = True
+    ends = np.roll(begins, -1, axis=1)
+    first = np.maximum.accumulate(np.where(begins, columns, 0), axis=1)
+    last = np.minimum.accumulate(np.where(ends, columns, columns[-1])[:, ::-1], axis=1)[:, ::-1]
+    sizes, is_text = last - first + 1, ranks != _NEVER
+    chosen = is_text & (last < num_chosen[:, None])
+    rest = num_chosen - chosen.sum(axis=1)
+    while True:
+        fits = is_text & ~chosen & (sizes <= rest[:, None])
+        (rows,) = np.nonzero(fits.any(axis=1))
+        if not len(rows):
+            break
+        word = ranks[rows, fits[rows].argmax(axis=1)]  # the next that fits: no earlier one fits what is left now
+        chosen[rows] |= ranks[rows] == word[:, None]
+        rest[rows] = num_chosen[rows] - chosen[rows].sum(axis=1)
+    result = np.zeros_like(chosen)
+    np.put_along_axis(result, order, chosen, axis=1)
+    return result

@@ -1,6 +1,8 @@
 """Rows of a fixed length from a block's documents: packed, or pairs of consecutive texts of a document.
 
 packed  `CLS text SEP text SEP`: documents joined by SEP and split into full rows; only a block's last row is padded.
+apart   `CLS text SEP CLS text SEP`: packed documents that each begin with a CLS, so that each can be read alone. A row
+        that would end or begin between two documents has up to two tokens of padding instead.
 pairs   `CLS A SEP B SEP`: each document is split into as few equal parts as fit rows, each part into A and B at a
         place that depends on the row's number, as in BERT's pretraining data; rows are padded. A document of a single
         token has no B: `CLS A SEP`.
@@ -17,6 +19,7 @@ from corpus.permutation import mix
 
 MIN_ROW_TOKENS = 8
 RowKind = Literal["packed", "pairs"]
+_SEPARATORS = 2  # tokens between documents that are apart: SEP and CLS
 
 
 def check_rows(kind: str, row_tokens: int) -> None:
@@ -27,12 +30,14 @@ def check_rows(kind: str, row_tokens: int) -> None:
         raise ValueError(f"row_tokens is {row_tokens}, but must be at least {MIN_ROW_TOKENS}")
 
 
-def num_packed_rows(num_tokens: Any, num_documents: Any, row_tokens: int) -> Any:
+def num_packed_rows(num_tokens: Any, num_documents: Any, row_tokens: int, apart: bool = False) -> Any:
     """Return the number of packed rows of blocks, from the manifest alone; for scalars and arrays alike.
 
-    A block's tokens, with a SEP between documents, are split into pieces that leave room for CLS and SEP.
+    A block's tokens, with a SEP (or SEP and CLS) between documents, are split into pieces that leave room for CLS and
+    SEP.
     """
-    return -((num_tokens + num_documents - 1) // -(row_tokens - 2))
+    between = _SEPARATORS if apart else 1
+    return -((num_tokens + between * (num_documents - 1)) // -(row_tokens - 2))
 
 
 def build_packed_rows(
@@ -46,10 +51,34 @@ def build_packed_rows(
         cls_id, sep_id, pad_id: values for the special tokens.
     """
     stream = np.insert(values, np.cumsum(lengths)[:-1], sep_id)
-    count = num_packed_rows(len(values), len(lengths), row_tokens)
-    pieces = np.full(count * (row_tokens - 2), pad_id, dtype=values.dtype)
+    return _split_into_rows(stream, row_tokens, cls_id, sep_id, pad_id)
+
+
+def build_apart_rows(
+    values: np.ndarray, lengths: np.ndarray, row_tokens: int, cls_id: int, sep_id: int, pad_id: int
+) -> np.ndarray:
+    """Return rows [rows, L] in which every document has its own CLS; arguments as for `build_packed_rows`."""
+    width, cuts = row_tokens - 2, np.cumsum(lengths)[:-1]
+    separators = np.tile(np.array([sep_id, cls_id], dtype=values.dtype), len(cuts))
+    stream = np.insert(values, np.repeat(cuts, _SEPARATORS), separators)
+    rows = _split_into_rows(stream, row_tokens, cls_id, sep_id, pad_id)
+    row, place = np.divmod(cuts + _SEPARATORS * np.arange(len(cuts)), width)  # of the SEP after each document
+    # Where a row ends between two documents, it has one SEP too many, or also the CLS of the next
+    rows[row[place == width - 1], -1] = pad_id
+    rows[row[place == width - 2], -2:] = pad_id
+    # and the next row begins with the rest of the separators
+    for surplus, where in ((1, row[place == width - 1] + 1), (2, row[place == 0])):
+        rows[where, :-surplus] = rows[where, surplus:]
+        rows[where, -surplus:] = pad_id
+    return rows
+
+
+def _split_into_rows(stream: np.ndarray, row_tokens: int, cls_id: int, sep_id: int, pad_id: int) -> np.ndarray:
+    """Return a block's tokens in rows `CLS .. SEP` [rows, L]; the last row is padded."""
+    count = -(len(stream) // -(row_tokens - 2))
+    pieces = np.full(count * (row_tokens - 2), pad_id, dtype=stream.dtype)
     pieces[: len(stream)] = stream
-    rows = np.empty((count, row_tokens), dtype=values.dtype)
+    rows = np.empty((count, row_tokens), dtype=stream.dtype)
     rows[:, 0] = cls_id
     rows[:, 1:-1] = pieces.reshape(count, -1)
     rows[:, -1] = sep_id

@@ -18,6 +18,7 @@ from corpus.rows.open_blocks import OpenBlocks, Planes
 from corpus.rows.order import NUM_LANES, WINDOW_BLOCKS, Order
 from corpus.rows.packing import (
     RowKind,
+    build_apart_rows,
     build_empty_rows,
     build_packed_rows,
     build_pair_rows,
@@ -55,7 +56,9 @@ class RowStream:
         seed: of the order and of the masks.
         weights: how often an epoch shows each row of a source, by the source's name; 1 by default.
         kind: "packed" or "pairs" (corpus/rows/packing.py).
-        document_ids, continues_word: whether batches have these tensors (see `batches`).
+        documents_apart: batches say which tokens belong to a document and where they stand in it (see `batches`), and
+            every packed document begins with a CLS.
+        continues_word: whether batches have this tensor (see `batches`).
         masking: mask tokens for masked language modelling, and add labels to batches.
         on_fault: "stop" raises for a damaged block. "skip" warns once and gives empty rows (`CLS SEP` and padding) in
             its place, so that all other rows keep their positions.
@@ -79,7 +82,7 @@ class RowStream:
         seed: int,
         weights: Mapping[str, float] | None = None,
         kind: RowKind = "packed",
-        document_ids: bool = False,
+        documents_apart: bool = False,
         continues_word: bool = False,
         masking: MaskingSettings | None = None,
         on_fault: OnFault = "stop",
@@ -95,11 +98,12 @@ class RowStream:
         self._kind = kind
         self._read_blocks = read_blocks if on_fault == "stop" else self._read_sound_blocks
         self._damaged: set[str] = set()  # already warned of
-        self._gives_document_ids, self._gives_words = document_ids, continues_word
+        self._documents_apart, self._gives_words = documents_apart, continues_word
         self._reads_words = continues_word or (masking is not None and masking.whole_words)
         table, names = manifest.blocks, [source.name for source in manifest.sources]
         if kind == "packed":
-            num_rows = num_packed_rows(np.array(table.tokens), np.array(table.documents), row_tokens)
+            tokens, documents = np.array(table.tokens), np.array(table.documents)
+            num_rows = num_packed_rows(tokens, documents, row_tokens, documents_apart)
         self._num_rows = count_pair_rows(manifest, row_tokens, range(len(table))) if num_rows is None else num_rows
         weights_of_sources = source_weights(names, weights or {})
         self._order = Order(self._num_rows, seed, num_lanes, WINDOW_BLOCKS, np.array(table.source), weights_of_sources)
@@ -129,7 +133,8 @@ class RowStream:
     def _read_rows(self, blocks: list[int]) -> Iterator[Planes]:
         tokenizer = self._manifest.tokenizer
         special = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
-        build_rows = build_pair_rows if self._kind == "pairs" else build_packed_rows
+        build_packed = build_apart_rows if self._documents_apart else build_packed_rows
+        build_rows = build_pair_rows if self._kind == "pairs" else build_packed
         for index, block in zip(blocks, self._read_blocks(self._manifest, blocks), strict=True):
             if block is None:
                 empty = build_empty_rows(int(self._num_rows[index]), self.row_tokens, self._manifest.dtype, *special)
@@ -164,8 +169,9 @@ class RowStream:
                 of which a rank takes every world_size-th.
 
         Batches are dicts of int64 tensors [B, L]: input_ids, attention_mask and token_type_ids, and if asked for:
-            document_ids: equal for tokens of the same document in a row. Padding counts as a document, so
+            document_ids: the number of a token's document in its row, from 0; -1 for padding. So
                 `document_ids[:, :, None] == document_ids[:, None, :]` is the mask for attention within documents.
+            position_ids: the place of a token in its document, whose CLS is at 0; 0 for padding.
             continues_word: 1 for a token that continues the word of the token before it.
             labels: with masking, the original id of tokens to predict, and -100 elsewhere (corpus/rows/masking.py).
 
@@ -194,20 +200,27 @@ class RowStream:
         # Text never contains special ids: a padding id is padding, and SEP ends a text.
         is_real = ids != tokenizer.pad_token_id
         batch = {"input_ids": ids.astype(np.int64), "attention_mask": is_real.astype(np.int64)}
-        if self._gives_document_ids or self._kind == "pairs":
-            ends = ids == tokenizer.sep_token_id
-            texts_before = np.cumsum(ends, axis=1, dtype=np.int64) - ends
-        if self._gives_document_ids:
-            batch["document_ids"] = texts_before if self._kind == "packed" else 1 - batch["attention_mask"]
+        if self._documents_apart:
+            batch |= _places(ids == tokenizer.cls_token_id, is_real)
         if self._gives_words:
             batch["continues_word"] = planes[1].astype(np.int64)
         if self._masker:
             batch["input_ids"], batch["labels"] = self._masker.mask(ids, positions, *planes[1:])
         if self._kind == "pairs":
+            ends = ids == tokenizer.sep_token_id
+            texts_before = np.cumsum(ends, axis=1, dtype=np.int64) - ends
             batch["token_type_ids"] = ((texts_before == 1) & is_real).astype(np.int64)
         tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
         # All elements share one zero in memory, so nothing may be written to it.
         return {"token_type_ids": torch.zeros(1, dtype=torch.int64).expand(ids.shape)} | tensors
+
+
+def _places(begins: np.ndarray, is_real: np.ndarray) -> dict[str, np.ndarray]:
+    """Each token's document in its row and place in that document, int64 [n, L]; `begins` is true at every CLS."""
+    columns = np.arange(begins.shape[1])
+    first = np.maximum.accumulate(np.where(begins, columns, 0), axis=1)
+    documents = np.cumsum(begins, axis=1, dtype=np.int64) - 1
+    return {"document_ids": np.where(is_real, documents, -1), "position_ids": np.where(is_real, columns - first, 0)}
 
 
 def _prefetch(reads: Iterator[list[Batch]]) -> Generator[Batch, None, None]:

@@ -50,19 +50,6 @@ def warn_of_epochs(config: RunConfig, rows_per_epoch: int) -> None:
         )
 
 
-def warn_of_documents(config: RunConfig) -> None:
-    """Warn if losses compare tokens of documents that do not attend to each other."""
-    objectives = [one for student in config.students for one in student.objective]
-    names: list[str] = sorted({one.type for one in objectives if one.compares_all_tokens})
-    names += ["probe.heldout"] if config.probe and config.probe.heldout else []
-    if config.corpus.attend_within_documents and names:
-        warnings.warn(
-            f"corpus.attend_within_documents: {', '.join(names)} compare every two tokens of a row, even of different "
-            "documents, to which neither model attends; leave out the key, or use only hidden_states or pkd",
-            stacklevel=2,
-        )
-
-
 def warn_of_unreached(config: RunConfig, unreached: Mapping[str, Sequence[str]]) -> None:
     """Warn if the probe finds neighbours by states that depend on weights which no objective trains."""
     if not config.probe or not config.probe.task:

@@ -137,7 +137,7 @@ def read_heldout(
         )
     if heldout.fingerprint == manifest.fingerprint:
         raise ValueError(f"{config.heldout} is the training corpus; give another one")
-    stream = RowStream(heldout, corpus.row_tokens, 0, kind=corpus.rows, document_ids=corpus.attend_within_documents)
+    stream = RowStream(heldout, corpus.row_tokens, 0, kind=corpus.rows, documents_apart=corpus.attend_within_documents)
     num_rows = min(config.max_heldout_rows, stream.rows_per_epoch)
     if num_rows < config.max_heldout_rows and "max_heldout_rows" in config.model_fields_set:
         found = f"{config.heldout} has only {num_rows:,} rows"

@@ -99,7 +99,7 @@ class StudentEngine:
         self._sums: dict[str, Tensor] = {}
         self._learning_rate = 0.0
         zero = torch.zeros((), device=self.engine.device)
-        self._step_is_bad, self._num_good, self._num_skipped = zero, zero, zero
+        self._step_is_bad, self._num_good, self._num_added, self._num_skipped = zero, zero, zero, zero
         self._bad_in_a_row, self._most_bad_in_a_row = zero, zero
 
     @property
@@ -193,7 +193,8 @@ class StudentEngine:
         if self.sharded:  # an infinite float if DeepSpeed skipped the step because gradients were not finite
             norm = torch.as_tensor(self.engine.get_global_grad_norm(), device=self.engine.device)
             self._step_is_bad = torch.maximum(self._step_is_bad, 1 - norm.isfinite().float())
-        self._add("grad_norm", norm * self.accumulation_steps, 1 - self._step_is_bad)  # later divided by micro-batches
+        self._add("grad_norm", norm, 1 - self._step_is_bad)
+        self._num_added = self._num_added + 1 - self._step_is_bad
         self._num_skipped = self._num_skipped + self._step_is_bad
         self._bad_in_a_row = (self._bad_in_a_row + 1) * self._step_is_bad
         self._most_bad_in_a_row = torch.maximum(self._most_bad_in_a_row, self._bad_in_a_row)
@@ -225,18 +226,21 @@ class StudentEngine:
     def take_metrics(self) -> dict[str, float]:
         """Return mean losses since the last call, over the finite micro-batches of all ranks, and other metrics.
 
+        `grad_norm` is the mean over the steps that changed weights, 0 if none did.
         `skipped_steps` counts the steps that changed nothing, `skipped_in_a_row` the longest run of them. Waits for the
         device once and makes one all-reduce; every rank must call it.
         """
         if not self._sums:
             return {}
         names = sorted(self._sums)
-        sums = torch.stack([*(self._sums[name] for name in names), self._num_good])
+        counts = [self._num_added.clamp(min=1) if name == "grad_norm" else self._num_good for name in names]
+        sums = torch.stack([*(self._sums[name] for name in names), *counts])
         torch.distributed.all_reduce(sums)
+        means = sums[: len(names)] / sums[len(names) :]
         # These two are already the same on every rank.
         skipped = torch.stack([self._num_skipped, self._most_bad_in_a_row])
-        values = torch.cat([sums[:-1] / sums[-1], skipped]).tolist()
-        self._sums, self._num_good = {}, torch.zeros_like(self._num_good)
+        values = torch.cat([means, skipped]).tolist()
+        self._sums, self._num_good, self._num_added = {}, *(torch.zeros_like(self._num_good) for _ in range(2))
         self._num_skipped, self._most_bad_in_a_row = torch.zeros_like(self._num_skipped), self._bad_in_a_row
         names += ["skipped_steps", "skipped_in_a_row"]
         return dict(zip(names, values, strict=True)) | {"learning_rate": self._learning_rate}

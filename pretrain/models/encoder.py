@@ -138,13 +138,15 @@ class Encoder(nn.Module):
 
         Args:
             batch: `input_ids` [B, L]; optionally `token_type_ids` [B, L], `attention_mask` [B, L] (needed with
-                padding) and `document_ids` [B, L]: tokens then attend only to tokens with the same id, and padding must
-                have an id that no document has.
+                padding), `document_ids` [B, L]: tokens then attend only to tokens with the same id, and padding must
+                have an id that no document has; and `position_ids` [B, L], numbered from 0 in every family.
             reads: replaces the encoder's own `reads` in this call.
         """
         self._layer, self._features, self._reads = 0, Features(), reads or self.reads
         features = self._features
         inputs = {name: batch[name] for name in ("input_ids", "token_type_ids") if name in batch}
+        if "position_ids" in batch:
+            inputs["position_ids"] = batch["position_ids"] + row_offset(self.model.config)
         try:
             output = self.model(**inputs, attention_mask=self._key_mask(batch))
             if self._reads.logits:

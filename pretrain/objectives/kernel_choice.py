@@ -86,7 +86,7 @@ def try_triton(device: torch.device, teacher: _Model, student: _Model, heads: in
     try:
         from pretrain.objectives.relation_kernels import relation_loss_and_gradient
 
-        loss, *gradients = relation_loss_and_gradient(*pairs, mask, weight, heads)
+        loss, *gradients = relation_loss_and_gradient(*pairs, mask.int() - 1, weight, heads)
         found = [loss, *(one for one in gradients if one is not None)]
         expected = exact_loss_and_gradients(*pairs, mask, heads)
         errors = [relative_error(a, b) for a, b in zip(found, expected, strict=True)]

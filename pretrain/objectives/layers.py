@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pretrain.models.encoder import EncoderShape, Features, Reads, real_tokens
 from pretrain.objectives.attention_score_loss import attention_score_loss
 from pretrain.objectives.layer_map import LayerMap, layer_map_problems, mapped_layers
-from pretrain.objectives.objective import Objective, ObjectiveConfig, token_weights
+from pretrain.objectives.objective import Objective, ObjectiveConfig, Reduction, token_weights
 from pretrain.settings import Problems
 
 
@@ -21,6 +21,7 @@ class HiddenStatesConfig(ObjectiveConfig):
     few very large dimensions of some encoders do not dominate the loss. Projections start at the map between the two
     models' embeddings (the identity for equal widths) instead of at random: a random projection turns the student's
     space away from the space of its embeddings, and short runs then end with worse vectors than they began with.
+    The mean is over all real tokens of a step, as in TextBrewer; TinyBERT's code counts padding too.
     """
 
     type: Literal["hidden_states"]
@@ -28,6 +29,7 @@ class HiddenStatesConfig(ObjectiveConfig):
     embeddings: bool = True  # match the embeddings' output too
     projection: Literal["per_layer", "shared"] = "per_layer"
     normalize_targets: bool = True
+    reduction: Reduction = "tokens"  # the mean over all real tokens of a step, or over those of a row, then rows
 
     def problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
         """Yield why the layer map does not fit these models, if so."""
@@ -44,8 +46,6 @@ class TinyBERTConfig(HiddenStatesConfig):
     By default one projection for all layers, as in its first version and its Chinese models, and targets that are not
     normalised. Both models need the same number of attention heads.
     """
-
-    compares_all_tokens = True
 
     type: Literal["tinybert"]  # type: ignore[assignment]
     projection: Literal["per_layer", "shared"] = "shared"
@@ -69,7 +69,7 @@ class HiddenStates(Objective):
 
     def __init__(self, config: HiddenStatesConfig, teacher: EncoderShape, student: EncoderShape) -> None:
         super().__init__()
-        self.weight = config.weight
+        self.weight, self.reduction = config.weight, config.reduction
         self.normalize_targets = config.normalize_targets
         pairs = list(enumerate(mapped_layers(config.layer_map, teacher.num_layers, student.num_layers), start=1))
         self.pairs = [(0, 0), *pairs] if config.embeddings else pairs
@@ -85,7 +85,7 @@ class HiddenStates(Objective):
 
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the mean squared error of every mapped layer, as `hidden/m` for the student's layer m."""
-        weight, terms = token_weights(real_tokens(batch)), {}
+        weight, terms = token_weights(real_tokens(batch), self.reduction, batch.get("num_real")), {}
         for index, (student_layer, teacher_layer) in enumerate(self.pairs):
             projection = self.projections[index % len(self.projections)]
             output = projection(student.hidden_states[student_layer]).float()
@@ -100,8 +100,8 @@ class HiddenStates(Objective):
 class TinyBERT(HiddenStates):
     """Hidden states, and the attention scores of the same layers.
 
-    Scores are compared for every two real tokens of a row, even of different documents that do not attend to each
-    other.
+    Scores are compared for every two real tokens of a row, or of a document if the batch has `document_ids`; a GPU is
+    then waited for once, to know how many documents the longest row has.
     """
 
     def __init__(self, config: TinyBERTConfig, teacher: EncoderShape, student: EncoderShape) -> None:
@@ -114,13 +114,23 @@ class TinyBERT(HiddenStates):
 
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the terms of HiddenStates, and `attention/m` for the scores of the student's layer m."""
-        mask, terms = real_tokens(batch), super().forward(teacher, student, batch)
+        parts, terms = _compared_tokens(batch), super().forward(teacher, student, batch)
         for layer, teacher_layer in self.pairs:
             if layer:
                 target = teacher.query[teacher_layer], teacher.key[teacher_layer]
                 output = student.query[layer], student.key[layer]
-                terms[f"attention/{layer}"] = attention_score_loss(target, output, mask, self.num_heads)
+                terms[f"attention/{layer}"] = attention_score_loss(
+                    target, output, parts, self.num_heads, self.reduction, batch.get("num_pairs")
+                )
         return terms
+
+
+def _compared_tokens(batch: Mapping[str, Tensor]) -> list[Tensor]:
+    """Return masks [B, L] of tokens that are compared with one another: all real tokens, or those of each document."""
+    if "document_ids" not in batch:
+        return [real_tokens(batch)]
+    documents = batch["document_ids"]  # padding is -1
+    return [documents == number for number in range(int(documents.max()) + 1)]
 
 
 class PatientKDConfig(ObjectiveConfig):

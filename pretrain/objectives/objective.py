@@ -1,11 +1,14 @@
 """The base classes of every objective and its configuration.
 
-Shapes: B rows, L tokens, D hidden width, K layers. Every loss term is a float32 scalar: the mean over the real tokens
-of a row, then over rows, so that padding does not count.
+Shapes: B rows, L tokens, D hidden width, K layers. Every loss term is a float32 scalar, a mean in which padding does
+not count. How it is taken matters as soon as rows have different numbers of real tokens:
+
+* "rows": over the tokens of a row, then over rows; every row counts the same.
+* "tokens": over all tokens of a step, of all ranks and micro-batches; every token counts the same.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -38,6 +41,7 @@ class WeightSchedule(Settings):
 
 
 Weight = Annotated[float, Field(gt=0)] | WeightSchedule
+Reduction = Literal["tokens", "rows"]
 
 
 class ObjectiveConfig(Settings):
@@ -48,7 +52,6 @@ class ObjectiveConfig(Settings):
     """
 
     needs_teacher: ClassVar[bool] = True
-    compares_all_tokens: ClassVar[bool] = False  # every two tokens of a row, even of different documents
     needs_student_head: ClassVar[bool] = False  # trains a masked-language head of the student
     reads_task_head: ClassVar[bool] = False  # reads the student's predictions for a labelled task
     reads_task_teacher: ClassVar[bool] = False  # reads the teacher's predictions too
@@ -79,9 +82,11 @@ class Objective(nn.Module):
     """One loss between a teacher and a student. Its projections, if any, are trained with the student.
 
     A subclass sets `weight`, and sets `teacher_reads` and `student_reads` to the features that its `forward` needs:
-    nothing else is computed.
+    nothing else is computed. If it averages over all tokens of a step it sets `reduction` to "tokens": batches then
+    have the counts of `training.micro_batches.step_counts`.
     """
 
+    reduction: Reduction = "rows"
     weight: Weight
     teacher_reads: Reads
     student_reads: Reads
@@ -105,9 +110,13 @@ class Objective(nn.Module):
         return weight * torch.stack(list(terms.values())).sum()
 
 
-def token_weights(mask: Tensor) -> Tensor:
-    """Return token weights [B, L] by which a weighted sum is the mean over a row's real tokens, then over rows.
+def token_weights(mask: Tensor, reduction: Reduction = "rows", count: Tensor | None = None) -> Tensor:
+    """Return token weights [B, L] by which a weighted sum is the mean of this reduction over the tokens in `mask`.
 
-    `mask` is bool [B, L], true at real tokens.
+    Args:
+        mask: bool [B, L], true at tokens that count.
+        count: for "tokens", how many tokens count in a micro-batch of the step, on average; those of `mask` by default.
     """
-    return mask / (mask.sum(-1, keepdim=True).clamp(min=1) * len(mask))
+    if reduction == "rows":
+        return mask / (mask.sum(-1, keepdim=True).clamp(min=1) * len(mask))
+    return mask / (mask.sum() if count is None else count).clamp(min=1)

@@ -14,6 +14,7 @@ from torch import Tensor
 from pretrain.precision import kept_dtype
 
 _MASKED = tl.constexpr(-1e9)
+_OUTSIDE = tl.constexpr(-2)  # the document of positions beyond the end of a row; -1 is padding
 
 
 @triton.jit
@@ -35,7 +36,7 @@ def _place(length, num_heads, BLOCK: tl.constexpr):
 # One compiled kernel for all L and R: by default Triton compiles again for multiples of 16 and for 1.
 @triton.jit(do_not_specialize=["length", "num_heads"])
 def _normalizers_kernel(
-    ta, tb, sa, sb, mask, weight, log_z_teacher, log_z_student, divergence,
+    ta, tb, sa, sb, documents, weight, log_z_teacher, log_z_student, divergence,
     length, teacher_width, student_width, teacher_scale, student_scale, num_heads,
     TEACHER_DEPTH: tl.constexpr, STUDENT_DEPTH: tl.constexpr,
     BLOCK: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
@@ -50,14 +51,15 @@ def _normalizers_kernel(
     of_student = row * length * student_stride + head * student_width
     a_t = _load(ta + of_teacher, rows, length, teacher_stride, teacher_width, TEACHER_DEPTH)
     a_s = _load(sa + of_student, rows, length, student_stride, student_width, STUDENT_DEPTH)
+    row_document = tl.load(documents + row * length + rows, rows < length, _OUTSIDE)
     max_t = tl.full([BLOCK], float("-inf"), tl.float32)
     max_s = tl.full([BLOCK], float("-inf"), tl.float32)
     sum_t, sum_s, cross = (tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32))
     for start in range(0, length, COLUMNS):
         columns = start + tl.arange(0, COLUMNS)
         inside = columns < length
-        is_real = tl.load(mask + row * length + columns, inside, 0) != 0
-        bias = tl.where(inside, tl.where(is_real, 0.0, _MASKED), float("-inf"))[None, :]
+        same = row_document[:, None] == tl.load(documents + row * length + columns, inside, _OUTSIDE)[None, :]
+        bias = tl.where(inside[None, :], tl.where(same, 0.0, _MASKED), float("-inf"))
         b_t = _load(tb + of_teacher, columns, length, teacher_stride, teacher_width, TEACHER_DEPTH)
         b_s = _load(sb + of_student, columns, length, student_stride, student_width, STUDENT_DEPTH)
         z_t = tl.dot(a_t, tl.trans(b_t), input_precision=PRECISION) * teacher_scale
@@ -81,7 +83,7 @@ def _normalizers_kernel(
 
 @triton.jit(do_not_specialize=["length", "num_heads"])
 def _gradient_kernel(
-    tx, ty, sx, sy, mask, weight, log_z_teacher, log_z_student, gradient,
+    tx, ty, sx, sy, documents, weight, log_z_teacher, log_z_student, gradient,
     length, teacher_width, student_width, teacher_scale, student_scale, num_heads,
     TEACHER_DEPTH: tl.constexpr, STUDENT_DEPTH: tl.constexpr,
     BLOCK: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
@@ -96,7 +98,7 @@ def _gradient_kernel(
     x_t = _load(tx + of_teacher, rows, length, teacher_stride, teacher_width, TEACHER_DEPTH)
     x_s = _load(sx + of_student, rows, length, student_stride, student_width, STUDENT_DEPTH)
     row_inside = rows < length
-    row_real = tl.load(mask + of_row + rows, row_inside, 0) != 0
+    row_document = tl.load(documents + of_row + rows, row_inside, _OUTSIDE)
     row_weight = tl.load(weight + of_row + rows, row_inside, 0.0)
     row_t = tl.load(log_z_teacher + of_head + rows, row_inside, 0.0)
     row_s = tl.load(log_z_student + of_head + rows, row_inside, 0.0)
@@ -104,7 +106,7 @@ def _gradient_kernel(
     for start in range(0, length, COLUMNS):
         columns = start + tl.arange(0, COLUMNS)
         inside = columns < length
-        column_real = tl.load(mask + of_row + columns, inside, 0) != 0
+        same = row_document[:, None] == tl.load(documents + of_row + columns, inside, _OUTSIDE)[None, :]
         y_t = _load(ty + of_teacher, columns, length, teacher_stride, teacher_width, TEACHER_DEPTH)
         y_s = _load(sy + of_student, columns, length, student_stride, student_width, STUDENT_DEPTH)
         z_t = tl.dot(x_t, tl.trans(y_t), input_precision=PRECISION) * teacher_scale
@@ -112,13 +114,13 @@ def _gradient_kernel(
         by_logits = tl.zeros([BLOCK, COLUMNS], tl.float32)
         if ROWS_ARE_QUERIES:
             change = tl.exp(z_s - row_s[:, None]) - tl.exp(z_t - row_t[:, None])
-            by_logits += tl.where(column_real[None, :], change * row_weight[:, None], 0.0)
+            by_logits += tl.where(same, change * row_weight[:, None], 0.0)
         if COLUMNS_ARE_QUERIES:
             column_weight = tl.load(weight + of_row + columns, inside, 0.0)
             column_t = tl.load(log_z_teacher + of_head + columns, inside, 0.0)
             column_s = tl.load(log_z_student + of_head + columns, inside, 0.0)
             change = tl.exp(z_s - column_s[None, :]) - tl.exp(z_t - column_t[None, :])
-            by_logits += tl.where(row_real[:, None], change * column_weight[None, :], 0.0)
+            by_logits += tl.where(same, change * column_weight[None, :], 0.0)
         # Differences of relations need more digits than bfloat16 has, so this product is in float32 or TF32.
         total += tl.dot(by_logits, y_s.to(tl.float32), input_precision=PRECISION)
     inner = tl.arange(0, STUDENT_DEPTH)
@@ -147,7 +149,7 @@ def _depth(width: int) -> int:
 
 
 def relation_loss_and_gradient(
-    teacher: tuple[Tensor, Tensor], student: tuple[Tensor, Tensor], mask: Tensor, weight: Tensor, num_heads: int
+    teacher: tuple[Tensor, Tensor], student: tuple[Tensor, Tensor], documents: Tensor, weight: Tensor, num_heads: int
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return the relation loss and its gradients with respect to the student's a and b, None for b if a is b.
 
@@ -156,7 +158,7 @@ def relation_loss_and_gradient(
 
     Args:
         teacher, student: a and b of each model, [B, L, D], both of the same floating type.
-        mask: bool [B, L], true at real tokens.
+        documents: integers [B, L]; relations are between tokens of the same document. -1 is padding.
         weight: weight of each query, float32 [B, L], 0 for padding.
 
     Returns:
@@ -171,10 +173,10 @@ def relation_loss_and_gradient(
     tile = tile_of(*depths, precision)
     sizes = (length, *widths, *(width**-0.5 for width in widths), num_heads, *depths, *tile, precision)
     grid = (batch * num_heads * triton.cdiv(length, tile[0]),)
-    is_real, weight = mask.to(torch.int8).contiguous(), weight.contiguous()
-    log_z_teacher, log_z_student, divergence = mask.new_empty((3, batch, num_heads, length), dtype=torch.float32)
+    documents, weight = documents.to(torch.int32).contiguous(), weight.contiguous()
+    log_z_teacher, log_z_student, divergence = weight.new_empty((3, batch, num_heads, length), dtype=torch.float32)
     # One stage: with two, the tiles of the widest heads exceed an H100's shared memory
-    kept = (is_real, weight, log_z_teacher, log_z_student)
+    kept = (documents, weight, log_z_teacher, log_z_student)
     _normalizers_kernel[grid](*teacher, *student, *kept, divergence, *sizes, num_stages=1)
 
     def gradient(x: int, y: int, rows_are_queries: bool, columns_are_queries: bool) -> Tensor:

@@ -3,6 +3,7 @@
 Shapes: B rows, L tokens, R relation heads, D hidden width of each model, d = D / R.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,12 +25,14 @@ def relation_loss(
     num_relation_heads: int,
     kernel: Kernel = "portable",
     chunk_bytes: int | None = None,
+    documents: Tensor | None = None,
 ) -> Tensor:
     """Return KL(teacher || student) of one kind of relation, MiniLMv2 equations 5 to 7.
 
     relation(a, b) = softmax(a b^T / sqrt(d)) over real keys, with a and b split into R relation heads of each model's
     own width d = D / R. The loss is the mean over the real queries of a row and over heads, then over rows (the paper
-    also divides by heads and length). Padded keys are in no softmax and padded queries in no mean.
+    also divides by heads and length). Padded keys are in no softmax and padded queries in no mean. With `documents`, a
+    softmax is over the keys of the query's own document.
 
     Args:
         teacher: a and b of the teacher, each [B, L, D_teacher]; they get no gradient.
@@ -40,6 +43,7 @@ def relation_loss(
             (relation_kernels.py); "auto" for Triton if it works, otherwise the portable one.
         chunk_bytes: bytes of one relation matrix that the portable kernel keeps at a time; depends on the device by
             default.
+        documents: integers [B, L], the document of each token, -1 for padding; None to compare all real tokens.
 
     Returns:
         A float32 scalar, computed in float32 from inputs of any floating type.
@@ -52,7 +56,7 @@ def relation_loss(
             raise ValueError(f"{num_relation_heads} relation heads do not divide the {name}'s width {width}")
     if chunk_bytes is None:
         chunk_bytes = CHUNK_BYTES.get(student[0].device.type, CHUNK_BYTES["cuda"])
-    return _RelationLoss.apply(*teacher, *student, mask, num_relation_heads, kernel, chunk_bytes)
+    return _RelationLoss.apply(*teacher, *student, mask, documents, num_relation_heads, kernel, chunk_bytes)
 
 
 class _RelationLoss(torch.autograd.Function):
@@ -64,8 +68,8 @@ class _RelationLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, ta: Tensor, tb: Tensor, sa: Tensor, sb: Tensor, real: Tensor | None, heads: int, kernel: Kernel,
-        chunk: int,
+        ctx: Any, ta: Tensor, tb: Tensor, sa: Tensor, sb: Tensor, real: Tensor | None, documents: Tensor | None,
+        heads: int, kernel: Kernel, chunk: int,
     ) -> Tensor:  # fmt: skip
         mask = torch.ones(sa.shape[:2], dtype=torch.bool, device=sa.device) if real is None else real
         weight = _query_weights(mask, heads)
@@ -73,13 +77,13 @@ class _RelationLoss(torch.autograd.Function):
             if use_triton(kernel, (ta, tb), (sa, sb), heads):
                 from pretrain.objectives.relation_kernels import relation_loss_and_gradient
 
-                loss, *grads = relation_loss_and_gradient((ta, tb), (sa, sb), mask, weight, heads)
+                numbers = mask.int() - 1 if documents is None else documents.masked_fill(~mask, -1)
+                loss, *grads = relation_loss_and_gradient((ta, tb), (sa, sb), numbers, weight, heads)
             else:
                 teacher, student = _split_pair(ta, tb, heads), _split_pair(sa, sb, heads)
                 wanted = any(ctx.needs_input_grad[2:4])  # false if the loss is only evaluated
-                loss, *grads = _relation_loss_and_gradient(
-                    teacher, student, mask, weight, real is None, heads, chunk, wanted
-                )
+                keys = _Keys(mask, documents, real is None, heads)
+                loss, *grads = _relation_loss_and_gradient(teacher, student, keys, weight, chunk, wanted)
                 grads = [None if grad is None else _merge_heads(grad, len(mask)) for grad in grads]
         ctx.save_for_backward(*(None if grad is None else grad.to(kept_dtype(sa.dtype)) for grad in grads))
         return loss
@@ -87,30 +91,25 @@ class _RelationLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_output: Tensor) -> tuple[Tensor | None, ...]:
         grad_a, grad_b = (grad if grad is None else grad * grad_output[0] for grad in ctx.saved_tensors)
-        return None, None, grad_a, grad_b, None, None, None, None
+        return None, None, grad_a, grad_b, None, None, None, None, None
 
 
 def _relation_loss_and_gradient(
-    teacher: Pair, student: Pair, mask: Tensor, weight: Tensor, is_full: bool, num_heads: int, chunk_bytes: int,
-    wants_gradient: bool,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    teacher: Pair, student: Pair, keys: "_Keys", weight: Tensor, chunk_bytes: int, wants_gradient: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Return the loss and, if wanted, its gradients [B*R, L, d] with respect to a and b; only a's if b is a."""
-    length, same = mask.shape[1], student[0] is student[1]
+    length, same = weight.shape[1], student[0] is student[1]
     grad_a = torch.empty_like(student[0]) if wants_gradient else None
     grad_b = torch.empty_like(student[1]) if wants_gradient and not same else None
     scale = student[0].shape[-1] ** -0.5
-    weight = weight.repeat_interleave(num_heads, 0).unsqueeze(-1)  # [B*R, L, 1]
-    # [B*R, 1, L]; adding it copies the logits, so it is left out if there is no padding
-    bias = None if is_full else torch.where(mask, 0.0, MASKED).repeat_interleave(num_heads, 0).unsqueeze(1)
-    loss = torch.zeros((), device=mask.device)
+    weight = weight.repeat_interleave(keys.num_heads, 0).unsqueeze(-1)  # [B*R, L, 1]
+    loss = torch.zeros((), device=weight.device)
     chunk = max(1, chunk_bytes // (4 * length * length))
     for start in range(0, len(weight), chunk):
         part = slice(start, start + chunk)
         a, b = student[0][part], student[1][part]
-        bias_here = None if bias is None else bias[part]
-        divergence, difference = _divergence(
-            _logits(teacher[0][part], teacher[1][part], bias_here), _logits(a, b, bias_here)
-        )
+        bias = keys.bias(part.start, len(a))
+        divergence, difference = _divergence(_logits(teacher[0][part], teacher[1][part], bias), _logits(a, b, bias))
         loss += (divergence * weight[part]).sum()
         if grad_a is None:
             continue
@@ -121,6 +120,31 @@ def _relation_loss_and_gradient(
             torch.bmm(grad_logits, b, out=grad_a[part])
             torch.bmm(grad_logits.mT, a, out=grad_b[part])
     return loss, grad_a, grad_b
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """Which keys a query is compared with: the real tokens [B, L] of its row or, if given, of its document."""
+
+    mask: Tensor
+    documents: Tensor | None
+    is_full: bool  # no padding: nothing is masked, unless there are documents
+    num_heads: int
+
+    def bias(self, first: int, count: int) -> Tensor | None:
+        """Return what is added to the logits of `count` of the B*R heads: [count, 1 or L, L], or None for nothing."""
+        if self.documents is None and self.is_full:
+            return None  # adding it would copy the logits
+        rows = slice(first // self.num_heads, (first + count - 1) // self.num_heads + 1)
+        allowed = self.mask[rows].unsqueeze(1)
+        if self.documents is not None:
+            numbers = self.documents[rows]
+            allowed = allowed & (numbers.unsqueeze(-1) == numbers.unsqueeze(1))
+        bias = torch.where(allowed, 0.0, MASKED)
+        if len(bias) == 1:
+            return bias.expand(count, -1, -1)
+        heads = torch.arange(first, first + count, device=bias.device)
+        return bias[heads // self.num_heads - rows.start]
 
 
 def _query_weights(mask: Tensor, num_heads: int) -> Tensor:

@@ -21,11 +21,9 @@ Pairs = tuple[tuple[str, str], ...]
 class MiniLMv2Config(ObjectiveConfig):
     """MiniLMv2 (arXiv:2012.15828): the student's last layer learns the relations QQ, KK and VV of one teacher layer."""
 
-    compares_all_tokens = True
-
     type: Literal["minilm_v2"]
     num_relation_heads: PositiveInt  # R; must divide both widths
-    teacher_layer: PositiveInt | None = None  # null: the paper's choice for a teacher of this size
+    teacher_layer: PositiveInt | None = None  # null: the paper's choice for this depth, a guess for other teachers
     kernel: Kernel = "auto"  # auto: Triton on a GPU if it works, otherwise portable
 
     def problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
@@ -47,8 +45,6 @@ class MiniLMConfig(ObjectiveConfig):
     ERNIE-Tiny's KQ and VV losses are the same. By default R is the models' number of attention heads, as in the paper,
     which must then be the same in both; any other R must divide both widths.
     """
-
-    compares_all_tokens = True
 
     type: Literal["minilm", "ernie_tiny"]
     num_relation_heads: PositiveInt | None = None  # null: the number of attention heads of both models
@@ -94,7 +90,8 @@ def _legal_heads(teacher: EncoderShape, student: EncoderShape) -> str:
 
 def _layer_problems(layer: int | None, teacher: EncoderShape) -> Problems:
     if layer and layer > teacher.num_layers:
-        yield "teacher_layer", f"the teacher has {teacher.num_layers} layers, got {layer}"
+        most = teacher.num_layers
+        yield "teacher_layer", f"the teacher has {most} layers, got {layer}; try {most}, or an upper layer in short runs"
 
 
 def _kernel_problems(kernel: Kernel) -> Problems:
@@ -106,7 +103,8 @@ def _kernel_problems(kernel: Kernel) -> Problems:
 class Relations(Objective):
     """KL between the relations of pairs of projections, such as query and query, one term per pair.
 
-    Relations are between every two real tokens of a row, even of different documents that do not attend to each other.
+    Relations are between every two real tokens of a row, or of a document if the batch has `document_ids`. Each term
+    is the mean over the real tokens of a row, then over rows, as in equation 6.
     """
 
     def __init__(
@@ -120,19 +118,23 @@ class Relations(Objective):
 
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return a term per pair: `relation/query` for QQ, `relation/query_key` for QK, and so on."""
-        mask, terms = real_tokens(batch) if "attention_mask" in batch else None, {}
+        mask, documents = real_tokens(batch) if "attention_mask" in batch else None, batch.get("document_ids")
+        terms = {}
         for a, b in self.pairs:
             target = getattr(teacher, a)[self.teacher_layer], getattr(teacher, b)[self.teacher_layer]
             output = getattr(student, a)[self.student_layer], getattr(student, b)[self.student_layer]
             name = a if a == b else f"{a}_{b}"
-            terms[f"relation/{name}"] = relation_loss(target, output, mask, self.num_relation_heads, self.kernel)
+            terms[f"relation/{name}"] = relation_loss(
+                target, output, mask, self.num_relation_heads, self.kernel, documents=documents
+            )
         return terms
 
 
 def published_teacher_layer(teacher: EncoderShape) -> int:
-    """Return the teacher layer that MiniLMv2 chose (section 4.3).
+    """Return the teacher layer that MiniLMv2 chose (section 4.3) for its own teachers; a guess for all others.
 
-    Layer 21 of BERT-large's 24, layer 19 of the 24 of large RoBERTa and XLM-R models, otherwise the last layer.
+    Layer 21 of BERT-large's 24, layer 19 of the 24 of large RoBERTa and XLM-R models, otherwise the last layer. Which
+    layer is best differs by teacher: for another one, try layers in short runs and name the best in `teacher_layer`.
     """
     if teacher.num_layers != 24:
         return teacher.num_layers

@@ -9,19 +9,23 @@ from torch import Tensor, nn
 from pretrain.models.encoder import EncoderShape, Features, Reads, real_tokens
 from pretrain.models.vocabulary_head import VocabularyHead
 from pretrain.objectives.layers import start_projection
-from pretrain.objectives.objective import Objective, ObjectiveConfig, token_weights
+from pretrain.objectives.objective import Objective, ObjectiveConfig, Reduction, token_weights
 from pretrain.objectives.vocabulary_losses import distillation_loss, masked_language_loss
 
 IGNORED = -100  # the label of tokens that are not predicted
 
 
 class MaskedLMConfig(ObjectiveConfig):
-    """Masked language modelling (arXiv:1810.04805): the student learns from text, without the teacher."""
+    """Masked language modelling (arXiv:1810.04805): the student learns from text, without the teacher.
+
+    The mean is over all masked tokens of a step, as in transformers.
+    """
 
     needs_teacher = False
     needs_student_head = True
 
     type: Literal["mlm"]
+    reduction: Reduction = "tokens"  # the mean over all masked tokens of a step, or over those of a row, then rows
 
     @property
     def needs_masking(self) -> bool:
@@ -38,7 +42,8 @@ class DistilBERTConfig(ObjectiveConfig):
 
     The default weights are those of the authors' published command (5, 2 and 1; the paper gives none). As in their
     code, soft targets are of all real tokens unless `positions` is "masked". A weight of 0 leaves out a term. If the
-    widths differ, a projection is trained for the cosine, which the paper, with equal widths, does not need.
+    widths differ, a projection is trained for the cosine, which the paper, with equal widths, does not need. Means are
+    over all tokens of a step, as in the authors' code.
     """
 
     needs_student_head = True
@@ -49,6 +54,7 @@ class DistilBERTConfig(ObjectiveConfig):
     soft_weight: Annotated[float, Field(gt=0)] = 5.0
     mlm_weight: Annotated[float, Field(ge=0)] = 2.0
     cosine_weight: Annotated[float, Field(ge=0)] = 1.0
+    reduction: Reduction = "tokens"  # the mean over all tokens of a step that count, or over a row's, then rows
 
     @property
     def needs_masking(self) -> bool:
@@ -66,25 +72,26 @@ class DistilBERTConfig(ObjectiveConfig):
 
 
 class MaskedLM(Objective):
-    """Cross-entropy of the masked tokens, mean over the masked tokens of a row, then over rows."""
+    """Cross-entropy of the masked tokens."""
 
     def __init__(self, config: MaskedLMConfig, student: EncoderShape) -> None:
         super().__init__()
-        self.weight = config.weight
+        self.weight, self.reduction = config.weight, config.reduction
         self.teacher_reads, self.layer = Reads(), student.num_layers
         self.student_reads = Reads(hidden_states=frozenset({self.layer}))
 
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the term `mlm`."""
-        return {"mlm": _masked_language_loss(student, self.layer, batch)}
+        return {"mlm": _masked_language_loss(student, self.layer, batch, self.reduction)}
 
 
 class DistilBERT(Objective):
-    """DistilBERT's three terms, each the mean over the tokens of a row that it counts, then over rows."""
+    """DistilBERT's three terms, each a mean over the tokens that it counts."""
 
     def __init__(self, config: DistilBERTConfig, teacher: EncoderShape, student: EncoderShape) -> None:
         super().__init__()
         self.weight, self.temperature, self.positions = config.weight, config.temperature, config.positions
+        self.reduction = config.reduction
         self.shares = {
             "distilbert/soft": config.soft_weight,
             "distilbert/mlm": config.mlm_weight,
@@ -106,15 +113,16 @@ class DistilBERT(Objective):
         name = "real_places" if self.positions == "real" else "labelled_places"
         target = _decoder_inputs(teacher, self.teacher_layer, places := _places(batch, name))
         output = _decoder_inputs(student, self.student_layer, places)
-        soft = distillation_loss(target, output, _weights(batch, name), self.temperature)
+        soft = distillation_loss(target, output, _weights(batch, name, self.reduction), self.temperature)
         terms = {"distilbert/soft": soft}
         if self.shares["distilbert/mlm"]:
-            terms["distilbert/mlm"] = _masked_language_loss(student, self.student_layer, batch)
+            terms["distilbert/mlm"] = _masked_language_loss(student, self.student_layer, batch, self.reduction)
         if self.shares["distilbert/cosine"]:
             states = self.projection(student.hidden_states[self.student_layer]).float()
             target_states = teacher.hidden_states[self.teacher_layer].detach().float()
             distance = 1 - nn.functional.cosine_similarity(states, target_states, dim=-1)
-            terms["distilbert/cosine"] = (distance * token_weights(real_tokens(batch))).sum()
+            weights = token_weights(real_tokens(batch), self.reduction, batch.get("num_real"))
+            terms["distilbert/cosine"] = (distance * weights).sum()
         return terms
 
     def total(self, terms: dict[str, Tensor], progress: float = 0.0) -> Tensor:
@@ -144,14 +152,16 @@ def _mask(batch: Mapping[str, Tensor], name: str) -> Tensor:
     return real_tokens(batch) if name == "real_places" else batch["labels"] != IGNORED
 
 
-def _weights(batch: Mapping[str, Tensor], name: str) -> Tensor:
-    return token_weights(_mask(batch, name)).flatten().index_select(0, _places(batch, name))
+def _weights(batch: Mapping[str, Tensor], name: str, reduction: Reduction) -> Tensor:
+    count = batch.get("num_real" if name == "real_places" else "num_labelled")
+    return token_weights(_mask(batch, name), reduction, count).flatten().index_select(0, _places(batch, name))
 
 
-def _masked_language_loss(student: Features, layer: int, batch: Mapping[str, Tensor]) -> Tensor:
+def _masked_language_loss(student: Features, layer: int, batch: Mapping[str, Tensor], reduction: Reduction) -> Tensor:
     places = _places(batch, "labelled_places")
     labels = batch["labels"].flatten().index_select(0, places)
-    return masked_language_loss(*_decoder_inputs(student, layer, places), labels, _weights(batch, "labelled_places"))
+    weights = _weights(batch, "labelled_places", reduction)
+    return masked_language_loss(*_decoder_inputs(student, layer, places), labels, weights)
 
 
 def _decoder_inputs(features: Features, layer: int, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:

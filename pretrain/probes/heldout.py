@@ -32,8 +32,8 @@ def heldout_relation_losses(
 ) -> dict[str, float]:
     """Return, by name, the mean of QQ + KK + VV (MiniLMv2 equation 8) between the teacher and each model's last layer.
 
-    If the teacher itself is among the models, its loss is 0. Relations between tokens of different documents in a row
-    count too, even if these do not attend to each other.
+    If the teacher itself is among the models, its loss is 0. Relations are between all tokens of a row, or of a
+    document if batches have `document_ids`.
 
     Args:
         teacher, models: in eval mode afterwards.
@@ -76,14 +76,15 @@ def _projections(features: Features, layer: int) -> Projections:
 def _relation_losses(teacher: Projections, student: Projections, batch: Mapping[str, Tensor], num_heads: int) -> Tensor:
     """Return QQ + KK + VV of one batch."""
     pairs = zip(teacher, student, strict=True)
-    losses = [relation_loss((a, a), (b, b), real_tokens(batch), num_heads) for a, b in pairs]
+    mask, documents = real_tokens(batch), batch.get("document_ids")
+    losses = [relation_loss((a, a), (b, b), mask, num_heads, documents=documents) for a, b in pairs]
     return torch.stack(losses).sum()
 
 
 class HeldoutRows:
     """Held-out rows and the teacher's q, k and v for them, computed once, so that the teacher may be cut afterwards.
 
-    All are kept on the CPU. R is the same for all students. Relations between tokens of different documents count too.
+    All are kept on the CPU. R is the same for all students.
 
     Args:
         batches: tensors [B, L], at least one batch, the same on every rank; rank r of W keeps every W-th.

@@ -152,16 +152,17 @@ def seeded(seed: int) -> Iterator[None]:
 def map_back(teacher: HuggingFaceModel, model: HuggingFaceModel) -> Tensor | None:
     """Return the map [D, d] from a published student's space to the teacher's.
 
-    The identity for equal widths; otherwise the least-squares map from the student's word embeddings to the teacher's.
-    None if embeddings are factorised, and so not in the hidden width.
+    The least-squares map from the student's word embeddings to the teacher's: the identity while both are the same,
+    but training turns a student's space away from its teacher's even if the widths are equal. If embeddings are
+    factorised, and so not in the hidden width: the identity for equal widths, otherwise None.
     """
     widths = teacher.config.hidden_size, model.config.hidden_size
-    if widths[0] == widths[1]:
-        return torch.eye(widths[0])
     target, given = (one.embeddings.word_embeddings.weight for one in (teacher, model))
     if (target.shape[1], given.shape[1]) != widths:
-        return None
+        return torch.eye(widths[0]) if widths[0] == widths[1] else None
     num_words = min(len(target), len(given))  # tables may be longer than the vocabulary
+    if torch.equal(target[:num_words], given[:num_words]):
+        return torch.eye(widths[0])
     return torch.linalg.lstsq(given[:num_words], target[:num_words]).solution.T
 
 

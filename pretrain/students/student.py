@@ -56,6 +56,11 @@ class Student(nn.Module):
         self.train()  # models loaded from a folder are in evaluation mode, without dropout
 
     @property
+    def needs_counts(self) -> bool:
+        """Whether an objective averages over all tokens of a step (see `Objective.reduction`)."""
+        return any(objective.reduction == "tokens" for objective in self.objectives)
+
+    @property
     def published(self) -> HuggingFaceModel:
         """The model that is saved and published: the encoder, with its masked-language head if it has one."""
         return self.head.model if self.head else self.encoder.model

@@ -28,12 +28,11 @@ from pretrain.ranks.stopping import StopReason
 from pretrain.ranks.together import gather_objects, on_rank_zero
 from pretrain.settings import Settings
 from pretrain.training.metrics import Metrics
+from pretrain.training.micro_batches import Batch, step_counts, to_device
 from pretrain.training.prefetch import prefetch
 from pretrain.training.slow_steps import SlowSteps
 
 _LONG_STEP_SECONDS = 2.0  # from here on ranks agree to stop at the end of a step, waiting, instead of a step later
-
-Batch = Mapping[str, Tensor]
 
 
 class DataLate(ValueError):
@@ -57,15 +56,6 @@ class TrainingConfig(LoopConfig):
     """Length of a run, intervals of logging and saving, time limits, and the seed of all random numbers."""
 
     total_steps: PositiveInt  # also the length of the learning rate's schedule
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Return the batch on the device, without waiting for the copy to finish."""
-    if device.type == "cpu":
-        return batch
-    # Contiguous first: a single zero expanded to all token types cannot be pinned.
-    pinned = {name: tensor.contiguous().pin_memory() for name, tensor in batch.items()}
-    return {name: tensor.to(device, non_blocking=True) for name, tensor in pinned.items()}
 
 
 class Trainer:
@@ -108,6 +98,7 @@ class Trainer:
         self._steps_are_long = True  # until the ranks agree on how long the first one took
         self._device_step: torch.cuda.Event | None = None  # where the last step ends in the device's queue
         self._reads_places = any(engine.student.head for engine in engines)
+        self._needs_counts = any(engine.student.needs_counts for engine in engines)
         self._skipped_rows = 0  # on this rank since the last logged step
         self.checkpoints = Checkpoints(run, config.keep_checkpoints)
         with Progress("loading the checkpoint"):
@@ -181,12 +172,13 @@ class Trainer:
     def _train_step(self, batches: Iterator[Batch], step: int) -> None:
         started = self._step_started = time.perf_counter()
         self._data_seconds = 0.0
-        for index in range(self.engines[0].accumulation_steps):
-            batch = self._next(batches)
+        micro_batches = [self._next(batches) for _ in range(self.engines[0].accumulation_steps)]
+        counts = step_counts(micro_batches, self.device) if self._needs_counts else {}
+        for index, batch in enumerate(micro_batches):
             # Rows that the corpus could not read come empty: CLS, SEP and padding.
             self._skipped_rows += int((batch["attention_mask"].sum(1) <= 2).sum())
             batch = without_padding(batch)
-            batch = to_device(with_places(batch) if self._reads_places else batch, self.device)
+            batch = {**to_device(with_places(batch) if self._reads_places else batch, self.device), **counts}
             with explain_out_of_memory(batch):
                 features = self.teacher(batch)
                 for engine in self.engines:

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig, build_optimizer, build_schedule
@@ -20,10 +21,16 @@ def test_warm_up_then_linear_decay_to_zero():
 
 @pytest.mark.parametrize("shape", ["linear", "cosine", "constant"])
 def test_every_shape_starts_at_the_peak_and_ends_at_its_floor(shape):
-    schedule = ScheduleConfig(type=shape, warmup_ratio=0.0, final_lr_ratio=0.1)
+    schedule = ScheduleConfig(type=shape, warmup_ratio=0.0, final_lr_ratio=0.0 if shape == "constant" else 0.1)
     assert schedule.factor(0, 100) == 1
     assert schedule.factor(100, 100) == pytest.approx(1.0 if shape == "constant" else 0.1)
     assert schedule.factor(500, 100) == schedule.factor(100, 100)
+
+
+def test_a_floor_under_a_constant_schedule_is_refused():
+    message = r"a constant schedule never decays, so final_lr_ratio \(0\.1\) would be ignored; leave it out, or use"
+    with pytest.raises(ValidationError, match=message):
+        ScheduleConfig(type="constant", final_lr_ratio=0.1)
 
 
 def test_only_matrices_of_linear_layers_decay_and_frozen_parameters_are_left_out():

@@ -5,6 +5,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from pretrain.models.encoder import Features, Reads
+from pretrain.training.micro_batches import step_counts
 from tasks.label_objectives import TaskObjective, choices
 from tasks.rows import IGNORED
 from tests.pretrain.tiny import shape
@@ -106,11 +107,14 @@ def test_two_halves_are_the_whole(kind, name):
     (student, batch), (teacher, _) = draw(kind), draw(kind, seed=1)
     if kind == "tokens":
         batch["labels"][0, 2:] = batch["labels"][3] = IGNORED  # rows with few labels, and with none
-    halves = [
-        loss(name, student[part], {key: values[part] for key, values in batch.items()}, teacher[part])
-        for part in (slice(0, 4), slice(4, 8))
-    ]
-    torch.testing.assert_close(sum(halves) / 2, loss(name, student, batch, teacher))
+    num_labelled = {"num_labelled": step_counts([batch], torch.device("cpu"))["num_labelled"] / 2}
+    for reduction, counts in (("rows", {}), ("tokens", num_labelled)):
+        halves = [
+            loss(name, student[part], {key: values[part] for key, values in batch.items()} | counts, teacher[part],
+                 reduction=reduction)
+            for part in (slice(0, 4), slice(4, 8))
+        ]  # fmt: skip
+        torch.testing.assert_close(sum(halves) / 2, loss(name, student, batch, teacher, reduction=reduction))
 
 
 @pytest.mark.parametrize("name", ["labels", "soft_labels"])
@@ -126,11 +130,13 @@ def test_tokens_without_a_label_count_nowhere(name):
     assert not student.grad[:, [0, 4]].any() and student.grad[:, kept].all()
 
 
-def test_every_row_counts_the_same_however_many_labels_it_has():
+def test_every_row_or_every_label_counts_the_same():
     student, batch = draw("tokens")
     batch["labels"][0, 1:] = IGNORED
     rows = [loss("labels", student[n : n + 1], {k: v[n : n + 1] for k, v in batch.items()}) for n in range(NUM_ROWS)]
-    torch.testing.assert_close(loss("labels", student, batch), torch.stack(rows).mean())
+    torch.testing.assert_close(loss("labels", student, batch, reduction="rows"), torch.stack(rows).mean())
+    transformers_own = torch.nn.functional.cross_entropy(student.flatten(0, 1), batch["labels"].flatten())
+    torch.testing.assert_close(loss("labels", student, batch), transformers_own)
 
 
 def test_no_answer_begins_or_ends_in_padding():

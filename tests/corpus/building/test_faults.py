@@ -23,7 +23,7 @@ DAMAGED = (2, 5)
 KINDS = {
     "plain": {},
     "weighted": {"weights": {"tiny": 1.5}},
-    "masked within documents": {"masking": MaskingSettings(), "document_ids": True},
+    "masked within documents": {"masking": MaskingSettings(), "documents_apart": True},
     "pairs": {"kind": "pairs"},
 }
 

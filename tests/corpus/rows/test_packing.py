@@ -1,9 +1,11 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus.rows.packing import build_packed_rows, build_pair_rows, num_packed_rows, num_pair_rows
+from corpus.rows.packing import build_apart_rows, build_packed_rows, build_pair_rows, num_packed_rows, num_pair_rows
 
 CLS, SEP, PAD = 2, 3, 0
 DOCUMENTS = st.lists(st.integers(1, 60), min_size=1, max_size=12)
@@ -27,6 +29,39 @@ def test_packed_rows_hold_every_token_once_and_in_order(lengths, row_tokens):
         stream += real[1:-1]
     documents = np.split(ids, np.cumsum(lengths)[:-1])
     assert stream == [token for document in documents for token in [SEP, *document.tolist()]][1:]
+
+
+@given(DOCUMENTS, st.integers(8, 30))
+def test_rows_apart_give_every_document_its_own_cls(lengths, row_tokens):
+    ids, lengths = block(lengths)
+    rows = build_apart_rows(ids, lengths, row_tokens, CLS, SEP, PAD)
+    assert rows.shape == (num_packed_rows(len(ids), len(lengths), row_tokens, apart=True), row_tokens)
+    document_of, text = np.repeat(np.arange(len(lengths)), lengths), []
+    for index, row in enumerate(rows.tolist()):
+        real = [token for token in row if token != PAD]
+        assert row[: len(real)] == real and real[-1] == SEP
+        assert len(real) >= row_tokens - 3 or index == len(rows) - 1, "no more than the separators is lost"
+        begins = [place for place, token in enumerate(real) if token == CLS]
+        assert begins[0] == 0
+        for begin, after in pairwise([*begins, len(real)]):
+            _, *tokens, end = real[begin:after]
+            assert tokens and end == SEP and len({document_of[token - 10] for token in tokens}) == 1
+            text += tokens
+    assert text == ids.tolist()
+
+
+@pytest.mark.parametrize("first", range(1, 16))
+def test_rows_apart_at_every_place_of_a_cut(first):
+    ids, lengths = block([first, 9])
+    rows = build_apart_rows(ids, lengths, 8, CLS, SEP, PAD)
+    expected = {
+        3: [[2, 10, 11, 12, 3, 2, 13, 3]],
+        4: [[2, 10, 11, 12, 13, 3, 0, 0], [2, 14, 15, 16, 17, 18, 19, 3]],
+        5: [[2, 10, 11, 12, 13, 14, 3, 0], [2, 15, 16, 17, 18, 19, 3, 0]],
+        6: [[2, 10, 11, 12, 13, 14, 15, 3], [2, 16, 17, 18, 19, 3, 0, 0]],
+    }.get(first, [])
+    assert rows[: len(expected)].tolist() == expected
+    assert [token for token in rows.ravel().tolist() if token >= 10] == ids.tolist()
 
 
 @pytest.mark.parametrize("num_tokens", [1, 5, 6, 7, 12])
@@ -69,7 +104,7 @@ def test_pairs_are_cut_at_all_places():
 @given(DOCUMENTS, st.integers(8, 20))
 def test_word_planes_are_arranged_like_ids(lengths, row_tokens):
     ids, lengths = block(lengths)
-    for build in (build_packed_rows, build_pair_rows):
+    for build in (build_packed_rows, build_apart_rows, build_pair_rows):
         rows = build(ids, lengths, row_tokens, CLS, SEP, PAD)
         planes = build(ids % 2 == 1, lengths, row_tokens, 0, 0, 0)
         assert planes.dtype == bool and (planes == ((rows % 2 == 1) & (rows >= 10))).all()

@@ -203,9 +203,9 @@ def special(request, mixed, tmp_path):
     if request.param == "weights":
         return RowStream(mixed, ROW_TOKENS, 17, weights={"law": 0.3, "web": 2.5})
     if request.param == "pairs":
-        return RowStream(mixed, ROW_TOKENS, 17, kind="pairs", document_ids=True)
+        return RowStream(mixed, ROW_TOKENS, 17, kind="pairs", documents_apart=True)
     manifest = with_word_planes(mixed, tmp_path / "words")
-    return RowStream(manifest, ROW_TOKENS, 17, continues_word=True, document_ids=True)
+    return RowStream(manifest, ROW_TOKENS, 17, continues_word=True, documents_apart=True)
 
 
 def test_every_kind_is_the_same_at_every_world_size_and_resume_point(special):
@@ -241,26 +241,32 @@ def test_unknown_sources_are_refused(mixed):
         RowStream(mixed, ROW_TOKENS, 17, weights={"laws": 0.2})
 
 
-def test_document_ids_separate_the_documents_of_a_row(manifest):
-    """Walked token by token: a new document begins after each SEP, and padding is no document's."""
-    stream = RowStream(manifest, ROW_TOKENS, seed=17, document_ids=True)
+def test_documents_of_a_row_are_numbered_and_their_tokens_counted(manifest):
+    """Walked token by token: a document begins at each CLS, and padding is no document's."""
+    stream = RowStream(manifest, ROW_TOKENS, seed=17, documents_apart=True)
     tokenizer = manifest.tokenizer
     batch = take(stream, 1, 0, 200)[0]
     seen = set()
-    for ids, documents in zip(batch["input_ids"].tolist(), batch["document_ids"].tolist(), strict=True):
-        current = 0
-        for token, document in zip(ids, documents, strict=True):
-            assert document == current
-            current += token == tokenizer.sep_token_id
-        real = {document for token, document in zip(ids, documents, strict=True) if token != tokenizer.pad_token_id}
-        padding = {document for token, document in zip(ids, documents, strict=True) if token == tokenizer.pad_token_id}
-        assert not real & padding
-        seen |= {len(real)}
+    for ids, documents, places in zip(
+        *(batch[name].tolist() for name in ("input_ids", "document_ids", "position_ids")), strict=True
+    ):
+        current, place = -1, 0
+        for token, document, found in zip(ids, documents, places, strict=True):
+            current, place = (current + 1, 0) if token == tokenizer.cls_token_id else (current, place + 1)
+            expected = (-1, 0) if token == tokenizer.pad_token_id else (current, place)
+            assert (document, found) == expected
+        seen |= {current + 1}
     assert {1, 2} <= seen
+    text = np.isin(stream.rows(np.arange(stream.rows_per_epoch)), special_ids(tokenizer), invert=True)
+    assert text.sum() == manifest.totals.tokens
+
+
+def special_ids(tokenizer):
+    return [tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id]
 
 
 def test_pairs_have_token_types(mixed):
-    stream = RowStream(mixed, ROW_TOKENS, seed=17, kind="pairs", document_ids=True)
+    stream = RowStream(mixed, ROW_TOKENS, seed=17, kind="pairs", documents_apart=True)
     tokenizer = mixed.tokenizer
     batches = take(stream, -(-stream.rows_per_epoch // 8), 0, 8)
     lengths = set()
@@ -271,7 +277,8 @@ def test_pairs_have_token_types(mixed):
             first = real.index(tokenizer.sep_token_id) + 1
             expected = [0] * first + [1] * (len(real) - first)
             assert types == expected + [0] * (ROW_TOKENS - len(real)) and mask == sorted(mask, reverse=True)
-            assert batch["document_ids"][row].tolist() == [1 - real for real in mask]
+            assert batch["document_ids"][row].tolist() == [real - 1 for real in mask]
+            assert batch["position_ids"][row].tolist() == [place * real for place, real in enumerate(mask)]
             lengths.add(len(real))
     assert ROW_TOKENS in lengths and len(lengths) > 3
     special = [tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch.distillation.checks import MAX_EPOCHS, warn_of_documents, warn_of_epochs, warn_of_lanes, warn_of_unreached
+from launch.distillation.checks import MAX_EPOCHS, warn_of_epochs, warn_of_lanes, warn_of_unreached
 from launch.distillation.config import read_run_config
 from pretrain.models.teacher import Teacher
 from pretrain.students.student import build_student
@@ -15,18 +15,6 @@ def test_ranks_that_read_bytes_repeatedly_cause_a_warning(recwarn):
     assert not recwarn
     with pytest.warns(UserWarning, match=r"24 ranks read every byte 3 times because corpus.num_lanes \(256\) is not a"):
         warn_of_lanes(256, 24)
-
-
-def test_losses_between_separated_documents_cause_a_warning(config_file):
-    within = "corpus.attend_within_documents=true"
-    states = [f'students.{index}.objective=[{{"type": "hidden_states"}}]' for index in range(2)]
-    both = 'students.1.objective=[{"type": "tinybert"}, {"type": "minilm"}]'
-    with pytest.warns(UserWarning) as told:
-        for overrides in ([], [within, *states], [within, *states, both], [within, *states, 'probe={"heldout": "m"}']):
-            warn_of_documents(read_run_config(config_file, overrides))
-    said = "corpus.attend_within_documents: {} compare every two tokens of a row, even of different documents"
-    starts = [str(one.message).partition(", to which")[0] for one in told]
-    assert starts == [said.format("minilm, tinybert"), said.format("probe.heldout")]
 
 
 def test_a_probe_of_untrained_states_causes_a_warning(config_file, recwarn):

@@ -125,9 +125,8 @@ def test_student_names_must_differ(tmp_path, config_values):
 
 
 def test_problems_with_the_teacher_name_the_legal_values():
-    config = read_run_config(
-        ROOT / "configs/4l312d.json", ["students.0.objective.0.num_relation_heads=48", "corpus.row_tokens=1024"]
-    )
+    relations = [f"students.0.objective.0.{key}" for key in ("num_relation_heads=48", "teacher_layer=12")]
+    config = read_run_config(ROOT / "configs/4l312d.json", [*relations, "corpus.row_tokens=1024"])
     with pytest.raises(ValueError, match="must divide") as caught:
         config.check(EncoderShape("bert", 12, 768, 12, 3072, 21128, 512))
     first, second = str(caught.value).splitlines()
@@ -137,7 +136,8 @@ def test_problems_with_the_teacher_name_the_legal_values():
 
 
 def test_pairs_want_a_teacher_of_two_token_types():
-    config = read_run_config(ROOT / "configs/4l312d.json", ["corpus.rows=pairs"])
+    layer = "students.0.objective.0.teacher_layer=12"
+    config = read_run_config(ROOT / "configs/4l312d.json", ["corpus.rows=pairs", layer])
     config.check(EncoderShape("bert", 12, 768, 12, 3072, 21128, 512, 2))
     message = r"^corpus\.rows: pairs need two token types, but the teacher has one$"
     with pytest.raises(ValueError, match=message):
@@ -156,7 +156,11 @@ def test_every_config_decodes_and_fits_its_teachers(path, teacher):
         config.check(None)
     elif path.stem != "demo" or teacher.hidden_size == 384:
         wide = [index for index, one in enumerate(config.students) if one.hidden_size > teacher.hidden_size]
-        config = read_run_config(path, [f"students.{index}.init.layers=scratch" for index in wide])  # as `about` says
+        changes = [f"students.{index}.init.layers=scratch" for index in wide]  # as `about` says
+        if teacher.num_layers < 24:  # the relations' layer that is named is the hub teacher's
+            numbers = range(len(config.students) if path.stem != "demo" else 0)
+            changes += [f"students.{index}.objective.0.teacher_layer={teacher.num_layers}" for index in numbers]
+        config = read_run_config(path, changes)
         config.check(teacher)
         assert all(f"students.{index}.init.layers=scratch" in config.about for index in wide)
     config.deepspeed.accumulation_steps(1)

@@ -129,6 +129,21 @@ def test_documents_of_a_row_do_not_see_each_other(model_type):
         assert not torch.allclose(before[:, :5], after[:, :5])
 
 
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_documents_of_a_row_are_read_as_if_each_were_alone(model_type):
+    encoder = Encoder(teacher_model(model_type), Reads(frozenset({0, 4}), frozenset({2})))
+    ids = batch(2, padding=False)["input_ids"]
+    documents = torch.tensor([0] * 5 + [1] * 4 + [-1] * (ROW_TOKENS - 9)).expand(2, -1)
+    places = torch.tensor([*range(5), *range(4), *[0] * (ROW_TOKENS - 9)]).expand(2, -1)
+    with torch.no_grad():
+        together = encoder({"input_ids": ids, "document_ids": documents, "position_ids": places})
+        for part in (slice(0, 5), slice(5, 9)):
+            alone = encoder({"input_ids": ids[:, part]})
+            for layer in (0, 4):
+                torch.testing.assert_close(together.hidden_states[layer][:, part], alone.hidden_states[layer])
+            torch.testing.assert_close(together.query[2][:, part], alone.query[2])
+
+
 TASK_MODELS = {
     AutoModelForSequenceClassification: (3, 5),
     AutoModelForTokenClassification: (3, ROW_TOKENS, 5),

@@ -13,6 +13,11 @@ def mask():
     return feature_batch()["attention_mask"].bool()
 
 
+def mean_of(values, reduction):
+    """The mean of values of every real token, a tensor a row: over all of them, or over a row's and then over rows."""
+    return torch.cat(values).mean() if reduction == "tokens" else torch.stack([row.mean() for row in values]).mean()
+
+
 def hidden_reference(objective, teacher, student, real):
     """TinyBERT equations 8 and 9, row by row over real tokens in float64."""
     terms = {}
@@ -26,16 +31,17 @@ def hidden_reference(objective, teacher, student, real):
                     target.var(-1, correction=0, keepdim=True) + 1e-5
                 ).sqrt()
             error = projection(student.hidden_states[student_layer][row, real[row]].double()) - target
-            rows.append((error**2).mean(-1).mean())
-        terms[f"hidden/{student_layer}"] = torch.stack(rows).mean()
+            rows.append((error**2).mean(-1))
+        terms[f"hidden/{student_layer}"] = mean_of(rows, objective.reduction)
         projection.float()
     return terms
 
 
 @pytest.mark.parametrize("projection", ["per_layer", "shared"])
-@pytest.mark.parametrize("normalize", [True, False])
-def test_hidden_states_equal_the_reference(projection, normalize):
-    config = HiddenStatesConfig(type="hidden_states", projection=projection, normalize_targets=normalize, weight=0.5)
+@pytest.mark.parametrize(("normalize", "reduction"), [(True, "tokens"), (False, "rows")])
+def test_hidden_states_equal_the_reference(projection, normalize, reduction):
+    settings = {"normalize_targets": normalize, "reduction": reduction, "weight": 0.5}
+    config = HiddenStatesConfig(type="hidden_states", projection=projection, **settings)
     objective = config.build(shape(), shape(2, 12))
     teacher, student = features(4, 24, 0), features(2, 12, 1, requires_grad=True)
     terms, slow = objective(teacher, student, feature_batch()), hidden_reference(objective, teacher, student, mask())
@@ -62,8 +68,10 @@ def test_hidden_states_are_zero_when_the_projection_gives_the_target():
     assert all(value == 0 for value in objective(teacher, student, feature_batch()).values())
 
 
-def test_tinybert_adds_the_scores_of_the_mapped_layers():
-    objective = TinyBERTConfig(type="tinybert", layer_map=[2, 4]).build(shape(), shape(2, 12))
+@pytest.mark.parametrize("reduction", ["tokens", "rows"])
+def test_tinybert_adds_the_scores_of_the_mapped_layers(reduction):
+    config = TinyBERTConfig(type="tinybert", layer_map=[2, 4], reduction=reduction)
+    objective = config.build(shape(), shape(2, 12))
     assert (objective.teacher_reads.hidden_states, objective.teacher_reads.projections) == ({0, 2, 4}, {2, 4})
     assert (objective.student_reads.hidden_states, objective.student_reads.projections) == ({0, 1, 2}, {1, 2})
     assert len(objective.projections) == 1 and not objective.normalize_targets
@@ -72,7 +80,7 @@ def test_tinybert_adds_the_scores_of_the_mapped_layers():
     slow = hidden_reference(objective, teacher, student, mask())
     for layer, above in ((1, 2), (2, 4)):
         of_teacher, of_student = (teacher.query[above], teacher.key[above]), (student.query[layer], student.key[layer])
-        slow[f"attention/{layer}"] = score_reference(of_teacher, of_student, mask(), 4)
+        slow[f"attention/{layer}"] = score_reference(of_teacher, of_student, mask(), 4, reduction)
     assert list(terms) == ["hidden/0", "hidden/1", "hidden/2", "attention/1", "attention/2"]
     for name in terms:
         torch.testing.assert_close(terms[name].double(), slow[name], rtol=1e-5, atol=1e-6)

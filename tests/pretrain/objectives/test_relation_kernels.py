@@ -39,6 +39,22 @@ def test_value_and_gradient_equal_the_portable_kernel(length, same):
 
 
 @needs_triton
+@pytest.mark.parametrize("same", [True, False], ids=["one tensor", "two tensors"])
+def test_documents_of_a_row_are_apart_as_in_the_portable_kernel(same):
+    teacher, student, mask = draw(70, same)
+    inputs = list({id(tensor): tensor for tensor in student}.values())
+    documents = (torch.arange(70, device=DEVICE) >= 30).long() + (torch.arange(70, device=DEVICE) >= 33).long()
+    documents = documents.expand(3, -1).masked_fill(~mask, -1)
+    losses = [
+        relation_loss(teacher, student, mask, 3, kernel, documents=documents) for kernel in ("portable", "triton")
+    ]
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=1e-6)
+    expected, found = (torch.autograd.grad(loss, inputs) for loss in losses)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+@needs_triton
 @pytest.mark.skipif(DEVICE == "cpu", reason="takes a GPU's time")
 def test_more_rows_and_heads_than_a_second_dimension_of_cuda_has():
     generator = torch.Generator().manual_seed(0)

@@ -111,3 +111,31 @@ def test_no_mask_is_a_mask_of_real_tokens_alone(same):
     torch.testing.assert_close(losses[0], losses[1])
     for a, b in zip(*(torch.autograd.grad(loss, inputs) for loss in losses), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 3 * 400, None])
+@pytest.mark.parametrize("same", [True, False])
+def test_relations_within_documents_equal_those_of_the_documents_alone(same, chunk_bytes):
+    teacher, student, mask = draw(8, same=same)
+    inputs = list({id(tensor): tensor for tensor in student}.values())
+    documents = torch.tensor([[0, 0, 1, 1, 1, 2, -1, -1, -1, -1], [0] * 4 + [1] * 6, [0] + [-1] * 9])
+    found = relation_loss(teacher, student, mask, 4, chunk_bytes=chunk_bytes, documents=documents)
+    rows = []
+    for row in range(3):
+        divergences = []
+        for document in range(int(documents[row].max()) + 1):
+            real = documents[row : row + 1] == document
+            alone = [tuple(tensor[row : row + 1] for tensor in pair) for pair in (teacher, student)]
+            divergences.append(reference(*alone, real, 4) * real.sum())
+        rows.append(torch.stack(divergences).sum() / mask[row].sum())
+    slow = torch.stack(rows).mean()
+    torch.testing.assert_close(found.double(), slow, atol=1e-6, rtol=1e-5)
+    for a, b in zip(torch.autograd.grad(found, inputs), torch.autograd.grad(slow, inputs), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+
+
+def test_one_document_a_row_is_the_whole_row():
+    teacher, student, mask = draw(9)
+    documents = torch.zeros_like(mask, dtype=torch.long)
+    within = relation_loss(teacher, student, mask, 4, documents=documents)
+    torch.testing.assert_close(within, relation_loss(teacher, student, mask, 4))

@@ -44,23 +44,25 @@ def log_softmax(model, layer, row, column, temperature=1.0):
     return torch.log_softmax(logits / temperature, -1)
 
 
-def mean_over_rows(batch, counted, value):
-    """The mean of value(row, column) over a row's counted tokens, then over all rows."""
-    rows = []
-    for row in range(3):
-        values = [value(row, column) for column in counted[row].nonzero().flatten().tolist()]
-        rows.append(torch.stack(values).mean() if values else torch.zeros((), dtype=torch.float64))
-    return torch.stack(rows).mean()
+def mean_of(reduction, counted, value):
+    """The mean of value(row, column) over all counted tokens, or over a row's and then over all rows."""
+    rows = [[value(row, column) for column in counted[row].nonzero().flatten().tolist()] for row in range(3)]
+    if reduction == "tokens":
+        return torch.stack([value for row in rows for value in row]).mean()
+    return torch.stack(
+        [torch.stack(row).mean() if row else torch.zeros((), dtype=torch.float64) for row in rows]
+    ).mean()
 
 
-def slow_masked(student, batch):
+def slow_masked(student, batch, reduction):
     labels = batch["labels"]
     loss = lambda row, column: -log_softmax(student, 2, row, column)[labels[row, column]]  # noqa: E731
-    return mean_over_rows(batch, labels != IGNORED, loss)
+    return mean_of(reduction, labels != IGNORED, loss)
 
 
 def slow_terms(objective, teacher, student, batch):
     real, masked = batch["attention_mask"].bool(), batch["labels"] != IGNORED
+    reduction = objective.reduction
 
     def soft(row, column):
         temperature = objective.temperature
@@ -74,9 +76,9 @@ def slow_terms(objective, teacher, student, batch):
         return 1 - a @ b / (a.norm() * b.norm())
 
     return {
-        "distilbert/soft": mean_over_rows(batch, real if objective.positions == "real" else masked, soft),
-        "distilbert/mlm": slow_masked(student, batch),
-        "distilbert/cosine": mean_over_rows(batch, real, distance),
+        "distilbert/soft": mean_of(reduction, real if objective.positions == "real" else masked, soft),
+        "distilbert/mlm": slow_masked(student, batch, reduction),
+        "distilbert/cosine": mean_of(reduction, real, distance),
     }
 
 
@@ -93,19 +95,24 @@ def assert_equal_terms_and_gradients(objective, terms, slow, student):
     return fast_gradient[0]
 
 
-def test_masked_language_modelling_equals_the_reference():
-    objective, batch = MaskedLMConfig(type="mlm", weight=0.5).build(shape(), shape(2, 12)), labelled_batch()
+@pytest.mark.parametrize("reduction", ["tokens", "rows"])
+def test_masked_language_modelling_equals_the_reference(reduction):
+    config, batch = MaskedLMConfig(type="mlm", weight=0.5, reduction=reduction), labelled_batch()
+    objective = config.build(shape(), shape(2, 12))
     teacher, student = models()
     terms = objective(teacher, student, batch)
-    gradient = assert_equal_terms_and_gradients(objective, terms, {"mlm": slow_masked(student, batch)}, student)
+    gradient = assert_equal_terms_and_gradients(
+        objective, terms, {"mlm": slow_masked(student, batch, reduction)}, student
+    )
     assert (gradient[batch["labels"] == IGNORED] == 0).all()
     assert not objective.teacher_reads.hidden_states and objective.student_reads.hidden_states == {2}
 
 
 @pytest.mark.parametrize("width", [12, 24])
-@pytest.mark.parametrize("positions", ["real", "masked"])
-def test_distilbert_equals_the_reference(width, positions):
-    objective = DistilBERTConfig(type="distilbert", positions=positions, weight=0.5).build(shape(), shape(2, width))
+@pytest.mark.parametrize(("positions", "reduction"), [("real", "tokens"), ("masked", "tokens"), ("real", "rows")])
+def test_distilbert_equals_the_reference(width, positions, reduction):
+    config = DistilBERTConfig(type="distilbert", positions=positions, reduction=reduction, weight=0.5)
+    objective = config.build(shape(), shape(2, width))
     (teacher, student), batch = models(width), labelled_batch()
     teacher.hidden_states[4].requires_grad_()
     terms, slow = objective(teacher, student, batch), slow_terms(objective, teacher, student, batch)

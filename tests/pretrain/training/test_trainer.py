@@ -20,7 +20,8 @@ from pretrain.engines.engine import StudentEngine
 from pretrain.progress import Progress
 from pretrain.training import trainer
 from pretrain.training.metrics import read_metrics
-from pretrain.training.trainer import DataLate, Trainer, to_device
+from pretrain.training.micro_batches import to_device
+from pretrain.training.trainer import DataLate, Trainer
 from tests.pretrain.tiny import rows_from, spawn, student_config, train
 
 EVERY_KIND = {"objective": [{"type": "minilm_v2", "num_relation_heads": 4}, {"type": "hidden_states"}, {"type": "mlm"}]}
@@ -145,6 +146,27 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(tmp_path, monk
     lines = read_metrics(tmp_path)
     assert [line["small/skipped_steps"] for line in lines] == [0, 1, 0]
     assert all(math.isfinite(value) for line in lines for value in line.values())
+
+
+def test_a_step_with_one_bad_micro_batch_does_not_lower_the_mean_norm(tmp_path, monkeypatch):
+    norms, add, original = [], StudentEngine._add, StudentEngine.train_micro_batch
+
+    def poisoned(engine, batch, teacher, seed):
+        if engine.engine.micro_steps == 4:  # the first of two of the third step
+            teacher = dataclasses.replace(teacher, query={layer: q * math.nan for layer, q in teacher.query.items()})
+        original(engine, batch, teacher, seed)
+
+    def watched(engine, name, value, is_good):
+        if name == "grad_norm" and is_good:
+            norms.append(float(value))
+        add(engine, name, value, is_good)
+
+    monkeypatch.setattr(StudentEngine, "train_micro_batch", poisoned)
+    monkeypatch.setattr(StudentEngine, "_add", watched)
+    with pytest.warns(UserWarning, match="step 4: small: 1 of the last 2 steps had a loss or gradient that is not"):
+        train(tmp_path, 6, micro_rows=4)
+    logged = [line["small/grad_norm"] for line in read_metrics(tmp_path)]
+    assert len(norms) == 5 and logged == pytest.approx([(norms[0] + norms[1]) / 2, norms[2], (norms[3] + norms[4]) / 2])
 
 
 def test_the_weights_of_losses_know_how_far_the_run_is_after_a_resume_too(tmp_path, monkeypatch):
