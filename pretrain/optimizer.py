@@ -24,11 +24,15 @@ class OptimizerConfig(Settings):
 
 
 class ScheduleConfig(Settings):
-    """Linear warm-up over a share of the run, then decay to `final_lr_ratio` times the peak learning rate."""
+    """Linear warm-up over a share of the run, then decay to `final_lr_ratio` times the peak learning rate.
 
-    type: Literal["linear", "cosine", "constant"] = "linear"
+    "wsd" (warm-up, stable, decay; arXiv:2404.06395) stays at the peak and decays in a line at the end of the run.
+    """
+
+    type: Literal["linear", "cosine", "constant", "wsd"] = "linear"
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.01  # share of the steps
     final_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
+    decay_ratio: Annotated[float, Field(gt=0, le=1)] = 0.1  # wsd: share of the steps, at the end, that decay
 
     @model_validator(mode="after")
     def _check_decay(self) -> "ScheduleConfig":
@@ -37,6 +41,11 @@ class ScheduleConfig(Settings):
                 f"a constant schedule never decays, so final_lr_ratio ({self.final_lr_ratio}) would be ignored; leave "
                 "it out, or use linear or cosine"
             )
+        if self.type != "wsd" and "decay_ratio" in self.model_fields_set and self.decay_ratio != 0.1:
+            raise ValueError(f"decay_ratio belongs to the schedule wsd, not to {self.type}")
+        if self.type == "wsd" and self.warmup_ratio + self.decay_ratio > 1:
+            shares = f"warmup_ratio ({self.warmup_ratio}) and decay_ratio ({self.decay_ratio})"
+            raise ValueError(f"{shares} are shares of the same run: together at most 1")
         return self
 
     def factor(self, step: int, total_steps: int) -> float:
@@ -45,7 +54,9 @@ class ScheduleConfig(Settings):
         if step < warmup_steps:
             return (step + 1) / warmup_steps
         done = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
-        shape = {"linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2, "constant": 1.0}[self.type]
+        left = (total_steps - step) / max(1, round(self.decay_ratio * total_steps))  # of the steps that decay
+        shapes = {"linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2, "constant": 1.0}
+        shape = shapes.get(self.type, min(1.0, max(0.0, left)))
         return self.final_lr_ratio + (1 - self.final_lr_ratio) * shape
 
 

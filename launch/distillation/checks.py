@@ -24,6 +24,7 @@ from pretrain.models.teacher import fingerprint, load_teacher
 from pretrain.progress import Progress
 
 MAX_EPOCHS = 100  # more cause a warning
+MIN_COMPARED_ROWS = 16  # fewer cause a warning
 
 
 def warn_of_lanes(num_lanes: int, world_size: int) -> None:
@@ -46,6 +47,18 @@ def warn_of_epochs(config: RunConfig, rows_per_epoch: int) -> None:
         warnings.warn(
             f"training.total_steps: {steps:,} steps of {rows} rows are {epochs:,.0f} epochs of this corpus, which has "
             f"{rows_per_epoch:,} rows; use a larger corpus or fewer steps ({MAX_EPOCHS} epochs are {few:,} steps)",
+            stacklevel=2,
+        )
+
+
+def warn_of_few_rows(config: RunConfig, world_size: int) -> None:
+    """Warn if relations between rows have few rows to compare: micro-batches and ranks are never compared."""
+    rows = config.deepspeed.micro_rows(world_size)
+    objectives = [one for student in config.students for one in student.objective]
+    if rows < MIN_COMPARED_ROWS and any(getattr(one, "between", None) == "rows" for one in objectives):
+        warnings.warn(
+            f'minilm_v2 between "rows" compares the {rows} rows of a micro-batch, of no other one and no other rank; '
+            f"with fewer than {MIN_COMPARED_ROWS} it says little: raise deepspeed.train_micro_batch_size_per_gpu",
             stacklevel=2,
         )
 

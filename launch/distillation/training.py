@@ -13,7 +13,7 @@ import torch.distributed as dist
 from corpus.rows.stream import RowStream, count_pair_rows
 from corpus.shards.manifest import Manifest
 from launch.command_line.config_file import prefix_errors
-from launch.distillation.checks import JobInput, warn_of_epochs, warn_of_lanes, warn_of_unreached
+from launch.distillation.checks import JobInput, warn_of_epochs, warn_of_few_rows, warn_of_lanes, warn_of_unreached
 from launch.distillation.config import CorpusConfig, RunConfig
 from launch.distillation.probe_input import build_probe
 from launch.distillation.run_facts import ProbeFacts
@@ -117,6 +117,7 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: Stop, devic
         warn_of_lanes(config.corpus.num_lanes, world_size)
         config.deepspeed.warn(world_size)
         warn_of_epochs(config, stream.rows_per_epoch)
+        warn_of_few_rows(config, world_size)
         warn_of_unreached(config, unreached)
         for remark in job.probe.remarks if job.probe else []:
             warnings.warn(remark, stacklevel=2)

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from pretrain.models.encoder import EncoderShape, Features, Reads, real_tokens
@@ -15,14 +15,28 @@ from pretrain.objectives.objective import Objective, ObjectiveConfig, Weight
 from pretrain.objectives.relation_loss import relation_loss
 from pretrain.settings import Problems
 
-Pairs = tuple[tuple[str, str], ...]
+RelationName = Literal[
+    "query-query", "query-key", "query-value",
+    "key-query", "key-key", "key-value",
+    "value-query", "value-key", "value-value",
+]  # fmt: skip
+RelationWeights = Annotated[dict[RelationName, Annotated[float, Field(gt=0)]], Field(min_length=1)]
+_PUBLISHED: dict[RelationName, float] = {"query-query": 1.0, "key-key": 1.0, "value-value": 1.0}
 
 
 class MiniLMv2Config(ObjectiveConfig):
-    """MiniLMv2 (arXiv:2012.15828): the student's last layer learns the relations QQ, KK and VV of one teacher layer."""
+    """MiniLMv2 (arXiv:2012.15828): the student's last layer learns the relations QQ, KK and VV of one teacher layer.
+
+    Relations are between the tokens of a row, as in the paper. Between "rows" they are those of PP-MiniLM
+    (PaddleNLP's sample-sample relations): a token is compared with the tokens at the same position of the other rows of
+    its micro-batch. That needs train_micro_batch_size_per_gpu of 16 and more, and no accumulation or number of ranks
+    makes up for a smaller one: rows of different micro-batches are never compared.
+    """
 
     type: Literal["minilm_v2"]
     num_relation_heads: PositiveInt  # R; must divide both widths
+    relations: RelationWeights = Field(default_factory=lambda: dict(_PUBLISHED))  # such as {"query-key": 1}: weights
+    between: Literal["tokens", "rows"] = "tokens"  # of a row, or of the rows of a micro-batch at the same position
     teacher_layer: PositiveInt | None = None  # null: the paper's choice for this depth, a guess for other teachers
     kernel: Kernel = "auto"  # auto: Triton on a GPU if it works, otherwise portable
 
@@ -33,10 +47,11 @@ class MiniLMv2Config(ObjectiveConfig):
         yield from _kernel_problems(self.kernel)
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "Relations":
-        """Build MiniLMv2's loss, equations 5 to 8, with weight 1 for each of QQ, KK and VV."""
-        pairs = (("query", "query"), ("key", "key"), ("value", "value"))
+        """Build MiniLMv2's loss, equations 5 to 8."""
         layer = self.teacher_layer or published_teacher_layer(teacher)
-        return Relations(pairs, layer, student.num_layers, self.num_relation_heads, self.kernel, self.weight)
+        return Relations(
+            self.relations, layer, student.num_layers, self.num_relation_heads, self.kernel, self.weight, self.between
+        )
 
 
 class MiniLMConfig(ObjectiveConfig):
@@ -69,9 +84,8 @@ class MiniLMConfig(ObjectiveConfig):
         """Build MiniLM's loss, with weight 1 for each of QK and VV."""
         heads = self.num_relation_heads or student.num_attention_heads
         layer = self.teacher_layer or teacher.num_layers
-        return Relations(
-            (("query", "key"), ("value", "value")), layer, student.num_layers, heads, self.kernel, self.weight
-        )
+        relations = {"query-key": 1.0, "value-value": 1.0}
+        return Relations(relations, layer, student.num_layers, heads, self.kernel, self.weight)
 
 
 def _head_problems(heads: int, teacher: EncoderShape, student: EncoderShape) -> Problems:
@@ -91,7 +105,10 @@ def _legal_heads(teacher: EncoderShape, student: EncoderShape) -> str:
 def _layer_problems(layer: int | None, teacher: EncoderShape) -> Problems:
     if layer and layer > teacher.num_layers:
         most = teacher.num_layers
-        yield "teacher_layer", f"the teacher has {most} layers, got {layer}; try {most}, or an upper layer in short runs"
+        yield (
+            "teacher_layer",
+            f"the teacher has {most} layers, got {layer}; try {most}, or an upper layer in short runs",
+        )
 
 
 def _kernel_problems(kernel: Kernel) -> Problems:
@@ -105,13 +122,27 @@ class Relations(Objective):
 
     Relations are between every two real tokens of a row, or of a document if the batch has `document_ids`. Each term
     is the mean over the real tokens of a row, then over rows, as in equation 6.
+
+    Args:
+        relations: weights of relations such as "query-key".
+        between: "rows" for relations between the tokens at the same position of all rows; then a term is the mean over
+            rows, then over positions.
     """
 
     def __init__(
-        self, pairs: Pairs, teacher_layer: int, student_layer: int, heads: int, kernel: Kernel, weight: Weight
+        self,
+        relations: Mapping[Any, float],
+        teacher_layer: int,
+        student_layer: int,
+        heads: int,
+        kernel: Kernel,
+        weight: Weight,
+        between: Literal["tokens", "rows"] = "tokens",
     ) -> None:
         super().__init__()
-        self.pairs, self.weight, self.num_relation_heads, self.kernel = pairs, weight, heads, kernel
+        self.pairs = {_term(*name.split("-")): tuple(name.split("-")) for name in relations}
+        self.shares = {_term(*name.split("-")): share for name, share in relations.items()}
+        self.weight, self.num_relation_heads, self.kernel, self.between = weight, heads, kernel, between
         self.teacher_layer, self.student_layer = teacher_layer, student_layer
         self.teacher_reads = Reads(projections=frozenset({teacher_layer}))
         self.student_reads = Reads(projections=frozenset({student_layer}))
@@ -120,14 +151,28 @@ class Relations(Objective):
         """Return a term per pair: `relation/query` for QQ, `relation/query_key` for QK, and so on."""
         mask, documents = real_tokens(batch) if "attention_mask" in batch else None, batch.get("document_ids")
         terms = {}
-        for a, b in self.pairs:
-            target = getattr(teacher, a)[self.teacher_layer], getattr(teacher, b)[self.teacher_layer]
-            output = getattr(student, a)[self.student_layer], getattr(student, b)[self.student_layer]
-            name = a if a == b else f"{a}_{b}"
-            terms[f"relation/{name}"] = relation_loss(
-                target, output, mask, self.num_relation_heads, self.kernel, documents=documents
-            )
+        if self.between == "rows":
+            mask, documents = None if mask is None else mask.mT, None
+        for name, (a, b) in self.pairs.items():
+            target = self._read(teacher, a, self.teacher_layer), self._read(teacher, b, self.teacher_layer)
+            output = self._read(student, a, self.student_layer), self._read(student, b, self.student_layer)
+            if a == b:  # the same tensor: half the work
+                target, output = (target[0],) * 2, (output[0],) * 2
+            terms[name] = relation_loss(target, output, mask, self.num_relation_heads, self.kernel, documents=documents)
         return terms
+
+    def _read(self, features: Features, name: str, layer: int) -> Tensor:
+        """Return a projection [B, L, D], or [L, B, D] to compare rows with one another."""
+        tensor: Tensor = getattr(features, name)[layer]
+        return tensor.transpose(0, 1) if self.between == "rows" else tensor
+
+    def total(self, terms: dict[str, Tensor], progress: float = 0.0) -> Tensor:
+        """Return the sum of the terms times their own weights, times the objective's weight."""
+        return super().total({name: self.shares[name] * value for name, value in terms.items()}, progress)
+
+
+def _term(a: str, b: str) -> str:
+    return f"relation/{a}" if a == b else f"relation/{a}_{b}"
 
 
 def published_teacher_layer(teacher: EncoderShape) -> int:

@@ -27,6 +27,17 @@ def test_every_shape_starts_at_the_peak_and_ends_at_its_floor(shape):
     assert schedule.factor(500, 100) == schedule.factor(100, 100)
 
 
+def test_warm_up_stable_decay():
+    schedule = ScheduleConfig(type="wsd", warmup_ratio=0.1, decay_ratio=0.25, final_lr_ratio=0.2)
+    factors = [schedule.factor(step, 20) for step in range(22)]
+    assert factors[:2] == [0.5, 1.0] and factors[2:16] == [1.0] * 14
+    assert factors[15:] == pytest.approx([1.0, 0.84, 0.68, 0.52, 0.36, 0.2, 0.2])
+    with pytest.raises(ValidationError, match=r"warmup_ratio \(0\.5\) and decay_ratio \(0\.6\) are shares of the same"):
+        ScheduleConfig(type="wsd", warmup_ratio=0.5, decay_ratio=0.6)
+    with pytest.raises(ValidationError, match="decay_ratio belongs to the schedule wsd, not to cosine"):
+        ScheduleConfig(type="cosine", decay_ratio=0.2)
+
+
 def test_a_floor_under_a_constant_schedule_is_refused():
     message = r"a constant schedule never decays, so final_lr_ratio \(0\.1\) would be ignored; leave it out, or use"
     with pytest.raises(ValidationError, match=message):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch.distillation.checks import MAX_EPOCHS, warn_of_epochs, warn_of_lanes, warn_of_unreached
+from launch.distillation.checks import MAX_EPOCHS, warn_of_epochs, warn_of_few_rows, warn_of_lanes, warn_of_unreached
 from launch.distillation.config import read_run_config
 from pretrain.models.teacher import Teacher
 from pretrain.students.student import build_student
@@ -15,6 +15,16 @@ def test_ranks_that_read_bytes_repeatedly_cause_a_warning(recwarn):
     assert not recwarn
     with pytest.warns(UserWarning, match=r"24 ranks read every byte 3 times because corpus.num_lanes \(256\) is not a"):
         warn_of_lanes(256, 24)
+
+
+def test_few_rows_for_relations_between_rows_cause_a_warning(config_file, recwarn):
+    between = 'students.0.objective=[{"type": "minilm_v2", "num_relation_heads": 4, "between": "rows"}]'
+    many = ["deepspeed.train_batch_size=32", "deepspeed.train_micro_batch_size_per_gpu=32"]
+    for overrides, world_size in (([], 1), ([between, *many], 2)):
+        warn_of_few_rows(read_run_config(config_file, overrides), world_size)
+    assert not recwarn
+    with pytest.warns(UserWarning, match='minilm_v2 between "rows" compares the 8 rows of a micro-batch, of no other'):
+        warn_of_few_rows(read_run_config(config_file, [between, *many]), 4)
 
 
 def test_a_probe_of_untrained_states_causes_a_warning(config_file, recwarn):
