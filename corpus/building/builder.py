@@ -39,7 +39,7 @@ from corpus.vocabulary.word_planes import check_segmenter
 # What runs the units: worker processes on this machine, or tasks of a Ray cluster
 Engine = Literal["processes", "ray"]
 
-_OURS = re.compile(r"(lock|plan\.jsonl?|matched|corpus|(read|encoded)-\d+)(\..*partial)?")
+_OURS = re.compile(r"(lock|plan\.jsonl?|matched|corpus|(read|encoded)-[0-9a-f]+)(\..*partial)?")
 
 
 def build_corpus(

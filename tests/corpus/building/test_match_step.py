@@ -50,7 +50,7 @@ def drops_of(tmp_path, wordpiece, monkeypatch):
         match_corpus(config)
         dropped, number = {}, 0
         for index in range(len(plan.units)):
-            record = json.loads((work_folder(config) / f"read-{index:05d}/record.json").read_text())
+            record = json.loads((work_folder(config) / f"read-{plan.key(index)}/record.json").read_text())
             dropped |= {number + at: reason for at, reason in load_drops(work_folder(config), index).items()}
             number += record["tally"]["documents"]
         assert number == len(documents) and len(plan.units) > 2

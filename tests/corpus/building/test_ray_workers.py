@@ -51,7 +51,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def kill_a_worker(work: Path, killed: list[int]) -> None:
     """Kills the first worker seen at a unit once five units are read."""
     while work.exists() and not killed:
-        if len(list(work.glob("read-?????"))) >= 5:
+        if len(list(work.glob(f"read-{'?' * 32}"))) >= 5:
             for process in Path("/proc").glob("[0-9]*"):
                 try:
                     name = (process / "cmdline").read_bytes()
