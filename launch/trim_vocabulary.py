@@ -29,7 +29,8 @@ from corpus.progress import show_progress_with, track
 from corpus.shards.manifest import load_manifest
 from corpus.shards.shard import count_corpus_pieces, read_block
 from corpus.vocabulary.texts import read_texts
-from corpus.vocabulary.tokenizer import load_tokenizer, save_tokenizer, tokenizer_fingerprint
+from corpus.vocabulary.saved import save_tokenizer
+from corpus.vocabulary.tokenizer import load_tokenizer, tokenizer_fingerprint
 from corpus.vocabulary.trimming import check_same_pieces, count_pieces, kept_ids, trim_tokenizer
 from launch.command_line.next_command import build_line
 from launch.command_line.output_folder import new_output_folder

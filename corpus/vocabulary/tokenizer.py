@@ -1,4 +1,4 @@
-"""Load, save and fingerprint fast Hugging Face tokenizers, and encode plain text with them."""
+"""Load and fingerprint fast Hugging Face tokenizers, and encode plain text with them."""
 
 import hashlib
 import json
@@ -9,15 +9,10 @@ import numpy as np
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from corpus.vocabulary.pieces import num_ids, pieces_by_id
+from corpus.vocabulary.saved import PROBE
 from corpus.vocabulary.wordpiece import WordPieceTable, is_wordpiece
 
-# For fingerprints: scripts, widths, case, digits, marks, spaces, an emoji sequence, a Han character beyond the basic
-# plane.
-_PROBE = (
-    "知识蒸馏：用２０２４年的大模型，教小模型。“引号”——破折号……ＡＢＣ ｘｙｚ",
-    "Distilling Café naïve HELLO  world's 3.14159 1,000,000 foo_bar@example.com",
-    "㈱ ① ﬁ ½ é e\u0301 ｶﾞ 한국어 русский العربية 👩‍👩‍👧 𠮷野家 龘\n第二行\t制表",
-)
 # One text of so many is tokenised twice as a check: a few tenths of a per cent of all text
 _SAMPLE_EVERY = 256
 _SAMPLE_CHARACTERS = 1000
@@ -52,29 +47,6 @@ def load_tokenizer(name: str) -> Any:
     return tokenizer
 
 
-def save_tokenizer(tokenizer: Any, folder: Path, max_tokens: int | None = None) -> None:
-    """Save a tokenizer so that transformers 4 loads it too: version 5 renamed two settings, but reads the old names.
-
-    Args:
-        max_tokens: positions of the model in the same folder; model_max_length is at most this.
-    """
-    tokenizer.save_pretrained(folder)
-    path = folder / "tokenizer_config.json"
-    values = json.loads(path.read_text(encoding="utf-8"))
-    if values["tokenizer_class"] == "TokenizersBackend":
-        values["tokenizer_class"] = "PreTrainedTokenizerFast"
-    if isinstance(values.get("extra_special_tokens"), list):
-        values["additional_special_tokens"] = values.pop("extra_special_tokens")
-    if max_tokens is not None:
-        values["model_max_length"] = min(max_tokens, tokenizer.model_max_length)
-    for key in ("is_local", "local_files_only"):  # how it was loaded here
-        values.pop(key, None)
-    path.write_text(json.dumps(values, ensure_ascii=False, indent=2), encoding="utf-8")
-    if json.loads(tokenizer.backend_tokenizer.to_str())["model"]["type"] == "WordPiece":  # for BertTokenizer of 4
-        pieces = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-        (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece, _ in pieces), encoding="utf-8")
-
-
 def special_token_ids(tokenizer: Any) -> dict[str, int | None]:
     """Return the ids of cls, sep, pad, mask and unk; None for a token that the tokenizer lacks."""
     return {token: getattr(tokenizer, f"{token}_token_id") for token in (*_REQUIRED, "mask")}
@@ -92,14 +64,14 @@ class TextEncoder:
         fast: encode Chinese WordPiece by a table, which gives the same ids many times faster.
 
     Attributes:
-        num_tokens: size of the vocabulary, added tokens included.
-        dtype: of ids: uint16, or uint32 for vocabularies above 65,536.
+        num_ids: the highest id + 1, of added tokens too; more than there are pieces where ids have none.
+        dtype: of ids: uint16, or uint32 for more than 65,536 ids.
         backend: the tokenizer of the library `tokenizers`, without special tokens, truncation and padding.
     """
 
     def __init__(self, tokenizer: Any, *, fast: bool = True) -> None:
-        self.num_tokens = len(tokenizer)
-        self.dtype = np.dtype(np.uint16 if self.num_tokens <= 1 << 16 else np.uint32)
+        self.num_ids = num_ids(tokenizer)
+        self.dtype = np.dtype(np.uint16 if self.num_ids <= 1 << 16 else np.uint32)
         self.backend = _without_special_spellings(tokenizer)
         self._table = WordPieceTable(self.backend, self.dtype) if fast and is_wordpiece(self.backend) else None
 
@@ -156,9 +128,10 @@ def _respell(piece: str, special: set[str]) -> str:
 def tokenizer_fingerprint(tokenizer: Any) -> str:
     """Return a SHA-256 of what the tokenizer does, not of its files: equal for a folder and its copy on the hub.
 
-    Covers every token by id, the special ids, and the ids of probe texts, so that another normaliser differs too.
+    Covers every piece by id, the special ids, and the ids of probe texts, so that another normaliser differs too. Ids
+    without a piece count as their placeholders, so that a saved tokenizer is equal to the one it was saved from.
     """
-    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    probe = [ids.tolist() for ids in TextEncoder(tokenizer, fast=False).encode(list(_PROBE))]
+    tokens = pieces_by_id(tokenizer)
+    probe = [ids.tolist() for ids in TextEncoder(tokenizer, fast=False).encode(list(PROBE))]
     state = [tokens, sorted(special_token_ids(tokenizer).items()), probe]
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()

@@ -1,7 +1,7 @@
 """Loading models from a folder or the hub, with checks. Code that comes with a model is never run."""
 
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,10 @@ def check_weights(path: str, missing: Iterable[str], prefix: str = "") -> None:
         raise ValueError(f"{path!r}: {len(lost)} weights are missing, such as {lost[0]}")
 
 
-def check_vocabulary(path: str, num_embeddings: int, num_tokens: int) -> None:
-    """Raise ValueError if the tokenizer has more tokens than the model has embeddings."""
-    if num_tokens > num_embeddings:
-        raise ValueError(f"{path!r} has {num_embeddings} embeddings, but the tokenizer has {num_tokens} tokens")
+def check_vocabulary(path: str, num_embeddings: int, pieces: Sequence[str]) -> None:
+    """Raise ValueError if the tokenizer, whose pieces are given by id, has more ids than the model has embeddings."""
+    if len(pieces) > num_embeddings:
+        raise ValueError(
+            f"{path!r} has {num_embeddings} embeddings, but the tokenizer has {len(pieces)} ids; the first too many is "
+            f"{pieces[num_embeddings]!r} (tokens that vocab.txt lacks get ids after its last line)"
+        )
