@@ -268,7 +268,8 @@ def _check_contents(manifest: Manifest, file: str) -> None:
     special += manifest.tokenizer.ids_without_piece
     if min(special) < 0 or max(special) >= min(manifest.tokenizer.vocab_size, np.iinfo(manifest.dtype).max + 1):
         raise ValueError(
-            f"{file}: tokenizer: the id of a special token, or one without a piece, is outside the vocabulary, or does not fit {manifest.dtype}"
+            f"{file}: tokenizer: the id of a special token, or one without a piece, is outside the vocabulary, or does "
+            f"not fit {manifest.dtype}"
         )
     for name, counts in [("totals", manifest.totals), *((s.name, s) for s in manifest.sources)]:
         if counts.documents_in != counts.documents + sum(counts.rejected.values()):
