@@ -61,7 +61,7 @@ def _write_vocabulary(tokenizer: Any, folder: Path) -> None:
     if state["model"]["type"] != "WordPiece":
         return
     missing = placeholders(tokenizer)
-    if missing:
+    if missing or "" in state["model"]["vocab"]:
         if (state["pre_tokenizer"] or {}).get("type") != "BertPreTokenizer":
             (folder / "vocab.txt").unlink(missing_ok=True)
             return

@@ -23,7 +23,7 @@ def load_tokenizer(name: str) -> Any:
     """Load a fast tokenizer from a folder or hub id. Code in the folder or repository is never run.
 
     Raises ValueError if it cannot be loaded, has no fast (Rust) backend or no vocabulary, lacks a cls, sep, pad or unk
-    token, or uses one token as pad and as another of these.
+    token, uses one token as pad and as another of these, or has two pieces with one id.
     """
     if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise ValueError(f"tokenizer: there is no folder {name!r}")  # such a path is no hub id: do not ask the hub
@@ -42,6 +42,10 @@ def load_tokenizer(name: str) -> Any:
     missing = [f"{token}_token" for token in _REQUIRED if ids[token] is None]
     if missing:
         raise ValueError(f"tokenizer {name!r}: lacks {', '.join(missing)}, which rows need")
+    try:
+        pieces_by_id(tokenizer)
+    except ValueError as error:
+        raise ValueError(f"tokenizer {name!r}: {error}") from error
     if ids["pad"] in (ids["cls"], ids["sep"], ids["unk"]):
         raise ValueError(f"tokenizer {name!r}: pad_token must differ from cls_token, sep_token and unk_token")
     return tokenizer
