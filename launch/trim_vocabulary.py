@@ -28,14 +28,16 @@ if not __package__:  # run as a script: these folders win over any installed pac
 from corpus.progress import show_progress_with, track
 from corpus.shards.manifest import load_manifest
 from corpus.shards.shard import count_corpus_pieces, read_block
+from corpus.vocabulary.saved import save_tokenizer
 from corpus.vocabulary.texts import read_texts
-from corpus.vocabulary.tokenizer import load_tokenizer, save_tokenizer, tokenizer_fingerprint
+from corpus.vocabulary.tokenizer import load_tokenizer, tokenizer_fingerprint
 from corpus.vocabulary.trimming import check_same_pieces, count_pieces, kept_ids, trim_tokenizer
 from launch.command_line.next_command import build_line
 from launch.command_line.output_folder import new_output_folder
 from launch.command_line.source_flags import add_source_flags, build_source
 from launch.job.messages import mute_transformers
-from pretrain.models.pretrained import check_weights, load_pretrained
+from pretrain.models.pretrained import load_pretrained
+from pretrain.models.weights import check_found
 from pretrain.progress import Progress
 
 _SAMPLE_TEXTS = 256
@@ -98,14 +100,17 @@ def _sampled(texts: Iterator[str], sample: list[str]) -> Iterator[str]:
 def load_model(name: str) -> tuple[PreTrainedModel, set[str]]:
     """Load a model with its head, in the precision it was saved in; return it and the names of missing weights.
 
-    Raises ValueError if it cannot be loaded, or weights of its encoder are missing.
+    Raises ValueError if it cannot be loaded, or weights of its encoder are missing or read by nothing. Warns of heads
+    that are left out.
     """
     architectures = load_pretrained(AutoConfig, name).architectures or [""]
     named = getattr(transformers, architectures[0], None)
     cls = named if isinstance(named, type) and issubclass(named, PreTrainedModel) else AutoModel
     model, found = load_pretrained(cls, name, dtype="auto", output_loading_info=True)
-    prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
-    check_weights(name, found["missing_keys"], prefix)
+    check_found(name, model, found)
+    if unread := sorted(key for key in found["unexpected_keys"] if not key.endswith("position_ids")):
+        message = f"left out: {len(unread)} weights of heads that {cls.__name__} has not, such as {unread[0]}"
+        warnings.warn(message, stacklevel=2)
     return model.eval(), set(found["missing_keys"])
 
 

@@ -33,13 +33,14 @@ from corpus.shards.manifest import (
     load_manifest,
     save_manifest,
 )
+from corpus.vocabulary.pieces import warn_of_missing_pieces
 from corpus.vocabulary.tokenizer import UnequalIds, load_tokenizer
 from corpus.vocabulary.word_planes import check_segmenter
 
 # What runs the units: worker processes on this machine, or tasks of a Ray cluster
 Engine = Literal["processes", "ray"]
 
-_OURS = re.compile(r"(lock|plan\.jsonl?|matched|corpus|(read|encoded)-\d+)(\..*partial)?")
+_OURS = re.compile(r"(lock|plan\.jsonl?|matched|corpus|(read|encoded)-[0-9a-f]+)(\..*partial)?")
 
 
 def build_corpus(
@@ -113,6 +114,7 @@ def _plan(config: BuildConfig) -> tuple[Plan, Manifest | None]:
     """Make the plan without saving it. Return also the manifest if the corpus is already built."""
     _check_outside_inputs(config)
     tokenizer = load_tokenizer(config.tokenizer)
+    warn_of_missing_pieces(config.tokenizer, tokenizer)
     if config.whole_words:
         check_segmenter()
     with progress("finding the inputs"):

@@ -39,14 +39,15 @@ class EncodedUnit(Result):
     blocks: BlockTable
 
 
-def encoded_folder(work: Path, index: int) -> Path:
-    """Return the folder of an encoded unit."""
-    return work / f"encoded-{index:05d}"
+def encoded_folder(work: Path, key: str) -> Path:
+    """Return the folder of an encoded unit, named by the key of its result."""
+    return work / f"encoded-{key}"
 
 
 def load_encoded_unit(plan: Plan, work: Path, index: int) -> EncodedUnit | None:
     """Load the result of `encode_unit`; None if there is none, or it is out of date."""
-    return load_result(EncodedUnit, encoded_folder(work, index), _key(plan, work, index))
+    key = _key(plan, work, index)
+    return load_result(EncodedUnit, encoded_folder(work, key), key)
 
 
 def _key(plan: Plan, work: Path, index: int) -> str:
@@ -68,12 +69,13 @@ def encode_unit(plan: Plan, work: Path, index: int, on_bytes: OnBytes) -> Encode
     if done := load_encoded_unit(plan, work, index):
         return done
     key = _key(plan, work, index)
-    return save_result(encoded_folder(work, index), lambda folder: _encode(plan, work, index, key, folder, on_bytes))
+    return save_result(encoded_folder(work, key), lambda folder: _encode(plan, work, index, key, folder, on_bytes))
 
 
 def _encode(plan: Plan, work: Path, index: int, key: str, folder: Path, on_bytes: OnBytes) -> EncodedUnit:
     unit = plan.units[index]
-    reader = DocumentReader(read_folder(work, index), load_read_unit(plan, work, index).frames)
+    read = load_read_unit(plan, work, index)
+    reader = DocumentReader(read_folder(work, read.key), read.frames)
     ledger = Ledger()
     writer = BlockWriter(folder)
     for documents in _kept(reader, load_drops(work, index), ledger):

@@ -69,7 +69,7 @@ def _join_blocks(
             column += getattr(blocks, name)
         for shard in unit.shards:
             name = f"shard-{len(shards):05d}.bin"
-            _link(encoded_folder(work, index) / shard.name, folder / name)
+            _link(encoded_folder(work, unit.key) / shard.name, folder / name)
             shards.append(ShardRecord(name=name, num_bytes=shard.num_bytes))
     return shards, BlockTable(**columns)
 

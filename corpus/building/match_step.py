@@ -45,7 +45,7 @@ def match_units(plan: Plan, work: Path) -> Matched:
     readers, keys = [], []
     for index in range(len(plan.units)):
         unit = load_read_unit(plan, work, index)
-        readers.append(DocumentReader(read_folder(work, index), unit.frames))
+        readers.append(DocumentReader(read_folder(work, unit.key), unit.frames))
         keys.append(unit.key)
     key = xxhash.xxh3_128_hexdigest(" ".join(keys).encode())
     if done := load_result(Matched, work / _FOLDER, key):

@@ -23,7 +23,7 @@ UNIT_BYTES = 64 << 20
 _LARGE_BYTES = 1 << 30  # parts that cannot be split and are larger delay a build: warn
 FILE_NAME = "plan.jsonl"
 # Raise it when the results of units change: results of other versions are not reused.
-_FORMAT_VERSION = 5
+_FORMAT_VERSION = 6
 _NEWLINE = re.compile(rb"\n")
 _BLANK_LINE = re.compile(rb"\S[^\S\n]*\n\s*\n")
 

@@ -37,9 +37,9 @@ class ReadUnit(Result):
     frames: list[Frame]
 
 
-def read_folder(work: Path, index: int) -> Path:
-    """Return the folder of a unit that was read."""
-    return work / f"read-{index:05d}"
+def read_folder(work: Path, key: str) -> Path:
+    """Return the folder of a unit that was read, named by the unit's key: it outlives changes of other inputs."""
+    return work / f"read-{key}"
 
 
 def read_unit(plan: Plan, work: Path, index: int, on_bytes: OnBytes) -> ReadUnit:
@@ -50,15 +50,16 @@ def read_unit(plan: Plan, work: Path, index: int, on_bytes: OnBytes) -> ReadUnit
 
     Raises ValueError for an input that cannot be read to its end or has changed since the plan.
     """
-    key, folder = plan.key(index), read_folder(work, index)
-    if done := load_result(ReadUnit, folder, key):
+    key = plan.key(index)
+    if done := load_result(ReadUnit, read_folder(work, key), key):
         return done
-    return save_result(folder, lambda partial: _read(plan, index, key, partial, on_bytes))
+    return save_result(read_folder(work, key), lambda partial: _read(plan, index, key, partial, on_bytes))
 
 
 def load_read_unit(plan: Plan, work: Path, index: int) -> ReadUnit:
     """Load the result of `read_unit`. Raise ValueError if there is none."""
-    done = load_result(ReadUnit, read_folder(work, index), plan.key(index))
+    key = plan.key(index)
+    done = load_result(ReadUnit, read_folder(work, key), key)
     if done is None:
         raise ValueError(f"{work}: unit {index} is not read yet; run --read-unit {index}")
     return done

@@ -6,13 +6,15 @@ Every document is either kept or rejected for one reason, the first rule that it
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from corpus.cleaning import markup, quality
+from corpus.cleaning import characters, markup, quality
 from corpus.cleaning.normalization import are_plain, normalize
 from corpus.config import CleaningSettings
 from corpus.document import Change, Document, Reason, Reject
 
 # ChineseWebText's shortest text: its limit on repeated n-grams was not made for shorter ones.
 _MIN_NGRAM_TEXT_CHARACTERS = 200
+# Shorter texts, such as titles, may have no function words, or be a Japanese name.
+_MIN_SHARE_TEXT_CHARACTERS = 100
 # The longest host name (RFC 1035). Trying every suffix of a longer field would take quadratic time.
 _MAX_HOST_CHARACTERS = 253
 
@@ -25,6 +27,7 @@ class Cleaner:
         rules: list[tuple[bool, Change, Callable[[str], str]]] = [
             (settings.language_variants, Change.LANGUAGE_VARIANTS, markup.choose_simplified),
             (settings.html, Change.HTML, markup.strip_html),
+            (settings.private_use, Change.PRIVATE_USE, characters.drop_private_use),
             (settings.empty_brackets, Change.EMPTY_BRACKETS, markup.drop_empty_brackets),
             (settings.url_lines, Change.URL_LINES, markup.drop_url_lines),
             (settings.simplified, Change.SIMPLIFIED, markup.simplify),
@@ -47,6 +50,13 @@ class Cleaner:
         """
         if self._is_blocked(document.origin):
             return document.reject(Reason.BLOCKED_ORIGIN)
+        # Before normalisation, which removes the traces.
+        if (
+            self._settings.wrongly_decoded
+            and not is_plain
+            and characters.is_damaged(quality.code_points(document.text))
+        ):
+            return document.reject(Reason.WRONGLY_DECODED)
         text, changes = document.text, list(document.changes)
         for change, _, after in self.changes(text, is_plain):
             text = after
@@ -89,16 +99,25 @@ class Cleaner:
         return self._judge_characters(text)
 
     def _judge_characters(self, text: str) -> Reason | None:
-        least, most = self._settings.min_chinese_share, self._settings.max_repeated_ngram_share
-        wants_ngrams = most < 1 and len(text) >= _MIN_NGRAM_TEXT_CHARACTERS
-        if least <= 0 and not wants_ngrams:
-            return None
+        settings, num_characters = self._settings, len(text)
         codes = quality.code_points(text)
+        if settings.wrongly_decoded and characters.has_marks(text):
+            return Reason.WRONGLY_DECODED
+        counts = characters.count_kinds(codes) if num_characters >= characters.MIN_CHARACTERS else []
+        if settings.wrongly_decoded and counts and characters.is_wrongly_decoded(counts):
+            return Reason.WRONGLY_DECODED
+        least, most = settings.min_chinese_share, settings.max_repeated_ngram_share
         if least > 0 and not quality.has_chinese_share(codes, least):
             return Reason.TOO_LITTLE_CHINESE
-        if wants_ngrams and quality.repeated_ngram_share(codes) > most:
-            return Reason.REPEATED_NGRAMS
-        return None
+        if num_characters >= _MIN_SHARE_TEXT_CHARACTERS and characters.kana_share(counts) > settings.max_kana_share:
+            return Reason.JAPANESE
+        if (
+            num_characters >= _MIN_SHARE_TEXT_CHARACTERS
+            and characters.function_share(counts) < settings.min_function_share
+        ):
+            return Reason.NO_FUNCTION_WORDS
+        wants_ngrams = most < 1 and num_characters >= _MIN_NGRAM_TEXT_CHARACTERS
+        return Reason.REPEATED_NGRAMS if wants_ngrams and quality.repeated_ngram_share(codes) > most else None
 
     def _is_blocked(self, origin: str) -> bool:
         if not origin or not self._blocked_origins:

@@ -54,12 +54,12 @@ def common_share(text: str) -> float:
     """Return the share of common simplified and traditional characters among those beyond ASCII; 1 if all are ASCII."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
     codes = codes[codes > 0x7F]
-    return float(_common_characters()[np.minimum(codes, 0xFFFF)].mean()) if len(codes) else 1.0
+    return float(common_characters()[np.minimum(codes, 0xFFFF)].mean()) if len(codes) else 1.0
 
 
 @cache
-def _common_characters() -> np.ndarray:
-    """Whether each code point is common, bool [65536]: GB2312's symbols and level 1, Big5's level 1."""
+def common_characters() -> np.ndarray:
+    """Return whether each code point is common, bool [65536]: GB2312's symbols and level 1, Big5's level 1."""
     table = np.zeros(1 << 16, dtype=bool)
     gb2312 = bytes(byte for row in (*range(0xA1, 0xA4), *range(0xB0, 0xD8)) for low in range(0xA1, 0xFF)
                    for byte in (row, low))  # fmt: skip

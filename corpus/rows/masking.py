@@ -1,7 +1,7 @@
 """Masked language modelling: masks that depend only on (seed, position), not on ranks or batches.
 
 BERT's masking (arXiv:1810.04805) at a fixed rate: of the n tokens of a row that are not special, round(prob x n) are
-chosen, at least one. Each of these becomes the mask token (80 %), a random token that is not special (10 %) or stays
+chosen, at least one. Each of these becomes the mask token (80 %), a random piece that is not special (10 %) or stays
 unchanged (10 %).
 
 With whole words, words are taken in random order, and one that would exceed that many tokens is left out, as in BERT's
@@ -49,7 +49,7 @@ class Masker:
         self._prob, self._mask_id = settings.prob, tokenizer.mask_token_id
         special = [index for name, index in tokenizer if name.endswith("_token_id") and index is not None]
         self._is_text = np.ones(tokenizer.vocab_size, dtype=bool)
-        self._is_text[special] = False
+        self._is_text[[*special, *tokenizer.ids_without_piece]] = False
         self._ordinary = np.flatnonzero(self._is_text)
         self._row_key, self._replacement_key = derive_key(seed, _CHOICE), derive_key(seed, _REPLACEMENT)
 

@@ -17,6 +17,7 @@ from corpus.document import Change, Reason
 from corpus.durable import write_durably
 from corpus.shards.block_cache import BlockCache
 from corpus.shards.store import Store, StoreLost, open_store
+from corpus.vocabulary.pieces import ids_without_piece
 from corpus.vocabulary.tokenizer import TextEncoder, special_token_ids, tokenizer_fingerprint
 
 FILE_NAME = "manifest.json"
@@ -31,7 +32,8 @@ class TokenizerRecord(StrictModel):
 
     name: str
     fingerprint: str
-    vocab_size: int
+    vocab_size: int  # the highest id + 1
+    ids_without_piece: list[int] = Field(default_factory=list)
     dtype: Literal["uint16", "uint32"]
     cls_token_id: int
     sep_token_id: int
@@ -142,7 +144,8 @@ def build_tokenizer_record(name: str, tokenizer: Any) -> TokenizerRecord:
     state = {
         "name": name,
         "fingerprint": tokenizer_fingerprint(tokenizer),
-        "vocab_size": encoder.num_tokens,
+        "vocab_size": encoder.num_ids,
+        "ids_without_piece": ids_without_piece(tokenizer),
         "dtype": encoder.dtype.name,
     }
     ids = {f"{token}_token_id": index for token, index in special_token_ids(tokenizer).items()}
@@ -262,9 +265,11 @@ def _check_contents(manifest: Manifest, file: str) -> None:
     if corpus_fingerprint(manifest.tokenizer, blocks) != manifest.fingerprint:
         raise ValueError(f"{file}: the fingerprint does not match the contents; the file was changed")
     special = [value for key, value in manifest.tokenizer if key.endswith("_token_id") and value is not None]
+    special += manifest.tokenizer.ids_without_piece
     if min(special) < 0 or max(special) >= min(manifest.tokenizer.vocab_size, np.iinfo(manifest.dtype).max + 1):
         raise ValueError(
-            f"{file}: tokenizer: a special token's id is outside the vocabulary, or does not fit {manifest.dtype}"
+            f"{file}: tokenizer: the id of a special token, or one without a piece, is outside the vocabulary, or does "
+            f"not fit {manifest.dtype}"
         )
     for name, counts in [("totals", manifest.totals), *((s.name, s) for s in manifest.sources)]:
         if counts.documents_in != counts.documents + sum(counts.rejected.values()):

@@ -1,4 +1,4 @@
-"""Load, save and fingerprint fast Hugging Face tokenizers, and encode plain text with them."""
+"""Load and fingerprint fast Hugging Face tokenizers, and encode plain text with them."""
 
 import hashlib
 import json
@@ -9,15 +9,10 @@ import numpy as np
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from corpus.vocabulary.pieces import num_ids, pieces_by_id
+from corpus.vocabulary.saved import PROBE
 from corpus.vocabulary.wordpiece import WordPieceTable, is_wordpiece
 
-# For fingerprints: scripts, widths, case, digits, marks, spaces, an emoji sequence, a Han character beyond the basic
-# plane.
-_PROBE = (
-    "知识蒸馏：用２０２４年的大模型，教小模型。“引号”——破折号……ＡＢＣ ｘｙｚ",
-    "Distilling Café naïve HELLO  world's 3.14159 1,000,000 foo_bar@example.com",
-    "㈱ ① ﬁ ½ é e\u0301 ｶﾞ 한국어 русский العربية 👩‍👩‍👧 𠮷野家 龘\n第二行\t制表",
-)
 # One text of so many is tokenised twice as a check: a few tenths of a per cent of all text
 _SAMPLE_EVERY = 256
 _SAMPLE_CHARACTERS = 1000
@@ -28,7 +23,7 @@ def load_tokenizer(name: str) -> Any:
     """Load a fast tokenizer from a folder or hub id. Code in the folder or repository is never run.
 
     Raises ValueError if it cannot be loaded, has no fast (Rust) backend or no vocabulary, lacks a cls, sep, pad or unk
-    token, or uses one token as pad and as another of these.
+    token, uses one token as pad and as another of these, or has two pieces with one id.
     """
     if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise ValueError(f"tokenizer: there is no folder {name!r}")  # such a path is no hub id: do not ask the hub
@@ -47,32 +42,13 @@ def load_tokenizer(name: str) -> Any:
     missing = [f"{token}_token" for token in _REQUIRED if ids[token] is None]
     if missing:
         raise ValueError(f"tokenizer {name!r}: lacks {', '.join(missing)}, which rows need")
+    try:
+        pieces_by_id(tokenizer)
+    except ValueError as error:
+        raise ValueError(f"tokenizer {name!r}: {error}") from error
     if ids["pad"] in (ids["cls"], ids["sep"], ids["unk"]):
         raise ValueError(f"tokenizer {name!r}: pad_token must differ from cls_token, sep_token and unk_token")
     return tokenizer
-
-
-def save_tokenizer(tokenizer: Any, folder: Path, max_tokens: int | None = None) -> None:
-    """Save a tokenizer so that transformers 4 loads it too: version 5 renamed two settings, but reads the old names.
-
-    Args:
-        max_tokens: positions of the model in the same folder; model_max_length is at most this.
-    """
-    tokenizer.save_pretrained(folder)
-    path = folder / "tokenizer_config.json"
-    values = json.loads(path.read_text(encoding="utf-8"))
-    if values["tokenizer_class"] == "TokenizersBackend":
-        values["tokenizer_class"] = "PreTrainedTokenizerFast"
-    if isinstance(values.get("extra_special_tokens"), list):
-        values["additional_special_tokens"] = values.pop("extra_special_tokens")
-    if max_tokens is not None:
-        values["model_max_length"] = min(max_tokens, tokenizer.model_max_length)
-    for key in ("is_local", "local_files_only"):  # how it was loaded here
-        values.pop(key, None)
-    path.write_text(json.dumps(values, ensure_ascii=False, indent=2), encoding="utf-8")
-    if json.loads(tokenizer.backend_tokenizer.to_str())["model"]["type"] == "WordPiece":  # for BertTokenizer of 4
-        pieces = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-        (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece, _ in pieces), encoding="utf-8")
 
 
 def special_token_ids(tokenizer: Any) -> dict[str, int | None]:
@@ -92,14 +68,14 @@ class TextEncoder:
         fast: encode Chinese WordPiece by a table, which gives the same ids many times faster.
 
     Attributes:
-        num_tokens: size of the vocabulary, added tokens included.
-        dtype: of ids: uint16, or uint32 for vocabularies above 65,536.
+        num_ids: the highest id + 1, of added tokens too; more than there are pieces where ids have none.
+        dtype: of ids: uint16, or uint32 for more than 65,536 ids.
         backend: the tokenizer of the library `tokenizers`, without special tokens, truncation and padding.
     """
 
     def __init__(self, tokenizer: Any, *, fast: bool = True) -> None:
-        self.num_tokens = len(tokenizer)
-        self.dtype = np.dtype(np.uint16 if self.num_tokens <= 1 << 16 else np.uint32)
+        self.num_ids = num_ids(tokenizer)
+        self.dtype = np.dtype(np.uint16 if self.num_ids <= 1 << 16 else np.uint32)
         self.backend = _without_special_spellings(tokenizer)
         self._table = WordPieceTable(self.backend, self.dtype) if fast and is_wordpiece(self.backend) else None
 
@@ -156,9 +132,10 @@ def _respell(piece: str, special: set[str]) -> str:
 def tokenizer_fingerprint(tokenizer: Any) -> str:
     """Return a SHA-256 of what the tokenizer does, not of its files: equal for a folder and its copy on the hub.
 
-    Covers every token by id, the special ids, and the ids of probe texts, so that another normaliser differs too.
+    Covers every piece by id, the special ids, and the ids of probe texts, so that another normaliser differs too. Ids
+    without a piece count as their placeholders, so that a saved tokenizer is equal to the one it was saved from.
     """
-    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    probe = [ids.tolist() for ids in TextEncoder(tokenizer, fast=False).encode(list(_PROBE))]
+    tokens = pieces_by_id(tokenizer)
+    probe = [ids.tolist() for ids in TextEncoder(tokenizer, fast=False).encode(list(PROBE))]
     state = [tokens, sorted(special_token_ids(tokenizer).items()), probe]
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()

@@ -17,7 +17,7 @@ import sentencepiece
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from corpus.vocabulary.tokenizer import save_tokenizer
+from corpus.vocabulary.saved import save_tokenizer
 from corpus.vocabulary.wordpiece import WordPieceTable
 
 BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from corpus.vocabulary.pieces import num_ids
 from corpus.vocabulary.texts import text_batches
 
 
 def count_pieces(backend: Tokenizer, texts: Iterable[str]) -> np.ndarray:
-    """Return how often each piece occurs in texts, int64 [V]."""
+    """Return how often each id occurs in texts, int64 [V], V the highest id + 1."""
     backend = _without_truncation(backend)
-    counts = np.zeros(backend.get_vocab_size(), dtype=np.int64)
+    counts = np.zeros(num_ids(backend), dtype=np.int64)
     for batch in text_batches(texts):
         encodings = backend.encode_batch_fast(batch, add_special_tokens=False)
         ids = np.concatenate([np.asarray(encoding.ids, dtype=np.int64) for encoding in encodings])

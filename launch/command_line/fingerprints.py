@@ -4,6 +4,7 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
+from corpus.vocabulary.pieces import pieces_by_id
 from corpus.vocabulary.tokenizer import load_tokenizer, tokenizer_fingerprint
 from pretrain.models.pretrained import check_vocabulary, load_encoder, read_shape
 from pretrain.models.teacher import fingerprint
@@ -22,7 +23,7 @@ def tokenizer_of(path: str) -> str:
     Raise ValueError if it cannot be loaded or has more tokens than the model.
     """
     tokenizer = load_tokenizer(path)
-    check_vocabulary(path, read_shape(path).vocab_size, len(tokenizer))
+    check_vocabulary(path, read_shape(path).vocab_size, pieces_by_id(tokenizer))
     return tokenizer_fingerprint(tokenizer)
 
 

@@ -11,6 +11,7 @@ from corpus.rows.mixture import source_weights
 from corpus.shards.block_cache import BlockCache
 from corpus.shards.manifest import Manifest, load_manifest
 from corpus.shards.store import StoreLost
+from corpus.vocabulary.pieces import pieces_by_id
 from corpus.vocabulary.tokenizer import load_tokenizer, tokenizer_fingerprint
 from launch.command_line.config_file import prefix_errors
 from launch.distillation.config import CorpusConfig, RunConfig, read_run_config
@@ -117,7 +118,7 @@ def check_tokenizer(config: RunConfig, manifest: Manifest, teacher: EncoderShape
     tokenizer = load_tokenizer(name)
     if teacher:
         with prefix_errors("teacher.path"):
-            check_vocabulary(name, teacher.vocab_size, len(tokenizer))
+            check_vocabulary(name, teacher.vocab_size, pieces_by_id(tokenizer))
     found = tokenizer_fingerprint(tokenizer)
     if manifest.tokenizer.fingerprint != found:
         other = f"but the teacher {name} has another" if config.teacher else "but there is another now"

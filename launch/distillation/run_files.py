@@ -6,7 +6,8 @@ from pathlib import Path
 from transformers import AutoTokenizer
 
 from corpus.shards.manifest import Manifest
-from corpus.vocabulary.tokenizer import load_tokenizer, save_tokenizer
+from corpus.vocabulary.saved import save_tokenizer
+from corpus.vocabulary.tokenizer import load_tokenizer
 from launch.command_line.config_file import changed_keys
 from launch.command_line.next_command import publish_line
 from launch.distillation.config import MAY_CHANGE, RunConfig, read_run_config

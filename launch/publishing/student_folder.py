@@ -9,7 +9,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoTokenizer
 
-from corpus.vocabulary.tokenizer import load_tokenizer, save_tokenizer
+from corpus.vocabulary.saved import save_tokenizer
+from corpus.vocabulary.tokenizer import load_tokenizer
 from launch.distillation.config import RunConfig, read_run_config
 from launch.distillation.run_facts import read_facts
 from launch.publishing.making import public_name, teacher_place

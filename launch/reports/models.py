@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 
 from corpus.rows.stream import RowStream
 from corpus.shards.manifest import Manifest
+from corpus.vocabulary.pieces import pieces_by_id
 from corpus.vocabulary.tokenizer import tokenizer_fingerprint
 from launch.distillation.probe_config import ProbeConfig
 from launch.distillation.probe_input import Labelled, read_labelled_texts
@@ -123,7 +124,7 @@ def read_models(folders: Mapping[str, str], max_tokens: int = MAX_TOKENS) -> Mod
 def read_model(path: str) -> tuple[Any, Any]:
     """Return (model, tokenizer) of a folder or hub id. Raise ValueError where part of either is missing."""
     model, tokenizer = load_encoder(path), load_pretrained(AutoTokenizer, path)
-    check_vocabulary(path, model.config.vocab_size, len(tokenizer))
+    check_vocabulary(path, model.config.vocab_size, pieces_by_id(tokenizer))
     return model.eval(), tokenizer
 
 

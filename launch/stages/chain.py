@@ -17,7 +17,7 @@ from typing import Any
 import torch.distributed as dist
 from transformers import AutoTokenizer
 
-from corpus.vocabulary.tokenizer import save_tokenizer
+from corpus.vocabulary.saved import save_tokenizer
 from launch.command_line.config_file import changed_keys, read_strictly
 from launch.command_line.fingerprints import file_inputs, model_inputs
 from launch.command_line.next_command import load_line

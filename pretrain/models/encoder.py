@@ -35,9 +35,11 @@ class EncoderShape:
 
     @classmethod
     def of(cls, config: Any) -> "EncoderShape":
-        """Return the sizes in a Hugging Face config. Raise ValueError if its family is not supported."""
+        """Return the sizes in a Hugging Face config. Raise ValueError if its family or positions are not supported."""
+        family = check_family(config.model_type)
+        check_positions(config)
         return cls(
-            check_family(config.model_type),
+            family,
             config.num_hidden_layers,
             config.hidden_size,
             config.num_attention_heads,
@@ -49,9 +51,29 @@ class EncoderShape:
         )
 
 
+def check_positions(config: Any) -> None:
+    """Raise ValueError for positions that transformers 5 does not compute: it adds absolute ones, whatever is asked."""
+    kind = getattr(config, "position_embedding_type", None) or "absolute"
+    if kind != "absolute":
+        raise ValueError(
+            f"config.json: position_embedding_type {kind!r} is not computed by transformers 5, which adds absolute "
+            "positions: take a model with these"
+        )
+
+
 def row_offset(config: Any) -> int:
-    """Return the number of positions that no token can use: RoBERTa numbers positions from padding_idx + 1."""
-    return int(config.pad_token_id) + 1 if FAMILIES[config.model_type].numbers_after_padding else 0
+    """Return the number of positions that no token can use: RoBERTa numbers positions from padding_idx + 1.
+
+    Raise ValueError if such a model has no padding id.
+    """
+    if not FAMILIES[config.model_type].numbers_after_padding:
+        return 0
+    if config.pad_token_id is None:
+        raise ValueError(
+            f"config.json: pad_token_id is null, but {config.model_type} numbers positions from it on: set the "
+            "tokenizer's, mostly 1"
+        )
+    return int(config.pad_token_id) + 1
 
 
 @dataclass(frozen=True)

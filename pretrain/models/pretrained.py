@@ -1,7 +1,7 @@
 """Loading models from a folder or the hub, with checks. Code that comes with a model is never run."""
 
 import pickle
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel
 
 from pretrain.models.encoder import EncoderShape, HuggingFaceModel
+from pretrain.models.weights import check_found
 
 # Errors of libraries for files that are truncated or of another kind, such as Git LFS pointers
 _DAMAGED = (RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError)
@@ -43,15 +44,14 @@ def read_shape(path: str) -> EncoderShape:
 
 
 def load_model(auto_class: Any, path: str, **options: Any) -> tuple[HuggingFaceModel, set[str]]:
-    """Return a model in float32 on the CPU, and the names of weights missing in its folder, which are random.
+    """Return a model in float32 on the CPU, and the names of weights of its head missing in its folder, and so random.
 
-    Raise ValueError if a weight has another size than its config says or is not finite (a pooler's is not checked).
+    Raise ValueError if a weight of its encoder is missing, read by nothing, of another size than its config says or not
+    finite (a pooler's is not checked).
     """
     options |= {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
     model, found = load_pretrained(auto_class, path, **options)
-    if mismatched := sorted(found["mismatched_keys"]):
-        name, stored, wanted = mismatched[0]
-        raise ValueError(f"{path!r}: its config says that {name} is {list(wanted)}, but it is {list(stored)}")
+    check_found(path, model, found)
     for name, weight in model.named_parameters():
         if "pooler." not in name and not weight.isfinite().all():
             raise ValueError(f"{path!r}: {name} contains numbers that are not finite")
@@ -61,29 +61,18 @@ def load_model(auto_class: Any, path: str, **options: Any) -> tuple[HuggingFaceM
 def load_encoder(path: str, with_pooler: bool = False) -> HuggingFaceModel:
     """Return an encoder in float32 on the CPU, without its head, and without its pooler unless `with_pooler`.
 
-    Raise ValueError if it cannot be loaded or weights are missing.
+    Raise ValueError if it cannot be loaded, or weights are missing or read by nothing.
     """
-    model, missing = load_model(AutoModel, path)
-    check_weights(path, missing)
+    model, _ = load_model(AutoModel, path)
     if hasattr(model, "pooler") and not with_pooler:
         model.pooler = None
     return model
 
 
-def check_weights(path: str, missing: Iterable[str], prefix: str = "") -> None:
-    """Raise ValueError if weights of the encoder, other than its pooler's, are missing in its folder.
-
-    Transformers would make them random, different in every process.
-
-    Args:
-        missing: names of missing weights; those without `prefix` are not the encoder's.
-    """
-    names = (name.removeprefix(prefix) for name in missing if name.startswith(prefix))
-    if lost := sorted(name for name in names if not name.startswith("pooler.")):
-        raise ValueError(f"{path!r}: {len(lost)} weights are missing, such as {lost[0]}")
-
-
-def check_vocabulary(path: str, num_embeddings: int, num_tokens: int) -> None:
-    """Raise ValueError if the tokenizer has more tokens than the model has embeddings."""
-    if num_tokens > num_embeddings:
-        raise ValueError(f"{path!r} has {num_embeddings} embeddings, but the tokenizer has {num_tokens} tokens")
+def check_vocabulary(path: str, num_embeddings: int, pieces: Sequence[str]) -> None:
+    """Raise ValueError if the tokenizer, whose pieces are given by id, has more ids than the model has embeddings."""
+    if len(pieces) > num_embeddings:
+        raise ValueError(
+            f"{path!r} has {num_embeddings} embeddings, but the tokenizer has {len(pieces)} ids; the first too many is "
+            f"{pieces[num_embeddings]!r} (tokens that vocab.txt lacks get ids after its last line)"
+        )

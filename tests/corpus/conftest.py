@@ -12,6 +12,8 @@ from corpus.config import BuildConfig
 from tests import processes
 
 HAN = "天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏"
+# For texts of random characters, which the rules on characters would drop.
+NO_CHARACTER_RULES = {"wrongly_decoded": False, "min_function_share": 0.0}
 NAMES = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
 
 

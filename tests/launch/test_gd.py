@@ -199,7 +199,8 @@ def test_a_teacher_with_fewer_embeddings_than_tokens_is_refused(config_file, tmp
     shutil.copytree(teacher_folder, tmp_path / "teacher")
     teacher_model(vocab_size=30).save_pretrained(tmp_path / "teacher")
     with pytest.raises(
-        ValueError, match=r"teacher.path: '.*/teacher' has 30 embeddings, but the tokenizer has 56 tokens"
+        ValueError,
+        match=r"teacher.path: '.*/teacher' has 30 embeddings, but the tokenizer has 56 ids; the first too many is ",
     ):
         check(config_file, tmp_path / "run", f"teacher.path={tmp_path / 'teacher'}")
 

@@ -182,7 +182,7 @@ def test_models_are_read_in_float32_without_pooler(workplace):
         ("a=nowhere", "--models a=nowhere: no model could be loaded from folder or hub id 'nowhere'"),
         ("a={root}/empty", "empty': Error no file named"),
         ("a={root}/partial", "2 weights are missing"),
-        ("a={root}/foreign", "foreign' has 9 embeddings, but the tokenizer has 16 tokens"),
+        ("a={root}/foreign", "foreign' has 9 embeddings, but the tokenizer has 16 ids"),
     ],
 )
 def test_a_wrong_model_is_one_line(workplace, tmp_path, capsys, models, message):

@@ -248,9 +248,7 @@ def test_models_with_fewer_embeddings_than_tokens_are_refused(chain_file, tmp_pa
     shutil.copytree(teacher_folder, tmp_path / "model")
     teacher_model(vocab_size=30).save_pretrained(tmp_path / "model")
     for key in ("student", "teacher.path"):
-        with pytest.raises(
-            ValueError, match=rf"^{key}: '.*/model' has 30 embeddings, but the tokenizer has 56 tokens$"
-        ):
+        with pytest.raises(ValueError, match=rf"^{key}: '.*/model' has 30 embeddings, but the tokenizer has 56 ids; "):
             check(chain_file, f"{key}={tmp_path / 'model'}")
 
 

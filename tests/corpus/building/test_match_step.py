@@ -11,6 +11,7 @@ from corpus.building.read_step import read_unit
 from corpus.building.work_folder import work_folder
 from corpus.config import BuildConfig
 from corpus.document import Reason
+from tests.corpus.conftest import NO_CHARACTER_RULES
 
 random = np.random.default_rng(3)
 
@@ -34,7 +35,9 @@ def drops_of(tmp_path, wordpiece, monkeypatch):
         folder.mkdir()
         (folder / "a").write_text("\n".join(documents), encoding="utf-8")
         state = {
-            "sources": [{"name": "s", "format": "lines", "inputs": [str(folder / "a")]}],
+            "sources": [
+                {"name": "s", "format": "lines", "inputs": [str(folder / "a")], "cleaning": NO_CHARACTER_RULES}
+            ],
             "tokenizer": str(wordpiece),
             "output": str(folder / "out"),
             "near_duplicates": {} if near else None,
@@ -50,7 +53,7 @@ def drops_of(tmp_path, wordpiece, monkeypatch):
         match_corpus(config)
         dropped, number = {}, 0
         for index in range(len(plan.units)):
-            record = json.loads((work_folder(config) / f"read-{index:05d}/record.json").read_text())
+            record = json.loads((work_folder(config) / f"read-{plan.key(index)}/record.json").read_text())
             dropped |= {number + at: reason for at, reason in load_drops(work_folder(config), index).items()}
             number += record["tally"]["documents"]
         assert number == len(documents) and len(plan.units) > 2
@@ -96,7 +99,7 @@ def test_short_documents_are_near_only_if_equal(drops_of):
 def test_units_must_be_read_and_matched_first(tmp_path, wordpiece):
     (tmp_path / "a").write_text("天\n地")
     state = {
-        "sources": [{"name": "s", "format": "lines", "inputs": [str(tmp_path / "a")]}],
+        "sources": [{"name": "s", "format": "lines", "inputs": [str(tmp_path / "a")], "cleaning": NO_CHARACTER_RULES}],
         "tokenizer": str(wordpiece),
         "output": str(tmp_path / "out"),
     }

@@ -17,6 +17,7 @@ from corpus.building import ray_workers
 from corpus.building.builder import build_corpus, plan_corpus
 from corpus.building.work_folder import work_folder
 from corpus.config import BuildConfig
+from tests.corpus.conftest import NO_CHARACTER_RULES
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def asked(tmp_path, wordpiece, monkeypatch) -> BuildConfig:
 
 
 def config(folder: Path, tokenizer: Path, output: str) -> BuildConfig:
-    source = {"name": "s", "format": "lines", "inputs": [str(folder / "in.txt")]}
+    source = {"name": "s", "format": "lines", "inputs": [str(folder / "in.txt")], "cleaning": NO_CHARACTER_RULES}
     state = {"sources": [source], "tokenizer": str(tokenizer), "output": str(folder / output), "near_duplicates": {}}
     return BuildConfig.model_validate_json(json.dumps(state))
 
@@ -51,7 +52,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def kill_a_worker(work: Path, killed: list[int]) -> None:
     """Kills the first worker seen at a unit once five units are read."""
     while work.exists() and not killed:
-        if len(list(work.glob("read-?????"))) >= 5:
+        if len(list(work.glob(f"read-{'?' * 32}"))) >= 5:
             for process in Path("/proc").glob("[0-9]*"):
                 try:
                     name = (process / "cmdline").read_bytes()

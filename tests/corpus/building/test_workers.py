@@ -19,6 +19,7 @@ from corpus.building.encode_step import encode_unit
 from corpus.building.read_step import read_unit
 from corpus.building.work_folder import work_folder
 from corpus.config import BuildConfig
+from tests.corpus.conftest import NO_CHARACTER_RULES
 
 ROOT = Path(__file__).parents[3]
 UNIT_BYTES = 40_000
@@ -56,10 +57,12 @@ def config(inputs, tokenizer, output) -> BuildConfig:
 def state(inputs, tokenizer, output) -> dict:
     return {
         "sources": [
-            {"name": "a", "format": "lines", "inputs": [str(inputs / "a.txt")]},
+            {"name": "a", "format": "lines", "inputs": [str(inputs / "a.txt")], "cleaning": NO_CHARACTER_RULES},
             {"name": "b", "format": "jsonl", "text_fields": ["t"], "inputs": [str(inputs / "b.jsonl")]},
         ],
-        "decontamination": [{"name": "t", "format": "lines", "inputs": [str(inputs / "test.txt")]}],
+        "decontamination": [
+            {"name": "t", "format": "lines", "inputs": [str(inputs / "test.txt")], "cleaning": NO_CHARACTER_RULES}
+        ],
         "near_duplicates": {"jaccard": 0.7},
         "tokenizer": str(tokenizer),
         "output": str(output),

@@ -9,7 +9,8 @@ from corpus.cleaning.normalization import normalize
 from corpus.config import CleaningSettings
 from corpus.document import Change, Document, Reason, Reject
 
-LONG = "".join(chr(0x4E00 + index) for index in range(300))
+# 315 characters of everyday text as far as the rules see, no two 13-grams alike.
+LONG = "".join(bytes([0xB0 + at // 94, 0xA1 + at % 94]).decode("gb2312") + "的" * (at % 20 == 0) for at in range(300))
 
 
 def clean(text, origin="", **settings):
@@ -33,13 +34,22 @@ def test_changes_are_named_in_the_order_they_are_made():
     )
 
 
-def test_the_result_of_a_rule_is_normalized_again():
-    assert clean("一&nbsp;&nbsp;二<br>\n<br>三&#8203;").text == "一 二\n三"
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("一&nbsp;&nbsp;二<br>\n<br>三&#8203;", "一 二\n三"),
+        ("一&zwnj;&nbsp;二\u200b&amp;三\u200d&nbsp;四", "一 二&三 四"),
+        ("一&\u200bnbsp;二&\ufeffhellip;", "一 二…"),
+        ("&#xe000;一&#xe001;&nbsp;", "一"),
+    ],
+)
+def test_the_result_of_a_rule_is_normalized_again(text, expected):
+    assert clean(text).text == expected
 
 
-@pytest.mark.parametrize("rule", ["language_variants", "html", "empty_brackets", "url_lines"])
+@pytest.mark.parametrize("rule", ["language_variants", "html", "private_use", "empty_brackets", "url_lines"])
 def test_every_text_rule_can_be_switched_off(rule):
-    text = "甲-{乙}-丙<b>丁</b>（）戊\nhttp://a.cn"
+    text = "甲-{乙}-丙<b>丁</b>（）戊\ue000\nhttp://a.cn"
     on, off = clean(text), clean(text, **{rule: False})
     assert set(on.changes) - set(off.changes) == {Change(rule)}
 
@@ -54,6 +64,9 @@ def test_every_text_rule_can_be_switched_off(rule):
         ("短\n行\n诗", {"min_mean_line_characters": 1.5}, Reason.SHORT_LINES),
         ("重复的行\n" * 3 + "不重复", {}, Reason.REPEATED_LINES),
         (LONG * 3, {}, Reason.REPEATED_NGRAMS),
+        ("锟斤拷" * 9, {}, Reason.WRONGLY_DECODED),
+        ("日本の首都は東京都です。" * 9, {}, Reason.JAPANESE),
+        ("红富士苹果新鲜水果十斤装包邮" * 8, {}, Reason.NO_FUNCTION_WORDS),
         ("含有ＢＡＤ词语", {"blocked_words": ("无关", "BAD词")}, Reason.BLOCKED_WORD),
     ],
 )
@@ -61,6 +74,7 @@ def test_every_filter_rejects_for_its_reason_and_accepts(text, settings, reason)
     item = clean(text, **settings)
     assert item == Reject(reason, "f:1 (id 7)") and item.excerpt == normalize(item.excerpt)
     open_door = {"min_chinese_share": 0.0, "max_repeated_line_share": 1.0, "max_repeated_ngram_share": 1.0}
+    open_door |= {"wrongly_decoded": False, "max_kana_share": 1.0, "min_function_share": 0.0}
     kept = clean(text, **open_door)
     assert isinstance(kept, Document) or reason is Reason.EMPTY
 
@@ -72,7 +86,9 @@ def test_every_filter_rejects_for_its_reason_and_accepts(text, settings, reason)
         "预装win7 ThinkPad SL410K笔记本3499元",
         "白日依山尽，\n黄河入海流。\n欲穷千里目，\n更上一层楼。",
         "甲：是。\n乙：好。\n甲：是。\n乙：行。",
-        "好" * 199,
+        "好" * 99,
+        "的" * 199,
+        "恋するフォーチュンクッキー是日本女子组合AKB48的单曲",
         LONG * 2,
     ],
 )

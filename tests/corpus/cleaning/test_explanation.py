@@ -31,10 +31,23 @@ def test_every_rule_shows_counts_places_and_examples(tmp_path):
 
 
 def test_only_the_place_of_the_change_is_shown(tmp_path):
-    text = "".join(map(chr, range(0x4E00, 0x5000))) + "甲（）乙" + "".join(map(chr, range(0x5100, 0x5300)))
+    text = (
+        "".join(f"第{index}章的" for index in range(99)) + "甲（）乙" + "".join(f"第{index}节的" for index in range(99))
+    )
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")
     shown = explain(tmp_path / "a.txt").splitlines()[2]
     assert "甲（）乙" in shown and "甲乙" in shown and len(shown) < 100
+
+
+def test_rules_on_characters_are_shown(tmp_path):
+    lines = ["天地\ue000玄黄", "天地玄黄（学名：）", "中国的首都是北京，".encode() * 9, "にほんごのぶんしょう" * 12]
+    data = [line.decode("gbk", "replace") if isinstance(line, bytes) else line for line in lines]
+    (tmp_path / "a.txt").write_text("\n".join(data), encoding="utf-8")
+    below = dict(pairwise(explain(tmp_path / "a.txt", cleaning={"min_chinese_share": 0.0}).splitlines()))
+    assert below["  changed private_use: 1 (25.00%)"] == "      a.txt:1: '天地\\ue000玄黄' -> '天地玄黄'"
+    assert below["  changed empty_brackets: 1 (25.00%)"] == "      a.txt:2: '天地玄黄（学名：）' -> '天地玄黄'"
+    assert below["  rejected wrongly_decoded: 1 (25.00%)"].startswith("      a.txt:3: 涓")
+    assert below["  rejected japanese: 1 (25.00%)"].startswith("      a.txt:4: にほんご")
 
 
 def test_examples_are_few_and_counts_are_not(tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from corpus.cleaning.normalization import are_plain, normalize
 
 ODD = "\t\n\r \u00a0\u00ad\u0085\u200b\u200d\u2028\u3000\ufeff\ufffd\x00\x1f"
-ODD += "０９ＡｚａＺ，。“”é\u0301ｶﾞ가\u1100\u1161中A"
+ODD += "⼈⺠⺍０９ＡｚａＺ，。“”é\u0301ｶﾞ가\u1100\u1161中A"
 
 
 @given(st.text() | st.text(alphabet=ODD))
@@ -35,6 +35,7 @@ def test_result_is_clean(text):
         ("\ufeff\u3000\u3000首行\r\n\r\n\u00a0 次行\t尾 \n\n", "首行\n次行 尾"),
         ("上\r\r下\u2028末", "上\n下\n末"),
         ("零\u200b宽\ufffd与\x07控\u00ad制", "零宽与控制"),
+        ("⼈⺠⽣活与⻰⾸，龺", "人民生活与龙首，龺"),
         ("e\u200b\u0301", "é"),
         ("Ａ\u0301", "Á"),
         (" \u3000\n\u200b", ""),

@@ -153,7 +153,10 @@ def give_blocks_to_another_source(state):
         (miscount_totals, "the totals are not the sums over sources and over blocks"),
         (name_no_shard, "block 1 refers to a shard or source that does not exist"),
         (hold_less_than_nothing, "block 1 refers to a shard or source that does not exist, or is empty"),
-        (mark_with_no_id, "a special token's id is outside the vocabulary, or does not fit uint16"),
+        (
+            mark_with_no_id,
+            "the id of a special token, or one without a piece, is outside the vocabulary, or does not fit uint16",
+        ),
         (leave_the_shard, r"block 1 is outside shard-0000\d\.bin"),
         (give_blocks_to_another_source, "tiny: its documents and tokens are not the sums over its blocks"),
         (lambda state: state.update(extra=1), r"is not a manifest:\nextra: unknown key"),

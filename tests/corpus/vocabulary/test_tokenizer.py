@@ -9,10 +9,10 @@ from tokenizers import Tokenizer, models
 from tokenizers.normalizers import BertNormalizer
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
+from corpus.vocabulary.saved import save_tokenizer
 from corpus.vocabulary.tokenizer import (
     TextEncoder,
     load_tokenizer,
-    save_tokenizer,
     special_token_ids,
     tokenizer_fingerprint,
 )

@@ -1,0 +1,74 @@
+"""A tokenizer's pieces by id. Ids may lack a piece: an empty line of vocab.txt, or the first of two equal lines.
+
+ERNIE 3.0's vocabulary has `$` as 12084 and 18005; transformers gives it the second id. The number of pieces is then
+less than the number of ids, which sizes embeddings, counts and masks.
+"""
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from corpus.vocabulary.vocab_file import read_vocab_file
+
+_NAMED = 5  # examples in a message
+
+
+def pieces_of(tokenizer: Any) -> dict[str, int]:
+    """Return the id of every piece, without the empty piece, to which no text is encoded."""
+    return {piece: index for piece, index in tokenizer.get_vocab().items() if piece}
+
+
+def num_ids(tokenizer: Any) -> int:
+    """Return the highest id + 1 of a tokenizer of transformers or of tokenizers."""
+    return max(pieces_of(tokenizer).values(), default=-1) + 1
+
+
+def ids_without_piece(tokenizer: Any) -> list[int]:
+    """Return the ids below the highest that stand for no piece, ascending."""
+    return sorted(set(range(num_ids(tokenizer))) - set(pieces_of(tokenizer).values()))
+
+
+def placeholders(tokenizer: Any) -> dict[str, int]:
+    """Return a piece `[unusedN]` that the vocabulary does not have yet for every id without a piece."""
+    vocabulary = pieces_of(tokenizer)
+    unused = (name for number in count(1) if (name := f"[unused{number}]") not in vocabulary)
+    return dict(zip(unused, ids_without_piece(tokenizer), strict=False))
+
+
+def pieces_by_id(tokenizer: Any) -> list[str]:
+    """Return the piece of every id, placeholders included. Raise ValueError for an id with two pieces."""
+    pieces: dict[int, str] = {}
+    for piece, index in (pieces_of(tokenizer) | placeholders(tokenizer)).items():
+        if index in pieces:
+            raise ValueError(
+                f"{pieces[index]!r} and {piece!r} both have id {index}: the vocabulary lacks one of them, and has "
+                "lines that are doubled or empty, so that the library adds it at an id in use; add it to vocab.txt"
+            )
+        pieces[index] = piece
+    return [pieces[index] for index in sorted(pieces)]
+
+
+def warn_of_missing_pieces(name: str, tokenizer: Any) -> None:
+    """Warn of ids without a piece, with the lines of vocab.txt that stand twice where a folder `name` has one."""
+    missing = ids_without_piece(tokenizer)
+    if not missing:
+        return
+    path = Path(name) / "vocab.txt"
+    lines = read_vocab_file(path) if path.is_file() else []
+    doubled = ", ".join(_doubled(lines)) or "doubled or empty lines of its vocab.txt, usually"
+    warnings.warn(
+        f"tokenizer {name!r}: {len(missing):,} of {num_ids(tokenizer):,} ids stand for no piece, such as "
+        f"{', '.join(map(str, missing[:_NAMED]))} ({doubled}); their embeddings stay unused, and saved vocabularies "
+        "have placeholders [unusedN] there",
+        stacklevel=2,
+    )
+
+
+def _doubled(lines: list[str]) -> Iterator[str]:
+    lines = [line.rstrip() for line in lines]
+    for piece in [piece for piece, times in Counter(lines).items() if times > 1][:_NAMED]:
+        numbers = [str(index) for index, line in enumerate(lines) if line == piece]
+        yield f"{piece!r} is {' and '.join(numbers[:_NAMED])}" if piece else f"{len(numbers)} empty lines"
