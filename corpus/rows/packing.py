@@ -1,4 +1,4 @@
-"""Rows of a fixed length from a block's documents: packed, or pairs of consecutive texts of a document.
+"""Rows of a fixed length from a block's documents: packed, pairs of consecutive texts of a document, or single texts.
 
 packed  `CLS text SEP text SEP`: documents joined by SEP and split into full rows; only a block's last row is padded.
 apart   `CLS text SEP CLS text SEP`: packed documents that each begin with a CLS, so that each can be read alone. A row
@@ -6,6 +6,7 @@ apart   `CLS text SEP CLS text SEP`: packed documents that each begin with a CLS
 pairs   `CLS A SEP B SEP`: each document is split into as few equal parts as fit rows, each part into A and B at a
         place that depends on the row's number, as in BERT's pretraining data; rows are padded. A document of a single
         token has no B: `CLS A SEP`.
+texts   `CLS text SEP`: a document a row, split into as few equal parts as fit rows; rows are padded.
 empty   `CLS SEP` and padding, in place of a row whose block is damaged. Only these rows have fewer than three tokens.
 
 No token is dropped or repeated. L is row_tokens. Word planes are arranged like ids.
@@ -18,7 +19,7 @@ import numpy as np
 from corpus.permutation import mix
 
 MIN_ROW_TOKENS = 8
-RowKind = Literal["packed", "pairs"]
+RowKind = Literal["packed", "pairs", "texts"]
 _SEPARATORS = 2  # tokens between documents that are apart: SEP and CLS
 
 
@@ -97,29 +98,47 @@ def build_empty_rows(
     return rows
 
 
-def num_pair_rows(lengths: np.ndarray, row_tokens: int) -> np.ndarray:
-    """Return the number of pair rows of each document, int64 [documents]; a row has room for CLS and two SEP."""
-    return -(lengths // -(row_tokens - 3))
+def num_padded_rows(kind: RowKind, lengths: np.ndarray, row_tokens: int) -> np.ndarray:
+    """Return the number of rows of each document, int64 [documents], for rows that are not packed."""
+    special = {"pairs": 3, "texts": 2}[kind]
+    return -(lengths // -(row_tokens - special))
+
+
+def build_text_rows(
+    values: np.ndarray, lengths: np.ndarray, row_tokens: int, cls_id: int, sep_id: int, pad_id: int
+) -> np.ndarray:
+    """Return the rows [rows, L] of a block's documents one by one; arguments as for `build_packed_rows`."""
+    sizes = _sizes_of_parts(lengths, num_padded_rows("texts", lengths, row_tokens))
+    columns = np.arange(row_tokens)
+    rows = np.full((len(sizes), row_tokens), pad_id, dtype=values.dtype)
+    rows[(columns > 0) & (columns <= sizes[:, None])] = values  # row by row, in the order of the documents
+    rows[np.arange(len(rows)), sizes + 1] = sep_id
+    rows[:, 0] = cls_id
+    return rows
+
+
+def _sizes_of_parts(lengths: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """Return the tokens of each part, int64 [rows], of documents that are split into so many nearly equal parts."""
+    document = np.repeat(np.arange(len(lengths)), parts)  # [rows]
+    part = np.arange(len(document)) - (np.cumsum(parts) - parts)[document]
+    return (part + 1) * lengths[document] // parts[document] - part * lengths[document] // parts[document]
 
 
 def build_pair_rows(
     values: np.ndarray, lengths: np.ndarray, row_tokens: int, cls_id: int, sep_id: int, pad_id: int
 ) -> np.ndarray:
     """Return the pair rows [rows, L] of a block's documents; arguments as for `build_packed_rows`."""
-    parts = num_pair_rows(lengths, row_tokens)
-    document = np.repeat(np.arange(len(lengths)), parts)  # [rows]
-    part = np.arange(len(document)) - (np.cumsum(parts) - parts)[document]
-    sizes = (part + 1) * lengths[document] // parts[document] - part * lengths[document] // parts[document]
-    random = mix(np.arange(len(document), dtype=np.uint64)) >> np.uint64(1)
+    sizes = _sizes_of_parts(lengths, num_padded_rows("pairs", lengths, row_tokens))
+    random = mix(np.arange(len(sizes), dtype=np.uint64)) >> np.uint64(1)
     size_of_a = 1 + random.astype(np.int64) % np.maximum(sizes - 1, 1)
 
     columns = np.arange(row_tokens, dtype=np.int32)
     middle = (size_of_a + 1).astype(np.int32)[:, None]
     ends = (sizes + 1 + (sizes > size_of_a)).astype(np.int32)[:, None]  # index of the last SEP of each row
     is_text = (columns > 0) & (columns < ends) & (columns != middle)
-    rows = np.full((len(document), row_tokens), pad_id, dtype=values.dtype)
+    rows = np.full((len(sizes), row_tokens), pad_id, dtype=values.dtype)
     rows[is_text] = values  # row by row, in the order of the documents
-    every = np.arange(len(document))
+    every = np.arange(len(sizes))
     rows[every, middle[:, 0]] = rows[every, ends[:, 0]] = sep_id
     rows[:, 0] = cls_id
     return rows

@@ -22,9 +22,10 @@ from corpus.rows.packing import (
     build_empty_rows,
     build_packed_rows,
     build_pair_rows,
+    build_text_rows,
     check_rows,
     num_packed_rows,
-    num_pair_rows,
+    num_padded_rows,
 )
 from corpus.shards.block import Block
 from corpus.shards.manifest import Manifest, OnFault
@@ -37,12 +38,14 @@ _MAX_OPEN_BYTES = 1 << 30
 Batch = dict[str, torch.Tensor]
 
 
-def count_pair_rows(manifest: Manifest, row_tokens: int, indexes: Sequence[int], progress: bool = True) -> np.ndarray:
-    """Return the number of pair rows of each of these blocks, int64 [indexes]. Reads the blocks."""
-    check_rows("pairs", row_tokens)
+def count_padded_rows(
+    kind: RowKind, manifest: Manifest, row_tokens: int, indexes: Sequence[int], progress: bool = True
+) -> np.ndarray:
+    """Return the number of pairs or texts of each of these blocks, int64 [indexes]. Reads the blocks."""
+    check_rows(kind, row_tokens)
     blocks = read_blocks(manifest, list(indexes))
-    tracked = track(blocks, "counting pairs", len(indexes), "blocks") if progress else blocks
-    return np.array([num_pair_rows(block.lengths, row_tokens).sum() for block in tracked], dtype=np.int64)
+    tracked = track(blocks, f"counting {kind}", len(indexes), "blocks") if progress else blocks
+    return np.array([num_padded_rows(kind, block.lengths, row_tokens).sum() for block in tracked], dtype=np.int64)
 
 
 class RowStream:
@@ -55,7 +58,7 @@ class RowStream:
         row_tokens: L, the tokens of a row, at least 8.
         seed: of the order and of the masks.
         weights: how often an epoch shows each row of a source, by the source's name; 1 by default.
-        kind: "packed" or "pairs" (corpus/rows/packing.py).
+        kind: "packed", "pairs" or "texts" (corpus/rows/packing.py).
         documents_apart: batches say which tokens belong to a document and where they stand in it (see `batches`), and
             every packed document begins with a CLS.
         continues_word: whether batches have this tensor (see `batches`).
@@ -64,8 +67,8 @@ class RowStream:
             its place, so that all other rows keep their positions.
         num_lanes: with a multiple of the number of ranks, each rank reads its share of the bytes. Another number gives
             another order.
-        num_rows: pair rows of each block, int64 [blocks], from `count_pair_rows`; by default all blocks are read to
-            count them.
+        num_rows: pairs or texts of each block, int64 [blocks], from `count_padded_rows`; by default all blocks are read
+            to count them.
 
     Attributes:
         rows_per_epoch: rows of every epoch.
@@ -104,7 +107,8 @@ class RowStream:
         if kind == "packed":
             tokens, documents = np.array(table.tokens), np.array(table.documents)
             num_rows = num_packed_rows(tokens, documents, row_tokens, documents_apart)
-        self._num_rows = count_pair_rows(manifest, row_tokens, range(len(table))) if num_rows is None else num_rows
+        every = range(len(table))
+        self._num_rows = count_padded_rows(kind, manifest, row_tokens, every) if num_rows is None else num_rows
         weights_of_sources = source_weights(names, weights or {})
         self._order = Order(self._num_rows, seed, num_lanes, WINDOW_BLOCKS, np.array(table.source), weights_of_sources)
         self.rows_per_epoch = self._order.rows_per_epoch
@@ -134,7 +138,7 @@ class RowStream:
         tokenizer = self._manifest.tokenizer
         special = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
         build_packed = build_apart_rows if self._documents_apart else build_packed_rows
-        build_rows = build_pair_rows if self._kind == "pairs" else build_packed
+        build_rows = {"pairs": build_pair_rows, "texts": build_text_rows}.get(self._kind, build_packed)
         for index, block in zip(blocks, self._read_blocks(self._manifest, blocks), strict=True):
             if block is None:
                 empty = build_empty_rows(int(self._num_rows[index]), self.row_tokens, self._manifest.dtype, *special)

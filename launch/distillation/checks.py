@@ -20,8 +20,10 @@ from launch.distillation.run_facts import read_facts
 from launch.distillation.run_files import check_run_folder, check_teacher, tokenizer_name
 from launch.job.run_folder import is_under_way
 from pretrain.models.encoder import EncoderShape
+from pretrain.models.pooling import recorded_pooling
 from pretrain.models.pretrained import check_vocabulary, read_shape
 from pretrain.models.teacher import fingerprint, load_teacher
+from pretrain.objectives.sentence import SentenceConfig
 from pretrain.progress import Progress
 
 MAX_EPOCHS = 100  # more cause a warning
@@ -64,6 +66,18 @@ def warn_of_few_rows(config: RunConfig, world_size: int) -> None:
         )
 
 
+def check_pooling(config: RunConfig) -> None:
+    """Raise ValueError if an objective pools the teacher's states otherwise than the teacher's own files say."""
+    pooling = recorded_pooling(Path(config.teacher.path)) if config.teacher else None
+    for index, student in enumerate(config.students):
+        for number, objective in enumerate(student.objective):
+            if pooling and isinstance(objective, SentenceConfig) and objective.pooling != pooling:
+                raise ValueError(
+                    f"students.{index}.objective.{number}.pooling: the teacher's vectors are pooled by {pooling} "
+                    f"({config.teacher and config.teacher.path}/1_Pooling/config.json), got {objective.pooling}"
+                )
+
+
 def warn_of_unreached(config: RunConfig, unreached: Mapping[str, Sequence[str]]) -> None:
     """Warn if the probe finds neighbours by states that depend on weights which no objective trains."""
     if not config.probe or not config.probe.task:
@@ -95,6 +109,7 @@ def check_input(config: RunConfig, run: Path, world_size: int) -> JobInput:
     manifest = _load_corpus_of(config, run)
     with prefix_errors("teacher.path"):
         shape = read_shape(config.teacher.path) if config.teacher else None
+    check_pooling(config)
     config.check(shape)
     check_tokenizer(config, manifest, shape)
     check_run_folder(config, manifest, run)

@@ -34,7 +34,7 @@ class CorpusConfig(Settings):
     row_tokens: Annotated[int, Field(ge=8)]
     seed: NonNegativeInt = 17  # for the order of rows
     weights: dict[str, NonNegativeFloat] = Field(default_factory=dict)  # by source; 1 for sources not listed
-    rows: RowKind = "packed"  # or pairs of consecutive text, CLS A SEP B SEP, as TinyBERT's
+    rows: RowKind = "packed"  # or TinyBERT's pairs of consecutive text, CLS A SEP B SEP, or texts: a document a row
     attend_within_documents: bool = (
         False  # each document of a packed row is read as if it were alone: own CLS, positions
     )
@@ -88,7 +88,7 @@ class RunConfig(Settings):
             for index, student in enumerate(self.students)
             for key, message in student.problems(teacher)
         ]
-        problems += self._masking_problems()
+        problems += [*self._masking_problems(), *self._text_problems()]
         owners = {"the teacher": teacher} | {student.name: student.architecture for student in self.students}
         for owner, limits in owners.items():
             if limits and self.corpus.row_tokens > limits.max_row_tokens:
@@ -101,6 +101,13 @@ class RunConfig(Settings):
             problems.append("corpus.rows: pairs need two token types, but the teacher has one")
         if problems:
             raise ValueError("\n".join(problems))
+
+    def _text_problems(self) -> Iterator[str]:
+        for index, student in enumerate(self.students):
+            for number, objective in enumerate(student.objective):
+                if objective.reads_text_vectors and self.corpus.rows != "texts":
+                    where = f"students.{index}.objective.{number}"
+                    yield f'corpus.rows: must be "texts" because {where} ({objective.type}) compares vectors of texts'
 
     def _masking_problems(self) -> Iterator[str]:
         for index, student in enumerate(self.students):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from corpus.rows.stream import RowStream, count_pair_rows
+from corpus.rows.stream import RowStream, count_padded_rows
 from corpus.shards.manifest import Manifest
 from launch.command_line.config_file import prefix_errors
 from launch.distillation.checks import JobInput, warn_of_epochs, warn_of_few_rows, warn_of_lanes, warn_of_unreached
@@ -45,16 +45,17 @@ Probe = tuple[LiveProbe | None, ProbeFacts | None]
 
 
 def count_rows(manifest: Manifest, config: CorpusConfig) -> np.ndarray | None:
-    """Return the number of pairs in each block [blocks], or None if rows are packed. Each rank counts a share.
+    """Return the number of rows of each block [blocks], or None if rows are packed. Each rank counts a share.
 
     Every rank must call it. A ValueError on one rank is raised on all.
     """
-    if config.rows != "pairs":
+    if config.rows == "packed":
         return None
     rank, world_size = dist.get_rank(), dist.get_world_size()
     outcome: np.ndarray | ValueError
     try:
-        outcome = count_pair_rows(manifest, config.row_tokens, range(len(manifest.blocks))[rank::world_size], not rank)
+        share = range(len(manifest.blocks))[rank::world_size]
+        outcome = count_padded_rows(config.rows, manifest, config.row_tokens, share, not rank)
     except ValueError as error:
         outcome = error
     num_rows = np.zeros(len(manifest.blocks), dtype=np.int64)

@@ -58,6 +58,19 @@ def describe_objective(objective: Mapping[str, Any]) -> str:
     return f"`{objective['type']}` ({settings})"
 
 
+def describe_vectors(objectives: Sequence[Mapping[str, Any]], teacher: str | None) -> str:
+    """Markdown on the vectors of a student that was trained for them; empty for others."""
+    own = next((one for one in objectives if one["type"] == "sentence"), None)
+    if own is None:
+        return ""
+    first = f" Its first {', '.join(map(str, own['dims']))} dimensions are vectors too." if own["dims"] else ""
+    return (
+        "\nIt was trained for vectors of whole texts and opens in sentence-transformers, "
+        f"`SentenceTransformer(FOLDER)`: {own['pooling']} pooling, cosine similarity.{first} Its vectors stand in the "
+        f"space of `{teacher}`'s, so that documents may be encoded by the teacher and queries by the student.\n"
+    )
+
+
 def losses_table(name: str, last: Mapping[str, float]) -> str:
     """Markdown of the student's loss and its terms in one logged step."""
     rows = [f"| {term} | {value:.4f} |" for term, value in loss_terms(last, name).items()]

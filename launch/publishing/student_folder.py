@@ -15,6 +15,7 @@ from launch.distillation.config import RunConfig, read_run_config
 from launch.distillation.run_facts import read_facts
 from launch.publishing.making import public_name, teacher_place
 from launch.publishing.model_card import Measured, RunRecord, model_card
+from launch.publishing.sentence_folder import save_sentence_modules
 from pretrain.checkpoints.checkpoint import Checkpoints, read_state
 from pretrain.device import cpu_name
 from pretrain.durable import damage, new_folder
@@ -24,6 +25,7 @@ from pretrain.models.pretrained import load_encoder
 from pretrain.models.vocabulary_head import auto_class_of
 from pretrain.probes.cost import compare_cost
 from pretrain.progress import Progress
+from pretrain.students.config import StudentConfig
 from pretrain.training.metrics import read_metrics
 
 TOLERANCE = 1e-3  # the live student may have answered on a GPU; hidden states are of the order of 1
@@ -67,8 +69,10 @@ def publish(
         save_model(
             checkpoint / student / "model", run / "tokenizer", record.facts["unreached_parameters"][student], partial
         )
-        save_settings(run, student, partial, teacher_name)
-        measured = measure(partial, record.config["corpus"]["row_tokens"])
+        own = save_settings(run, student, partial, teacher_name)
+        row_tokens, training = record.config["corpus"]["row_tokens"], checkpoint / student / "training.safetensors"
+        save_sentence_modules(own.objective, own.hidden_size, row_tokens, training, partial)
+        measured = measure(partial, row_tokens)
         options = load_options(partial)
         card = model_card(student, record, measured, output.name, options, teacher_name, licence)
         (partial / "README.md").write_text(card, encoding="utf-8")
@@ -88,15 +92,16 @@ def save_model(model_folder: Path, tokenizer_folder: Path, unreached: list[str],
     )
 
 
-def save_settings(run: Path, student: str, folder: Path, teacher_name: str | None = None) -> None:
+def save_settings(run: Path, student: str, folder: Path, teacher_name: str | None = None) -> StudentConfig:
     """Write distillation.json, which task distillation compares its own teacher with, and training.json, which trains
-    this student again."""
+    this student again. Return the student's configuration."""
     config, facts = read_run_config(run / "config.json"), read_facts(run / "run.json")
     own = next(one for one in config.students if one.name == student)
     made = own.model_dump(mode="json") | {"teacher": facts.teacher.model_dump() if facts.teacher else None}
     (folder / "distillation.json").write_text(json.dumps(made, ensure_ascii=False, indent=2), encoding="utf-8")
     again = training_config(config, student, teacher_name)
     (folder / "training.json").write_text(again.model_dump_json(indent=2), encoding="utf-8")
+    return own
 
 
 def training_config(config: RunConfig, student: str, teacher_name: str | None = None) -> RunConfig:

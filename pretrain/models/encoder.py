@@ -17,6 +17,7 @@ from pretrain.models.family import FAMILIES, check_family
 from pretrain.models.vocabulary_head import VocabularyHead
 
 HuggingFaceModel = Any  # its attributes differ by family
+_COLUMNS = 8  # rows are cut to a multiple of this
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,15 @@ def cut_layers(model: HuggingFaceModel, num_layers: int) -> None:
 
 
 def without_padding(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the batch without its attention mask if that masks nothing. For CPU tensors: a GPU would be waited for."""
+    """Return the batch without columns that are padding in every row, and without a mask that masks nothing.
+
+    Rows are padded at their ends. Their number of tokens stays a multiple of 8, for the kernels, or as it was. For CPU
+    tensors: a GPU would be waited for.
+    """
+    mask = batch["attention_mask"]
+    longest = -(-int(mask.sum(1).max()) // _COLUMNS) * _COLUMNS
+    if longest < mask.shape[1]:
+        batch = {name: t[:, :longest] if t.shape == mask.shape else t for name, t in batch.items()}
     full = bool(batch["attention_mask"].all())
     return {name: tensor for name, tensor in batch.items() if not (full and name == "attention_mask")}
 

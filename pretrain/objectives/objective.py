@@ -52,6 +52,7 @@ class ObjectiveConfig(Settings):
     """
 
     needs_teacher: ClassVar[bool] = True
+    reads_text_vectors: ClassVar[bool] = False  # compares vectors of rows, which must be a text each
     needs_student_head: ClassVar[bool] = False  # trains a masked-language head of the student
     reads_task_head: ClassVar[bool] = False  # reads the student's predictions for a labelled task
     reads_task_teacher: ClassVar[bool] = False  # reads the teacher's predictions too

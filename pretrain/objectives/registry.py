@@ -9,6 +9,7 @@ from pydantic import SerializeAsAny, WrapValidator
 from pretrain.objectives.layers import HiddenStatesConfig, PatientKDConfig, TinyBERTConfig
 from pretrain.objectives.objective import ObjectiveConfig
 from pretrain.objectives.relations import MiniLMConfig, MiniLMv2Config
+from pretrain.objectives.sentence import SentenceConfig
 from pretrain.objectives.vocabulary import DistilBERTConfig, MaskedLMConfig
 
 
@@ -52,7 +53,9 @@ def _import_config(path: str) -> type[ObjectiveConfig]:
 
 
 # To add an objective, add its configuration class to one of these lines: the second if it needs a masked-language head.
-EncoderObjective = MiniLMv2Config | MiniLMConfig | TinyBERTConfig | HiddenStatesConfig | PatientKDConfig
+EncoderObjective = (
+    MiniLMv2Config | MiniLMConfig | TinyBERTConfig | HiddenStatesConfig | PatientKDConfig | SentenceConfig
+)
 HeadObjective = DistilBERTConfig | MaskedLMConfig
 
 GENERAL = Registry(EncoderObjective | HeadObjective)

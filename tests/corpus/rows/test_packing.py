@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus.rows.packing import build_apart_rows, build_packed_rows, build_pair_rows, num_packed_rows, num_pair_rows
+from corpus.rows.packing import (
+    build_apart_rows,
+    build_packed_rows,
+    build_pair_rows,
+    build_text_rows,
+    num_packed_rows,
+    num_padded_rows,
+)
 
 CLS, SEP, PAD = 2, 3, 0
 DOCUMENTS = st.lists(st.integers(1, 60), min_size=1, max_size=12)
@@ -77,7 +84,8 @@ def test_pairs_are_consecutive_text_of_one_document(lengths, row_tokens):
     ids, lengths = block(lengths)
     document_of = np.repeat(np.arange(len(lengths)), lengths)
     rows = build_pair_rows(ids, lengths, row_tokens, CLS, SEP, PAD)
-    assert rows.shape == (num_pair_rows(lengths, row_tokens).sum(), row_tokens) and rows.dtype == np.uint16
+    num_rows = num_padded_rows("pairs", lengths, row_tokens).sum()
+    assert rows.shape == (num_rows, row_tokens) and rows.dtype == np.uint16
     text = []
     for row in rows.tolist():
         real = [token for token in row if token != PAD]
@@ -93,6 +101,24 @@ def test_pairs_are_consecutive_text_of_one_document(lengths, row_tokens):
     assert text == ids.tolist()
 
 
+@given(DOCUMENTS, st.integers(8, 30))
+def test_texts_are_documents_in_as_few_equal_rows_as_hold_them(lengths, row_tokens):
+    ids, lengths = block(lengths)
+    rows = build_text_rows(ids, lengths, row_tokens, CLS, SEP, PAD)
+    numbers = num_padded_rows("texts", lengths, row_tokens)
+    assert rows.shape == (numbers.sum(), row_tokens) and rows.dtype == np.uint16
+    assert numbers.tolist() == [-(length // -(row_tokens - 2)) for length in lengths.tolist()]
+    left = iter(rows.tolist())
+    for document, number in zip(np.split(ids, np.cumsum(lengths)[:-1]), numbers.tolist(), strict=True):
+        texts = []
+        for row in (next(left) for _ in range(number)):
+            real = [token for token in row if token != PAD]
+            assert row[: len(real)] == real and (real[0], real[-1]) == (CLS, SEP)
+            texts.append(real[1:-1])
+        assert [token for text in texts for token in text] == document.tolist()
+        assert max(map(len, texts)) - min(map(len, texts)) <= 1
+
+
 def test_pairs_are_cut_at_all_places():
     ids, lengths = block([9] * 400)
     rows = build_pair_rows(ids, lengths, 12, CLS, SEP, PAD)
@@ -104,7 +130,7 @@ def test_pairs_are_cut_at_all_places():
 @given(DOCUMENTS, st.integers(8, 20))
 def test_word_planes_are_arranged_like_ids(lengths, row_tokens):
     ids, lengths = block(lengths)
-    for build in (build_packed_rows, build_apart_rows, build_pair_rows):
+    for build in (build_packed_rows, build_apart_rows, build_pair_rows, build_text_rows):
         rows = build(ids, lengths, row_tokens, CLS, SEP, PAD)
         planes = build(ids % 2 == 1, lengths, row_tokens, 0, 0, 0)
         assert planes.dtype == bool and (planes == ((rows % 2 == 1) & (rows >= 10))).all()

@@ -1,0 +1,61 @@
+"""What makes a published student a sentence-transformers folder: its pooling and the map to the teacher's width."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from pretrain.models.pooling import POOLING_FLAGS
+from pretrain.objectives.objective import ObjectiveConfig
+from pretrain.objectives.sentence import SentenceConfig
+
+
+def sentence_objective(objectives: Sequence[ObjectiveConfig]) -> tuple[int, SentenceConfig] | None:
+    """Return the index and configuration of the first objective on text vectors, or None."""
+    return next(((index, one) for index, one in enumerate(objectives) if isinstance(one, SentenceConfig)), None)
+
+
+def save_sentence_modules(
+    objectives: Sequence[ObjectiveConfig], width: int, row_tokens: int, training: Path, folder: Path
+) -> int | None:
+    """Write the files by which sentence-transformers reads a student that was trained for text vectors.
+
+    Args:
+        objectives: the student's.
+        width: its hidden width.
+        row_tokens: the longest text that it was trained on.
+        training: the checkpoint's training.safetensors, which has the trained map.
+
+    Returns the width of the vectors; None, and writes nothing, without an objective on text vectors.
+    """
+    found = sentence_objective(objectives)
+    if found is None:
+        return None
+    index, objective = found
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    flags = {f"pooling_mode_{name}": kind == objective.pooling for kind, name in POOLING_FLAGS.items()}
+    _write(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **flags})
+    name = f"objectives.{index}.projection.weight"
+    with safe_open(training, framework="pt") as file:
+        projection = file.get_tensor(name) if name in file.keys() else None  # noqa: SIM118  (no mapping)
+    if projection is not None:
+        modules.append(("2_Dense", "Dense"))
+        activation = "torch.nn.modules.linear.Identity"
+        sizes = {"in_features": projection.shape[1], "out_features": projection.shape[0]}
+        _write(folder / "2_Dense" / "config.json", sizes | {"bias": False, "activation_function": activation})
+        save_file({"linear.weight": projection.contiguous()}, folder / "2_Dense" / "model.safetensors")
+    listed = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (path, kind) in enumerate(modules)
+    ]
+    _write(folder / "modules.json", listed)
+    _write(folder / "sentence_bert_config.json", {"max_seq_length": row_tokens, "do_lower_case": False})
+    _write(folder / "config_sentence_transformers.json", {"prompts": {}, "similarity_fn_name": "cosine"})
+    return width if projection is None else int(projection.shape[0])
+
+
+def _write(path: Path, values: object) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(values, indent=2), encoding="utf-8")
