@@ -14,7 +14,8 @@ from pyarrow import parquet
 
 from corpus import source
 from corpus.config import SourceConfig
-from corpus.reading.parts import find_parts, read_streams
+from corpus.reading.parts import find_parts
+from corpus.reading.streams import read_streams
 from corpus.source import find_inputs
 
 LONG = '{"t": "' + "天" * 400_000 + '"}'
@@ -73,21 +74,21 @@ def test_json_lines_in_another_encoding_and_tables_warn_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "file", "separators"),
+    ("name", "data", "file", "format"),
     [
-        ("own.csv", b"a,b\n", "own.csv", "commas"),
-        ("own.TSV", b"a\tb\n", "own.TSV", "tabs"),
-        ("own.csv.gz", gzip.compress(b"a,b\n", mtime=0), "own.csv.gz", "commas"),
-        ("own.zip", pack_zip("in.csv", "a,b\n"), "own.zip/in.csv", "commas"),
-        ("own.tgz", pack_tar_gz("in.tsv", "a\tb\n"), "own.tgz/in.tsv", "tabs"),
+        ("own.csv", b"a,b\n", "own.csv", "csv"),
+        ("own.TSV", b"a\tb\n", "own.TSV", "tsv"),
+        ("own.csv.gz", gzip.compress(b"a,b\n", mtime=0), "own.csv.gz", "csv"),
+        ("own.zip", pack_zip("in.csv", "a,b\n"), "own.zip/in.csv", "csv"),
+        ("own.tgz", pack_tar_gz("in.tsv", "a\tb\n"), "own.tgz/in.tsv", "tsv"),
     ],
 )
-def test_columns_read_as_text_warn(tmp_path, name, data, file, separators):
+def test_columns_read_as_text_warn(tmp_path, name, data, file, format):
     write(tmp_path, **{name: data})
     (message,) = warnings_of(tmp_path)
     assert message == (
-        f"own: {tmp_path.name}/{file} is read as plain text, quotes and {separators} included; "
-        "to use some of its columns convert it to JSON lines"
+        f"own: {tmp_path.name}/{file} is read as plain text, quotes and separators included; "
+        f"give --format {format} and --text-fields"
     )
 
 
@@ -102,19 +103,15 @@ def test_text_and_files_read_in_their_own_format_do_not_warn(tmp_path, text):
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("own.7z", b"7z\xbc\xaf\x27\x1c..", "is a .7z file without that suffix; .7z cannot be read: unpack it"),
+        ("own.7z", b"7z\xbc\xaf\x27\x1c..", "is a .7z file, which cannot be read: take its text out first"),
         ("own.bin", pack_zip("in", JSON), "is a .zip file without that suffix; rename it"),
         ("own.txt", gzip.compress(b"x", mtime=0), "is a .gz file without that suffix; rename it"),
         (
-            "own.json",
-            b'\n[{"t": "x"},\n',
-            "is a JSON array; jsonl needs a record a line, which jq -c '.[]' makes of it",
-        ),
-        (
             "own.gz",
-            gzip.compress(b"[{}]", mtime=0),
-            "is a JSON array; jsonl needs a record a line, which jq -c '.[]' makes of it",
+            gzip.compress(gzip.compress(b"x")),
+            "is a .gz file inside another compression; unpack the outer one",
         ),
+        ("own.txt", "天地\n玄黄\n".encode(), "is no JSON, it begins with '天地'; give the --format that it has"),
     ],
 )
 def test_files_without_a_record_a_line_are_refused(tmp_path, name, data, message):
