@@ -1,6 +1,7 @@
 """The sources of a configuration: find their inputs, check them, and read them as documents or rejects."""
 
 import functools
+import re
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -23,6 +24,9 @@ from corpus.reading.parts import Part, find_parts
 from corpus.reading.streams import Split, read_stored, read_streams
 from corpus.reading.tables import is_table
 
+_TEXT_FORMATS = ("lines", "files", "clue")
+_JSON = "looks like JSON; give --format jsonl and --text-fields"
+_OBJECT = re.compile(rb'(\[\s*)?\{\s*"[^"\n]{1,99}"\s*:')
 _NUM_LINES = 3
 _MAX_PARTS = 16
 _MANY_FILES, _FEW_BYTES = 1000, 16 << 10  # so many files of so small a mean size are probably an article each
@@ -32,8 +36,8 @@ def find_inputs(source: SourceConfig) -> list[Part]:
     """Return the parts of a source, sorted by name. The first part of each suffix, up to 16, is looked into.
 
     Raises ValueError for a path that does not exist, and BadInput for inputs at fault unless they are to be skipped:
-    what cannot be read, and what is of another form than the source's format. Warns of plain text that looks like JSON
-    lines or a table.
+    what cannot be read, and what is of another form than the source's format, such as JSON read as lines. Warns of JSON
+    and tables that are read as files of text.
     """
     parts = find_parts(source.inputs, source.on_bad_input)
     kinds: dict[str, Part] = {}
@@ -43,9 +47,12 @@ def find_inputs(source: SourceConfig) -> list[Part]:
     if source.on_bad_input == "stop":
         for part in samples:
             _check_beginning(source, part)
-    for part in samples if source.format in ("lines", "files") else ():
-        if doubt := _doubt_plain_text(source, part):
-            warnings.warn(f"{source.name}: {doubt}", stacklevel=2)
+    for part in samples if source.format in _TEXT_FORMATS else ():
+        name, doubt = _doubt_plain_text(source, part)
+        if doubt == _JSON and source.format != "files" and source.on_bad_input == "stop":
+            raise BadInput(name, doubt)
+        if doubt:
+            warnings.warn(f"{source.name}: {name} {doubt}", stacklevel=2)
             break
     is_many = len(parts) >= _MANY_FILES and sum(part.num_bytes for part in parts) < len(parts) * _FEW_BYTES
     if source.format == "lines" and is_many:
@@ -152,23 +159,25 @@ def _suffix(name: str) -> str:
     return PurePosixPath(path.stem if is_compressed(name) else path.name).suffix.lower()
 
 
-def _doubt_plain_text(source: SourceConfig, part: Part) -> str | None:
-    """A warning if a part does not look like plain text, else None."""
+def _doubt_plain_text(source: SourceConfig, part: Part) -> tuple[str, str]:
+    """The name of a part's first stream, and why it may be no plain text; empty if it seems to be."""
     if is_table(part.name):  # known by its name: its rows are JSON lines, but come only after all of it was read
-        return _json_lines(part.name)
+        return part.name, _JSON
     streams = read_streams(part, len, split=_split(source))
     with suppress(BadInput):  # comes again if it is not skipped
         name, lines = next(streams)
         if (format := _suffix(name)[1:]) in SEPARATORS:
             advice = f"give --format {format} and --text-fields"
-            return f"{name} is read as plain text, quotes and separators included; {advice}"
+            return name, f"is read as plain text, quotes and separators included; {advice}"
         first = list(islice((line for _, line in lines if line.strip()), _NUM_LINES))
-        return _json_lines(name) if first and all(_is_object(line, source.encoding) for line in first) else None
-    return None
+        return name, _JSON if first and _is_json(first, source.encoding) else ""
+    return part.name, ""
 
 
-def _json_lines(name: str) -> str:
-    return f"{name} looks like JSON lines; give --format jsonl and --text-fields"
+def _is_json(lines: list[bytes], encoding: Encoding) -> bool:
+    """Whether lines are JSON objects, or the beginning of one or of an array over several lines."""
+    are_objects = [_is_object(line, encoding) for line in lines]
+    return all(are_objects) or (not are_objects[0] and _OBJECT.match(b"\n".join(lines).lstrip()) is not None)
 
 
 def _is_object(line: bytes, encoding: Encoding) -> bool:

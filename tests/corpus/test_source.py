@@ -56,21 +56,31 @@ def pack_tar_gz(name: str, data: str) -> bytes:
         ("own.jsonl", JSON.encode(), "own.jsonl"),
         ("own.txt", b"\xef\xbb\xbf\n" + JSON.encode(), "own.txt"),
         ("own.gz", gzip.compress(JSON.encode(), mtime=0), "own.gz"),
+        ("pretty.json", json.dumps([{"t": "天地"}], indent=2).encode(), "pretty.json"),
+        ("array.json", b'[{"t": "a"}, {"t": "b"}]', "array.json"),
+        ("one.json", b'{\n  "t": "a"\n}\n', "one.json"),
         ("own.zip", pack_zip("in", JSON), "own.zip/in"),
         ("own.tar.gz", pack_tar_gz("in", LONG), "own.tar.gz/in"),
     ],
 )
-def test_json_lines_read_as_text_warn_once_a_source(tmp_path, name, data, file):
+def test_json_read_as_text_is_refused(tmp_path, name, data, file):
     write(tmp_path, **{name: data, f"z{name}": data, "README.md": "天地\n".encode()})
-    message = f"own: {tmp_path.name}/{file} looks like JSON lines; give --format jsonl and --text-fields"
-    assert warnings_of(tmp_path) == [message]
+    message = f"{tmp_path.name}/{file}: looks like JSON; give --format jsonl and --text-fields"
+    for format in ("lines", "clue"):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            warnings_of(tmp_path, format=format)
+    for more in ({"format": "files"}, {"on_bad_input": "skip"}):
+        assert warnings_of(tmp_path, **more) == [f"own: {message.replace(':', '', 1)}"]
 
 
 def test_json_lines_in_another_encoding_and_tables_warn_too(tmp_path):
     write(tmp_path, a=JSON.encode("gbk"))
-    assert warnings_of(tmp_path) == [] and len(warnings_of(tmp_path, encoding="gb18030")) == 1
+    for encoding in ("utf-8", "gb18030"):
+        with pytest.raises(ValueError, match="looks like JSON; give --format jsonl"):
+            warnings_of(tmp_path, encoding=encoding)
+    (tmp_path / "a").write_text("天地\n", encoding="utf-8")
     parquet.write_table(pa.table({"t": ["天地"]}), tmp_path / "b.parquet")
-    assert warnings_of(tmp_path)[0].startswith(f"own: {tmp_path.name}/b.parquet looks like JSON lines; ")
+    assert warnings_of(tmp_path, format="files")[0].startswith(f"own: {tmp_path.name}/b.parquet looks like JSON; ")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +102,7 @@ def test_columns_read_as_text_warn(tmp_path, name, data, file, format):
     )
 
 
-@pytest.mark.parametrize("text", ["天地\n玄黄\n", '{"t": "天地"}\n玄黄\n', "[1]\n", "{天地}\n", " \n\n"])
+@pytest.mark.parametrize("text", ["天地\n玄黄\n", '{"t": "天地"}\n玄黄\n', "[1]\n", "[注] 天地\n", "{天地}\n", " \n\n"])
 def test_text_and_files_read_in_their_own_format_do_not_warn(tmp_path, text):
     write(tmp_path, a=text.encode())
     assert warnings_of(tmp_path) == []
