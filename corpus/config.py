@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from corpus.config_file import override, read_values, validate
-from corpus.reading.charset import Encoding
-from corpus.reading.formats import Format
+from corpus.reading.bad_input import OnBadInput
+from corpus.reading.charset import Encoding, suggest_encoding
+from corpus.reading.formats import FIELD_FORMATS, Format
 
 
 class StrictModel(BaseModel):
@@ -56,37 +57,39 @@ class CleaningSettings(StrictModel):
 
 
 class SourceSettings(StrictModel):
-    """How a source is read and cleaned. The three fields are for jsonl only; the other formats have fixed ones."""
+    """How a source is read and cleaned. The three fields are for jsonl, csv and tsv; other formats have fixed ones."""
 
     name: str = Field(min_length=1)  # unique; used in messages, in the manifest and in corpus.weights of a run
     licence: str = "not stated"  # kept in the manifest and on students' model cards
     format: Format  # how the files are read, see corpus/reading/formats.py
-    text_fields: tuple[str, ...] = ()  # jsonl: fields joined to the document, in order; OUTER.INNER for nested ones
-    id_field: str | None = None  # jsonl: names the document in messages
-    origin_field: str | None = None  # jsonl: its site or publisher, for blocked_origins
+    text_fields: tuple[str, ...] = ()  # fields or columns joined to the document, in order; OUTER.INNER if nested
+    id_field: str | None = None  # names the document in messages
+    origin_field: str | None = None  # its site or publisher, for blocked_origins
     encoding: Encoding = "utf-8"  # of the files; detect: UTF-8 or GB18030, document by document
+    on_bad_input: OnBadInput = "stop"  # for damaged files; skip leaves them out, with their names in the manifest
     cleaning: CleaningSettings = CleaningSettings()
 
     @field_validator("encoding", mode="before")
     @classmethod
-    def _suggest_gb18030(cls, encoding: Any) -> Any:
-        if str(encoding).lower() in ("gbk", "gb2312", "cp936"):
-            raise ValueError(f"give gb18030, which covers {encoding}")
+    def _suggest_encoding(cls, encoding: Any) -> Any:
+        if advice := suggest_encoding(str(encoding)):
+            raise ValueError(f"give {advice}")
         return encoding
 
     @model_validator(mode="after")
     def _check_fields(self) -> "SourceSettings":
-        if self.format == "jsonl" and not self.text_fields:
-            raise ValueError("the format jsonl needs text_fields, e.g. title text")
-        if self.format != "jsonl" and (self.text_fields or self.id_field or self.origin_field):
-            raise ValueError(f"text_fields, id_field and origin_field belong to the format jsonl, not to {self.format}")
+        if self.format in FIELD_FORMATS and not self.text_fields:
+            raise ValueError(f"the format {self.format} needs text_fields, e.g. title text")
+        if self.format not in FIELD_FORMATS and (self.text_fields or self.id_field or self.origin_field):
+            formats = ", ".join(FIELD_FORMATS)
+            raise ValueError(f"text_fields, id_field and origin_field are for the formats {formats}, not {self.format}")
         return self
 
 
 class SourceConfig(SourceSettings):
     """A source of documents: its settings and where its files are."""
 
-    inputs: tuple[str, ...] = Field(min_length=1)  # files, folders, archives or URLs; relative to the working folder
+    inputs: tuple[str, ...] = Field(min_length=1)  # files, folders, patterns (data/*.gz), archives or URLs
 
 
 class NearDuplicates(StrictModel):

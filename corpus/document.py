@@ -10,10 +10,14 @@ _EXCERPT_CHARACTERS = 60
 class Reason(StrEnum):
     """Why a document of the input is not in the corpus. The manifest counts the documents of each reason."""
 
+    UNREADABLE = "unreadable"
     BROKEN_JSON = "broken_json"
+    BROKEN_ROW = "broken_row"
     NOT_AN_OBJECT = "not_an_object"
     INVALID_UTF8 = "invalid_utf8"
     INVALID_GB18030 = "invalid_gb18030"
+    INVALID_BIG5 = "invalid_big5"
+    INVALID_UTF16 = "invalid_utf16"
     UNKNOWN_ENCODING = "unknown_encoding"
     NUL_BYTE = "nul_byte"
     FIELD_MISSING = "field_missing"
@@ -37,11 +41,13 @@ class Reason(StrEnum):
 
 
 _HINTS = {
-    Reason.BROKEN_JSON: "plain text is --format lines",
-    Reason.NOT_AN_OBJECT: "a line must be one JSON object; jq -c '.[]' FILE makes such lines of an array",
+    Reason.BROKEN_JSON: "jq -c . FILE says what is wrong with the first of them",
+    Reason.BROKEN_ROW: "a row must have as many fields as the first line, with commas and quotes inside quotes",
+    Reason.NOT_AN_OBJECT: "a record must be an object with fields; jq -c '{text: .}' FILE makes such records of "
+    "strings, jq -c '{text: join(\"\\n\")}' FILE of lists of strings",
     Reason.FIELD_NOT_A_STRING: "name fields that hold text; OUTER.INNER is a field of another, or of each of a list",
     Reason.INVALID_UTF8: "--encoding detect or gb18030 (which covers GBK and GB2312)",
-    Reason.NUL_BYTE: "text has no NUL bytes, but UTF-16 has; convert it to UTF-8",
+    Reason.NUL_BYTE: "text has no NUL bytes, but UTF-16 has: --encoding utf-16-le or utf-16-be",
     Reason.FIELD_MISSING: "name fields that the records have: --format jsonl --text-fields",
 }
 

@@ -31,7 +31,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 if not __package__:  # run as a script: these folders win over any installed package of the same name
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -48,9 +48,10 @@ from corpus.shards.shard import verify
 from corpus.source import find_inputs
 from launch.command_line.next_command import next_line, train_line
 from launch.command_line.output_folder import check_writable
-from launch.command_line.source_flags import add_source_flags
+from launch.command_line.source_flags import add_source_flags, source_names
 from pretrain.progress import Progress
 
+_MAX_SOURCES = 100
 _CONFIG_KEYS = {"tokenizer", "output"}
 _RUN_KEYS = {
     "config", "overrides", "verify", "workers", "engine", "explain",
@@ -102,12 +103,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     steps.add_argument("--encode-unit", metavar="K", help="tokenise unit K; K/N as for --read-unit")
     steps.add_argument("--finish", action="store_true", default=None, help="join the units and write the corpus")
     source = add_source_flags(parser, required=False, title="source (of a configuration with one source)")
-    source.add_argument("--id-field", metavar="FIELD", help="jsonl: field that names the document in messages")
+    source.add_argument("--id-field", metavar="FIELD", help="field that names the document in messages")
     source.add_argument(
-        "--origin-field", metavar="FIELD", help="jsonl: field with the site or publisher, for cleaning.blocked_origins"
+        "--origin-field", metavar="FIELD", help="field with the site or publisher, for cleaning.blocked_origins"
     )
     source.add_argument("--licence", help="licence of the texts, kept in the manifest (default: not stated)")
-    source.add_argument("--name", help="name of the source (default: that of the first input)")
+    source.add_argument("--name", help="name of one source of all inputs (default: a source an input, named after it)")
     return parser.parse_args(arguments)
 
 
@@ -116,11 +117,23 @@ def build_config(arguments: argparse.Namespace) -> BuildConfig:
     given = {key: value for key, value in vars(arguments).items() if value is not None}
     overrides = {key: given[key] for key in given.keys() & _CONFIG_KEYS}
     source = {key: given[key] for key in given.keys() - _CONFIG_KEYS - _RUN_KEYS}
-    if "inputs" in source and not arguments.config:
-        source.setdefault("name", Path(source["inputs"][0]).resolve().name.split(".")[0])
+    if "inputs" in source and "name" not in source and not arguments.config:
+        overrides["sources"] = _sources(source)
+        source = {}
     if arguments.explain and not arguments.config:
         overrides = {"tokenizer": "not needed", "output": "not needed"} | overrides
     return load_config(arguments.config, overrides, source, arguments.overrides or ())
+
+
+def _sources(flags: dict[str, Any]) -> list[dict[str, Any]]:
+    """A source for each input, so that a run may weight each and the counts are told apart."""
+    inputs = flags["inputs"]
+    if len(inputs) > _MAX_SOURCES:
+        raise ValueError(
+            f"--input: {len(inputs)} inputs would be as many sources, more than {_MAX_SOURCES}; give --name to make "
+            "one source of them, or a folder, or a pattern in quotes ('data/*.jsonl')"
+        )
+    return [flags | {"name": name, "inputs": [text]} for name, text in zip(source_names(inputs), inputs, strict=True)]
 
 
 def summarize(manifest: Manifest, seconds: float | None = None) -> str:
@@ -139,6 +152,7 @@ def summarize(manifest: Manifest, seconds: float | None = None) -> str:
     for source in manifest.sources:
         for reason, count in source.rejected.items():
             lines.append(f"rejected  {source.name}: {reason} {count:,}, e.g. {source.examples[reason][0]}")
+    lines += bad_inputs(manifest)
     num_bytes = sum(item.num_bytes for source in manifest.sources for item in source.inputs)
     rate = f" in {seconds:.1f} s, {num_bytes / 1e6 / seconds:.1f} MB/s" if seconds else ""
     lines.append(
@@ -146,6 +160,11 @@ def summarize(manifest: Manifest, seconds: float | None = None) -> str:
     )
     lines.append(f"{manifest.store.location}  fingerprint {manifest.fingerprint}")
     return "\n".join(lines)
+
+
+def bad_inputs(manifest: Manifest) -> list[str]:
+    """Return a line for each input at fault that was skipped, at least in part."""
+    return [f"bad input  {source.name}: {text}" for source in manifest.sources for text in source.bad_inputs]
 
 
 def _columns(name: str, counts: Counts, num_bytes: int) -> tuple[str, ...]:

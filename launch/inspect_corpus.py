@@ -95,6 +95,12 @@ def changes_table(manifest: Manifest) -> str:
     return _table([("changed of", "rule", "documents", "of all"), *rows], num_text_columns=2)
 
 
+def bad_inputs_table(manifest: Manifest) -> str:
+    """Return a table of the inputs at fault that were skipped, at least in part, and what is wrong with each."""
+    rows = [(source.name, text) for source in manifest.sources for text in source.bad_inputs]
+    return _table([("bad input of", "what is wrong"), *rows], num_text_columns=2)
+
+
 def _table(rows: Iterable[tuple[str, ...]], num_text_columns: int) -> str:
     """Align columns: the first `num_text_columns`, and a last fifth one, to the left, all others to the right."""
     columns = list(zip(*rows, strict=True))
@@ -157,6 +163,7 @@ def run(arguments: argparse.Namespace) -> int:
         tables = [sources_table(manifest)]
         tables += [rejects_table(manifest)] if manifest.totals.rejected else ["nothing was rejected"]
         tables += [changes_table(manifest)] if manifest.totals.changed else []
+        tables += [bad_inputs_table(manifest)] if any(source.bad_inputs for source in manifest.sources) else []
         print("\n\n".join([*tables, length_histogram(manifest)]), end="\n\n")
     if arguments.rows:
         name = arguments.tokenizer or manifest.tokenizer.name

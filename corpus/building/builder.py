@@ -24,6 +24,7 @@ from corpus.building.workers import Step
 from corpus.config import BuildConfig, SourceSettings
 from corpus.durable import sync_folder
 from corpus.progress import progress
+from corpus.reading.parts import would_contain
 from corpus.shards.manifest import (
     FILE_NAME,
     Manifest,
@@ -148,11 +149,11 @@ def _built_meanwhile(plan: Plan, work: Path) -> Manifest | None:
 
 def _check_outside_inputs(config: BuildConfig) -> None:
     """Raise ValueError if output or work folder is inside an input: a continued build would read its own files."""
-    folders = [Path(item) for source in (*config.sources, *config.decontamination) for item in source.inputs]
-    for folder in filter(Path.is_dir, folders):
+    inputs = [item for source in (*config.sources, *config.decontamination) for item in source.inputs]
+    for item in inputs:
         for ours in (Path(config.output), work_folder(config)):
-            if ours.resolve().is_relative_to(folder.resolve()):
-                raise ValueError(f"{ours}: is inside the input {folder}; choose another output folder")
+            if would_contain(item, ours):
+                raise ValueError(f"{ours}: is inside the input {item}; choose another output folder")
 
 
 def _save_or_reuse(plan: Plan, work: Path) -> Plan:

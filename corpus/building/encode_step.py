@@ -18,7 +18,7 @@ from corpus.building.read_step import load_read_unit, read_folder
 from corpus.building.unit_documents import DocumentReader
 from corpus.building.work_folder import Result, load_result, save_result
 from corpus.document import Reason
-from corpus.reading.parts import OnBytes
+from corpus.reading.streams import OnBytes
 from corpus.shards.manifest import BlockTable, ShardRecord
 from corpus.shards.shard import BlockWriter
 from corpus.vocabulary.tokenizer import TextEncoder, load_tokenizer, tokenizer_fingerprint

@@ -12,7 +12,8 @@ from corpus.building.ledger import Ledger
 from corpus.building.plan import Plan, Segment
 from corpus.building.read_step import load_read_unit
 from corpus.document import hints
-from corpus.reading.parts import OnBytes, Part, read_stored
+from corpus.reading.parts import Part
+from corpus.reading.streams import OnBytes, hash_stored
 from corpus.shards.manifest import (
     FORMAT_VERSION,
     BlockTable,
@@ -111,13 +112,7 @@ def _test_records(plan: Plan) -> tuple[TestRecord, ...]:
 
 def read_inputs(segments: Sequence[Segment], on_bytes: OnBytes) -> list[InputRecord]:
     """Read inputs and return their records, to compare them with those of a manifest."""
-    hashes = []
-    for segment in segments:
-        hasher = xxhash.xxh3_64()
-        for chunk in read_stored(segment.part, segment.start, segment.end):
-            hasher.update(chunk)
-            on_bytes(len(chunk))
-        hashes.append(hasher.hexdigest())
+    hashes = [hash_stored(segment.part, segment.start, segment.end, on_bytes) for segment in segments]
     return _input_records(zip(segments, hashes, strict=True))
 
 

@@ -5,8 +5,11 @@ from collections import Counter
 from itertools import chain
 from typing import Any
 
+from pydantic import Field
+
 from corpus.config import SourceConfig
 from corpus.document import Change, Reason, hints
+from corpus.reading.archive import first_ten
 from corpus.shards.manifest import Counts, InputRecord, SourceRecord
 
 _NUM_EXAMPLES = 3
@@ -15,9 +18,13 @@ _OF_FIELDS = (Reason.FIELD_MISSING, Reason.FIELD_NOT_A_STRING)
 
 
 class Tally(Counts):
-    """The final counts of a unit, with the labels of the first documents rejected for each reason."""
+    """The final counts of a unit, with the labels of the first documents rejected for each reason.
+
+    `bad_inputs` says of every input at fault what is wrong with it.
+    """
 
     examples: dict[Reason, list[str]]
+    bad_inputs: list[str] = Field(default_factory=list)
 
 
 class Ledger:
@@ -28,11 +35,14 @@ class Ledger:
         self.rejected: Counter[Reason] = Counter()
         self.changed: Counter[Change] = Counter()
         self.examples: dict[Reason, list[str]] = {}
+        self.bad_inputs: list[str] = []
 
     def reject(self, reason: Reason, label: str) -> None:
         """Count a rejected document."""
         self.rejected[reason] += 1
         self._add_examples(reason, [label])
+        if reason == Reason.UNREADABLE:
+            self.bad_inputs.append(label)
 
     def _add_examples(self, reason: Reason, labels: list[str]) -> None:
         examples = self.examples.setdefault(reason, [])
@@ -50,6 +60,7 @@ class Ledger:
         for tally in (first, second):
             self.rejected.update(tally.rejected)
             self.changed.update(tally.changed)
+            self.bad_inputs += tally.bad_inputs
             for reason, labels in tally.examples.items():
                 self._add_examples(reason, labels)
 
@@ -73,9 +84,15 @@ class Ledger:
     def close(self, source: SourceConfig, inputs: list[InputRecord]) -> SourceRecord:
         """Return the source's record for the manifest.
 
-        Warns if more than half of its documents were rejected, or a twentieth for missing fields.
+        Warns of inputs at fault that were skipped, and if more than half of the documents were rejected, or a twentieth
+        for missing fields.
         """
         self.tally(source.name)
+        if self.bad_inputs:
+            count, names = len(self.bad_inputs), first_ten(self.bad_inputs, "; ")
+            warnings.warn(
+                f"{source.name}: {count} inputs at fault were skipped, at least in part: {names}", stacklevel=2
+            )
         num_rejected = self.rejected.total()
         most = {reason: self.documents_in / (20 if reason in _OF_FIELDS else 2) for reason in self.rejected}
         many = [reason for reason, count in self.rejected.items() if count > most[reason]]

@@ -15,17 +15,17 @@ import xxhash
 
 from corpus.config import BuildConfig, SourceConfig, StrictModel
 from corpus.durable import write_durably
-from corpus.reading.parts import Part, read_stored
+from corpus.reading.formats import boundary
+from corpus.reading.parts import Part
+from corpus.reading.streams import read_stored
 from corpus.shards.manifest import TokenizerRecord
-from corpus.source import find_inputs
+from corpus.source import find_inputs, is_splittable
 
 UNIT_BYTES = 64 << 20
 _LARGE_BYTES = 1 << 30  # parts that cannot be split and are larger delay a build: warn
 FILE_NAME = "plan.jsonl"
 # Raise it when the results of units change: results of other versions are not reused.
 _FORMAT_VERSION = 6
-_NEWLINE = re.compile(rb"\n")
-_BLANK_LINE = re.compile(rb"\S[^\S\n]*\n\s*\n")
 
 
 class Segment(StrictModel):
@@ -68,7 +68,8 @@ class Plan(StrictModel):
         """Return a hash of all that determines the documents of a unit: its bytes, the source, what is dropped."""
         unit = self.units[index]
         settings = self.config.model_dump(mode="json", include={"near_duplicates", "decontamination"})
-        source = self.config.sources[unit.source].model_dump(mode="json", exclude={"inputs"})
+        # What is skipped or not does not change what can be read.
+        source = self.config.sources[unit.source].model_dump(mode="json", exclude={"inputs", "on_bad_input"})
         tests = [[segment.model_dump(mode="json") for segment in test] for test in self.tests]
         state = [_FORMAT_VERSION, settings, source, unit.model_dump(mode="json", exclude={"source"}), tests]
         return xxhash.xxh3_128_hexdigest(json.dumps(state).encode())
@@ -86,22 +87,23 @@ def build_plan(config: BuildConfig, tokenizer: TokenizerRecord) -> Plan:
 
 
 def _segments(source: SourceConfig) -> Iterator[Segment]:
-    boundary = _BLANK_LINE if source.format == "clue" else _NEWLINE
     parts = find_inputs(source)
-    _warn_of_large(source, parts)
+    ends = boundary(source.format, source.encoding)
+    large = []
     for part in parts:
-        is_whole = source.format == "files" or not part.is_splittable
-        cuts = [0, *(() if is_whole else _cuts(part, boundary)), part.num_bytes]
+        is_cut = ends is not None and part.num_bytes > UNIT_BYTES and is_splittable(source, part)
+        cuts = [0, *(_cuts(part, ends) if ends and is_cut else ()), part.num_bytes]
+        large += [part] if not is_cut and part.num_bytes > _LARGE_BYTES else []
         for start, end in pairwise(cuts):
             yield Segment(part=part, start=start, end=end)
+    _warn_of_large(source, large)
 
 
-def _warn_of_large(source: SourceConfig, parts: Iterable[Part]) -> None:
-    large = [part for part in parts if not part.is_splittable and part.num_bytes > _LARGE_BYTES]
+def _warn_of_large(source: SourceConfig, large: list[Part]) -> None:
     if large:
         largest = max(large, key=lambda part: part.num_bytes)
         warnings.warn(
-            f"{source.name}: packed inputs above 1 GiB: {len(large)}, the largest {largest.name} with "
+            f"{source.name}: inputs above 1 GiB that cannot be split: {len(large)}, the largest {largest.name} with "
             f"{largest.num_bytes / 1e9:.1f} GB; each is read by one core and from its beginning after a stop: "
             "split or unpack them to use more cores",
             stacklevel=2,

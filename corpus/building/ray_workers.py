@@ -14,7 +14,7 @@ from typing import Any
 
 from corpus.building.plan import Plan
 from corpus.building.workers import ONE_THREAD, Step, run_by_index
-from corpus.reading.parts import OnBytes
+from corpus.reading.streams import OnBytes
 
 
 def run_units(

@@ -22,7 +22,7 @@ from corpus.cleaning.contamination import TestTexts
 from corpus.cleaning.shingles import build_bands, hash_shingles
 from corpus.config import SourceConfig
 from corpus.document import Document, Reason, Reject
-from corpus.reading.parts import OnBytes, check_unchanged
+from corpus.reading.streams import OnBytes, check_unchanged, hash_stored
 from corpus.source import read_source
 
 _BATCH_CHARACTERS = 1 << 17
@@ -51,18 +51,25 @@ def read_unit(plan: Plan, work: Path, index: int, on_bytes: OnBytes) -> ReadUnit
     Raises ValueError for an input that cannot be read to its end or has changed since the plan.
     """
     key = plan.key(index)
-    if done := load_result(ReadUnit, read_folder(work, key), key):
+    if done := _load(plan, work, index):
         return done
     return save_result(read_folder(work, key), lambda partial: _read(plan, index, key, partial, on_bytes))
 
 
 def load_read_unit(plan: Plan, work: Path, index: int) -> ReadUnit:
     """Load the result of `read_unit`. Raise ValueError if there is none."""
-    key = plan.key(index)
-    done = load_result(ReadUnit, read_folder(work, key), key)
+    done = _load(plan, work, index)
     if done is None:
         raise ValueError(f"{work}: unit {index} is not read yet; run --read-unit {index}")
     return done
+
+
+def _load(plan: Plan, work: Path, index: int) -> ReadUnit | None:
+    """The result if there is one, and it skipped nothing that is to stop the build now."""
+    key = plan.key(index)
+    done = load_result(ReadUnit, read_folder(work, key), key)
+    stops = plan.config.sources[plan.units[index].source].on_bad_input == "stop"
+    return None if done and stops and done.tally.bad_inputs else done
 
 
 def _read(plan: Plan, index: int, key: str, folder: Path, on_bytes: OnBytes) -> ReadUnit:
@@ -102,8 +109,12 @@ def _read_segments(
         check_unchanged(of_file[0].part)
         for segment in of_file:
             hasher = xxhash.xxh3_64()
-            yield from _read_segment(source, segment, hasher, on_bytes)
-            hashes.append(hasher.hexdigest())
+            is_bad = False
+            for item in _read_segment(source, segment, hasher, on_bytes):
+                is_bad = is_bad or (isinstance(item, Reject) and item.reason == Reason.UNREADABLE)
+                yield item
+            # What could not be read to its end is hashed as stored, as the inputs of a finished corpus are.
+            hashes.append(hash_stored(segment.part, segment.start, segment.end) if is_bad else hasher.hexdigest())
         check_unchanged(of_file[0].part)
 
 

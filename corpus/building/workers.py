@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from corpus.building.plan import Plan, load_plan
-from corpus.reading.parts import OnBytes
+from corpus.reading.streams import OnBytes
 
 # There is a process for each core, so libraries must not start a thread for each core too.
 ONE_THREAD = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

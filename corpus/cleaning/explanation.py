@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from corpus.cleaning.cleaner import Cleaner
 from corpus.config import SourceConfig
 from corpus.document import Change, Document, Reason, Reject, excerpt
-from corpus.reading.parts import OnBytes, Part
+from corpus.reading.parts import Part
+from corpus.reading.streams import OnBytes
 from corpus.source import read_source
 
 _NUM_EXAMPLES = 5

@@ -1,7 +1,7 @@
 """Archives (.zip, .tar, compressed tars) read in place: nothing is unpacked to disk.
 
-A member's name is used in messages only, so no path can escape. Archives with absolute or `..` paths, with members
-that inflate far beyond any text, and truncated ones are still refused as a whole.
+A member's name is used in messages only, so no path can escape. Members with absolute or `..` paths, encrypted ones,
+archives inside archives and members that inflate far beyond any text are still refused.
 """
 
 import io
@@ -15,6 +15,7 @@ from typing import IO, NamedTuple
 
 import xxhash
 
+from corpus.reading.bad_input import BadInput, raises
 from corpus.reading.compression import MAX_RATIO, is_bomb, is_compressed
 
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.zst")
@@ -23,12 +24,19 @@ _FULL_SUFFIX = {".tgz": ".gz", ".txz": ".xz", ".tbz2": ".bz2"}
 ARCHIVE_ERRORS = (zipfile.BadZipFile, tarfile.TarError, NotImplementedError, RuntimeError, UnicodeDecodeError)
 
 
-class TarMember(NamedTuple):
-    """A member of an uncompressed tar: `num_bytes` bytes of the file from `offset` on."""
+class Member(NamedTuple):
+    """A member of a zip or of an uncompressed tar.
+
+    Attributes:
+        num_bytes: its inflated size.
+        offset: where it begins in a tar; 0 in a zip.
+        fault: why it cannot be read; empty if it can.
+    """
 
     name: str
     num_bytes: int
-    offset: int
+    offset: int = 0
+    fault: str = ""
 
 
 class _Header(tarfile.TarInfo):
@@ -87,16 +95,16 @@ def warn_of_empty(path: str, names: list[str]) -> None:
         warnings.warn(f"{path}: skipped {len(names)} empty files: {first_ten(names)}", stacklevel=2)
 
 
-def first_ten(names: list[str]) -> str:
+def first_ten(names: list[str], separator: str = ", ") -> str:
     """Join the first ten names for a message."""
-    return ", ".join([*names[:10], *(["..."] if len(names) > 10 else [])])
+    return separator.join([*names[:10], *(["..."] if len(names) > 10 else [])])
 
 
-def list_zip(file: IO[bytes], path: str) -> list[zipfile.ZipInfo]:
-    """Return the members that are not hidden, in the archive's order.
+def list_zip(file: IO[bytes], path: str) -> Iterator[Member]:
+    """Yield the members that are not hidden, in the archive's order.
 
-    Raises ValueError if there are none, or if one is encrypted, a zip bomb, an archive itself, has an absolute or `..`
-    path, or has the name of another.
+    A member that is encrypted, a zip bomb or an archive itself, or has an absolute or `..` path, has a fault. Raises
+    BadInput if there are no members, or two of the same name.
     """
     with zipfile.ZipFile(file) as archive:
         members = [info for info in archive.infolist() if not info.is_dir()]
@@ -104,29 +112,34 @@ def list_zip(file: IO[bytes], path: str) -> list[zipfile.ZipInfo]:
     warn_of_hidden(path, len(members) - len(kept))
     _check_names([info.filename for info in kept], path, "zip")
     for info in kept:
+        fault = _fault_of(info.filename)
         if info.flag_bits & 1:
-            raise ValueError(f"{path}: member {info.filename} is encrypted")
-        if is_bomb(info.file_size, info.compress_size):
-            raise ValueError(f"{path}: member {info.filename} inflates to more than {MAX_RATIO} times its size")
-        _check_member(info.filename, info.file_size, path)
-    return kept
+            fault = "is encrypted"
+        elif is_bomb(info.file_size, info.compress_size):
+            fault = f"inflates to more than {MAX_RATIO} times its size"
+        yield Member(info.filename, info.file_size, fault=fault)
 
 
-def list_tar(file: IO[bytes], path: str) -> list[TarMember]:
-    """Return the members of an uncompressed tar that are not hidden. Raise ValueError as `list_zip` does."""
+def list_tar(file: IO[bytes], path: str) -> Iterator[Member]:
+    """Yield the members of an uncompressed tar that are not hidden, with faults as `list_zip` does.
+
+    Raises BadInput as `list_zip` does, and ReadError where the archive is damaged or cut short.
+    """
+    names: list[str | int] = []
     with tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as archive:
-        members = [TarMember(info.name, info.size, info.offset_data) for info in _each_kept(archive, path)]
+        for info in _each_kept(archive, path):
+            names.append(info.name)
+            yield Member(info.name, info.size, info.offset_data, _fault_of(info.name))
         file.seek(archive.offset)
-        _check_end(iter(lambda: file.read(1 << 16), b""), path)
-    _check_names([info.name for info in members], path, "tar")
-    return members
+        _check_end(iter(lambda: file.read(1 << 16), b""))
+    _check_names(names, path, "tar")
 
 
 def read_tar(chunks: Iterator[bytes], path: str) -> Iterator[tuple[str, Iterator[bytes]]]:
     """Yield the name and the bytes of each member of a tar that can only be read forwards.
 
-    A member's bytes must be consumed before the next member is requested. Raises ValueError as `list_zip` does, and if
-    all members are empty; warns of empty ones.
+    A member's bytes must be consumed, if at all, before the next member is requested. Those of a member with a fault
+    raise BadInput. Raises BadInput as `list_zip` does, and if all members are empty; warns of empty ones.
     """
     reader = io.BufferedReader(_ChunkReader(chunks))
     with tarfile.open(fileobj=reader, mode="r|", tarinfo=_Header) as archive:
@@ -134,9 +147,11 @@ def read_tar(chunks: Iterator[bytes], path: str) -> Iterator[tuple[str, Iterator
         empty: list[str] = []
         for info in _each_kept(archive, path):
             names.append(xxhash.xxh3_64_intdigest(info.name.encode()))  # hashes: there may be millions of names
+            is_cut = not info.size and is_compressed(info.name)  # a text file may be empty; a compressed one never is
+            if fault := "empty, probably truncated" if is_cut else _fault_of(info.name):
+                yield info.name, raises(BadInput(f"{path}/{info.name}", fault))
+                continue
             if not info.size:
-                if is_compressed(info.name):
-                    raise ValueError(f"{path}: member {info.name} is empty, probably truncated")
                 empty.append(info.name)
                 continue
             member = archive.extractfile(info)
@@ -145,17 +160,17 @@ def read_tar(chunks: Iterator[bytes], path: str) -> Iterator[tuple[str, Iterator
         rest = archive.fileobj
         assert rest is not None
         # Read to the end, to detect a truncation after the last member too
-        _check_end(iter(lambda: rest.read(1 << 16), b""), path)
+        _check_end(iter(lambda: rest.read(1 << 16), b""))
     _check_names(names, path, "tar")
     if len(empty) == len(names):
-        raise ValueError(f"{path}: all {len(empty)} files are empty: {first_ten(empty)}")
+        raise BadInput(path, f"all {len(empty)} files are empty: {first_ten(empty)}")
     warn_of_empty(path, empty)
 
 
-def _check_end(rest: Iterator[bytes], path: str) -> None:
+def _check_end(rest: Iterator[bytes]) -> None:
     """Raise ReadError if data follows what tarfile takes for the end, which may be zeros within a damaged archive."""
     if any(piece.strip(b"\0") for piece in rest):
-        raise tarfile.ReadError(f"{path}: data follows the end of the archive; it is damaged, or two in one file")
+        raise tarfile.ReadError("data follows the end of the archive; it is damaged, or two in one file")
 
 
 def _each_kept(archive: tarfile.TarFile, path: str) -> Iterator[tarfile.TarInfo]:
@@ -170,26 +185,24 @@ def _each_kept(archive: tarfile.TarFile, path: str) -> Iterator[tarfile.TarInfo]
         elif is_hidden(PurePosixPath(info.name)):
             num_hidden += 1
         else:
-            _check_member(info.name, info.size, path)
             yield info
     warn_of_hidden(path, num_hidden)
     if num_links:
         warnings.warn(f"{path}: skipped {num_links} links, devices or sparse members", stacklevel=2)
 
 
-def _check_member(name: str, num_bytes: int, path: str) -> None:
+def _fault_of(name: str) -> str:
     if name.startswith("/") or ".." in PurePosixPath(name).parts:
-        raise ValueError(f"{path}: member {name} has a path that leads out of the archive")
-    if is_zip(name) or is_tar(name):
-        raise ValueError(f"{path}: member {name} is an archive itself; unpack the outer one first")
+        return "has a path that leads out of the archive"
+    return "is an archive itself; unpack the outer one first" if is_zip(name) or is_tar(name) else ""
 
 
 def _check_names(names: Iterable[str | int], path: str, kind: str) -> None:
     names = list(names)
     if not names:
-        raise ValueError(f"{path}: the {kind} holds no files")
+        raise BadInput(path, f"the {kind} holds no files")
     if len(set(names)) != len(names):
-        raise ValueError(f"{path}: the {kind} holds two members of the same name")
+        raise BadInput(path, f"the {kind} holds two members of the same name")
 
 
 class _ChunkReader(io.RawIOBase):

@@ -12,6 +12,8 @@ from typing import Any
 
 import zstandard
 
+from corpus.reading.bad_input import Damaged
+
 # Small: decompressors return all that a piece of input inflates to at once, at worst 32,000 times as much.
 CHUNK_BYTES = 4 << 10
 # Text compresses to a fiftieth at the very best; what expands further than this was made to fill a machine.
@@ -41,7 +43,8 @@ def is_bomb(num_bytes: int, num_stored_bytes: int) -> bool:
 def inflate(chunks: Iterable[bytes], name: str) -> Iterator[bytes]:
     """Inflate all frames of a stream, compressed as the suffix of `name` says.
 
-    Raises one of INFLATE_ERRORS for a truncated or damaged stream, ValueError for one that expands too far.
+    Raises EOFError for a truncated stream, another of INFLATE_ERRORS for a damaged one, and Damaged for one that
+    expands too far.
     """
     new_decompressor = _DECOMPRESSORS[PurePosixPath(name).suffix.lower()]
     # Zeros after a frame are padding (tar, tapes); no frame begins with a zero.
@@ -51,10 +54,14 @@ def inflate(chunks: Iterable[bytes], name: str) -> Iterator[bytes]:
         num_stored_bytes += len(chunk)
         while chunk := chunk.lstrip(b"\0") if is_begun and not frame else chunk:
             frame, is_begun = frame or new_decompressor(), True
-            if data := frame.decompress(chunk):
+            try:
+                data = frame.decompress(chunk)
+            except OSError as error:  # bz2's error for damage, which is not one of the disk
+                raise zlib.error(str(error)) from error
+            if data:
                 num_bytes += len(data)
                 if is_bomb(num_bytes, num_stored_bytes):
-                    raise ValueError(f"{name}: inflates to more than {MAX_RATIO} times its size; no text does")
+                    raise Damaged(name, f"inflates to more than {MAX_RATIO} times its size; no text does")
                 yield data
             chunk = frame.unused_data if frame.eof else b""
             frame = None if frame.eof else frame

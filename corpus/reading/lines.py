@@ -1,22 +1,27 @@
 """Lines of a stream of bytes."""
 
+import re
 from collections.abc import Iterable, Iterator
 
+from corpus.reading.bad_input import BadInput
+
 MAX_LINE_BYTES = 64 << 20
-_BYTE_ORDER_MARK = "\ufeff".encode()
+_MARK = "\ufeff".encode()
+_MARKS = re.compile(rb"\A(?:%s)+" % _MARK)
 
 
-def split_lines(chunks: Iterable[bytes], name: str, is_first: bool) -> Iterator[tuple[int, bytes]]:
+def split_lines(chunks: Iterable[bytes], name: str, keep_marks: bool = False) -> Iterator[tuple[int, bytes]]:
     """Yield the lines of chunks, numbered from 1, without their newlines.
+
+    Byte order marks at the head of a line are dropped: files that were joined have one where each began.
 
     Args:
         name: for messages.
-        is_first: whether the chunks begin at the start of the stream, so that a byte order mark is dropped.
+        keep_marks: leave byte order marks where they are, for formats that count bytes.
 
-    Raises ValueError for a line longer than MAX_LINE_BYTES.
+    Raises BadInput for a line longer than MAX_LINE_BYTES.
     """
     number, pending, pending_bytes = 0, [], 0
-    mark = _BYTE_ORDER_MARK if is_first else b""
     for chunk in chunks:
         # A long line is joined once, at its end: joining at every chunk would be quadratic.
         head, newline, tail = chunk.partition(b"\n")
@@ -29,11 +34,14 @@ def split_lines(chunks: Iterable[bytes], name: str, is_first: bool) -> Iterator[
             pending, pending_bytes = [tail], len(tail)
         longest = max(pending_bytes, max(map(len, lines), default=0))
         if longest > MAX_LINE_BYTES:
-            raise ValueError(f"{name}: a line at or after line {number + 1} is longer than {MAX_LINE_BYTES >> 20} MiB")
-        if lines and not number:
-            lines[0] = lines[0].removeprefix(mark)
-        yield from enumerate(lines, number + 1)
+            raise BadInput(name, f"a line at or after line {number + 1} is longer than {MAX_LINE_BYTES >> 20} MiB")
+        yield from enumerate(lines if keep_marks else map(without_marks, lines), number + 1)
         number += len(lines)
     if pending_bytes:
-        line = b"".join(pending)
-        yield number + 1, line if number else line.removeprefix(mark)
+        last = b"".join(pending)
+        yield number + 1, last if keep_marks else without_marks(last)
+
+
+def without_marks(line: bytes) -> bytes:
+    """Return a line without the byte order marks at its head."""
+    return _MARKS.sub(b"", line) if line.startswith(_MARK) else line

@@ -1,32 +1,29 @@
-"""Input files, local or at an fsspec URL (http, s3, ...): listed in a fixed order and read in place as streams.
+"""Input files, local or at an fsspec URL (http, s3, ...), listed in a fixed order.
 
-Plain files, .gz, .xz, .bz2, .zst, and members of .zip and .tar. A file that is truncated, encrypted, changed or not
-what its name says raises ValueError with its name: a corpus that silently ends early is worse than none. Empty files
-among others are skipped with a warning.
+Inputs are files, folders, patterns such as `data/*.jsonl.gz`, and datasets; zips and plain tars are listed by member.
+Empty files among others are skipped with a warning.
 """
 
-import functools
+import fnmatch
+import glob
 import os
+import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, TypeVar
-from zipfile import ZipFile
 
 import fsspec
 
 from corpus.reading import archive, tables
-from corpus.reading.compression import CHUNK_BYTES, INFLATE_ERRORS, inflate, is_compressed
-from corpus.reading.lines import split_lines
+from corpus.reading.bad_input import BadInput, OnBadInput
+from corpus.reading.compression import INFLATE_ERRORS, is_compressed
 from corpus.remote import call, open_remote, retry
 
-_FILE_CHUNK_BYTES = 1 << 20
 # Entries of an fsspec `info` that change when a file changes.
 _VERSION_KEYS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "created")
-OnBytes = Callable[[int], Any]  # called with the number of bytes read, to show progress
-_Item = TypeVar("_Item")
+_WILDCARD = re.compile(r"[*?[]")
+_EMPTY = "empty, probably truncated"
 # ImportError: fsspec knows the protocol, but the package behind it is not installed.
 _READ_ERRORS = (OSError, ImportError, *INFLATE_ERRORS, *archive.ARCHIVE_ERRORS)
 
@@ -42,6 +39,7 @@ class Part:
         version: changes when the file does (size and time, or what the server reports).
         member: the name inside a zip.
         offset: where a member of a plain tar begins in its file.
+        fault: why nothing of it can be read, of inputs at fault that are skipped; else empty.
     """
 
     name: str
@@ -50,6 +48,7 @@ class Part:
     version: str
     member: str | None = None
     offset: int = 0
+    fault: str = ""
 
     @property
     def is_splittable(self) -> bool:
@@ -62,49 +61,94 @@ def is_packed(name: str) -> bool:
     return is_compressed(name) or archive.is_tar(name) or archive.is_zip(name) or tables.is_table(name)
 
 
-def find_parts(inputs: Iterable[str | Path]) -> list[Part]:
+def find_parts(inputs: Iterable[str | Path], on_bad_input: OnBadInput = "stop") -> list[Part]:
     """Return all parts of files, folders, archives and URLs, sorted by name: the order is the same on any machine.
 
-    Empty files are left out with a warning. Raises ValueError for an input that does not exist, cannot be read or has
-    only empty files, and for an empty file of a kind that is never empty, such as .gz.
+    Empty files are left out with a warning. Raises ValueError for an input that does not exist or has only empty
+    files, and for a pattern that nothing matches. Raises BadInput for a file that cannot be read and for an empty one
+    of a kind that is never empty, such as .gz; with `on_bad_input` "skip" they are parts with a fault.
     """
     found = {str(item): list(_parts_of(str(item))) for item in inputs}
-    _check_empty(found)
-    parts = {(_absolute(p.path), p.member, p.offset): p for of_root in found.values() for p in of_root if p.num_bytes}
+    if on_bad_input == "stop":
+        _check_faults([part for parts in found.values() for part in parts])
+        _check_empty(found)
+    for root, of_root in found.items():
+        archive.warn_of_empty(root, [part.name for part in of_root if not part.num_bytes and not part.fault])
+    parts = {
+        (_absolute(part.path), part.member, part.offset): part
+        for of_root in found.values()
+        for part in of_root
+        if part.num_bytes or part.fault
+    }
     return sorted(parts.values(), key=lambda part: (part.name, part.path))
 
 
+def _check_faults(parts: list[Part]) -> None:
+    faulty = [part for part in parts if part.fault and part.fault != _EMPTY]
+    if faulty:
+        others = [part.name for part in faulty[1:]]
+        more = f"; so are {archive.first_ten(others)} ({len(faulty)} inputs at fault)" if others else ""
+        is_member = faulty[0].member or faulty[0].offset
+        raise BadInput(faulty[0].name if is_member else faulty[0].path, faulty[0].fault + more)
+
+
 def _check_empty(found: dict[str, list[Part]]) -> None:
-    empty = {root: [part.name for part in parts if not part.num_bytes] for root, parts in found.items()}
-    refused = [root for root, parts in found.items() if len(parts) == len(empty[root])]
-    # A text file may be empty; a compressed one never is.
-    refused += [name for root, names in empty.items() if root not in refused for name in names if is_packed(name)]
+    refused = [root for root, parts in found.items() if not any(part.num_bytes for part in parts)]
+    refused += [part.name for root, parts in found.items() if root not in refused for part in parts if part.fault]
     if refused:
-        raise ValueError(f"{archive.first_ten(refused)}: empty, probably truncated ({len(refused)} in all)")
-    for root, names in empty.items():
-        archive.warn_of_empty(root, names)
+        raise BadInput(archive.first_ten(refused), f"{_EMPTY} ({len(refused)} in all)")
 
 
 def _absolute(path: str) -> str:
     return path if "://" in path else str(Path(path).resolve())
 
 
+def would_contain(text: str, path: Path) -> bool:
+    """Return whether a path is or lies in a local input, or in what its pattern matches now or would match later."""
+    if "://" in text:
+        return False
+    folder, pattern = _divide(text)
+    absolute, top = path.resolve(), Path(folder).resolve()
+    if not absolute.is_relative_to(top):
+        return False
+    below = absolute.relative_to(top)
+    return not pattern or any(fnmatch.fnmatch(str(part), pattern) for part in (below, *below.parents))
+
+
+def _divide(text: str) -> tuple[str, str]:
+    """The longest head of a path that exists, so that brackets in names are no pattern, and the rest."""
+    path = Path(text)
+    if os.path.lexists(path):
+        return text, ""
+    folder = next((str(parent) for parent in path.parents if parent.exists()), ".")
+    return folder, str(path.relative_to(folder))
+
+
 def _parts_of(root: str) -> Iterator[Part]:
     if root.startswith(tables.SCHEME):
         for name, file in tables.find_dataset_files(root).items():
             yield from _parts_of_file(file, name)
-        return
-    if "://" in root:
+    elif "://" in root:
         yield from _parts_of_url(root)
-        return
-    path = Path(root)
-    if not os.path.lexists(path):
-        raise ValueError(f"{root}: no such file or folder")
-    if not path.is_dir():
-        yield from _parts_of_file(root, path.name)
-        return
-    files = {file.relative_to(path).as_posix(): str(file) for file in sorted(_walk(path))}
-    yield from _parts_below(root, path.resolve().name, files)
+    else:
+        folder, pattern = _divide(root)
+        for name in _matches(root, folder, pattern) if pattern else [""]:
+            path = Path(folder, name)
+            if not path.is_dir():
+                yield from _parts_of_file(str(path), name or path.name)
+                continue
+            files = {file.relative_to(path).as_posix(): str(file) for file in sorted(_walk(path))}
+            yield from _parts_below(str(path), name or path.resolve().name, files)
+
+
+def _matches(text: str, folder: str, pattern: str) -> list[str]:
+    """The files and folders in a folder that a pattern matches, sorted. Raise ValueError if there are none."""
+    if not _WILDCARD.search(pattern):
+        raise ValueError(f"{text}: no such file or folder")
+    # Path.glob would find hidden files too.
+    if matches := sorted(glob.glob(pattern, root_dir=folder, recursive=True)):  # noqa: PTH207
+        return matches
+    raise ValueError(f"{text}: no file or folder in {Path(folder).resolve()} matches this pattern")
 
 
 def _parts_below(root: str, top: str, files: dict[str, str]) -> Iterator[Part]:
@@ -134,11 +178,20 @@ def _parts_of_url(url: str) -> Iterator[Part]:
     try:
         system, path = fsspec.core.url_to_fs(url)
         # fsspec lists http "folders" by parsing pages for links; here an http URL is always a file.
-        is_folder = not url.startswith("http") and retry(lambda: system.isdir(path))
-        names = retry(lambda: system.find(path)) if is_folder else ()
-        files = {name.removeprefix(path).lstrip("/"): system.unstrip_protocol(name) for name in names}
+        is_http = url.startswith("http")
+        is_pattern = not is_http and "*" in path
+        is_folder = not is_http and not is_pattern and retry(lambda: system.isdir(path))
+        names = retry(lambda: system.glob(path) if is_pattern else system.find(path) if is_folder else [])
+        top = path.partition("*")[0].rpartition("/")[0] if is_pattern else path
+        files = {name.removeprefix(top).lstrip("/"): system.unstrip_protocol(name) for name in sorted(names)}
     except (*_READ_ERRORS, ValueError) as error:
         raise ValueError(f"{url}: cannot be opened: {error}") from error
+    if is_pattern and not files:
+        raise ValueError(f"{url}: no file matches this pattern")
+    if is_pattern:
+        for name, file in files.items():
+            yield from _parts_of_file(file, name)
+        return
     name = PurePosixPath(path.split("?")[0]).name
     yield from _parts_below(url, name, files) if is_folder else _parts_of_file(url, name)
 
@@ -147,31 +200,52 @@ def _parts_of_file(path: str, name: str) -> Iterator[Part]:
     for text in (path, name):  # they differ for linked folders
         if (shown := archive.encodable(text)) != text:
             raise ValueError(f"{shown}: the path is not UTF-8; rename the file or its folder")
-    num_bytes, version = _stat(path)
-    is_plain_tar = archive.is_plain_tar(name)
-    if not num_bytes or not (archive.is_zip(name) or is_plain_tar):
-        yield Part(name, path, num_bytes, version)
-        return
     try:
-        with open_file(path) as file:
-            if is_plain_tar:
-                for held in archive.list_tar(file, path):
-                    yield Part(f"{name}/{held.name}", path, held.num_bytes, version, offset=held.offset)
-            else:
-                for member in archive.list_zip(file, path):
-                    yield Part(f"{name}/{member.filename}", path, member.file_size, version, member.filename)
+        num_bytes, version = stat_file(path)
+    except BadInput as error:
+        yield Part(name, path, 0, "", fault=error.reason)
+        return
+    if num_bytes and (archive.is_zip(name) or archive.is_plain_tar(name)):
+        yield from _members(path, name, version)
+    else:
+        yield _checked(Part(name, path, num_bytes, version))
+
+
+def _members(path: str, name: str, version: str) -> Iterator[Part]:
+    """The members of an archive, and a part with a fault in place of those that cannot be listed."""
+    is_tar = archive.is_plain_tar(name)
+    try:
+        with open_remote(path) if "://" in path else Path(path).open("rb") as file:
+            for held in archive.list_tar(file, path) if is_tar else archive.list_zip(file, path):
+                member = None if is_tar else held.name
+                part = Part(f"{name}/{held.name}", path, held.num_bytes, version, member, held.offset, held.fault)
+                yield _checked(part)
+    except BadInput as error:
+        yield Part(name, path, 0, version, fault=error.reason)
     except _READ_ERRORS as error:
-        kind = PurePosixPath(name).suffix[1:]
         # zipfile says "not a zip file" of a file that could not be read
         reason = error.__context__ if isinstance(error.__context__, OSError) else error
-        raise ValueError(f"{path}: cannot be read as {kind}, probably truncated: {reason}") from error
+        fault = f"cannot be read as {PurePosixPath(name).suffix[1:]}, probably truncated: {reason}"
+        if "://" in path and isinstance(reason, OSError):
+            raise ValueError(f"{path}: {fault}") from error  # a server's fault, which may pass
+        yield Part(name, path, 0, version, fault=fault)
 
 
-def _stat(path: str) -> tuple[int, str]:
-    """The current size in bytes and version of a file."""
+def _checked(part: Part) -> Part:
+    """The part, with a fault if it is empty though its kind never is."""
+    if not part.fault and not part.num_bytes and is_packed(part.name):
+        return replace(part, fault=_EMPTY)
+    return replace(part, num_bytes=0) if part.fault else part
+
+
+def stat_file(path: str) -> tuple[int, str]:
+    """Return the current size in bytes and version of a file.
+
+    Raises BadInput if it is no file, ValueError if a server does not report its size.
+    """
     if "://" not in path:
         if not Path(path).is_file():
-            raise ValueError(f"{path}: a broken link or not a regular file")
+            raise BadInput(path, "a broken link or not a regular file")
         stat = Path(path).stat()
         return stat.st_size, f"{stat.st_size} {stat.st_mtime_ns}"
     try:
@@ -183,106 +257,3 @@ def _stat(path: str) -> tuple[int, str]:
     if info.get("size") is None:
         raise ValueError(f"{path}: the server does not report its size; download the file first")
     return info["size"], " ".join(str(info[key]) for key in ("size", *_VERSION_KEYS) if key in info)
-
-
-def check_unchanged(part: Part) -> None:
-    """Raise ValueError if a part's file has changed since `find_parts`: the corpus would mix two versions."""
-    if _stat(part.path)[1] != part.version:
-        raise ValueError(f"{part.name}: has changed since the build began; run it again")
-
-
-def open_file(path: str) -> IO[bytes]:
-    """Open a local path or a URL for reading bytes."""
-    return open_remote(path) if "://" in path else Path(path).open("rb")
-
-
-def read_stored(part: Part, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-    """Yield the bytes of a part, or of a range of it, as stored, in pieces. Raise ValueError if they cannot be read."""
-    return _guarded(part, _read_stored(part, _FILE_CHUNK_BYTES, start, end))
-
-
-def _guarded(part: Part, items: Iterator[_Item]) -> Iterator[_Item]:
-    try:
-        yield from items
-    except _READ_ERRORS as error:
-        raise ValueError(f"{part.name}: cannot be read to its end: {error}") from error
-
-
-def _read_stored(part: Part, chunk_bytes: int, start: int, end: int | None) -> Iterator[bytes]:
-    if part.member is not None:
-        with _open_zip(part.path, part.version).open(part.member) as member:
-            yield from _read_exactly(member, chunk_bytes, part.num_bytes)
-        return
-    is_remote_member = part.offset and "://" in part.path
-    with nullcontext(_open_tar(part.path, part.version)) if is_remote_member else open_file(part.path) as file:
-        file.seek(part.offset + start)
-        yield from _read_exactly(file, chunk_bytes, (part.num_bytes if end is None else end) - start)
-
-
-@functools.lru_cache(maxsize=1)
-def _open_tar(url: str, version: str) -> IO[bytes]:
-    """The last tar stays open: one request fetches many small members."""
-    return open_remote(url)
-
-
-@functools.lru_cache(maxsize=1)
-def _open_zip(path: str, version: str) -> ZipFile:
-    """The last zip stays open: opening it reads the names of all its members."""
-    return ZipFile(open_remote(path) if "://" in path else path)
-
-
-def _read_exactly(file: IO[bytes], chunk_bytes: int, num_bytes: int) -> Iterator[bytes]:
-    while num_bytes:
-        chunk = file.read(min(chunk_bytes, num_bytes))
-        if not chunk:
-            raise EOFError(f"{num_bytes} bytes are missing")
-        num_bytes -= len(chunk)
-        yield chunk
-
-
-def read_streams(
-    part: Part, on_bytes: Callable[[bytes], Any], start: int = 0, end: int | None = None
-) -> Iterator[tuple[str, Iterator[tuple[int, bytes]]]]:
-    """Yield the text streams of a part: their names and their lines, numbered from 1, without newlines.
-
-    A part is one stream; a compressed tar is one a member, and each must be consumed before the next. A stream that
-    begins after the part's first byte is named `name@start`. A byte order mark at the start of a stream is dropped.
-
-    Args:
-        on_bytes: called with the bytes read, as stored (before decompression).
-        start, end: the range of bytes to read; only of parts that are splittable.
-
-    Raises ValueError for a part that cannot be read to its end and for a line longer than MAX_LINE_BYTES.
-    """
-    if tables.is_table(part.name):
-        yield part.name, _read_table(part, on_bytes)
-        return
-    is_packed_tar = part.member is None and archive.is_tar(part.name) and not archive.is_plain_tar(part.name)
-    suffix = archive.compression_of(part.name)
-    stored = _report(
-        _read_stored(part, CHUNK_BYTES if is_compressed(suffix) else _FILE_CHUNK_BYTES, start, end), on_bytes
-    )
-    chunks = inflate(stored, suffix) if is_compressed(suffix) else stored
-    if not is_packed_tar:
-        name = f"{part.name}@{start}" if start else part.name
-        yield name, split_lines(_guarded(part, chunks), name, is_first=not start)
-        return
-    for member, pieces in _guarded(part, archive.read_tar(chunks, part.path)):
-        name = f"{part.name}/{member}"
-        pieces = inflate(pieces, member) if is_compressed(member) else pieces
-        yield name, split_lines(_guarded(part, pieces), name, is_first=True)
-
-
-def _read_table(part: Part, on_bytes: Callable[[bytes], Any]) -> Iterator[tuple[int, bytes]]:
-    if part.member or part.offset:
-        raise ValueError(f"{part.name}: a table inside an archive cannot be read; unpack it first")
-    for chunk in read_stored(part):  # for the checksum; the table itself is not read from front to back
-        on_bytes(chunk)
-    with open_file(part.path) as file:
-        yield from tables.read_table(file, part.name)
-
-
-def _report(chunks: Iterator[bytes], on_bytes: Callable[[bytes], Any]) -> Iterator[bytes]:
-    for chunk in chunks:
-        on_bytes(chunk)
-        yield chunk

@@ -11,6 +11,8 @@ from urllib.parse import parse_qsl
 
 import orjson
 
+from corpus.reading.bad_input import Damaged
+
 SCHEME = "datasets://"
 _ROWS_PER_BATCH = 1024
 _TABLES = (".parquet", ".arrow")
@@ -29,8 +31,8 @@ def is_table(name: str) -> bool:
 def read_table(file: IO[bytes], name: str) -> Iterator[tuple[int, bytes]]:
     """Yield the rows of a Parquet or Arrow stream file as JSON lines, numbered from 1, with one batch in memory.
 
-    A row with text that is not UTF-8 becomes a line that is not UTF-8. Raises ValueError for a file that cannot be
-    read to its end.
+    A row with text that is not UTF-8 becomes a line that is not UTF-8. Raises Damaged for a file that cannot be read
+    to its end.
     """
     number = 0
     try:
@@ -39,7 +41,7 @@ def read_table(file: IO[bytes], name: str) -> Iterator[tuple[int, bytes]]:
                 number += 1
                 yield number, line
     except (OSError, ValueError) as error:  # pyarrow's own errors are both
-        raise ValueError(f"{name}: cannot be read after row {number}: {error}") from error
+        raise Damaged(name, f"cannot be read after row {number}: {error}") from error
 
 
 def _read_batches(file: IO[bytes], name: str) -> Iterator[Any]:

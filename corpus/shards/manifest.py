@@ -70,10 +70,14 @@ class Counts(StrictModel):
 
 
 class SourceRecord(SourceSettings, Counts):
-    """A source: its settings, its counts, its inputs, and the first examples of each reason for rejection."""
+    """A source: its settings, its counts, its inputs, and the first examples of each reason for rejection.
+
+    `bad_inputs` says what is wrong with each input at fault that was skipped, each counted as one rejected document.
+    """
 
     inputs: list[InputRecord]
     examples: dict[Reason, list[str]]
+    bad_inputs: list[str] = Field(default_factory=list)
 
 
 class TestRecord(SourceSettings):

@@ -33,12 +33,12 @@ def test_flags_alone_are_enough():
 
 
 def test_every_problem_is_reported_at_once(tmp_path):
-    bad = {"sources": [SOURCE | {"format": "csv", "inputs": []}], "tokenizer": 3, "colour": "red"}
+    bad = {"sources": [SOURCE | {"format": "xlsx", "inputs": []}], "tokenizer": 3, "colour": "red"}
     with pytest.raises(ValueError) as caught:
         load_config(write(tmp_path, bad), {}, {})
     message = str(caught.value)
     assert "c.json: 5 problem(s)\n" in message
-    assert "sources.0.format: unknown format 'csv'; there are wiki2019zh, " in message
+    assert "sources.0.format: unknown format 'xlsx'; there are wiki2019zh, " in message
     assert "sources.0.inputs: " in message and "got []" in message
     assert "tokenizer: Input should be a valid string, got 3" in message
     assert "output: required, and not given" in message
@@ -49,12 +49,12 @@ def test_every_problem_is_reported_at_once(tmp_path):
     ("source", "message"),
     [
         ({"format": "jsonl"}, "the format jsonl needs text_fields"),
-        ({"text_fields": ["a"]}, "id_field and origin_field belong to the format jsonl, not to wiki2019zh"),
-        ({"id_field": "a"}, "id_field and origin_field belong to the format jsonl, not to wiki2019zh"),
-        ({"origin_field": "a"}, "id_field and origin_field belong to the format jsonl, not to wiki2019zh"),
+        ({"text_fields": ["a"]}, "id_field and origin_field are for the formats jsonl, csv, tsv, not wiki2019zh"),
+        ({"id_field": "a"}, "id_field and origin_field are for the formats jsonl, csv, tsv, not wiki2019zh"),
+        ({"origin_field": "a"}, "id_field and origin_field are for the formats jsonl, csv, tsv, not wiki2019zh"),
         (
             {"encoding": "latin-1"},
-            "encoding: Input should be 'utf-8', 'gb18030' or 'detect', got \"latin-1\"",
+            "'utf-16', 'utf-16-le' or 'utf-16-be', got \"latin-1\"",
         ),
         ({"cleaning": {"html": 1, "colour": 2}}, "cleaning.html: .*got 1\n.*cleaning.colour: unknown key"),
         (

@@ -14,7 +14,8 @@ from pyarrow import parquet
 
 from corpus import source
 from corpus.config import SourceConfig
-from corpus.reading.parts import find_parts, read_streams
+from corpus.reading.parts import find_parts
+from corpus.reading.streams import read_streams
 from corpus.source import find_inputs
 
 LONG = '{"t": "' + "天" * 400_000 + '"}'
@@ -55,43 +56,53 @@ def pack_tar_gz(name: str, data: str) -> bytes:
         ("own.jsonl", JSON.encode(), "own.jsonl"),
         ("own.txt", b"\xef\xbb\xbf\n" + JSON.encode(), "own.txt"),
         ("own.gz", gzip.compress(JSON.encode(), mtime=0), "own.gz"),
+        ("pretty.json", json.dumps([{"t": "天地"}], indent=2).encode(), "pretty.json"),
+        ("array.json", b'[{"t": "a"}, {"t": "b"}]', "array.json"),
+        ("one.json", b'{\n  "t": "a"\n}\n', "one.json"),
         ("own.zip", pack_zip("in", JSON), "own.zip/in"),
         ("own.tar.gz", pack_tar_gz("in", LONG), "own.tar.gz/in"),
     ],
 )
-def test_json_lines_read_as_text_warn_once_a_source(tmp_path, name, data, file):
+def test_json_read_as_text_is_refused(tmp_path, name, data, file):
     write(tmp_path, **{name: data, f"z{name}": data, "README.md": "天地\n".encode()})
-    message = f"own: {tmp_path.name}/{file} looks like JSON lines; give --format jsonl and --text-fields"
-    assert warnings_of(tmp_path) == [message]
+    message = f"{tmp_path.name}/{file}: looks like JSON; give --format jsonl and --text-fields"
+    for format in ("lines", "clue"):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            warnings_of(tmp_path, format=format)
+    for more in ({"format": "files"}, {"on_bad_input": "skip"}):
+        assert warnings_of(tmp_path, **more) == [f"own: {message.replace(':', '', 1)}"]
 
 
 def test_json_lines_in_another_encoding_and_tables_warn_too(tmp_path):
     write(tmp_path, a=JSON.encode("gbk"))
-    assert warnings_of(tmp_path) == [] and len(warnings_of(tmp_path, encoding="gb18030")) == 1
+    for encoding in ("utf-8", "gb18030"):
+        with pytest.raises(ValueError, match="looks like JSON; give --format jsonl"):
+            warnings_of(tmp_path, encoding=encoding)
+    (tmp_path / "a").write_text("天地\n", encoding="utf-8")
     parquet.write_table(pa.table({"t": ["天地"]}), tmp_path / "b.parquet")
-    assert warnings_of(tmp_path)[0].startswith(f"own: {tmp_path.name}/b.parquet looks like JSON lines; ")
+    assert warnings_of(tmp_path, format="files")[0].startswith(f"own: {tmp_path.name}/b.parquet looks like JSON; ")
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "file", "separators"),
+    ("name", "data", "file", "format"),
     [
-        ("own.csv", b"a,b\n", "own.csv", "commas"),
-        ("own.TSV", b"a\tb\n", "own.TSV", "tabs"),
-        ("own.csv.gz", gzip.compress(b"a,b\n", mtime=0), "own.csv.gz", "commas"),
-        ("own.zip", pack_zip("in.csv", "a,b\n"), "own.zip/in.csv", "commas"),
-        ("own.tgz", pack_tar_gz("in.tsv", "a\tb\n"), "own.tgz/in.tsv", "tabs"),
+        ("own.csv", b"a,b\n", "own.csv", "csv"),
+        ("own.TSV", b"a\tb\n", "own.TSV", "tsv"),
+        ("own.csv.gz", gzip.compress(b"a,b\n", mtime=0), "own.csv.gz", "csv"),
+        ("own.zip", pack_zip("in.csv", "a,b\n"), "own.zip/in.csv", "csv"),
+        ("own.tgz", pack_tar_gz("in.tsv", "a\tb\n"), "own.tgz/in.tsv", "tsv"),
     ],
 )
-def test_columns_read_as_text_warn(tmp_path, name, data, file, separators):
+def test_columns_read_as_text_warn(tmp_path, name, data, file, format):
     write(tmp_path, **{name: data})
     (message,) = warnings_of(tmp_path)
     assert message == (
-        f"own: {tmp_path.name}/{file} is read as plain text, quotes and {separators} included; "
-        "to use some of its columns convert it to JSON lines"
+        f"own: {tmp_path.name}/{file} is read as plain text, quotes and separators included; "
+        f"give --format {format} and --text-fields"
     )
 
 
-@pytest.mark.parametrize("text", ["天地\n玄黄\n", '{"t": "天地"}\n玄黄\n', "[1]\n", "{天地}\n", " \n\n"])
+@pytest.mark.parametrize("text", ["天地\n玄黄\n", '{"t": "天地"}\n玄黄\n', "[1]\n", "[注] 天地\n", "{天地}\n", " \n\n"])
 def test_text_and_files_read_in_their_own_format_do_not_warn(tmp_path, text):
     write(tmp_path, a=text.encode())
     assert warnings_of(tmp_path) == []
@@ -102,19 +113,15 @@ def test_text_and_files_read_in_their_own_format_do_not_warn(tmp_path, text):
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("own.7z", b"7z\xbc\xaf\x27\x1c..", "is a .7z file without that suffix; .7z cannot be read: unpack it"),
+        ("own.7z", b"7z\xbc\xaf\x27\x1c..", "is a .7z file, which cannot be read: take its text out first"),
         ("own.bin", pack_zip("in", JSON), "is a .zip file without that suffix; rename it"),
         ("own.txt", gzip.compress(b"x", mtime=0), "is a .gz file without that suffix; rename it"),
         (
-            "own.json",
-            b'\n[{"t": "x"},\n',
-            "is a JSON array; jsonl needs a record a line, which jq -c '.[]' makes of it",
-        ),
-        (
             "own.gz",
-            gzip.compress(b"[{}]", mtime=0),
-            "is a JSON array; jsonl needs a record a line, which jq -c '.[]' makes of it",
+            gzip.compress(gzip.compress(b"x")),
+            "is a .gz file inside another compression; unpack the outer one",
         ),
+        ("own.txt", "天地\n玄黄\n".encode(), "is no JSON, it begins with '天地'; give the --format that it has"),
     ],
 )
 def test_files_without_a_record_a_line_are_refused(tmp_path, name, data, message):

@@ -158,8 +158,7 @@ def test_jobs_of_an_array_share_the_units_among_them(tmp_path, tokenizer, capsys
     for flag, step in {"--read-unit": "read", "--encode-unit": "encoded"}.items():
         for job in range(4):
             assert main([*arguments, flag, f"{job}/4"]) == 0
-        done = sorted(path.name for path in (tmp_path / "out.partial").glob(f"{step}-*"))
-        assert done == [f"{step}-{index:05d}" for index in range(num_units)]
+        assert len(list((tmp_path / "out.partial").glob(f"{step}-*"))) == num_units
         counts[step] = [int(line.removeprefix("units done: ")) for line in capsys.readouterr().out.splitlines()]
         assert step == "encoded" or main([*arguments, "--match"]) == 0
     assert counts["read"] == counts["encoded"] == [len(range(num_units)[job::4]) for job in range(4)]

@@ -15,7 +15,8 @@ from corpus.cleaning.cleaner import Cleaner
 from corpus.config import BuildConfig, CleaningSettings
 from corpus.document import Change, Document, Reason
 from corpus.reading.formats import read_documents
-from corpus.reading.parts import find_parts, read_streams
+from corpus.reading.parts import find_parts
+from corpus.reading.streams import read_streams
 from corpus.shards import block
 from corpus.shards.manifest import load_manifest
 from corpus.shards.shard import read_block, verify

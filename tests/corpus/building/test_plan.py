@@ -12,7 +12,8 @@ from corpus.building import plan as plans
 from corpus.building.plan import build_plan, load_plan, save_plan
 from corpus.config import BuildConfig
 from corpus.reading.formats import read_documents
-from corpus.reading.parts import find_parts, read_streams
+from corpus.reading.parts import find_parts
+from corpus.reading.streams import read_streams
 from corpus.shards.manifest import build_tokenizer_record
 from corpus.vocabulary.tokenizer import load_tokenizer
 
@@ -95,7 +96,7 @@ def test_large_packed_inputs_warn_once_a_source(tmp_path, tokenizer):
         plan(small=1 << 30, big=3 << 30, bigger=9 << 30)
     (message,) = (str(warning.message) for warning in caught)
     assert message == (
-        "news: packed inputs above 1 GiB: 2, the largest small_big_bigger/bigger.jsonl.gz with 9.7 GB; "
+        "news: inputs above 1 GiB that cannot be split: 2, the largest small_big_bigger/bigger.jsonl.gz with 9.7 GB; "
         "each is read by one core and from its beginning after a stop: split or unpack them to use more cores"
     )
     with warnings.catch_warnings():

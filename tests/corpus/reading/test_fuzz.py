@@ -23,7 +23,8 @@ from corpus.cleaning.cleaner import Cleaner
 from corpus.config import BuildConfig, CleaningSettings
 from corpus.document import Document
 from corpus.reading.formats import read_documents
-from corpus.reading.parts import find_parts, read_streams
+from corpus.reading.parts import find_parts
+from corpus.reading.streams import read_streams
 from corpus.shards.shard import verify
 from tests import mutations
 from tests.mutations import BYTE_MUTATIONS, Hang, limited_time

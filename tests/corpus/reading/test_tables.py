@@ -9,7 +9,8 @@ from pyarrow import parquet
 
 from corpus.document import Document, Reason, Reject
 from corpus.reading.formats import read_documents
-from corpus.reading.parts import find_parts, read_stored, read_streams
+from corpus.reading.parts import find_parts
+from corpus.reading.streams import read_stored, read_streams
 from corpus.reading.tables import find_dataset_files
 
 ROWS = [{"text": f"第{index}行\n文", "id": index, "more": [1.5, None]} for index in range(3000)]
