@@ -33,19 +33,20 @@ class TaskConfig(Settings):
 
     sentence, pair: one or two texts and a class. coreference: CLUEWSC's records; the class is whether two spans, which
     are marked in the text, refer to the same. entities: CLUENER's records, {"text", "label": {type: {words: [[first,
-    last]]}}}, last included. reading: CMRC2018's file, which has SQuAD's format.
+    last]]}}}, last included, or files of tags. reading: the files of CMRC2018, SQuAD and the like.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     kind: Kind
     train: str
     dev: str
-    format: Literal["json_lines", "table", "csv"] = "json_lines"  # columns of a table are separated by tabs
+    format: Literal["json_lines", "table", "csv", "tags"] = "json_lines"  # columns of a table are separated by tabs
     has_header: bool = True  # of a table or CSV
     columns: Columns = Columns()
     labels: list[Label] | None = None  # null: those of the training file, sorted as text
     ignored_labels: tuple[Label, ...] = ()  # records to leave out, such as OCNLI's "-", which has no agreed label
     metric: Metric | None = None  # null: the kind's default
+    skip_unanswerable: bool = False  # of reading: leave out questions whose answer is missing or not in the text
     row_tokens: Annotated[int, Field(ge=16)] = 128
     window_stride: Annotated[int, Field(ge=1)] = 128  # of reading: tokens by which windows of a long text overlap
 
@@ -62,8 +63,10 @@ class TaskConfig(Settings):
         if kind.has_second_text != (self.columns.text_b is not None):
             pairs = ", ".join(name for name, one in KINDS.items() if one.has_second_text)
             raise ValueError(f"columns.text_b: must be given for kind {pairs} and for no other kind")
-        if self.format != "json_lines" and not kind.reads_tables:
-            raise ValueError(f"format: must be json_lines for kind {self.kind}")
+        if self.format not in kind.formats:
+            raise ValueError(f"format: must be {' or '.join(kind.formats)} for kind {self.kind}")
+        if self.skip_unanswerable and not kind.has_questions:
+            raise ValueError(f"skip_unanswerable: kind {self.kind} has no questions")
         for key in kind.fixed_keys:
             if key in self.model_fields_set and getattr(self, key) != type(self).model_fields[key].get_default():
                 raise ValueError(f"{key}: must be left out for kind {self.kind}, whose files have a fixed format")

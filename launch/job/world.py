@@ -54,7 +54,7 @@ def read_world(environment: Mapping[str, str]) -> World:
 
 def _generic(environment: Mapping[str, str]) -> World:
     rank, local_rank, size = _numbers(environment, ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
-    (port,) = _numbers(environment, ("MASTER_PORT",))
+    port = _port(environment, "")
     by_deepspeed, by_torchrun = "CROSS_RANK" in environment, "TORCHELASTIC_RUN_ID" in environment
     if not by_deepspeed and not by_torchrun:
         _check_against(environment, rank, size, _OPEN_MPI)
@@ -111,8 +111,11 @@ def first_host(hosts: str) -> str:
 
 def _port(environment: Mapping[str, str], job: str) -> int:
     """Return a port that is the same on every rank of a job, and most likely differs from other jobs' on the host."""
-    if "MASTER_PORT" in environment:
-        return _numbers(environment, ("MASTER_PORT",))[0]
+    if "MASTER_PORT" in environment or not job:
+        (port,) = _numbers(environment, ("MASTER_PORT",))
+        if not 0 < port < 1 << 16:
+            raise ValueError(f"MASTER_PORT={port} is no port: give a number from 1024 to 65535")
+        return port
     digits = "".join(filter(str.isdigit, job)) or "0"
     return _FIRST_PORT + int(digits) % _NUM_PORTS
 

@@ -3,6 +3,8 @@
 import os
 import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -74,6 +76,19 @@ def choose_gpu(local_rank: int, num_visible: int) -> int:
         f"local rank {local_rank} has no GPU: this process sees {num_visible}; start as many ranks per host as it has "
         "GPUs, or check CUDA_VISIBLE_DEVICES"
     )
+
+
+@contextmanager
+def explain_lost_device(index: int) -> Iterator[None]:
+    """Raise ValueError, naming host and GPU, in place of the error of a driver that cannot use the GPU."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"GPU {index} of {socket.gethostname()} cannot be used: {reason}; see nvidia-smi, or leave it out with "
+            "CUDA_VISIBLE_DEVICES"
+        ) from error
 
 
 def export_local_rank(index: int) -> None:

@@ -51,7 +51,9 @@ def join_ranks(timeout_seconds: int, on_lost: Callable[[PeerLost], None]) -> tup
     A device's group waits forever for a rank that is lost while it starts, so a timer limits that too.
     """
     seconds = timeout_seconds + _DEVICE_EXTRA_SECONDS
-    message = f"the ranks did not join within {seconds} s: one of them is lost, cut off or has no working device"
+    message = (
+        f"the ranks did not join within {seconds} s: one of them is lost, cut off, was refused or has no working device"
+    )
     timer = threading.Timer(seconds, on_lost, [PeerLost(message)])
     timer.daemon = True
     timer.start()

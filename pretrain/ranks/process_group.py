@@ -3,13 +3,19 @@
 import ctypes
 import logging
 import os
-import socket
 from datetime import timedelta
 from typing import Any
 
 import torch
 
-from pretrain.ranks.environment import choose_gpu, export_local_rank, set_gloo_interface, set_triton_cache
+from pretrain.ranks.environment import (
+    choose_gpu,
+    explain_lost_device,
+    export_local_rank,
+    set_gloo_interface,
+    set_triton_cache,
+)
+from pretrain.ranks.meeting import explain_refused_port, prepare_meeting
 
 # Parameters of mallopt in glibc's malloc.h, and their values here.
 _TRIM_THRESHOLD, _NEVER = -1, -1
@@ -46,15 +52,14 @@ def import_deepspeed() -> Any:
 def start_distributed(timeout_seconds: float = 1800) -> torch.device:
     """Join the process group that the environment describes and return this rank's device.
 
-    Started by plain `python`, the process is a group of its own. Raise ValueError if this rank has no GPU.
+    The only rank of a job, started by plain `python` or a launcher, is a group of its own at a free port. Raise
+    ValueError for what no restart can mend: no GPU for this rank, a port in use, a host or interface that is not there.
     """
     deepspeed = import_deepspeed()
     from deepspeed.accelerator import get_accelerator
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-    if "RANK" not in os.environ:
-        os.environ.update(alone, MASTER_PORT=str(_free_port()))
+    prepare_meeting()
     set_gloo_interface()
     accelerator = get_accelerator()
     local_rank = int(os.environ["LOCAL_RANK"])
@@ -64,14 +69,10 @@ def start_distributed(timeout_seconds: float = 1800) -> torch.device:
         set_triton_cache()
         local_rank = choose_gpu(local_rank, accelerator.device_count())
         export_local_rank(local_rank)
-        accelerator.set_device(local_rank)
-    deepspeed.init_distributed(
-        accelerator.communication_backend_name(), timeout=timedelta(seconds=timeout_seconds), verbose=False
-    )
+        with explain_lost_device(local_rank):
+            accelerator.set_device(local_rank)
+    with explain_refused_port():
+        deepspeed.init_distributed(
+            accelerator.communication_backend_name(), timeout=timedelta(seconds=timeout_seconds), verbose=False
+        )
     return torch.device(accelerator.device_name(local_rank))
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -1,6 +1,7 @@
 """One class for a text, for a pair of texts, or for two marked spans of a text."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
@@ -18,7 +19,7 @@ class Sentence(RecordKind):
 
     metrics = ("accuracy", "f1", "macro_f1")
     auto_class = AutoModelForSequenceClassification
-    reads_tables = True
+    formats: ClassVar[tuple[str, ...]] = ("json_lines", "table", "csv")
 
     def parse(self, record: Record, columns: Columns) -> Parsed:
         label = label_of(record, columns.label)
@@ -56,7 +57,7 @@ class Pair(Sentence):
 class Coreference(Sentence):
     """CLUEWSC's records: a text with two spans, and whether they mean the same."""
 
-    reads_tables = False
+    formats = ("json_lines",)
 
     def parse(self, record: Record, columns: Columns) -> Parsed:
         label = label_of(record, columns.label)

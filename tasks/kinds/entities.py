@@ -18,6 +18,7 @@ class Entities(RecordKind):
 
     metrics = ("entity_macro_f1", "entity_f1")
     auto_class = AutoModelForTokenClassification
+    formats = ("json_lines", "tags")
     fixed_keys = ("columns", "ignored_labels")
     min_labels = 1
     label_noun = "entities"

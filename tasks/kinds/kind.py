@@ -45,6 +45,8 @@ class TaskSettings(Protocol):
     @property
     def scored_by(self) -> str: ...
     @property
+    def skip_unanswerable(self) -> bool: ...
+    @property
     def row_tokens(self) -> int: ...
     @property
     def window_stride(self) -> int: ...
@@ -61,12 +63,14 @@ class TaskData:
     num_moved: int  # questions with an answer that is not at the position given in the file
     num_overlapping: int  # development examples whose text is also in training
     num_nested: int = 0  # entities that overlap a longer one
+    num_skipped: int = 0  # questions without an answer in their text
 
     @property
     def summary(self) -> str:
         """The numbers of examples and labels, and facts that matter for the scores, in one line."""
         counts = {
             "records with an ignored label left out": self.num_ignored,
+            "questions without an answer in their text left out": self.num_skipped,
             "answers moved to the position of their words": self.num_moved,
             "entities left out that overlap longer ones": self.num_nested,
             "development texts that are also in training": self.num_overlapping,
@@ -88,16 +92,18 @@ class TaskKind(ABC):
         metrics: names of its scores, each between 0 and 1; the first is the default.
         auto_class: the class of transformers whose head answers it.
         fixed_keys: keys that its own file format determines, so that a configuration must not set them.
-        reads_tables: whether its examples may be rows of a table or of CSV.
+        formats: the formats of its files, the first of which is the default.
         has_second_text: whether an example has two texts, and `columns.text_b` must be set.
+        has_questions: whether an example is a question, which may have no answer.
         min_labels: the fewest labels that make a task.
     """
 
     metrics: ClassVar[tuple[str, ...]]
     auto_class: ClassVar[Any]
     fixed_keys: ClassVar[tuple[str, ...]] = ()
-    reads_tables: ClassVar[bool] = False
+    formats: ClassVar[tuple[str, ...]] = ("json_lines",)
     has_second_text: ClassVar[bool] = False
+    has_questions: ClassVar[bool] = False
     min_labels: ClassVar[int] = 2
 
     def problems(self, config: TaskSettings) -> Iterator[str]:

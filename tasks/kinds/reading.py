@@ -1,7 +1,7 @@
 """Reading: the answer to a question is a span of a text, which is read in windows."""
 
-import json
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -13,8 +13,7 @@ from transformers import AutoModelForQuestionAnswering
 
 from tasks.examples import Example, Question
 from tasks.kinds.kind import TaskData, TaskKind, TaskSettings, count_overlap
-from tasks.kinds.record_files import read_text
-from tasks.kinds.records import check_index, check_text
+from tasks.kinds.question_files import read_questions
 from tasks.metrics import score_reading
 from tasks.rows import EncodedExamples, Row, Tokenizer
 
@@ -22,29 +21,31 @@ MAX_ANSWER_TOKENS = 64
 
 
 class Reading(TaskKind):
-    """CMRC2018's file, which has the form of SQuAD's."""
+    """Questions about texts, in any form of tasks/kinds/question_files.py."""
 
     metrics = ("reading_f1", "exact_match")
     auto_class = AutoModelForQuestionAnswering
     fixed_keys = ("columns", "labels", "ignored_labels")
     min_labels = 0
+    has_questions = True
 
     def problems(self, config: TaskSettings) -> Iterator[str]:
         if config.window_stride >= config.row_tokens // 2:
             yield "window_stride: must be less than half of row_tokens, so that windows advance"
 
     def read(self, config: TaskSettings) -> TaskData:
-        train, dev = (list(_read_questions(Path(path))) for path in (config.train, config.dev))
-        for path, questions in ((config.train, train), (config.dev, dev)):
+        files, used = [list(read_questions(Path(path))) for path in (config.train, config.dev)], []
+        for path, questions in zip((config.train, config.dev), files, strict=True):
             if repeated := [name for name, count in Counter(one.id for one in questions).items() if count > 1]:
                 raise ValueError(f"{path}: question id {repeated[0]} occurs more than once")
-            if unanswered := [one.id for one in questions if not one.answers]:
-                raise ValueError(f"{path}: question {unanswered[0]} has no answer")
-            if not questions:
-                raise ValueError(f"{path}: contains no questions")
-        placed = tuple(_placed(question, config.train) for question in train)
-        moved = sum(before != after for before, after in zip(train, placed, strict=True))
-        return TaskData((), placed, tuple(dev), 0, moved, count_overlap(placed, tuple(dev)))
+            used.append(_usable(questions, path, config.skip_unanswerable, needs_places=questions is files[0]))
+            if not used[-1]:
+                raise ValueError(f"{path}: contains no questions" + (" with an answer" if questions else ""))
+        train, dev = map(tuple, used)
+        placed = tuple(map(_placed, train))
+        num_moved = sum(before != after for before, after in zip(train, placed, strict=True))
+        num_skipped = sum(map(len, files)) - len(train) - len(dev)
+        return TaskData((), placed, dev, 0, num_moved, count_overlap(placed, dev), num_skipped=num_skipped)
 
     def encode(
         self, examples: Sequence[Example], config: TaskSettings, labels: Sequence[str], tokenizer: Tokenizer
@@ -131,31 +132,34 @@ def _tokens_of(offsets: Sequence[tuple[int, int] | None], start: int, end: int) 
     return inside[0], inside[-1]
 
 
-def _read_questions(path: Path) -> Iterator[Question]:
-    """Yield the questions of a CMRC2018 file, in SQuAD's format: data -> paragraphs -> context and qas."""
-    text = read_text(path)
-    try:
-        for part in (part for article in json.loads(text)["data"] for part in article["paragraphs"]):
-            for qa in part["qas"]:
-                where = f"{path}: question {qa['id']}"
-                answers = tuple((check_index(one["answer_start"]), str(one["text"])) for one in qa["answers"])
-                question, context = (
-                    check_text(where, name, of[name]) for name, of in (("question", qa), ("context", part))
-                )
-                yield Question(str(qa["id"]), question, context, answers)
-    except (KeyError, TypeError, RecursionError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not in the format of CMRC2018: {type(error).__name__}: {error}") from error
+def _usable(questions: list[Question], path: str, skips: bool, needs_places: bool) -> list[Question]:
+    """Return the questions with an answer, which must be in the text for training.
+
+    Raise ValueError naming the others, or warn of them if they are to be left out.
+    """
+    unanswered = [one.id for one in questions if not any(words for _, words in one.answers)]
+    unplaced = [one.id for one in questions if needs_places and one.id not in unanswered and not _is_placed(one)]
+    for ids, fault in ((unanswered, "no answer"), (unplaced, "an answer that is not in the text")):
+        if ids:
+            found = f"{path}: questions with {fault}: {len(ids):,} of {len(questions):,}, e.g. {', '.join(ids[:3])}"
+            if not skips:
+                raise ValueError(f"{found}; set skip_unanswerable to true to leave them out")
+            warnings.warn(f"{found}: left out", stacklevel=2)
+    left_out = {*unanswered, *unplaced}
+    return [one for one in questions if one.id not in left_out]
 
 
-def _placed(question: Question, path: str) -> Question:
+def _is_placed(question: Question) -> bool:
+    return all(words and words in question.text for _, words in question.answers)
+
+
+def _placed(question: Question) -> Question:
     """Return a question with every answer's position corrected to the nearest one with its words.
 
     Some positions in CMRC2018 are off by a character. Only training needs positions; scores compare words.
     """
     answers = []
     for start, words in question.answers:
-        places = [match.start() for match in re.finditer(re.escape(words), question.text)] if words else []
-        if not places:
-            raise ValueError(f"{path}: question {question.id}: the answer {words!r} is not in its text")
+        places = [match.start() for match in re.finditer(re.escape(words), question.text)]
         answers.append((min(places, key=lambda place: abs(place - start)), words))
     return replace(question, answers=tuple(answers))

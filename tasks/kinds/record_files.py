@@ -1,17 +1,20 @@
-"""Reading of labelled records from JSON lines, tab-separated tables and CSV; errors name the file and the line."""
+"""Reading of labelled records from JSON, tab-separated tables, CSV and tags; errors name the file and the line."""
 
 import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tasks.kinds.kind import Column, TaskSettings
+from tasks.kinds.tag_files import read_tagged_records
 
 Record = tuple[str, Any]  # its file and line, for messages, and its values
 _Row = tuple[str, list[str]]
+_Line = tuple[str, str]  # its file and number, and its text
+_OTHERS = "format may be table, csv or, for entities, tags"
 
 
 def read_text(path: Path) -> str:
@@ -21,30 +24,59 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
+        advice = f"if it is GBK: iconv -f GB18030 -t UTF-8 {path.name} > {path.stem}.utf8{path.suffix}"
         # `from None` because the cause would contain the whole file
-        raise ValueError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from None
+        raise ValueError(f"{path}: not UTF-8: {error.reason} at byte {error.start}; {advice}") from None
 
 
 def read_records(path: Path, config: TaskSettings) -> Iterator[Record]:
     """Yield the records of a file in the task's format. Raise ValueError naming the file and line of a problem."""
     text = read_text(path)
-    # Not splitlines(), which would split texts at U+2028 and the like.
-    lines = [(f"{path}:{number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip(" \r")]
     if config.format == "json_lines":
-        yield from _read_json_lines(lines)
+        yield from read_json_records(path, text)
+    elif config.format == "tags":
+        yield from read_tagged_records(path, text)
     elif config.format == "csv":
         yield from _name_columns(list(_csv_rows(path, text)), config.has_header)
     else:
-        rows = [(where, line.removesuffix("\r").split("\t")) for where, line in lines]
+        rows = [(where, line.split("\t")) for where, line in _numbered_lines(path, text)]
         yield from _name_columns(rows, config.has_header)
 
 
-def _read_json_lines(lines: Sequence[tuple[str, str]]) -> Iterator[Record]:
+def _numbered_lines(path: Path, text: str) -> Iterator[_Line]:
+    """Yield the lines that are not blank. Not splitlines(), which would split texts at U+2028 and the like."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip(" \r"):
+            yield f"{path}:{number}", line.removesuffix("\r")
+
+
+def read_json_records(path: Path, text: str) -> Iterator[Record]:
+    """Yield the JSON objects or lists of a file: one a line, or the whole file a list of them, or a single one."""
+    whole = _whole_json(text)
+    if isinstance(whole, dict):
+        yield f"{path}:1", whole
+    elif isinstance(whole, list) and whole and all(isinstance(one, type(whole[0])) for one in whole):
+        yield from ((f"{path}: record {number}", one) for number, one in enumerate(whole, 1))
+    else:
+        yield from _read_json_lines(_numbered_lines(path, text))
+
+
+def _whole_json(text: str) -> Any:
+    """Return the value of a file that is one JSON object, or a list of objects or lists; None for others."""
+    try:
+        whole = json.loads(text) if text.lstrip()[:1] in ("[", "{") else None
+    except (ValueError, RecursionError):
+        return None
+    return whole if isinstance(whole, dict) or (whole and isinstance(whole[0], dict | list)) else None
+
+
+def _read_json_lines(lines: Iterable[_Line]) -> Iterator[Record]:
     for where, line in lines:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{where}: not a JSON object or list on one line: {error}") from error
+            advice = "`jq -c . FILE` writes objects that span lines so" if line.lstrip()[:1] in ("[", "{") else _OTHERS
+            raise ValueError(f"{where}: not a JSON object or list on one line: {error}; {advice}") from error
         if not isinstance(record, (dict, list)):
             raise ValueError(f"{where}: not a JSON object or list: {line[:60]}")
         yield where, record

@@ -114,6 +114,6 @@ def value_of(record: Record, column: Column, joined: bool = True) -> str:
         raise ValueError(f"{where}: has no {column}; it has {found}") from None
     if joined and isinstance(value, list) and all(isinstance(word, str) for word in value):
         value = " ".join(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
+    if isinstance(value, int):
+        value = str(value).lower()  # true and false as JSON has them
     return check_text(where, column, value)

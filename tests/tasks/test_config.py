@@ -23,7 +23,8 @@ def task(**keys):
             {"kind": "reading", "window_stride": 9, "metric": "f1"},
             "kind reading has the metrics reading_f1, exact_match",
         ),
-        ({"kind": "entities", "format": "table"}, "format: must be json_lines for kind entities"),
+        ({"kind": "entities", "format": "table"}, "format: must be json_lines or tags for kind entities"),
+        ({"skip_unanswerable": True}, "skip_unanswerable: kind sentence has no questions"),
         ({"kind": "coreference", "format": "table"}, "format: must be json_lines for kind coreference"),
         (
             {"kind": "entities", "columns": {"text": "a"}},

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tasks.config import TaskConfig
-from tasks.examples import Classified, Entity, Question, Tagged
+from tasks.examples import Classified, Entity, Tagged
 from tasks.readers import read_task
 
 PAIR = {"text": "sentence1", "text_b": "sentence2"}
@@ -40,6 +40,8 @@ def test_classes_are_sorted_unless_given_and_copies_are_counted(read):
 
 def test_pairs_words_in_a_list_and_labels_nobody_agreed_on(read):
     records = [{"sentence1": ["水", "泵"], "sentence2": "乙", "label": label} for label in (1, 0, "-")]
+    judged = [{"sentence": "文", "label": label} for label in (True, False)]
+    assert read("sentence", judged, judged).labels == ("false", "true")
     data = read("pair", records, records[:1], columns=PAIR, ignored_labels=("-",))
     assert data.train[0] == Classified("水 泵", "乙", 1)
     assert len(data.train) == 2 and data.num_ignored == 1
@@ -165,48 +167,6 @@ def test_a_task_without_entities_is_refused(read):
         read("entities", [{"text": "去北京大学", "label": {}}], [{"text": "去北京大学", "label": {}}])
 
 
-def reading(tmp_path, name, *answers, text="水在零度结冰"):
-    qas = [{"id": f"Q{n}", "question": "几度", "answers": one} for n, one in enumerate(answers)]
-    value = {"data": [{"paragraphs": [{"context": text, "qas": qas}]}]}
-    (tmp_path / name).write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
-    return str(tmp_path / name)
-
-
-def test_answers_a_character_off_go_where_their_words_stand(tmp_path):
-    train = reading(tmp_path, "train", [{"text": "零度", "answer_start": 3}])
-    dev = reading(tmp_path, "dev", [{"text": "摄氏零度", "answer_start": -1}])  # words of its own: they only score
-    data = read_task(TaskConfig(name="t", kind="reading", train=train, dev=dev, window_stride=16))
-    assert data.train == (Question("Q0", "几度", "水在零度结冰", ((2, "零度"),)),)
-    assert data.num_moved == 1 and data.dev[0].answers == ((-1, "摄氏零度"),)
-
-
-@pytest.mark.parametrize(
-    ("answers", "message"),
-    [
-        ([[{"text": "百度", "answer_start": 0}]], "question Q0: the answer '百度' is not in its text"),
-        ([[]], "question Q0 has no answer"),
-        ([], "contains no questions"),
-        ([[{"text": "零度"}]], "not in the format of CMRC2018: KeyError: 'answer_start'"),
-    ],
-)
-def test_questions_that_cannot_be_used_are_named(tmp_path, answers, message):
-    train = reading(tmp_path, "train", *answers)
-    with pytest.raises(ValueError, match=message):
-        read_task(TaskConfig(name="t", kind="reading", train=train, dev=train, window_stride=16))
-
-
-def test_a_file_to_read_may_begin_with_a_mark_and_must_be_utf_8(tmp_path):
-    train = reading(tmp_path, "train", [{"text": "零度", "answer_start": 2}])
-    whole = (tmp_path / "train").read_bytes()
-    task = TaskConfig(name="t", kind="reading", train=train, dev=train, window_stride=16)
-    before = read_task(task)
-    (tmp_path / "train").write_bytes(b"\xef\xbb\xbf" + whole)
-    assert read_task(task) == before
-    (tmp_path / "train").write_bytes(whole.decode().encode("gbk"))
-    with pytest.raises(ValueError, match=r"train: not UTF-8: invalid .* at byte \d+$"):
-        read_task(task)
-
-
 @pytest.mark.parametrize(
     ("train", "dev", "message"),
     [
@@ -241,11 +201,28 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     with pytest.raises(ValueError, match="none: cannot be read: No such file"):
         read_task(task)
     (tmp_path / "none").write_bytes(b"{")
-    with pytest.raises(ValueError, match="none:1: not a JSON object or list on one line"):
+    with pytest.raises(ValueError, match=r"none:1: not a JSON object or list on one line: .*; `jq -c . FILE`"):
+        read_task(task)
+    (tmp_path / "none").write_bytes("中 O\n".encode())
+    with pytest.raises(ValueError, match=r"none:1: not a JSON .*; format may be table, csv or, for entities, tags$"):
         read_task(task)
     (tmp_path / "none").write_bytes(b"\xff")
-    with pytest.raises(ValueError, match="none: not UTF-8: invalid start byte at byte 0"):
+    with pytest.raises(
+        ValueError,
+        match=r"none: not UTF-8: invalid start byte at byte 0; if it is GBK: iconv -f GB18030 -t",
+    ):
         read_task(task)
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_list_of_records_is_read_as_lines_are(tmp_path, read, indent):
+    records = sentences("a", "b")
+    (tmp_path / "list.json").write_text(json.dumps(records, indent=indent), encoding="utf-8")
+    files = dict.fromkeys(("train", "dev"), str(tmp_path / "list.json"))
+    assert read_task(TaskConfig(name="t", kind="sentence", **files)) == read("sentence", records, records)
+    (tmp_path / "list.json").write_text(json.dumps([*records, {"label": "a"}], indent=indent), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"list.json: record 3: has no sentence; it has label"):
+        read_task(TaskConfig(name="t", kind="sentence", **files))
 
 
 def test_f1_of_more_than_two_classes_is_refused(read):

@@ -63,7 +63,7 @@ def test_a_group_that_never_starts_is_reported_in_time(monkeypatch):
         monkeypatch.setattr(peers, "start_distributed", lambda _, waits=waits: time.sleep(waits))
         assert peers.join_ranks(1, lambda error: told.append(str(error))) == (None, "beats")
     time.sleep(1.5)
-    lost = "the ranks did not join within 1 s: one of them is lost, cut off or has no working device"
+    lost = "the ranks did not join within 1 s: one of them is lost, cut off, was refused or has no working device"
     assert told == [None, "waits 1800 s", lost, None, "waits 1800 s"]
 
 

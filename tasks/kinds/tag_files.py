@@ -1,0 +1,65 @@
+"""Reading of entities from files of tags: a character or word and its tag a line, a blank line between texts."""
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+_TAG = re.compile(r"O|([BIMESLU])[-_](\S+)|(\S+)[-_]([BIMESLU])")
+_FORMS = "O, or B-TYPE, I-TYPE and the like (BIO, BMES, BIOES, BILOU; - or _ between)"
+_Token = tuple[str, str, str]  # file and line, word, tag
+
+
+def read_tagged_records(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (file and line, record) of each text, the record in the form of CLUENER.
+
+    Columns are separated by tabs or blanks; the first is the word and the last its tag. A tag whose word is missing is
+    that of a space. Raise ValueError naming the file and line of a tag that is none.
+    """
+    tokens: list[_Token] = []
+    for number, line in enumerate([*text.split("\n"), ""], 1):
+        line = line.removesuffix("\r")
+        if line.strip() and not line.startswith("-DOCSTART-"):
+            tokens.append(_token(f"{path}:{number}", line))
+        elif tokens:
+            yield tokens[0][0], _record(tokens)
+            tokens = []
+
+
+def _token(where: str, line: str) -> _Token:
+    separator = "\t" if "\t" in line else " "
+    *words, tag = line.rstrip(separator).split(separator)
+    if not words and not _TAG.fullmatch(tag):
+        raise ValueError(f"{where}: has one column: {line[:60]!r}; wanted a character and its tag")
+    return where, words[0] if words and words[0].strip() else " ", tag.strip()
+
+
+def _record(tokens: Iterable[_Token]) -> dict[str, Any]:
+    """Return the record of a text: its words joined, Latin words by a space, and its entities by type and words."""
+    text, before, spans = "", "", []
+    open_span: list[Any] | None = None  # first character, end, type
+    for where, word, tag in tokens:
+        if before and len(before + word) > 2 and _is_latin(before[-1]) and _is_latin(word[0]):
+            text += " "
+        before = word
+        first, last = len(text), len(text) + len(word)
+        text += word
+        match = _TAG.fullmatch(tag)
+        if match is None:
+            raise ValueError(f"{where}: unknown tag {tag!r}; must be {_FORMS}")
+        prefix, kind = match[1] or match[4], match[2] or match[3]
+        if open_span and prefix in ("I", "M", "E", "L") and open_span[2] == kind:
+            open_span[1] = last
+        else:
+            open_span = [first, last, kind] if prefix else None
+            spans += [open_span] if open_span else []
+        if prefix in ("E", "L", "S", "U"):
+            open_span = None
+    label: dict[str, dict[str, list[list[int]]]] = {}
+    for first, end, kind in spans:
+        label.setdefault(kind, {}).setdefault(text[first:end], []).append([first, end - 1])
+    return {"text": text, "label": label}
+
+
+def _is_latin(character: str) -> bool:
+    return character.isascii() and character.isalnum()
