@@ -20,6 +20,7 @@ from launch.distillation.run_facts import read_facts
 from launch.distillation.run_files import check_run_folder, check_teacher, tokenizer_name
 from launch.job.run_folder import is_under_way
 from pretrain.models.encoder import EncoderShape
+from pretrain.models.folder import check_place
 from pretrain.models.pretrained import check_vocabulary, read_shape
 from pretrain.models.teacher import fingerprint, load_teacher
 from pretrain.progress import Progress
@@ -115,6 +116,7 @@ def _load_corpus_of(config: RunConfig, run: Path) -> Manifest:
 def check_tokenizer(config: RunConfig, manifest: Manifest, teacher: EncoderShape | None = None) -> None:
     """Raise ValueError if the corpus was built with another tokenizer, or it has more tokens than the teacher."""
     name = tokenizer_name(config, manifest)
+    check_place(name)
     tokenizer = load_tokenizer(name)
     if teacher:
         with prefix_errors("teacher.path"):

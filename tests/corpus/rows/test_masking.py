@@ -107,7 +107,7 @@ def test_ids_without_a_piece_replace_nothing(manifest):
     ids = random_rows(manifest, 500)
     ids[np.isin(ids, missing)] = 8
     holed = manifest.model_copy(update={"tokenizer": tokenizer})
-    masked, labels = Masker(holed, MaskingSettings(prob=0.5), 17).mask(ids, np.arange(len(ids)))
+    masked, _ = Masker(holed, MaskingSettings(prob=0.5), 17).mask(ids, np.arange(len(ids)))
     assert not np.isin(masked, missing).any()
     whole = Masker(manifest, MaskingSettings(prob=0.5), 17).mask(ids, np.arange(len(ids)))[0]
     assert np.isin(whole, missing).any()
