@@ -93,9 +93,9 @@ def check_input(config: RunConfig, run: Path, world_size: int) -> JobInput:
     Raise ValueError for whatever is wrong, StoreLost if the corpus or the held-out corpus is unreachable.
     """
     config.deepspeed.accumulation_steps(world_size)
-    manifest = _load_corpus_of(config, run)
     with prefix_errors("teacher.path"):
         shape = read_shape(config.teacher.path) if config.teacher else None
+    manifest = _load_corpus_of(config, run)
     config.check(shape)
     check_tokenizer(config, manifest, shape)
     check_run_folder(config, manifest, run)

@@ -83,9 +83,8 @@ def _teacher_facts(path: str, fingerprint: str | None, run: Path, score: HeadSco
     if score:
         return facts | {"masked_accuracy": score.accuracy, "commonest_share": score.commonest}
     before = read_facts(run / "run.json").teacher if (run / "run.json").is_file() else None
-    return facts | (
-        before.model_dump(include={"masked_accuracy", "commonest_share"}, exclude_none=True) if before else {}
-    )
+    kept = before.model_dump(include={"masked_accuracy", "commonest_share"}, exclude_none=True) if before else {}
+    return facts | kept
 
 
 def save_start(student: Student, run: Path) -> None:

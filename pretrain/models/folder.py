@@ -59,7 +59,7 @@ def _check_tokenizer(folder: Path) -> None:
     settings, config = (_read_json(folder / name) for name in ("tokenizer_config.json", "config.json"))
     if settings.get("tokenizer_class") or config.get("tokenizer_class"):
         return
-    family, where = config.get("model_type"), f"{str(folder)!r}:"
+    family, where = str(config.get("model_type", "")), f"{str(folder)!r}:"
     if (folder / "tokenizer.json").is_file():
         kind = _read_json(folder / "tokenizer.json").get("model", {}).get("type")
         if (wanted := _VOCABULARIES.get(family, kind)) != kind:
@@ -71,7 +71,7 @@ def _check_tokenizer(folder: Path) -> None:
     elif (folder / "vocab.txt").is_file() and _VOCABULARIES.get(family) != "WordPiece":
         of_bert = f"{where} vocab.txt is the vocabulary of a BERT tokenizer, "
         write = f'write {_BERT_CLASS[:-1]}, "do_lower_case": true or false}} into its tokenizer_config.json'
-        if family is None:
+        if not family:
             raise ValueError(f"{of_bert}and nothing tells whether it lowercases: {write}")
         also = ', or "model_type": "bert" into config.json: RoBERTa-wwm is BERT' if family == "roberta" else ""
         raise ValueError(f"{of_bert}which {family}'s tokenizer does not read: {write}{also}")

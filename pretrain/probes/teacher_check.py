@@ -15,11 +15,11 @@ from pretrain.models.encoder import Features, real_tokens
 from pretrain.models.teacher import Teacher
 from pretrain.objectives.vocabulary import IGNORED
 
-_MIN_SPREAD = 0.01  # of vectors over tokens, as a share of their length; trained models have 0.2 and more
-_MAX_CERTAINTY = 0.99  # mean weight of the first of a token's relations; trained models have 0.1 to 0.9
+_MIN_SPREAD = 0.01  # of vectors over tokens, as a share of their length; a trained model had 0.16 to 0.96
+_MAX_CERTAINTY = 0.99  # mean largest weight of a token's relations; a trained model had 0.005 to 0.45
 _NEAR_LIMIT = 0.5  # share of the largest number of the type
 _SIGNIFICANT = 3.0  # standard errors
-_NAMES = {"hidden_states": "hidden states", "query": "queries", "key": "keys", "value": "values"}
+_NAMES = {"query": "queries", "key": "keys", "value": "values", "hidden_states": "hidden states"}
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,11 @@ def _score(answers: Tensor, labels: Tensor) -> HeadScore | None:
 
 
 def _named(features: Features) -> Iterator[tuple[str, int, Tensor]]:
-    """The features that were read: kind, layer and vectors [B, L, D]."""
-    for name in _NAMES:
-        for layer, vectors in sorted(getattr(features, name).items()):
-            yield name, layer, vectors
+    """The features that were read, in the order of computing them: kind, layer and vectors [B, L, D]."""
+    for layer in sorted({layer for name in _NAMES for layer in getattr(features, name)}):
+        for name in _NAMES:
+            if layer in getattr(features, name):
+                yield name, layer, getattr(features, name)[layer]
 
 
 def _problems(name: str, layer: int, vectors: Tensor, batch: Mapping[str, Tensor], heads: int) -> Iterator[str]:
