@@ -49,6 +49,7 @@ from corpus.source import find_inputs
 from launch.command_line.next_command import next_line, train_line
 from launch.command_line.output_folder import check_writable
 from launch.command_line.source_flags import add_source_flags, source_names
+from pretrain.models.folder import check_place
 from pretrain.progress import Progress
 
 _MAX_SOURCES = 100
@@ -192,6 +193,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if not (Path(config.output) / FILE_NAME).is_file():  # a finished corpus may be on a read-only disk
         check_writable(Path(config.output).parent, "output folder")
+    check_place(config.tokenizer)
     if run_step(arguments, config):
         return 0
     start = time.perf_counter()

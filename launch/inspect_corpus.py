@@ -27,6 +27,7 @@ from corpus.shards.shard import read_block, verify
 from corpus.vocabulary.tokenizer import load_tokenizer, tokenizer_fingerprint
 from launch.command_line.next_command import train_line
 from launch.distillation.config import read_run_config
+from pretrain.models.folder import check_place
 from pretrain.progress import Progress
 
 # For document lengths: enough of a large corpus, at a tenth of a second each
@@ -137,6 +138,7 @@ def length_histogram(manifest: Manifest) -> str:
 
 def decoded_rows(manifest: Manifest, count: int, row_tokens: int, seed: int, tokenizer_name: str) -> Iterator[str]:
     """Yield random rows, decoded, without repetition. Raise ValueError if the tokenizer is not the corpus's."""
+    check_place(tokenizer_name)
     tokenizer = load_tokenizer(tokenizer_name)
     if tokenizer_fingerprint(tokenizer) != manifest.tokenizer.fingerprint:
         raise ValueError(f"tokenizer {tokenizer_name!r}: is not the one the corpus was built with")

@@ -36,6 +36,7 @@ from launch.command_line.next_command import build_line
 from launch.command_line.output_folder import new_output_folder
 from launch.command_line.source_flags import add_source_flags, build_source
 from launch.job.messages import mute_transformers
+from pretrain.models.folder import check_place
 from pretrain.models.pretrained import load_pretrained
 from pretrain.models.weights import check_found
 from pretrain.progress import Progress
@@ -147,6 +148,7 @@ def check_same_states(model: PreTrainedModel, small: PreTrainedModel, ids: torch
 
 def save_trimmed(options: argparse.Namespace, folder: Path) -> str:
     """Write the trimmed model and tokenizer into `folder`, check them, and return a summary in one line."""
+    check_place(options.model)
     tokenizer = load_tokenizer(options.model)
     counts, sample = count_used(options, tokenizer)
     kept = kept_ids(tokenizer.backend_tokenizer, counts)

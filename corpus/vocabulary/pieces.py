@@ -17,8 +17,9 @@ _NAMED = 5  # examples in a message
 
 
 def pieces_of(tokenizer: Any) -> dict[str, int]:
-    """Return the id of every piece, without the empty piece, to which no text is encoded."""
-    return {piece: index for piece, index in tokenizer.get_vocab().items() if piece}
+    """Return the id of every piece, ascending, without the empty piece, to which no text is encoded."""
+    found = [(index, piece) for piece, index in tokenizer.get_vocab().items() if piece]
+    return {piece: index for index, piece in sorted(found)}
 
 
 def num_ids(tokenizer: Any) -> int:

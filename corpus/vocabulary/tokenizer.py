@@ -30,7 +30,7 @@ def load_tokenizer(name: str) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # the library raises a dozen types for a missing folder or id
-        reason = str(error).strip().split("\n")[0]
+        reason = " ".join(str(error).split())[:300]
         raise ValueError(f"tokenizer {name!r}: not a folder or hub id that can be loaded: {reason}") from error
     if not tokenizer.is_fast:
         raise ValueError(f"tokenizer {name!r}: has no fast version (tokenizer.json); convert it first")

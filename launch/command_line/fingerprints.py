@@ -6,6 +6,7 @@ from pathlib import Path
 
 from corpus.vocabulary.pieces import pieces_by_id
 from corpus.vocabulary.tokenizer import load_tokenizer, tokenizer_fingerprint
+from pretrain.models.folder import check_place
 from pretrain.models.pretrained import check_vocabulary, load_encoder, read_shape
 from pretrain.models.teacher import fingerprint
 from tasks.config import TaskConfig
@@ -22,6 +23,7 @@ def tokenizer_of(path: str) -> str:
 
     Raise ValueError if it cannot be loaded or has more tokens than the model.
     """
+    check_place(path)
     tokenizer = load_tokenizer(path)
     check_vocabulary(path, read_shape(path).vocab_size, pieces_by_id(tokenizer))
     return tokenizer_fingerprint(tokenizer)

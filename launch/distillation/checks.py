@@ -20,6 +20,7 @@ from launch.distillation.run_facts import read_facts
 from launch.distillation.run_files import check_run_folder, check_teacher, tokenizer_name
 from launch.job.run_folder import is_under_way
 from pretrain.models.encoder import EncoderShape
+from pretrain.models.folder import check_place
 from pretrain.models.pooling import recorded_pooling
 from pretrain.models.pretrained import check_vocabulary, read_shape
 from pretrain.models.teacher import fingerprint, load_teacher
@@ -106,9 +107,9 @@ def check_input(config: RunConfig, run: Path, world_size: int) -> JobInput:
     Raise ValueError for whatever is wrong, StoreLost if the corpus or the held-out corpus is unreachable.
     """
     config.deepspeed.accumulation_steps(world_size)
-    manifest = _load_corpus_of(config, run)
     with prefix_errors("teacher.path"):
         shape = read_shape(config.teacher.path) if config.teacher else None
+    manifest = _load_corpus_of(config, run)
     check_pooling(config)
     config.check(shape)
     check_tokenizer(config, manifest, shape)
@@ -130,6 +131,7 @@ def _load_corpus_of(config: RunConfig, run: Path) -> Manifest:
 def check_tokenizer(config: RunConfig, manifest: Manifest, teacher: EncoderShape | None = None) -> None:
     """Raise ValueError if the corpus was built with another tokenizer, or it has more tokens than the teacher."""
     name = tokenizer_name(config, manifest)
+    check_place(name)
     tokenizer = load_tokenizer(name)
     if teacher:
         with prefix_errors("teacher.path"):

@@ -29,6 +29,8 @@ class TeacherFacts(Facts):
 
     path: str
     fingerprint: str  # of its weights
+    masked_accuracy: Share | None = None  # share of masked tokens that its head predicts, where an objective reads it
+    commonest_share: Share | None = None  # of the commonest of these tokens
 
 
 class ProbeFacts(Facts):

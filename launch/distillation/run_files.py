@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer
 
@@ -15,6 +16,7 @@ from launch.distillation.run_facts import ProbeFacts, read_facts
 from launch.job.facts import read_ran_on
 from launch.job.run_folder import Done
 from pretrain.durable import new_folder, write_durably
+from pretrain.probes.teacher_check import HeadScore
 from pretrain.students.student import Student
 from pretrain.training.metrics import read_metrics
 
@@ -54,13 +56,17 @@ def write_run_folder(
     unreached: dict[str, list[str]],
     run: Path,
     probe: ProbeFacts | None = None,
+    score: HeadScore | None = None,
 ) -> None:
-    """Write config.json, run.json and tokenizer/, from which students are published and reports are made."""
+    """Write config.json, run.json and tokenizer/, from which students are published and reports are made.
+
+    The score of the teacher's head, measured at a run's start alone, stays in run.json.
+    """
     sources = [{"name": source.name, "licence": source.licence} for source in manifest.sources]
     totals = manifest.totals.model_dump(include={"tokens", "documents"})
     facts = {
         "corpus": {"fingerprint": manifest.fingerprint, **totals, "sources": sources},
-        "teacher": {"path": config.teacher.path, "fingerprint": teacher_fingerprint} if config.teacher else None,
+        "teacher": _teacher_facts(config.teacher.path, teacher_fingerprint, run, score) if config.teacher else None,
         "unreached_parameters": unreached,
         "ran_on": [one.model_dump() for one in read_ran_on(run / "run.json")],
     }
@@ -70,6 +76,15 @@ def write_run_folder(
     save_tokenizer(load_tokenizer(tokenizer_name(config, manifest)), run / "tokenizer")
     write_durably(run / "run.json", json.dumps(facts, ensure_ascii=False, indent=2))
     write_durably(run / "config.json", config.model_dump_json(indent=2))
+
+
+def _teacher_facts(path: str, fingerprint: str | None, run: Path, score: HeadScore | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {"path": path, "fingerprint": fingerprint}
+    if score:
+        return facts | {"masked_accuracy": score.accuracy, "commonest_share": score.commonest}
+    before = read_facts(run / "run.json").teacher if (run / "run.json").is_file() else None
+    kept = before.model_dump(include={"masked_accuracy", "commonest_share"}, exclude_none=True) if before else {}
+    return facts | kept
 
 
 def save_start(student: Student, run: Path) -> None:

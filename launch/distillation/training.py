@@ -23,6 +23,7 @@ from launch.distillation.run_files import (
     summary,
     write_run_folder,
 )
+from launch.distillation.teacher_check import check_teacher_on_text
 from launch.job.machine import note_machine, settle_precision
 from launch.job.run_folder import check_alike, check_shared, hold_run_folder, keep_kernels, write_done
 from pretrain.checkpoints.checkpoint import checkpoint_folders
@@ -111,6 +112,7 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: Stop, devic
     stream = build_stream(manifest, config.corpus)
     teacher, teacher_fingerprint, students, (probe, probe_facts) = build_models(config, job, stream, run, device)
     check_alike({}, {"teacher": {"fingerprint": teacher_fingerprint}})
+    rows = config.deepspeed.micro_rows(world_size)
     unreached = {student.name: student.to(device).freeze_unreached(teacher) for student in students}
 
     def start_run() -> None:
@@ -122,7 +124,10 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: Stop, devic
         warn_of_unreached(config, unreached)
         for remark in job.probe.remarks if job.probe else []:
             warnings.warn(remark, stacklevel=2)
-        write_run_folder(given, manifest, teacher_fingerprint, unreached, run, probe_facts)
+        score = None
+        if isinstance(teacher, Teacher) and not (run / "run.json").is_file():
+            score = check_teacher_on_text(config, manifest, stream, teacher, rows, device)
+        write_run_folder(given, manifest, teacher_fingerprint, unreached, run, probe_facts, score)
         for student in students:
             save_start(student, run)
         print(f"[rank 0] {config.length(stream.rows_per_epoch)}", file=sys.stderr, flush=True)
@@ -133,7 +138,6 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: Stop, devic
         StudentEngine(student, settings, config.deepspeed, config.training.total_steps, world_size)
         for student, settings in zip(students, config.students, strict=True)
     ]
-    rows = config.deepspeed.micro_rows(world_size)
     trainer = Trainer(
         run,
         config.training,

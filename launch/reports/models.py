@@ -116,7 +116,7 @@ def read_models(folders: Mapping[str, str], max_tokens: int = MAX_TOKENS) -> Mod
             if positions < max_tokens:
                 raise ValueError(f"has {positions} positions, the task wants {max_tokens}")
         except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise ValueError(f"--models {name}={folder}: {str(error).splitlines()[0]}") from error
+            raise ValueError(f"--models {name}={folder}: {error}") from error
     return models
 
 

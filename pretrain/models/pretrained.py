@@ -10,10 +10,12 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel
 
 from pretrain.models.encoder import EncoderShape, HuggingFaceModel
+from pretrain.models.folder import check_place
 from pretrain.models.weights import check_found
 
 # Errors of libraries for files that are truncated or of another kind, such as Git LFS pointers
 _DAMAGED = (RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError)
+_MOST_CHARACTERS = 300
 
 
 def load_pretrained(auto_class: Any, path: str, **options: Any) -> Any:
@@ -21,14 +23,18 @@ def load_pretrained(auto_class: Any, path: str, **options: Any) -> Any:
 
     Raise ValueError if there is no such model or its files are damaged.
     """
-    if not Path(path).exists() and (path.startswith((".", "/", "~")) or path.count("/") > 1):
-        raise ValueError(f"there is no folder {path!r}")  # no hub id looks like this
+    check_place(path)
     try:
         return auto_class.from_pretrained(path, trust_remote_code=False, **options)  # else it asks at a terminal
     except (OSError, ValueError, *_DAMAGED) as error:
         kind = "folder" if Path(path).is_dir() else "folder or hub id"
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"no model could be loaded from {kind} {path!r}: {reason}") from error
+        raise ValueError(f"no model could be loaded from {kind} {path!r}: {one_line(error)}") from error
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's words in one line, at most 300 characters of them, or its type if it has none."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= _MOST_CHARACTERS else f"{words[:_MOST_CHARACTERS]}..."
 
 
 def read_shape(path: str) -> EncoderShape:

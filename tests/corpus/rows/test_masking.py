@@ -102,6 +102,18 @@ def test_the_rate_is_exact_by_row_and_the_shares_are_80_10_10(manifest, prob):
     assert abs(by_column - prob).max() < 5 * (prob * (1 - prob) / 2000) ** 0.5, "no place is preferred"
 
 
+def test_ids_without_a_piece_replace_nothing(manifest):
+    missing = [7, manifest.tokenizer.vocab_size - 2]
+    tokenizer = manifest.tokenizer.model_copy(update={"ids_without_piece": missing})
+    ids = random_rows(manifest, 500)
+    ids[np.isin(ids, missing)] = 8
+    holed = manifest.model_copy(update={"tokenizer": tokenizer})
+    masked, _ = Masker(holed, MaskingSettings(prob=0.5), 17).mask(ids, np.arange(len(ids)))
+    assert not np.isin(masked, missing).any()
+    whole = Masker(manifest, MaskingSettings(prob=0.5), 17).mask(ids, np.arange(len(ids)))[0]
+    assert np.isin(whole, missing).any()
+
+
 def test_a_row_of_one_token_masks_it_and_a_row_of_none_nothing(manifest):
     tokenizer = manifest.tokenizer
     ids = np.full((2, 8), tokenizer.pad_token_id, dtype=np.uint16)

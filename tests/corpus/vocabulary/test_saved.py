@@ -116,7 +116,7 @@ def test_an_id_with_two_pieces_is_refused(tmp_path):
     """[MASK] is not in the file: the library adds it as the number of pieces, which is the last piece's id."""
     lines = [*SPECIAL[:-1], "天", "天", "黄"]
     with pytest.raises(
-        ValueError, match=r"tokenizer '.*': '黄' and '\[MASK\]' both have id 7: the vocabulary lacks one"
+        ValueError, match=r"tokenizer '.*': '\[MASK\]' and '黄' both have id 7: the vocabulary lacks one"
     ):
         load_tokenizer(str(bert_folder(tmp_path / "given", lines)))
 
