@@ -4,6 +4,7 @@ ERNIE 3.0's vocabulary has `$` as 12084 and 18005; transformers gives it the sec
 less than the number of ids, which sizes embeddings, counts and masks.
 """
 
+import json
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -53,7 +54,21 @@ def pieces_by_id(tokenizer: Any) -> list[str]:
 
 
 def warn_of_missing_pieces(name: str, tokenizer: Any) -> None:
-    """Warn of ids without a piece, with the lines of vocab.txt that stand twice where a folder `name` has one."""
+    """Warn of ids without a piece, with the lines of vocab.txt that stand twice where a folder `name` has one.
+
+    Warn of special tokens too that a WordPiece vocabulary lacks: the library adds them behind all others.
+    """
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    if model["type"] == "WordPiece":
+        added = {token: pieces_of(tokenizer).get(token) for token in tokenizer.all_special_tokens}
+        for token, index in added.items():
+            if token not in model["vocab"]:
+                warnings.warn(
+                    f"tokenizer {name!r}: its vocabulary lacks {token}, which gets the id {index} behind all others; "
+                    "if the model was trained with another, its vocab.txt is damaged, say by a lost line or by a byte "
+                    "order mark before the first",
+                    stacklevel=2,
+                )
     missing = ids_without_piece(tokenizer)
     if not missing:
         return
@@ -70,6 +85,9 @@ def warn_of_missing_pieces(name: str, tokenizer: Any) -> None:
 
 def _doubled(lines: list[str]) -> Iterator[str]:
     lines = [line.rstrip() for line in lines]
-    for piece in [piece for piece, times in Counter(lines).items() if times > 1][:_NAMED]:
+    times = Counter(lines)
+    if empty := times.pop("", 0):
+        yield f"{empty} empty lines"
+    for piece in [piece for piece, number in times.items() if number > 1][:_NAMED]:
         numbers = [str(index) for index, line in enumerate(lines) if line == piece]
-        yield f"{piece!r} is {' and '.join(numbers[:_NAMED])}" if piece else f"{len(numbers)} empty lines"
+        yield f"{piece!r} is {' and '.join(numbers[:_NAMED])}"

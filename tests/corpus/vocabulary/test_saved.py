@@ -96,6 +96,46 @@ def test_such_a_vocabulary_is_counted_and_trimmed(faulty):
     assert sorted(small.get_vocab().values()) == list(range(len(kept)))
 
 
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["\ufeff[PAD]", *SPECIAL[1:]], r"lacks \[PAD\], which gets the id 8"),
+        (SPECIAL[:-1], r"lacks \[MASK\], which gets the id 7 behind"),
+    ],
+)
+def test_special_tokens_that_a_damaged_file_lacks_are_named(tmp_path, lines, said):
+    folder = bert_folder(tmp_path / "given", [*lines, "天", "地"])
+    with pytest.warns(UserWarning, match=said):
+        warn_of_missing_pieces(str(folder), load_tokenizer(str(folder)))
+
+
+def test_a_vocabulary_without_an_unknown_token_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"its vocabulary lacks \[UNK\]; is its vocab.txt whole"):
+        load_tokenizer(str(bert_folder(tmp_path / "given", ["[PAD]", "[CLS]", "[SEP]", "天", "地"])))
+
+
+def test_a_class_that_ignores_tokenizer_json_is_refused(tmp_path):
+    """BERT's own class lowercases by default, whatever a tokenizer.json says that stands alone."""
+    folder = bert_folder(tmp_path / "given", [*SPECIAL, "天", *"abcdefghijklmnopqrstuvwxyz"])
+    AutoTokenizer.from_pretrained(folder, do_lower_case=False).save_pretrained(folder)
+    load_tokenizer(str(folder))
+    (folder / "tokenizer_config.json").unlink()
+    said = r"reads it as BertTokenizer, which splits '.*' otherwise than its tokenizer.json .*PreTrained"
+    with pytest.raises(ValueError, match=said):
+        load_tokenizer(str(folder))
+    names = {f"{name}_token": f"[{name.upper()}]" for name in ("cls", "sep", "pad", "unk", "mask")}
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", **names}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert load_tokenizer(str(folder)).tokenize("天 A") == ["天", "[UNK]"]
+
+
+def test_a_slow_tokenizer_that_splits_otherwise_is_warned_of(tmp_path, monkeypatch):
+    tokenizer = load_tokenizer(str(bert_folder(tmp_path / "given", [*SPECIAL, "天", "地"])))
+    monkeypatch.setattr(BertTokenizerLegacy, "_tokenize", lambda self, text, **_: ["天"])
+    with pytest.warns(UserWarning, match=r"slow tokenizer \(use_fast=False\) splits '知识.* otherwise than"):
+        save_tokenizer(tokenizer, tmp_path / "saved")
+
+
 @pytest.mark.parametrize("kind", ["tokenizer.json", "added token"])
 def test_holes_of_other_origin_are_filled_too(tmp_path, kind):
     """A piece taken out of tokenizer.json, and a token added far behind the vocabulary."""
