@@ -15,6 +15,7 @@ from typing import Any
 from corpus.vocabulary.vocab_file import read_vocab_file
 
 _NAMED = 5  # examples in a message
+_CASED = 0.01  # share of pieces with capitals from which on a vocabulary is cased
 
 
 def pieces_of(tokenizer: Any) -> dict[str, int]:
@@ -53,10 +54,11 @@ def pieces_by_id(tokenizer: Any) -> list[str]:
     return [pieces[index] for index in sorted(pieces)]
 
 
-def warn_of_missing_pieces(name: str, tokenizer: Any) -> None:
+def warn_of_vocabulary(name: str, tokenizer: Any) -> None:
     """Warn of ids without a piece, with the lines of vocab.txt that stand twice where a folder `name` has one.
 
-    Warn of special tokens too that a WordPiece vocabulary lacks: the library adds them behind all others.
+    Warn too of special tokens that a WordPiece vocabulary lacks, which the library adds behind all others, and of a
+    cased one that is lowercased.
     """
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     if model["type"] == "WordPiece":
@@ -69,6 +71,7 @@ def warn_of_missing_pieces(name: str, tokenizer: Any) -> None:
                     "order mark before the first",
                     stacklevel=2,
                 )
+        _warn_of_capitals(name, tokenizer)
     missing = ids_without_piece(tokenizer)
     if not missing:
         return
@@ -81,6 +84,22 @@ def warn_of_missing_pieces(name: str, tokenizer: Any) -> None:
         "have placeholders [unusedN] there",
         stacklevel=2,
     )
+
+
+def _warn_of_capitals(name: str, tokenizer: Any) -> None:
+    """Warn if text is lowercased, but not the vocabulary, and nobody said so: BERT's class does it by default."""
+    normalizer = json.loads(tokenizer.backend_tokenizer.to_str())["normalizer"] or {}
+    settings = Path(name) / "tokenizer_config.json"
+    if not normalizer.get("lowercase") or (settings.is_file() and "do_lower_case" in settings.read_text("utf-8")):
+        return
+    ordinary = [piece for piece in pieces_of(tokenizer) if not piece.startswith("[")]
+    capital = [piece for piece in ordinary if piece != piece.lower()]
+    if len(capital) > _CASED * len(ordinary):
+        warnings.warn(
+            f"tokenizer {name!r}: lowercases text, but {len(capital):,} of its pieces have capitals, such as "
+            f'{capital[-1]!r}; if the model is cased, write "do_lower_case": false into its tokenizer_config.json',
+            stacklevel=3,
+        )
 
 
 def _doubled(lines: list[str]) -> Iterator[str]:

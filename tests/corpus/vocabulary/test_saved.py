@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
 from corpus.shards.manifest import build_tokenizer_record
-from corpus.vocabulary.pieces import ids_without_piece, num_ids, pieces_by_id, warn_of_missing_pieces
+from corpus.vocabulary.pieces import ids_without_piece, num_ids, pieces_by_id, warn_of_vocabulary
 from corpus.vocabulary.saved import PROBE, check_saved, save_tokenizer
 from corpus.vocabulary.tokenizer import TextEncoder, load_tokenizer, tokenizer_fingerprint
 from corpus.vocabulary.trimming import count_pieces, kept_ids, trim_tokenizer
@@ -76,7 +76,7 @@ def test_doubled_and_empty_lines_are_named_when_a_corpus_is_built(faulty):
     folder, tokenizer, missing, said = faulty
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        warn_of_missing_pieces(str(folder), tokenizer)
+        warn_of_vocabulary(str(folder), tokenizer)
     assert len(caught) == bool(missing)
     if missing:
         total, first = num_ids(tokenizer), missing[0]
@@ -106,7 +106,21 @@ def test_such_a_vocabulary_is_counted_and_trimmed(faulty):
 def test_special_tokens_that_a_damaged_file_lacks_are_named(tmp_path, lines, said):
     folder = bert_folder(tmp_path / "given", [*lines, "天", "地"])
     with pytest.warns(UserWarning, match=said):
-        warn_of_missing_pieces(str(folder), load_tokenizer(str(folder)))
+        warn_of_vocabulary(str(folder), load_tokenizer(str(folder)))
+
+
+@pytest.mark.parametrize("pieces", [["The", "##ing"], [chr(letter) for letter in range(65, 91)]])
+def test_a_cased_vocabulary_that_is_lowercased_by_default_is_named(tmp_path, pieces):
+    folder = bert_folder(tmp_path / "given", [*SPECIAL, "天", "地", *pieces])
+    with pytest.warns(
+        UserWarning, match=r"lowercases text, but \d+ of its pieces have capitals.*do_lower_case.*false"
+    ):
+        warn_of_vocabulary(str(folder), load_tokenizer(str(folder)))
+    for said in (True, False):
+        (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": said}))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            warn_of_vocabulary(str(folder), load_tokenizer(str(folder)))
 
 
 def test_a_vocabulary_without_an_unknown_token_is_refused(tmp_path):
@@ -124,6 +138,9 @@ def test_a_class_that_ignores_tokenizer_json_is_refused(tmp_path):
     with pytest.raises(ValueError, match=said):
         load_tokenizer(str(folder))
     names = {f"{name}_token": f"[{name.upper()}]" for name in ("cls", "sep", "pad", "unk", "mask")}
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    with pytest.warns(UserWarning, match=said):
+        load_tokenizer(str(folder))
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", **names}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     assert load_tokenizer(str(folder)).tokenize("天 A") == ["天", "[UNK]"]
