@@ -112,9 +112,7 @@ def test_special_tokens_that_a_damaged_file_lacks_are_named(tmp_path, lines, sai
 @pytest.mark.parametrize("pieces", [["The", "##ing"], [chr(letter) for letter in range(65, 91)]])
 def test_a_cased_vocabulary_that_is_lowercased_by_default_is_named(tmp_path, pieces):
     folder = bert_folder(tmp_path / "given", [*SPECIAL, "天", "地", *pieces])
-    with pytest.warns(
-        UserWarning, match=r"lowercases text, but \d+ of its pieces have capitals.*do_lower_case.*false"
-    ):
+    with pytest.warns(UserWarning, match=r"lowercases text, but \d+ of its pieces have capitals.*do_lower_case.*false"):
         warn_of_vocabulary(str(folder), load_tokenizer(str(folder)))
     for said in (True, False):
         (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": said}))
