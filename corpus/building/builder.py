@@ -34,7 +34,7 @@ from corpus.shards.manifest import (
     load_manifest,
     save_manifest,
 )
-from corpus.vocabulary.pieces import warn_of_missing_pieces
+from corpus.vocabulary.pieces import warn_of_vocabulary
 from corpus.vocabulary.tokenizer import UnequalIds, load_tokenizer
 from corpus.vocabulary.word_planes import check_segmenter
 
@@ -115,7 +115,7 @@ def _plan(config: BuildConfig) -> tuple[Plan, Manifest | None]:
     """Make the plan without saving it. Return also the manifest if the corpus is already built."""
     _check_outside_inputs(config)
     tokenizer = load_tokenizer(config.tokenizer)
-    warn_of_missing_pieces(config.tokenizer, tokenizer)
+    warn_of_vocabulary(config.tokenizer, tokenizer)
     if config.whole_words:
         check_segmenter()
     with progress("finding the inputs"):

@@ -4,6 +4,7 @@ ERNIE 3.0's vocabulary has `$` as 12084 and 18005; transformers gives it the sec
 less than the number of ids, which sizes embeddings, counts and masks.
 """
 
+import json
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 from corpus.vocabulary.vocab_file import read_vocab_file
 
 _NAMED = 5  # examples in a message
+_CASED = 0.01  # share of pieces with capitals from which on a vocabulary is cased
 
 
 def pieces_of(tokenizer: Any) -> dict[str, int]:
@@ -52,8 +54,24 @@ def pieces_by_id(tokenizer: Any) -> list[str]:
     return [pieces[index] for index in sorted(pieces)]
 
 
-def warn_of_missing_pieces(name: str, tokenizer: Any) -> None:
-    """Warn of ids without a piece, with the lines of vocab.txt that stand twice where a folder `name` has one."""
+def warn_of_vocabulary(name: str, tokenizer: Any) -> None:
+    """Warn of ids without a piece, with the lines of vocab.txt that stand twice where a folder `name` has one.
+
+    Warn too of special tokens that a WordPiece vocabulary lacks, which the library adds behind all others, and of a
+    cased one that is lowercased.
+    """
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    if model["type"] == "WordPiece":
+        added = {token: pieces_of(tokenizer).get(token) for token in tokenizer.all_special_tokens}
+        for token, index in added.items():
+            if token not in model["vocab"]:
+                warnings.warn(
+                    f"tokenizer {name!r}: its vocabulary lacks {token}, which gets the id {index} behind all others; "
+                    "if the model was trained with another, its vocab.txt is damaged, say by a lost line or by a byte "
+                    "order mark before the first",
+                    stacklevel=2,
+                )
+        _warn_of_capitals(name, tokenizer)
     missing = ids_without_piece(tokenizer)
     if not missing:
         return
@@ -68,8 +86,27 @@ def warn_of_missing_pieces(name: str, tokenizer: Any) -> None:
     )
 
 
+def _warn_of_capitals(name: str, tokenizer: Any) -> None:
+    """Warn if text is lowercased, but not the vocabulary, and nobody said so: BERT's class does it by default."""
+    normalizer = json.loads(tokenizer.backend_tokenizer.to_str())["normalizer"] or {}
+    settings = Path(name) / "tokenizer_config.json"
+    if not normalizer.get("lowercase") or (settings.is_file() and "do_lower_case" in settings.read_text("utf-8")):
+        return
+    ordinary = [piece for piece in pieces_of(tokenizer) if not piece.startswith("[")]
+    capital = [piece for piece in ordinary if piece != piece.lower()]
+    if len(capital) > _CASED * len(ordinary):
+        warnings.warn(
+            f"tokenizer {name!r}: lowercases text, but {len(capital):,} of its pieces have capitals, such as "
+            f'{capital[-1]!r}; if the model is cased, write "do_lower_case": false into its tokenizer_config.json',
+            stacklevel=3,
+        )
+
+
 def _doubled(lines: list[str]) -> Iterator[str]:
     lines = [line.rstrip() for line in lines]
-    for piece in [piece for piece, times in Counter(lines).items() if times > 1][:_NAMED]:
+    times = Counter(lines)
+    if empty := times.pop("", 0):
+        yield f"{empty} empty lines"
+    for piece in [piece for piece, number in times.items() if number > 1][:_NAMED]:
         numbers = [str(index) for index, line in enumerate(lines) if line == piece]
-        yield f"{piece!r} is {' and '.join(numbers[:_NAMED])}" if piece else f"{len(numbers)} empty lines"
+        yield f"{piece!r} is {' and '.join(numbers[:_NAMED])}"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from corpus.vocabulary.wordpiece import WordPieceTable, is_wordpiece
 # One text of so many is tokenised twice as a check: a few tenths of a per cent of all text
 _SAMPLE_EVERY = 256
 _SAMPLE_CHARACTERS = 1000
+_SETTINGS_OF_BERT = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
 _REQUIRED = ("cls", "sep", "pad", "unk")
 
 
@@ -23,7 +25,8 @@ def load_tokenizer(name: str) -> Any:
     """Load a fast tokenizer from a folder or hub id. Code in the folder or repository is never run.
 
     Raises ValueError if it cannot be loaded, has no fast (Rust) backend or no vocabulary, lacks a cls, sep, pad or unk
-    token, uses one token as pad and as another of these, or has two pieces with one id.
+    token, uses one token as pad and as another of these, has two pieces with one id, or is of a
+    class that splits text otherwise than the folder's tokenizer.json.
     """
     if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise ValueError(f"tokenizer: there is no folder {name!r}")  # such a path is no hub id: do not ask the hub
@@ -42,10 +45,17 @@ def load_tokenizer(name: str) -> Any:
     missing = [f"{token}_token" for token in _REQUIRED if ids[token] is None]
     if missing:
         raise ValueError(f"tokenizer {name!r}: lacks {', '.join(missing)}, which rows need")
+    own = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    if own["type"] == "WordPiece" and tokenizer.unk_token not in own["vocab"]:
+        raise ValueError(
+            f"tokenizer {name!r}: its vocabulary lacks {tokenizer.unk_token}; is its vocab.txt whole, and its "
+            "unk_token the one that is there?"
+        )
     try:
         pieces_by_id(tokenizer)
     except ValueError as error:
         raise ValueError(f"tokenizer {name!r}: {error}") from error
+    _check_file(name, tokenizer)
     if ids["pad"] in (ids["cls"], ids["sep"], ids["unk"]):
         raise ValueError(f"tokenizer {name!r}: pad_token must differ from cls_token, sep_token and unk_token")
     return tokenizer
@@ -54,6 +64,33 @@ def load_tokenizer(name: str) -> Any:
 def special_token_ids(tokenizer: Any) -> dict[str, int | None]:
     """Return the ids of cls, sep, pad, mask and unk; None for a token that the tokenizer lacks."""
     return {token: getattr(tokenizer, f"{token}_token_id") for token in (*_REQUIRED, "mask")}
+
+
+def _check_file(name: str, tokenizer: Any) -> None:
+    """Compare the class that was loaded with the folder's tokenizer.json.
+
+    transformers builds some families' tokenizers anew, from their pieces alone: a cased vocabulary is then lowercased.
+    Where tokenizer_config.json names a class, another splitting is warned of; where nothing does, ValueError. What it
+    says of case is meant.
+    """
+    path, settings = Path(name) / "tokenizer.json", Path(name) / "tokenizer_config.json"
+    told = settings.read_text(encoding="utf-8") if settings.is_file() else ""
+    if not path.is_file() or any(key in told for key in _SETTINGS_OF_BERT):
+        return
+    plain = Tokenizer.from_file(str(path))
+    for text in PROBE:
+        found, wanted = (one.encode(text, add_special_tokens=False) for one in (tokenizer.backend_tokenizer, plain))
+        if found.ids != wanted.ids:
+            said = (
+                f"tokenizer {name!r}: transformers reads it as {type(tokenizer).__name__}, which splits {text[:20]!r} "
+                f"otherwise than its tokenizer.json ({found.tokens[:4]}, not {wanted.tokens[:4]}); write "
+                '"tokenizer_class": "PreTrainedTokenizerFast" and cls_token, sep_token, pad_token, unk_token and '
+                "mask_token into its tokenizer_config.json, or do_lower_case if that is meant"
+            )
+            if "tokenizer_class" not in told:
+                raise ValueError(said)
+            warnings.warn(said, stacklevel=3)
+            return
 
 
 class UnequalIds(Exception):

@@ -9,10 +9,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import transformers
 from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.utils import get_session
 
-_HUB_SECONDS = 10.0
+_HUB_SECONDS, _POINTER_BYTES = 10.0, 1024
 _FILES = ("config.json", "tokenizer_config.json", "tokenizer.json")
 # What kind of vocabulary a family's own tokenizer class has; it misreads a tokenizer.json of another kind
 _VOCABULARIES = {
@@ -29,6 +30,7 @@ def check_place(name: str) -> None:
     A hub that does not answer is asked once. What is in its cache is then read from there, with a warning.
     """
     if Path(name).is_dir():
+        _check_pointers(Path(name))
         _check_config(Path(name))
         _check_tokenizer(Path(name))
     elif Path(name).exists():
@@ -37,6 +39,16 @@ def check_place(name: str) -> None:
         raise ValueError(f"there is no folder {name!r}")  # no hub id looks like this
     else:
         _check_hub(name)
+
+
+def _check_pointers(folder: Path) -> None:
+    """Raise ValueError for files that `git clone` leaves as pointers where Git LFS is not installed."""
+    small = (path for path in sorted(folder.iterdir()) if path.is_file() and path.stat().st_size < _POINTER_BYTES)
+    if pointers := [path.name for path in small if path.read_bytes().startswith(b"version https://git-lfs")]:
+        raise ValueError(
+            f"{str(folder)!r}: {', '.join(pointers)}: a Git LFS pointer, not the file: run git lfs pull there, or "
+            "download it"
+        )
 
 
 def _check_config(folder: Path) -> None:
@@ -57,9 +69,16 @@ def _check_tokenizer(folder: Path) -> None:
     It would make up a tokenizer of five tokens, or read the pieces as those of another kind.
     """
     settings, config = (_read_json(folder / name) for name in ("tokenizer_config.json", "config.json"))
-    if settings.get("tokenizer_class") or config.get("tokenizer_class"):
+    named, where = settings.get("tokenizer_class") or config.get("tokenizer_class"), f"{str(folder)!r}:"
+    if named:
+        has_vocabulary = (folder / "tokenizer.json").is_file()  # which is read whatever the class
+        if not has_vocabulary and not any(hasattr(transformers, name) for name in (named, f"{named}Fast")):
+            raise ValueError(
+                f"{where} its tokenizer_class {named} is none of transformers': write BertTokenizer into its "
+                "tokenizer_config.json if it has a vocab.txt"
+            )
         return
-    family, where = str(config.get("model_type", "")), f"{str(folder)!r}:"
+    family = str(config.get("model_type", ""))
     if (folder / "tokenizer.json").is_file():
         kind = _read_json(folder / "tokenizer.json").get("model", {}).get("type")
         if (wanted := _VOCABULARIES.get(family, kind)) != kind:

@@ -26,14 +26,15 @@ def load_pretrained(auto_class: Any, path: str, **options: Any) -> Any:
     check_place(path)
     try:
         return auto_class.from_pretrained(path, trust_remote_code=False, **options)  # else it asks at a terminal
-    except (OSError, ValueError, *_DAMAGED) as error:
+    except (OSError, ValueError, LookupError, TypeError, *_DAMAGED) as error:
         kind = "folder" if Path(path).is_dir() else "folder or hub id"
         raise ValueError(f"no model could be loaded from {kind} {path!r}: {one_line(error)}") from error
 
 
 def one_line(error: Exception) -> str:
     """Return an error's words in one line, at most 300 characters of them, or its type if it has none."""
-    words = " ".join(str(error).split()) or type(error).__name__
+    kind, words = type(error).__name__, " ".join(str(error).split())
+    words = f"{kind}: {words}" if isinstance(error, LookupError) else words or kind
     return words if len(words) <= _MOST_CHARACTERS else f"{words[:_MOST_CHARACTERS]}..."
 
 

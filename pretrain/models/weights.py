@@ -56,10 +56,11 @@ def unread_weights(model: Any, found: Mapping[str, Any]) -> list[str]:
 
 
 def _other_prefix(model: Any, missing: list[str], found: Mapping[str, Any]) -> str:
-    """What to do where the weights are there under names with another prefix, as a family or a wrapper gives."""
+    """What to do where weights are there under other names: with the prefix of a family or wrapper, or foreign ones."""
     ends = [name for name in sorted(found["unexpected_keys"]) if name.endswith(f".{missing[0]}")]
     if not ends:
-        return ""
+        others = unread_weights(model, found) or sorted(found["unexpected_keys"])
+        return f"; others are there, such as {others[0]}: convert them to transformers' names" if others else ""
     prefix = ends[0].removesuffix(missing[0])
     family = prefix.removesuffix(".")
     if family in ("bert", "roberta", "electra", "albert", "ernie"):

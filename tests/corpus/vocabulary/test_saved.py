@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
 from corpus.shards.manifest import build_tokenizer_record
-from corpus.vocabulary.pieces import ids_without_piece, num_ids, pieces_by_id, warn_of_missing_pieces
+from corpus.vocabulary.pieces import ids_without_piece, num_ids, pieces_by_id, warn_of_vocabulary
 from corpus.vocabulary.saved import PROBE, check_saved, save_tokenizer
 from corpus.vocabulary.tokenizer import TextEncoder, load_tokenizer, tokenizer_fingerprint
 from corpus.vocabulary.trimming import count_pieces, kept_ids, trim_tokenizer
@@ -76,7 +76,7 @@ def test_doubled_and_empty_lines_are_named_when_a_corpus_is_built(faulty):
     folder, tokenizer, missing, said = faulty
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        warn_of_missing_pieces(str(folder), tokenizer)
+        warn_of_vocabulary(str(folder), tokenizer)
     assert len(caught) == bool(missing)
     if missing:
         total, first = num_ids(tokenizer), missing[0]
@@ -94,6 +94,61 @@ def test_such_a_vocabulary_is_counted_and_trimmed(faulty):
     small = trim_tokenizer(backend, kept)
     assert small.encode(TEXT).tokens == backend.encode(TEXT).tokens
     assert sorted(small.get_vocab().values()) == list(range(len(kept)))
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["\ufeff[PAD]", *SPECIAL[1:]], r"lacks \[PAD\], which gets the id 8"),
+        (SPECIAL[:-1], r"lacks \[MASK\], which gets the id 7 behind"),
+    ],
+)
+def test_special_tokens_that_a_damaged_file_lacks_are_named(tmp_path, lines, said):
+    folder = bert_folder(tmp_path / "given", [*lines, "天", "地"])
+    with pytest.warns(UserWarning, match=said):
+        warn_of_vocabulary(str(folder), load_tokenizer(str(folder)))
+
+
+@pytest.mark.parametrize("pieces", [["The", "##ing"], [chr(letter) for letter in range(65, 91)]])
+def test_a_cased_vocabulary_that_is_lowercased_by_default_is_named(tmp_path, pieces):
+    folder = bert_folder(tmp_path / "given", [*SPECIAL, "天", "地", *pieces])
+    with pytest.warns(UserWarning, match=r"lowercases text, but \d+ of its pieces have capitals.*do_lower_case.*false"):
+        warn_of_vocabulary(str(folder), load_tokenizer(str(folder)))
+    for said in (True, False):
+        (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": said}))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            warn_of_vocabulary(str(folder), load_tokenizer(str(folder)))
+
+
+def test_a_vocabulary_without_an_unknown_token_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"its vocabulary lacks \[UNK\]; is its vocab.txt whole"):
+        load_tokenizer(str(bert_folder(tmp_path / "given", ["[PAD]", "[CLS]", "[SEP]", "天", "地"])))
+
+
+def test_a_class_that_ignores_tokenizer_json_is_refused(tmp_path):
+    """BERT's own class lowercases by default, whatever a tokenizer.json says that stands alone."""
+    folder = bert_folder(tmp_path / "given", [*SPECIAL, "天", *"abcdefghijklmnopqrstuvwxyz"])
+    AutoTokenizer.from_pretrained(folder, do_lower_case=False).save_pretrained(folder)
+    load_tokenizer(str(folder))
+    (folder / "tokenizer_config.json").unlink()
+    said = r"reads it as BertTokenizer, which splits '.*' otherwise than its tokenizer.json .*PreTrained"
+    with pytest.raises(ValueError, match=said):
+        load_tokenizer(str(folder))
+    names = {f"{name}_token": f"[{name.upper()}]" for name in ("cls", "sep", "pad", "unk", "mask")}
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    with pytest.warns(UserWarning, match=said):
+        load_tokenizer(str(folder))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", **names}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert load_tokenizer(str(folder)).tokenize("天 A") == ["天", "[UNK]"]
+
+
+def test_a_slow_tokenizer_that_splits_otherwise_is_warned_of(tmp_path, monkeypatch):
+    tokenizer = load_tokenizer(str(bert_folder(tmp_path / "given", [*SPECIAL, "天", "地"])))
+    monkeypatch.setattr(BertTokenizerLegacy, "_tokenize", lambda self, text, **_: ["天"])
+    with pytest.warns(UserWarning, match=r"slow tokenizer \(use_fast=False\) splits '知识.* otherwise than"):
+        save_tokenizer(tokenizer, tmp_path / "saved")
 
 
 @pytest.mark.parametrize("kind", ["tokenizer.json", "added token"])

@@ -4,11 +4,14 @@ import re
 
 import pytest
 
+from corpus.shards.manifest import load_manifest
 from launch.distillation import run_files
 from launch.distillation.config import read_run_config
-from launch.distillation.run_files import save_start, summary
+from launch.distillation.run_facts import read_facts
+from launch.distillation.run_files import save_start, summary, write_run_folder
 from launch.job.run_folder import write_done
 from pretrain.checkpoints.checkpoint import TrainingState
+from pretrain.probes.teacher_check import HeadScore
 from pretrain.students.student import build_student
 from tests.pretrain.tiny import student_config, teacher_model
 
@@ -21,6 +24,16 @@ def test_a_finished_run_is_summed_up_without_its_losses_too(tmp_path, config_fil
     assert re.match("no losses to show: .*metrics.jsonl: no such file", summary(tmp_path, config, done))
     (tmp_path / "metrics.jsonl").write_text('{"step": 0, "small/probe/neighbour_accuracy": 0.5}\n')
     assert summary(tmp_path, config, done).startswith("6 steps, 768 tokens, ")
+
+
+def test_the_score_of_a_teachers_head_is_recorded_once(tmp_path, config_file, corpus_folder):
+    config, manifest = read_run_config(config_file), load_manifest(corpus_folder)
+    for score in (None, HeadScore(0.25, 0.125, 64), None):
+        write_run_folder(config, manifest, "print", {}, tmp_path, score=score)
+        found = read_facts(tmp_path / "run.json").teacher
+        wanted = (None, None) if "masked_accuracy" not in (tmp_path / "run.json").read_text() else (0.25, 0.125)
+        assert (found.masked_accuracy, found.commonest_share) == wanted
+    assert found.masked_accuracy == 0.25
 
 
 def test_a_start_that_a_kill_left_half_is_written_again(tmp_path, teacher_folder, monkeypatch):

@@ -50,7 +50,13 @@ def make_teacher(family: str, folder: Path) -> Path:
     folder.mkdir()
     save_vocabulary(family, folder)
     ids = num_ids(load_tokenizer(str(folder)))
-    sizes = {"vocab_size": ids + 3, "pad_token_id": 1 if family in UNIGRAM else 0, "initializer_range": 0.2}
+    sizes: dict[str, Any] = {
+        "vocab_size": ids + 3,
+        "pad_token_id": 1 if family in UNIGRAM else 0,
+        "initializer_range": 0.2,
+    }
+    if family == "ernie":
+        sizes["use_task_id"] = True  # ERNIE 3.0
     teacher_model(family, AutoModelForMaskedLM, **sizes).save_pretrained(folder)
     return folder
 

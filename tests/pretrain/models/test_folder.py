@@ -94,6 +94,28 @@ def test_families_of_bert_read_vocab_txt_without_more(model, family):
     assert load_pretrained(AutoTokenizer, str(model))("一")["input_ids"] == [2, 5, 3]
 
 
+@pytest.mark.parametrize("name", ["vocab.txt", "config.json", "model.safetensors"])
+def test_git_lfs_pointers_are_named(model, name):
+    (model / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 109540\n")
+    refused(model, rf"': {name}: a Git LFS pointer, not the file: run git lfs pull there")
+
+
+@pytest.mark.parametrize("name", ["ErnieTokenizer", "MyTokenizer"])
+def test_a_tokenizer_class_that_is_not_known_is_named(model, name):
+    set_json(model / "tokenizer_config.json", tokenizer_class=name)
+    refused(model, f"tokenizer_class {name} is none of transformers': write BertTokenizer into its tokenizer_config")
+    set_json(model / "tokenizer_config.json", tokenizer_class="BertTokenizer")
+    AutoTokenizer.from_pretrained(model).save_pretrained(model)
+    set_json(model / "tokenizer_config.json", tokenizer_class=name)
+    check_place(str(model))  # tokenizer.json is read
+
+
+def test_a_setting_that_transformers_does_not_know_is_an_error_of_one_line(model):
+    set_json(model / "config.json", hidden_act="gelu_of_mine")
+    with pytest.raises(ValueError, match=r"^no model could be loaded from folder '.*': KeyError: 'gelu_of_mine'$"):
+        load_encoder(str(model))
+
+
 def test_a_name_that_is_neither_a_folder_nor_cached_is_refused_at_once(monkeypatch, tmp_path):
     """HF_HUB_OFFLINE is set in tests."""
     monkeypatch.chdir(tmp_path)

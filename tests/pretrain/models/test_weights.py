@@ -82,6 +82,13 @@ def test_weights_under_another_prefix_are_found(tmp_path, family, prefix, advice
         load_encoder(folder)
 
 
+def test_weights_under_foreign_names_are_named(tmp_path):
+    """As another toolkit saves them."""
+    foreign = lambda name: name.replace("embeddings", "embedding").replace("layer.", "block.")  # noqa: E731
+    with pytest.raises(ValueError, match=r"others are there, such as encoder\.block\..*: convert them to tran"):
+        load_encoder(save(teacher_model(), tmp_path, foreign))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_norms_under_the_names_of_tensorflow_are_read(tmp_path, family):
     """gamma and beta, as in the first conversions from TensorFlow."""
