@@ -125,7 +125,7 @@ def read_documents(
     source = build_record_source(format, text_fields, id_field, origin_field)
     if format in SEPARATORS:
         wanted = [field for field in (*text_fields, id_field, origin_field) if field]
-        return _read_columns(read_rows(lines, name, SEPARATORS[format]), name, source, wanted, encoding)
+        return _read_columns(read_rows(lines, name, format), name, source, wanted, encoding)
     rows = _read_json(lines, name, source, encoding, {field.partition(".")[0] for field in text_fields})
     return group_answers(rows) if source.is_grouped else (item for item, _ in rows)
 

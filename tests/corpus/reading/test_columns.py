@@ -45,6 +45,19 @@ def test_a_quote_that_is_not_closed_is_refused(tmp_path, name):
         read(tmp_path, gzip.compress(data) if name.endswith("gz") else data, name=name)
 
 
+def test_a_quote_that_opens_nothing_takes_no_lines_of_tsv(tmp_path):
+    items = read(
+        tmp_path, '题\t文\n天\t地\n"玄\t黄\n第"三"句\t宇\n宙\t"洪\n荒\t日\n月\t"盈\n昃"\n"辰\t宿\n'.encode(), "tsv"
+    )
+    texts = ["天\n地", '"玄\n黄', '第"三"句\n宇', '宙\n"洪', "荒\n日", "月\n盈\n昃", '"辰\n宿']
+    assert [item.text for item in items] == texts
+
+
+def test_fields_may_be_long(tmp_path):
+    (item,) = read(tmp_path, f'题,文\n题,"{"天" * 100_000}"\n'.encode())
+    assert len(item.text) == 100_002
+
+
 def test_quotes_inside_fields_of_tsv_are_text(tmp_path):
     items = read(tmp_path, '题\t文\n"天"地\t他说"好"\n"引\t文"\t"宙"\n'.encode(), "tsv")
     assert [item.text for item in items] == ['"天"地\n他说"好"', "引\t文\n宙"]
