@@ -29,7 +29,7 @@ from typing import Annotated, Any
 import orjson
 from pydantic import AfterValidator, Field
 
-from corpus.document import Change, Document, Reason, Reject, excerpt
+from corpus.document import Change, Document, Reason, Reject, excerpt, hints
 from corpus.reading.bad_input import BadInput
 from corpus.reading.charset import Encoding, decode, utf16_to_utf8
 from corpus.reading.columns import SEPARATORS, read_rows
@@ -201,6 +201,9 @@ def _read_columns(
         place = f"{name}:{number}"
         whole = _read_text(_UNIT_SEPARATOR.encode().join(row), place, encoding)
         if isinstance(whole, Reject):
+            if columns is None:
+                advice = hints([whole.reason]) or f"; {whole.reason}"
+                raise BadInput(name, f"its first line, which names the columns, cannot be read{advice}")
             yield whole
             continue
         fields = whole.text.split(_UNIT_SEPARATOR)

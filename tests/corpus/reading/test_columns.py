@@ -28,6 +28,8 @@ def test_columns_that_are_not_there_are_refused_with_those_that_are(tmp_path):
         read(tmp_path, b"title,text\na,b\n")
     with pytest.raises(ValueError, match=r"b\.tsv: has no column url; the columns of its first line are 题, 文$"):
         read(tmp_path, "题\t文\n".encode(), "tsv", "b.tsv", origin_field="url")
+    with pytest.raises(ValueError, match=r"d\.csv: its first line, which names the columns, cannot be read; inv"):
+        read(tmp_path, "题,文\n1,2\n".encode("gbk"), name="d.csv")
     with pytest.raises(ValueError, match=r"c\.csv: looks like JSON lines, not csv; give --format jsonl"):
         read(tmp_path, '{"题": "a"}\n'.encode(), name="c.csv")
 
