@@ -76,21 +76,20 @@ def split_stream(
     is_first: bool = True,
     is_last: bool = True,
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield the numbered lines of a stream, or its records of JSON that are not a line each, for `read_documents`.
+    """Return the numbered lines of a stream, or its records of JSON that are not a line each, for `read_documents`.
 
     Args:
         is_first, is_last: whether the chunks begin and end where the file does.
 
-    Raises BadInput for a stream that is of another form or encoding than the format's.
+    Reading them raises BadInput for a stream that is of another form or encoding than the format's.
     """
     if is_first:
         chunks = check_form(chunks, name, format, encoding)
     if encoding.startswith("utf-16"):
         chunks = utf16_to_utf8(chunks, encoding, name)
     if format in JSON_FORMATS and is_first and is_last:
-        yield from split_records(chunks, name, encoding)
-    else:
-        yield from split_lines(chunks, name, keep_marks=format == "wet")
+        return split_records(chunks, name, encoding)
+    return split_lines(chunks, name, keep_marks=format == "wet")
 
 
 def read_documents(
@@ -233,11 +232,11 @@ def _read_json(
         if not line.strip():
             continue
         item, record = _read_record(line, f"{name}:{number}", source, encoding)
-        within = _records_within(record, fields) if is_first else ""
-        is_first = False
-        if isinstance(item, Reject) and within:
-            held = item, within
-            continue
+        if is_first:
+            is_first = False
+            if isinstance(item, Reject) and (within := _records_within(record, fields)):
+                held = item, within
+                continue
         if held:
             yield held[0], {}
             held = None
