@@ -43,8 +43,8 @@ class Reason(StrEnum):
 _HINTS = {
     Reason.BROKEN_JSON: "jq -c . FILE says what is wrong with the first of them",
     Reason.BROKEN_ROW: "a row must have as many fields as the first line, with commas and quotes inside quotes",
-    Reason.NOT_AN_OBJECT: "a record must be an object with fields; jq -c '{text: .}' FILE makes such records of "
-    "strings, jq -c '{text: join(\"\\n\")}' FILE of lists of strings",
+    Reason.NOT_AN_OBJECT: "a record must be an object with fields; jq -c makes one of a string by '{text: .}', "
+    "of a list of strings by '{text: join(\"\\n\")}', and of each element of an array with '.[] | ' before that",
     Reason.FIELD_NOT_A_STRING: "name fields that hold text; OUTER.INNER is a field of another, or of each of a list",
     Reason.INVALID_UTF8: "--encoding detect or gb18030 (which covers GBK and GB2312)",
     Reason.NUL_BYTE: "text has no NUL bytes, but UTF-16 has: --encoding utf-16-le or utf-16-be",

@@ -91,11 +91,11 @@ def _headers(lines: Iterator[tuple[int, bytes]]) -> dict[str, str]:
 def _body(lines: Iterator[tuple[int, bytes]], num_bytes: int) -> bytes | None:
     """The lines of a record's body; None if the stream ends before it does."""
     body: list[bytes] = []
-    missing = num_bytes
-    while missing > 0:
+    while num_bytes > 0:
         _, line = next(lines, (0, None))
         if line is None:
             return None
         body.append(line)
-        missing -= len(line) + 1
-    return b"\n".join(body)[:num_bytes]
+        num_bytes -= len(line) + 1
+    # The last line as a whole: lengths of some programs are off by one.
+    return b"\n".join(body).rstrip(b"\r\n")

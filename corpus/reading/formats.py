@@ -29,7 +29,7 @@ from typing import Annotated, Any
 import orjson
 from pydantic import AfterValidator, Field
 
-from corpus.document import Change, Document, Reason, Reject, excerpt
+from corpus.document import Change, Document, Reason, Reject, excerpt, hints
 from corpus.reading.bad_input import BadInput
 from corpus.reading.charset import Encoding, decode, utf16_to_utf8
 from corpus.reading.columns import SEPARATORS, read_rows
@@ -76,21 +76,20 @@ def split_stream(
     is_first: bool = True,
     is_last: bool = True,
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield the numbered lines of a stream, or its records of JSON that are not a line each, for `read_documents`.
+    """Return the numbered lines of a stream, or its records of JSON that are not a line each, for `read_documents`.
 
     Args:
         is_first, is_last: whether the chunks begin and end where the file does.
 
-    Raises BadInput for a stream that is of another form or encoding than the format's.
+    Reading them raises BadInput for a stream that is of another form or encoding than the format's.
     """
     if is_first:
         chunks = check_form(chunks, name, format, encoding)
     if encoding.startswith("utf-16"):
         chunks = utf16_to_utf8(chunks, encoding, name)
     if format in JSON_FORMATS and is_first and is_last:
-        yield from split_records(chunks, name, encoding)
-    else:
-        yield from split_lines(chunks, name, keep_marks=format == "wet")
+        return split_records(chunks, name, encoding)
+    return split_lines(chunks, name, keep_marks=format == "wet")
 
 
 def read_documents(
@@ -125,7 +124,7 @@ def read_documents(
     source = build_record_source(format, text_fields, id_field, origin_field)
     if format in SEPARATORS:
         wanted = [field for field in (*text_fields, id_field, origin_field) if field]
-        return _read_columns(read_rows(lines, name, SEPARATORS[format]), name, source, wanted, encoding)
+        return _read_columns(read_rows(lines, name, format), name, source, wanted, encoding)
     rows = _read_json(lines, name, source, encoding, {field.partition(".")[0] for field in text_fields})
     return group_answers(rows) if source.is_grouped else (item for item, _ in rows)
 
@@ -201,6 +200,9 @@ def _read_columns(
         place = f"{name}:{number}"
         whole = _read_text(_UNIT_SEPARATOR.encode().join(row), place, encoding)
         if isinstance(whole, Reject):
+            if columns is None:
+                advice = hints([whole.reason]) or f"; {whole.reason}"
+                raise BadInput(name, f"its first line, which names the columns, cannot be read{advice}")
             yield whole
             continue
         fields = whole.text.split(_UNIT_SEPARATOR)
@@ -230,11 +232,11 @@ def _read_json(
         if not line.strip():
             continue
         item, record = _read_record(line, f"{name}:{number}", source, encoding)
-        within = _records_within(record, fields) if is_first else ""
-        is_first = False
-        if isinstance(item, Reject) and within:
-            held = item, within
-            continue
+        if is_first:
+            is_first = False
+            if isinstance(item, Reject) and (within := _records_within(record, fields)):
+                held = item, within
+                continue
         if held:
             yield held[0], {}
             held = None

@@ -1,5 +1,6 @@
 """Files that are known to be of another form than the configured one, told by their first bytes."""
 
+import codecs
 import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from corpus.reading.compression import is_compressed
 from corpus.reading.tables import is_table
 
 _HEAD_BYTES = 1 << 10
+_LINE_BYTES = 1 << 16  # longer lines may have carriage returns inside
 _READABLE = {".zip": b"PK\3\4", ".gz": b"\x1f\x8b\x08", ".xz": b"\xfd7zXZ\0", ".bz2": b"BZh", ".zst": b"(\xb5/\xfd"}
 _READABLE |= {".parquet": b"PAR1"}
 _MAGIC = _READABLE | {".7z": b"7z\xbc\xaf\x27\x1c", ".rar": b"Rar!\x1a\x07", ".lz4": b"\x04\x22M\x18"}
@@ -68,6 +70,11 @@ _FORMS = (
 def check_form(chunks: Iterable[bytes], name: str, format: str, encoding: str) -> Iterator[bytes]:
     """Yield the chunks of a stream. Raise BadInput with what to do if its first bytes are of another form."""
     head, chunks = peek(chunks, lambda head: len(head) >= _HEAD_BYTES)
+    if format != "files" and b"\n" not in head and b"\r" in head.rstrip(b"\r"):
+        head, chunks = peek(chunks, lambda head: len(head) >= _LINE_BYTES or b"\n" in head)
+        if b"\n" not in head:
+            reason = "its lines end with carriage returns alone; convert it: tr '\\r' '\\n' < FILE"
+            raise BadInput(name, reason)
     if problem := _problem(head, name, format, encoding):
         raise BadInput(name, problem)
     yield from chunks
@@ -77,7 +84,7 @@ def _unmarked_utf16(head: bytes) -> str | None:
     """The order of UTF-16 in which bytes that are no UTF-8 text are common Chinese characters."""
     if b"\0" not in head:
         try:
-            head.decode()
+            codecs.getincrementaldecoder("utf-8")().decode(head)  # which may end within a character
             return None
         except UnicodeDecodeError:
             pass

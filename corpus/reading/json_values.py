@@ -118,7 +118,9 @@ def _split_values(chunks: Iterable[bytes], name: str) -> Iterator[tuple[int, byt
             advice = "if the records lie in one of its fields, jq -c '.FIELD[]' FILE makes lines of them"
             raise BadInput(name, f"the JSON value at or after line {first} is longer than {limit}; {advice}")
     if depth or in_string:
-        raise BadInput(name, f"the JSON value at or after line {first} has no end; the file is probably cut short")
+        raise BadInput(
+            name, f"the JSON value at or after line {first} has no end; the file is cut short, or lacks a quote"
+        )
     yield from _record(pieces, first, base)
 
 

@@ -35,7 +35,9 @@ def split_lines(chunks: Iterable[bytes], name: str, keep_marks: bool = False) ->
         longest = max(pending_bytes, max(map(len, lines), default=0))
         if longest > MAX_LINE_BYTES:
             raise BadInput(name, f"a line at or after line {number + 1} is longer than {MAX_LINE_BYTES >> 20} MiB")
-        yield from enumerate(lines if keep_marks else map(without_marks, lines), number + 1)
+        if not keep_marks:
+            lines = [without_marks(line) if line.startswith(_MARK) else line for line in lines]
+        yield from enumerate(lines, number + 1)
         number += len(lines)
     if pending_bytes:
         last = b"".join(pending)
@@ -44,4 +46,4 @@ def split_lines(chunks: Iterable[bytes], name: str, keep_marks: bool = False) ->
 
 def without_marks(line: bytes) -> bytes:
     """Return a line without the byte order marks at its head."""
-    return _MARKS.sub(b"", line) if line.startswith(_MARK) else line
+    return _MARKS.sub(b"", line)

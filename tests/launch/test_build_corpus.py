@@ -9,6 +9,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from launch import inspect_corpus
 from launch.build_corpus import main
 from launch.command_line import output_folder
 
@@ -173,3 +174,50 @@ def test_invalid_units_are_refused(tmp_path, text, tokenizer, capsys, units):
         assert main([*build(text, tokenizer, tmp_path / "out"), flag, units]) == 2
         message = f"{flag} is {units}, but must be a unit K, or K/N for every N-th from K on, where K is 0 to N - 1"
         assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def names_of(capsys, *inputs: str, name: str | None = None) -> list[str]:
+    arguments = ["--input", *inputs, "--format", "lines", "--explain", *(["--name", name] if name else [])]
+    assert main(arguments) == 0
+    return [line.partition(":")[0] for line in capsys.readouterr().out.splitlines() if "documents in" in line]
+
+
+def test_every_input_is_a_source_named_after_it(tmp_path, capsys, monkeypatch):
+    for name in ("a.txt", "b.v1.txt", "x/a.txt", "y/a.txt.gz.txt", "y/[z].txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("天地玄黄\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert names_of(capsys, "a.txt", "b.v1.txt", "x") == ["a", "b", "x"]
+    assert names_of(capsys, "x/*.txt", "y/**") == ["x", "y"]
+    assert names_of(capsys, "*.txt", "y/[z].txt") == [tmp_path.name, "[z]"]
+    assert names_of(capsys, "x/a.txt", "y/a.txt.gz.txt", "a.txt") == ["x-a", "y-a", f"{tmp_path.name}-a"]
+    assert names_of(capsys, "a.txt", "b.v1.txt", name="all") == ["all"]
+    assert names_of(capsys, ".") == [tmp_path.name]
+
+
+def test_inputs_whose_names_are_the_same_or_too_many_are_refused(tmp_path, capsys):
+    for name in ("a.txt", "a.jsonl"):
+        (tmp_path / name).write_text("天地玄黄\n", encoding="utf-8")
+    inputs = [str(tmp_path / name) for name in ("a.txt", "a.jsonl")]
+    assert main(["--input", *inputs, "--format", "lines", "--explain"]) == 2
+    message = f"--input: {inputs[0]}, {inputs[1]} would be sources of the same name {tmp_path.name}-a; give --name"
+    assert message in capsys.readouterr().err
+    assert main(["--input", *[inputs[0]] * 101, "--format", "lines", "--explain"]) == 2
+    assert "--input: 101 inputs would be as many sources, more than 100; give --name to make" in capsys.readouterr().err
+
+
+def test_inputs_at_fault_are_skipped_and_named(tmp_path, tokenizer, capsys):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.txt").write_text("天地玄黄\n宇宙洪荒\n", encoding="utf-8")
+    (tmp_path / "data" / "b.gz").write_bytes(b"\x1f\x8b\x08 not gzip")
+    arguments = build(str(tmp_path / "data"), tokenizer, tmp_path / "out")
+    assert main(arguments) == 2 and "b.gz: cannot be read to its end" in capsys.readouterr().err
+    assert main([*arguments, "--on-bad-input", "skip"]) == 0
+    said = capsys.readouterr()
+    assert "warning: data: 1 inputs at fault were skipped, at least in part: data/b.gz: cannot be read" in said.err
+    assert "bad input  data: data/b.gz: cannot be read to its end" in said.out
+    assert inspect_corpus.main([str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    assert "bad input of  what is wrong\ndata          data/b.gz: cannot be read to its end" in shown
+    assert main([*arguments, "--on-bad-input", "ignore"]) == 2
+    assert "on_bad_input: Input should be 'stop' or 'skip', got \"ignore\"" in capsys.readouterr().err

@@ -66,7 +66,7 @@ def test_refusals_are_one_line_and_leave_nothing(text, tmp_path, capsys):
 def test_columns_read_as_text_warn(tmp_path, capsys):
     (tmp_path / "a.csv").write_text("天地玄黄,1\n" * 9, encoding="utf-8")
     assert run(tmp_path / "a.csv", tmp_path / "out", "--vocab-size", "12") == 0
-    assert "a.csv: a.csv is read as plain text, quotes and commas included" in capsys.readouterr().err
+    assert "a.csv: a.csv is read as plain text, quotes and separators included" in capsys.readouterr().err
 
 
 def test_text_in_another_encoding_is_read_when_asked_for(tmp_path, capsys):

@@ -7,6 +7,7 @@ import random
 import tarfile
 import zipfile
 
+import fsspec
 import pytest
 
 from corpus.building import workers
@@ -14,6 +15,7 @@ from corpus.building.builder import build_corpus, plan_corpus, run_unit
 from corpus.building.read_step import read_unit
 from corpus.config import BuildConfig
 from corpus.document import Reason
+from corpus.reading import streams
 from corpus.shards.manifest import FILE_NAME, load_manifest, save_manifest
 from tests.corpus.conftest import HAN
 
@@ -138,3 +140,25 @@ def test_manifests_without_the_new_keys_load(build, tmp_path):
     assert old.fingerprint == manifest.fingerprint and old.sources[0].bad_inputs == []
     save_manifest(old, tmp_path / "out")
     assert build_corpus(build("stop"))[1] is False
+
+
+def test_a_server_that_fails_stops_the_build_even_so(build, monkeypatch):
+    """It is no fault of the file: skipping would make the corpus depend on the network."""
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/far/a.gz", gzip.compress(lines(2))[:-300])
+    config = build(**GOOD)
+    (source,) = config.sources
+    far = config.model_copy(update={"sources": (source.model_copy(update={"inputs": ("memory://far/a.gz",)}),)})
+    try:
+        with pytest.warns(UserWarning, match="1 inputs at fault were skipped, at least in part: a.gz: cannot"):
+            assert build_corpus(far)[0].totals.documents > 0
+
+        def refuse(url):
+            raise OSError("gave up after 5 attempts")
+
+        monkeypatch.setattr(streams, "open_remote", refuse)
+        again = far.model_copy(update={"output": far.output + "2"})
+        with pytest.raises(ValueError, match=r"a\.gz: cannot be read to its end: gave up after 5 attempts"):
+            build_corpus(again)
+    finally:
+        memory.rm("/far", recursive=True)

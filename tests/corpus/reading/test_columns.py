@@ -28,6 +28,8 @@ def test_columns_that_are_not_there_are_refused_with_those_that_are(tmp_path):
         read(tmp_path, b"title,text\na,b\n")
     with pytest.raises(ValueError, match=r"b\.tsv: has no column url; the columns of its first line are 题, 文$"):
         read(tmp_path, "题\t文\n".encode(), "tsv", "b.tsv", origin_field="url")
+    with pytest.raises(ValueError, match=r"d\.csv: its first line, which names the columns, cannot be read; inv"):
+        read(tmp_path, "题,文\n1,2\n".encode("gbk"), name="d.csv")
     with pytest.raises(ValueError, match=r"c\.csv: looks like JSON lines, not csv; give --format jsonl"):
         read(tmp_path, '{"题": "a"}\n'.encode(), name="c.csv")
 
@@ -43,6 +45,19 @@ def test_a_quote_that_is_not_closed_is_refused(tmp_path, name):
     data = '题,文\n天,地\n天,"地\n玄,黄\n'.encode()
     with pytest.raises(ValueError, match=r"a\.csv.*: a field in quotes at or after line 3 has no closing quote"):
         read(tmp_path, gzip.compress(data) if name.endswith("gz") else data, name=name)
+
+
+def test_a_quote_that_opens_nothing_takes_no_lines_of_tsv(tmp_path):
+    items = read(
+        tmp_path, '题\t文\n天\t地\n"玄\t黄\n第"三"句\t宇\n宙\t"洪\n荒\t日\n月\t"盈\n昃"\n"辰\t宿\n'.encode(), "tsv"
+    )
+    texts = ["天\n地", '"玄\n黄', '第"三"句\n宇', '宙\n"洪', "荒\n日", "月\n盈\n昃", '"辰\n宿']
+    assert [item.text for item in items] == texts
+
+
+def test_fields_may_be_long(tmp_path):
+    (item,) = read(tmp_path, f'题,文\n题,"{"天" * 100_000}"\n'.encode())
+    assert len(item.text) == 100_002
 
 
 def test_quotes_inside_fields_of_tsv_are_text(tmp_path):

@@ -100,6 +100,12 @@ def test_wet_gives_a_document_a_page(tmp_path):
     assert two == Document("第二页", two.place, "http://b.cn/2", "http://b.cn/2")
 
 
+def test_lengths_that_are_off_by_one_lose_nothing(tmp_path):
+    for length in (b"8", b"10"):
+        pages = PAGES.replace(b"Content-Length: 9", b"Content-Length: " + length) + PAGES
+        assert [item.text for item in read(tmp_path / "a.wet", pages, "wet")][1::2] == ["第二页"] * 2
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -68,6 +68,15 @@ def test_another_form_is_refused_through_any_compression(tmp_path, data, format,
         assert message in str(caught.value)
 
 
+def test_carriage_returns_alone_are_no_newlines(tmp_path):
+    for data in (b"a\rb\rc", b"x" * 3000 + b"\r" + b"y" * 100_000):
+        with pytest.raises(ValueError, match=r"a\.txt: its lines end with carriage returns alone; convert it: tr"):
+            find(tmp_path, data, "lines")
+        assert find(tmp_path, data, "files")
+    for data in (b"a\r", b"a\r\nb\rc\r\n", b"a\rb" + b"x" * 3000 + b"\n"):
+        assert find(tmp_path, data, "lines")
+
+
 @pytest.mark.parametrize(
     ("data", "format"),
     [

@@ -63,7 +63,7 @@ def test_a_newline_in_a_string_costs_its_record():
 
 @pytest.mark.parametrize("text", ['[{"t": "a"},', '[{"t": "a"}, {"t"', '{\n"t": "a",\n'])
 def test_a_value_without_an_end_is_refused(text):
-    with pytest.raises(ValueError, match=r"f: the JSON value at or after line \d has no end; the file is probably cut"):
+    with pytest.raises(ValueError, match=r"f: the JSON value at or after line \d has no end; the file is cut short"):
         split(text)
 
 
