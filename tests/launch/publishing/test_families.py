@@ -30,6 +30,7 @@ RELATIONS = {"num_relation_heads": 4}
 PLAIN: dict[str, dict[str, Any]] = {
     "minilm_v2": RELATIONS, "minilm": RELATIONS, "ernie_tiny": RELATIONS, "tinybert": {}, "hidden_states": {}, "pkd": {}
 }  # fmt: skip
+TEXTS: dict[str, dict[str, Any]] = {"sentence": {"pooling": "first", "similarities": 1.0}}
 MASKED: dict[str, dict[str, Any]] = {"distilbert": {}, "mlm": {}}
 UNIGRAM = ("xlm-roberta", "albert")
 
@@ -87,7 +88,13 @@ def train(teacher: Path, corpus: str, objectives: dict[str, dict[str, Any]], run
     """Three steps of a student for each objective."""
     masking = {"prob": 0.15} if objectives is MASKED else None
     config = {
-        "corpus": {"manifest": corpus, "row_tokens": ROW_TOKENS, "masking": masking},
+        "corpus": {
+            "manifest": corpus,
+            "row_tokens": ROW_TOKENS,
+            "masking": masking,
+            "rows": "texts" if objectives is TEXTS else "packed",
+            "attend_within_documents": objectives is PLAIN,
+        },
         "teacher": {"path": str(teacher), "dtype": "float32"},
         "students": [student(name, settings) for name, settings in objectives.items()],
         "training": {"total_steps": 3, "log_every_steps": 1, "save_every_steps": 3},
@@ -115,7 +122,7 @@ def check_published(folder: Path, run: Path, name: str, tokenizer: Any) -> None:
     torch.testing.assert_close(found, live["last_hidden_state"], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("objectives", [PLAIN, MASKED], ids=["plain", "masked"])
+@pytest.mark.parametrize("objectives", [PLAIN, MASKED, TEXTS], ids=["plain", "masked", "texts"])
 @pytest.mark.parametrize(
     "family", [name if name == "bert" else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
 )
