@@ -210,6 +210,6 @@ def read_state(checkpoint: Path) -> TrainingState:
     """Read a checkpoint's state.json. Raise ValueError naming the file if it cannot be read."""
     path = checkpoint / "state.json"
     try:
-        return TrainingState.model_validate_json(path.read_text())
+        return TrainingState.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: not a readable training state: {error}") from error
