@@ -173,6 +173,7 @@ def test_a_task_without_entities_is_refused(read):
         (sentences("a", "b"), sentences("c"), r"dev.json:1: unknown label 'c'; the task has a, b"),
         (sentences("a", "a"), sentences("a"), r"train.json: a task needs at least two classes, but all labels are a"),
         ([{"sentence": "文"}], [], r"train.json:1: has no label; it has sentence"),
+        ([{"sentence": "文", "label ": "a"}], [], r"train.json:1: has no label; it has sentence, 'label '$"),
         ([{"sentence": 1.5, "label": "a"}, *sentences("b")], [], r"train.json:1: sentence must be text, got 1.5"),
         (
             [{"sentence": "a\ud83d", "label": "a"}],
