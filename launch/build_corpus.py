@@ -49,6 +49,7 @@ from corpus.source import find_inputs
 from launch.command_line.next_command import next_line, train_line
 from launch.command_line.output_folder import check_writable
 from launch.command_line.source_flags import add_source_flags, source_names
+from launch.command_line.terminal import accept_any_terminal
 from pretrain.models.folder import check_place
 from pretrain.progress import Progress
 
@@ -257,6 +258,7 @@ def _run_units(config: BuildConfig, step: Step, flag: str, units: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
+    accept_any_terminal()
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     show_progress_with(Progress)
     try:

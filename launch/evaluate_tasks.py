@@ -23,6 +23,7 @@ if not __package__:  # run as a script: these folders win over any installed pac
     sys.path[0] = str(ROOT)
 
 from launch.command_line.next_command import next_line
+from launch.command_line.terminal import accept_any_terminal
 from launch.evaluation.config import Evaluation, read_evaluation
 from launch.evaluation.workers import FAILED, run_workers
 from launch.job.messages import mute_transformers
@@ -49,6 +50,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> int:
     """Run the command, or one of its workers; return the exit code."""
+    accept_any_terminal()
     arguments = parse_arguments()
     stop = StopRequest(1 if arguments.worker else 0, say)
     mute_transformers()

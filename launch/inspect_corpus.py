@@ -26,6 +26,7 @@ from corpus.shards.manifest import Counts, Manifest, load_manifest
 from corpus.shards.shard import read_block, verify
 from corpus.vocabulary.tokenizer import load_tokenizer, tokenizer_fingerprint
 from launch.command_line.next_command import train_line
+from launch.command_line.terminal import accept_any_terminal
 from launch.distillation.config import read_run_config
 from pretrain.models.folder import check_place
 from pretrain.progress import Progress
@@ -185,6 +186,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
+    accept_any_terminal()
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     show_progress_with(Progress)
     try:

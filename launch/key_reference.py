@@ -117,4 +117,4 @@ def _code(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    print(reference(), end="")
+    sys.stdout.buffer.write(reference().encode())  # UTF-8 in any terminal: it goes to a file

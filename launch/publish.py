@@ -17,12 +17,14 @@ if not __package__:  # run as a script: these folders win over any installed pac
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from launch.command_line.next_command import load_line, next_line
+from launch.command_line.terminal import accept_any_terminal
 from launch.job.messages import mute_transformers
 from launch.publishing.student_folder import load_options, publish
 
 
 def main() -> None:
     """Publish one student and say what was checked."""
+    accept_any_terminal()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--student", required=True)

@@ -22,6 +22,7 @@ if not __package__:  # run as a script: these folders win over any installed pac
 
 from corpus.shards.manifest import load_manifest
 from launch.command_line.next_command import load_line, next_line
+from launch.command_line.terminal import accept_any_terminal
 from launch.evaluation.config import read_task_file
 from launch.job.messages import mute_transformers
 from launch.publishing.student_folder import load_options
@@ -144,6 +145,7 @@ def next_lines(options: argparse.Namespace, rows: Sequence[Mapping[str, Any]]) -
 
 def main(arguments: list[str] | None = None) -> int:
     """Return 0 when both files are written, 2 after one line on stderr otherwise."""
+    accept_any_terminal()
     options = parse_arguments(arguments)
     mute_transformers()
     warnings.showwarning = lambda message, *_: print(f"report: {message}", file=sys.stderr)

@@ -23,6 +23,7 @@ from corpus.vocabulary.training import save_backend, train_unigram, train_wordpi
 from launch.command_line.next_command import build_line
 from launch.command_line.output_folder import new_output_folder
 from launch.command_line.source_flags import add_source_flags, build_source
+from launch.command_line.terminal import accept_any_terminal
 from pretrain.progress import Progress
 
 MAX_TOKENS = 512
@@ -92,6 +93,7 @@ def train(options: argparse.Namespace, source: SourceConfig, folder: Path) -> Co
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
+    accept_any_terminal()
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     options = parse_arguments(arguments)
     try:

@@ -35,6 +35,7 @@ from corpus.vocabulary.trimming import check_same_pieces, count_pieces, kept_ids
 from launch.command_line.next_command import build_line
 from launch.command_line.output_folder import new_output_folder
 from launch.command_line.source_flags import add_source_flags, build_source
+from launch.command_line.terminal import accept_any_terminal
 from launch.job.messages import mute_transformers
 from pretrain.models.folder import check_place
 from pretrain.models.pretrained import load_pretrained
@@ -182,6 +183,7 @@ def save_trimmed(options: argparse.Namespace, folder: Path) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
+    accept_any_terminal()
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     show_progress_with(Progress)
     options = parse_arguments(arguments)

@@ -4,11 +4,14 @@ After a kill, a full disk or a power cut, a file or folder written here is eithe
 contains files.json, written last, with the size and XXH3-128 of every other file in it.
 """
 
+import errno
 import fcntl
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TextIO
 
@@ -20,6 +23,9 @@ from pretrain.settings import Settings
 
 _SEAL = "files.json"
 _CHUNK_BYTES = 1 << 22
+# Answers of file systems without fsync or rename: network shares, FUSE, object stores mounted as folders.
+_CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EPERM)
+_CANNOT_RENAME = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV)
 
 
 class _FileRecord(Settings):
@@ -57,7 +63,7 @@ def new_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
             share(partial)
             if replace:
                 shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
+            move(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -72,20 +78,46 @@ def write_durably(path: Path, data: str | bytes) -> None:
         try:
             partial.write_bytes(data.encode() if isinstance(data, str) else data)
             sync(partial)
+            move(partial, path)
         except OSError:
             partial.unlink(missing_ok=True)
             raise
-        partial.replace(path)
         sync(path.parent)  # the renaming itself
 
 
 def sync(path: Path) -> None:
-    """Flush a file, or the entries of a folder, to the disk."""
+    """Flush a file, or the entries of a folder, to the disk. Warn once where the file system cannot."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        _flush(descriptor, path)
     finally:
         os.close(descriptor)
+
+
+def move(partial: Path, path: Path) -> None:
+    """Rename a file or folder. Raise an OSError that says what to do where the file system cannot rename."""
+    try:
+        partial.replace(path)
+    except OSError as error:
+        if error.errno not in _CANNOT_RENAME:
+            raise
+        advice = f"its file system cannot rename files and folders ({error.strerror}): use a folder on another one"
+        raise OSError(error.errno, advice, str(path)) from error
+
+
+def _flush(descriptor: int, path: Path) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_FLUSH:
+            raise
+        _warn_once(path.parent, error.strerror)
+
+
+@cache
+def _warn_once(folder: Path, reason: str) -> None:
+    message = f"{folder}: its file system cannot flush files and folders ({reason})"
+    warnings.warn(f"{message}; after a power cut the newest may be missing", stacklevel=4)
 
 
 def share(folder: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO, TypeVar
 
 from corpus.config import BuildConfig, StrictModel
-from corpus.durable import sync_file, sync_folder
+from corpus.durable import move, sync_file, sync_folder
 
 _RECORD, _LOCK = "record.json", "lock"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -57,7 +57,7 @@ def save_result(folder: Path, build: Callable[[Path], _Result]) -> _Result:
         if load_result(type(result), folder, result.key) is None:
             shutil.rmtree(folder, ignore_errors=True)
             try:
-                partial.rename(folder)
+                move(partial, folder)
             except OSError:
                 if load_result(type(result), folder, result.key) is None:
                     raise

@@ -46,6 +46,10 @@ _UNSEEN = tuple(
 _START = r"<(?!(?<= <)/?[A-Za-z0-9]+> )/?"
 _BLOCK = re.compile(rf"{_START}(?:{_BLOCK_TAGS}){_ATTRIBUTES}", re.I)
 _INLINE = re.compile(rf"{_START}(?:{_INLINE_TAGS}){_ATTRIBUTES}", re.I)
+# Styles of subtitles (ASS), `{\\fn黑体\\fs16}`, by the names that LaTeX has not: `{\\bf 粗}` stays.
+_SUBTITLE_STYLE = re.compile(
+    r"\{\\(?:fn[\u4e00-\u9fff]|fn[^{}\\\n]{1,40}\\|fs\d|an?\d|bord\d|shad\d|blur\d|be\d|[1-4]?c&?H|pos\(|move\(|fade?\(|[biu][01](?=[\\}]))[^{}\n]{0,300}\}"
+)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 
 
@@ -53,12 +57,14 @@ def strip_html(text: str) -> str:
     """Remove tags, comments, scripts and styles; turn block tags into line breaks and entities into characters.
 
     Tags are removed before entities are replaced: `&lt;p&gt;` is text about a tag. Names that are no HTML tags
-    (`List<int>`) stay.
+    (`List<int>`) stay. Styles of subtitles are removed too.
     """
     if "<" in text:
         for start, end in _UNSEEN:
             text = _drop_between(text, start, end)
         text = _INLINE.sub("", _BLOCK.sub("\n", text))
+    if "{\\" in text:
+        text = _SUBTITLE_STYLE.sub("", text)
     return _ENTITY.sub(_character, text) if "&" in text else text
 
 

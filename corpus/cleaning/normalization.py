@@ -19,7 +19,8 @@ _NEWLINES = "\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029"
 _NOTHING = "\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufffd"
 # Kangxi radicals equal a character by NFKC; these of the supplement do by Unicode's EquivalentUnifiedIdeograph.txt.
 _SUPPLEMENT = str.maketrans(
-    "⺠⻁⻄⻅⻆⻉⻊⻋⻓⻔⻘⻙⻚⻛⻜⻝⻢⻣⻤⻥⻦⻨⻩⻬⻮⻰", "民虎西见角贝足车长门青韦页风飞食马骨鬼鱼鸟麦黄齐齿龙"
+    "⺝⺠⺬⻁⻄⻅⻆⻉⻊⻋⻑⻓⻔⻘⻙⻚⻛⻜⻝⻡⻢⻣⻤⻥⻦⻨⻩⻬⻮⻰",
+    "月民示虎西见角贝足车長长门青韦页风飞食首马骨鬼鱼鸟麦黄齐齿龙",
 )
 _RADICALS = "\u2e80-\u2fd5"
 _FULL_WIDTH = "\uff10-\uff19\uff21-\uff3a\uff41-\uff5a"

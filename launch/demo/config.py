@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from launch.command_line.terminal import accept_any_terminal
 from launch.distillation.config import RunConfig, read_run_config
 from launch.job.messages import mute_transformers
 from pretrain.device import check_accelerator, device_name, explain_native
@@ -82,6 +83,7 @@ def explain(step_seconds: float, steps: int, total_steps: int, device: torch.dev
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 0 when the file is there, 2 with one line on stderr otherwise."""
+    accept_any_terminal()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch.command_line.terminal import accept_any_terminal
 from launch.demo.teacher import save_teacher
 from launch.demo.text import save_labels, save_text
 from pretrain.durable import new_folder
@@ -100,6 +101,7 @@ def build_parts(output: Path, downloads: Path) -> dict[str, str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 0 when every part is there, 2 with one line on stderr otherwise."""
+    accept_any_terminal()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder to fill")
     parser.add_argument("--downloads", type=Path, help="folder of the two wheels (default: OUTPUT/downloads)")

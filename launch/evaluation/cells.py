@@ -62,7 +62,7 @@ def read_cell(cell: Cell, output: Path) -> FineTuned | None:
     if not path.is_file():
         return None
     try:
-        return FineTuned(**json.loads(path.read_text()))
+        return FineTuned(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path}: not written by an evaluation; remove it to repeat this run") from error
 
@@ -243,7 +243,7 @@ def settle_precision(evaluation: Evaluation, output: Path, device: torch.device)
 def _precision_of_cells(output: Path) -> Dtype | None:
     for path in sorted(output.glob("cells/*/*/*/made_with.json")):
         with suppress(ValueError, KeyError, TypeError, AttributeError):  # check_cells reports unreadable files
-            return _completed(json.loads(path.read_text()))["precision"]
+            return _completed(json.loads(path.read_text(encoding="utf-8")))["precision"]
     return None
 
 
@@ -254,7 +254,7 @@ def check_cells(evaluation: Evaluation, output: Path) -> None:
         now = identity(evaluation, model, task) if made else {}
         for path in made:
             try:
-                changed = changed_keys(_completed(json.loads(path.read_text())), now)
+                changed = changed_keys(_completed(json.loads(path.read_text(encoding="utf-8"))), now)
             except (ValueError, AttributeError, KeyError, TypeError) as error:
                 raise ValueError(f"{path}: not written by an evaluation; remove {path.parent}") from error
             if changed:

@@ -105,5 +105,5 @@ def _watch(
 
 
 def _failure(log: Path, code: int) -> str:
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-_LAST_LINES:])
+    tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:])
     return f"{log}: the worker failed with exit code {code}:\n{tail}"

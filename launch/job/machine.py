@@ -89,7 +89,7 @@ def _dtypes_before(run: Path) -> Mapping[str, Dtype]:
         return recorded[-1].dtypes
     if not (run / "config.json").is_file():
         return {}
-    values = json.loads((run / "config.json").read_text())
+    values = json.loads((run / "config.json").read_text(encoding="utf-8"))
     section = values["deepspeed"].get("torch_autocast", {"enabled": True})
     named = {"teacher": (values["teacher"] or {}).get("dtype", "auto")}
     named["students"] = section.get("dtype", "auto") if section["enabled"] else "float32"
@@ -156,6 +156,6 @@ def note_machine(run: Path, ran_on: RanOn, step: int) -> None:
     recorded = [one for one in read_ran_on(path) if one.step < step]  # later steps are repeated
     if not recorded or recorded[-1] != ran_on.model_copy(update={"step": recorded[-1].step}):
         recorded.append(ran_on.model_copy(update={"step": step}))
-    facts = json.loads(path.read_text()) if path.is_file() else {}
+    facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     facts["ran_on"] = [one.model_dump() for one in recorded]
     write_durably(path, json.dumps(facts, ensure_ascii=False, indent=2))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from launch.command_line.next_command import next_line
+from launch.command_line.terminal import accept_any_terminal
 from launch.job.messages import mute_transformers, tag_messages
 from launch.job.threads import share_cores
 from launch.job.world import World, read_world
@@ -93,6 +94,7 @@ class Unbroken:
 
 def main(about: str, prepare: Prepare) -> None:
     """Handle signals from the start, determine the rank, run the job and exit with its exit code."""
+    accept_any_terminal()
     arguments = parse_arguments(about)
     share_cores()
     sys.stdout, sys.stderr = Unbroken(sys.stdout), Unbroken(sys.stderr)

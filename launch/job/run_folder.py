@@ -45,7 +45,7 @@ def keep_kernels(config: AnyConfig, run: Path) -> AnyConfig:
         return now
 
     path = run / "config.json"
-    before = on_rank_zero(lambda: json.loads(path.read_text()) if path.is_file() else {})
+    before = on_rank_zero(lambda: json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
     return type(config).model_validate_json(json.dumps(fill(config.model_dump(mode="json"), before)))
 
 

@@ -8,8 +8,18 @@
 # every rank as well, LAUNCHER_FLAGS to deepspeed: "--master_addr node1" where a host's first address is another network's.
 # Stop it with SIGTERM, SIGINT or Ctrl-C.
 : "${HOSTFILE:?a file with a line a host}" "${INTERFACE:?the network interface that joins the hosts}"
-# deepspeed itself would only warn, and train on this host alone.
-[ -r "$HOSTFILE" ] || { echo "HOSTFILE=$HOSTFILE: cannot be read" >&2; exit 2; }
+# deepspeed itself would only warn of a missing file, and train on this host alone; of a bad line it shows a traceback.
+[ -f "$HOSTFILE" ] && [ -r "$HOSTFILE" ] || { echo "error: HOSTFILE=$HOSTFILE: cannot be read" >&2; exit 2; }
+LC_ALL=C awk -v file="$HOSTFILE" '
+    function refuse(reason) { print "error: " file ":" FNR ": " reason ": " $0 > "/dev/stderr"; bad = 1; exit 2 }
+    { sub(/\r$/, "") }
+    /^[ \t]*(#|$)/ { next }
+    /^\357\273\277/ { refuse("begins with a byte order mark; save it as plain UTF-8") }
+    !/^[ \t]*[^ \t]+[ \t]+slots=[1-9][0-9]*([ \t]|$)/ { refuse("wanted a host and its GPUs, such as node1 slots=8") }
+    hosts[$1]++ { refuse("this host is listed before; give it one line with all of its slots") }
+    { num_hosts++ }
+    END { if (!bad && !num_hosts) { print "error: " file ": lists no host" > "/dev/stderr"; exit 2 } }
+' < "$HOSTFILE" || exit 2
 exports=$(mktemp)
 printf '%s\n' "GLOO_SOCKET_IFNAME=$INTERFACE" "NCCL_SOCKET_IFNAME=$INTERFACE" $MORE_VARIABLES > "$exports"
 exec 9< "$exports"

@@ -81,7 +81,7 @@ def check_inputs(config: TaskRunConfig, run: Path) -> None:
         write_durably(path, json.dumps(now, indent=2))
         return
     try:
-        changed = changed_keys(json.loads(path.read_text()), now)
+        changed = changed_keys(json.loads(path.read_text(encoding="utf-8")), now)
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path}: not written by a chain; give another --run folder") from error
     if changed:
@@ -210,7 +210,7 @@ def summary(config: TaskRunConfig, run: Path, commonest: float | None = None) ->
     for name in ORDER:
         path = run / name / "scores.json"
         if path.is_file():
-            scores = json.loads(path.read_text())
+            scores = json.loads(path.read_text(encoding="utf-8"))
             every = ", ".join(f"{key} {value:.4f}" for key, value in scores.items())
             lines.append(f"{name:<8}{scores[config.task.scored_by]:>16.4f}  {every}")
     if commonest is not None:

@@ -165,7 +165,7 @@ class TaskRunConfig(Settings):
         if self.general:
             return self.general.students[0].model_dump(mode="json")
         try:
-            made = json.loads((Path(self.student) / PROVENANCE).read_text())
+            made = json.loads((Path(self.student) / PROVENANCE).read_text(encoding="utf-8"))
             return made if all("type" in one for one in made["objective"]) else None
         except (OSError, ValueError, KeyError, TypeError):
             return None

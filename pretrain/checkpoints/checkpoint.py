@@ -19,7 +19,7 @@ from pydantic import FiniteFloat
 from torch import Tensor
 
 from pretrain.checkpoints.student_files import read_counters, read_tensors, save_student
-from pretrain.durable import damage, seal, sync, write_durably, writing
+from pretrain.durable import damage, move, seal, sync, write_durably, writing
 from pretrain.engines.engine import Counters, StudentEngine
 from pretrain.ranks.together import on_rank_zero, raise_together
 from pretrain.settings import Count, Settings
@@ -176,7 +176,7 @@ class Checkpoints:
                 numbered = (final.with_name(f"{final.name}.broken{number or ''}") for number in range(10**6))
                 old = next(path for path in numbered if not path.exists())
             final.rename(old)
-        partial.rename(final)
+        move(partial, final)
         sync(self.folder)
         self._verified.add(final)
 
@@ -210,6 +210,6 @@ def read_state(checkpoint: Path) -> TrainingState:
     """Read a checkpoint's state.json. Raise ValueError naming the file if it cannot be read."""
     path = checkpoint / "state.json"
     try:
-        return TrainingState.model_validate_json(path.read_text())
+        return TrainingState.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: not a readable training state: {error}") from error

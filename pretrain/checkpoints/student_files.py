@@ -45,7 +45,7 @@ def save_student(student: Student, tensors: Mapping[str, Tensor], counters: Coun
     with writing(folder / _TRAINING):
         save_file({name: t for name, t in tensors.items() if name not in published}, folder / _TRAINING)
     with writing(folder / _COUNTERS):
-        (folder / _COUNTERS).write_text(counters.model_dump_json())
+        (folder / _COUNTERS).write_text(counters.model_dump_json(), encoding="utf-8")
     for name, tensor in read_tensors(student, folder).items():
         if tensor.dtype != tensors[name].dtype or not torch.equal(tensor, tensors[name].cpu()):
             raise ValueError(f"{folder}: {name} was read back with other values than were written")

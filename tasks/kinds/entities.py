@@ -1,5 +1,6 @@
 """Entities of a text: a tag for each character, learned by tokens."""
 
+import json
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -145,4 +146,6 @@ def _spans(record: Record) -> list[tuple[Entity, str]]:
         ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         form = '{"text", "label": {type: {words: [[first, last]]}}}'
-        raise ValueError(f"{where}: must be like {form}: {error}") from None
+        is_other = isinstance(error, KeyError | AttributeError)
+        found = f"got {json.dumps(values, ensure_ascii=False)[:80]}; tags are format tags" if is_other else error
+        raise ValueError(f"{where}: must be like {form}: {found}") from None

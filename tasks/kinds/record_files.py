@@ -1,5 +1,6 @@
 """Reading of labelled records from JSON, tab-separated tables, CSV and tags; errors name the file and the line."""
 
+import codecs
 import csv
 import io
 import json
@@ -20,11 +21,14 @@ _OTHERS = "format may be table, csv or, for entities, tags"
 def read_text(path: Path) -> str:
     """Return a file's text. Raise ValueError if it cannot be read or is not UTF-8."""
     try:
-        return path.read_bytes().decode("utf-8-sig")  # read_text would also end lines at a lone carriage return
+        data = path.read_bytes()
+        return data.decode("utf-8-sig")  # read_text would also end lines at a lone carriage return
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        advice = f"if it is GBK: iconv -f GB18030 -t UTF-8 {path.name} > {path.stem}.utf8{path.suffix}"
+        is_utf16 = data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        codec = "UTF-16" if is_utf16 else "GB18030"
+        advice = f"if it is {codec}: iconv -f {codec} -t UTF-8 {path.name} > {path.stem}.utf8{path.suffix}"
         # `from None` because the cause would contain the whole file
         raise ValueError(f"{path}: not UTF-8: {error.reason} at byte {error.start}; {advice}") from None
 

@@ -110,7 +110,11 @@ def value_of(record: Record, column: Column, joined: bool = True) -> str:
     try:
         value = values[column]
     except (KeyError, TypeError, IndexError):
-        found = ", ".join(map(str, values)) if isinstance(values, dict) else type(values).__name__
+        found = (
+            ", ".join(one if one == one.strip() else repr(one) for one in map(str, values))
+            if isinstance(values, dict)
+            else type(values).__name__
+        )
         raise ValueError(f"{where}: has no {column}; it has {found}") from None
     if joined and isinstance(value, list) and all(isinstance(word, str) for word in value):
         value = " ".join(value)

@@ -1,13 +1,13 @@
 """Reading of entities from files of tags: a character or word and its tag a line, a blank line between texts."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 _TAG = re.compile(r"O|([BIMESLU])[-_](\S+)|(\S+)[-_]([BIMESLU])")
 _FORMS = "O, or B-TYPE, I-TYPE and the like (BIO, BMES, BIOES, BILOU; - or _ between)"
-_Token = tuple[str, str, str]  # file and line, word, tag
+_Token = tuple[str, list[str], str]  # file and line, columns before the tag, tag
 
 
 def read_tagged_records(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -22,6 +22,7 @@ def read_tagged_records(path: Path, text: str) -> Iterator[tuple[str, dict[str, 
         if line.strip() and not line.startswith("-DOCSTART-"):
             tokens.append(_token(f"{path}:{number}", line))
         elif tokens:
+            _refuse_numbers(tokens)
             yield tokens[0][0], _record(tokens)
             tokens = []
 
@@ -31,14 +32,20 @@ def _token(where: str, line: str) -> _Token:
     *words, tag = line.rstrip(separator).split(separator)
     if not words and not _TAG.fullmatch(tag):
         raise ValueError(f"{where}: has one column: {line[:60]!r}; wanted a character and its tag")
-    return where, words[0] if words and words[0].strip() else " ", tag.strip()
+    return where, words, tag.strip()
+
+
+def _refuse_numbers(tokens: Sequence[_Token]) -> None:
+    if len(tokens) > 1 and all(len(words) > 1 and words[0] == str(at) for at, (_, words, _) in enumerate(tokens, 1)):
+        raise ValueError(f"{tokens[0][0]}: the first column numbers the words; leave it out: cut -d' ' -f2- FILE")
 
 
 def _record(tokens: Iterable[_Token]) -> dict[str, Any]:
     """Return the record of a text: its words joined, Latin words by a space, and its entities by type and words."""
     text, before, spans = "", "", []
     open_span: list[Any] | None = None  # first character, end, type
-    for where, word, tag in tokens:
+    for where, words, tag in tokens:
+        word = words[0] if words and words[0].strip() else " "
         if before and len(before + word) > 2 and _is_latin(before[-1]) and _is_latin(word[0]):
             text += " "
         before = word

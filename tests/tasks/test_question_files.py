@@ -64,7 +64,7 @@ def test_a_file_to_read_may_begin_with_a_mark_and_must_be_utf_8(tmp_path):
     (tmp_path / "train").write_bytes(b"\xef\xbb\xbf" + whole)
     assert read_task(task) == before
     (tmp_path / "train").write_bytes(whole.decode().encode("gbk"))
-    with pytest.raises(ValueError, match=r"train: not UTF-8: invalid .* at byte \d+; if it is GBK: iconv"):
+    with pytest.raises(ValueError, match=r"train: not UTF-8: invalid .* at byte \d+; if it is GB18030: iconv"):
         read_task(task)
 
 

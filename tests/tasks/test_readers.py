@@ -154,7 +154,8 @@ def test_entities_end_after_their_last_character(read):
         ({"name": {"北京": [[1, 7]]}}, r"train.json:1: name '北京' at 1 to 7 is outside the text of 5 characters"),
         ({"name": {"北京": [[0, 1]]}}, r"train.json:1: name '北京' is not the text at position 0"),
         ({"name": {"北京": [[1.0, 2.0]]}}, r"train.json:1: must be like .*: 1.0 is not a position in a text"),
-        ({"name": ["北京"]}, r"train.json:1: must be like \{\"text\", \"label\": \{type"),
+        ({"name": ["北京"]}, r"train.json:1: must be like .*: got \{\"text\".*; tags are format tags$"),
+        ([[1, 3, "LOC"]], r"train.json:1: must be like .*: got \{\"text\".*; tags are format tags$"),
     ],
 )
 def test_entities_that_are_not_there_are_refused(read, label, message):
@@ -173,6 +174,7 @@ def test_a_task_without_entities_is_refused(read):
         (sentences("a", "b"), sentences("c"), r"dev.json:1: unknown label 'c'; the task has a, b"),
         (sentences("a", "a"), sentences("a"), r"train.json: a task needs at least two classes, but all labels are a"),
         ([{"sentence": "文"}], [], r"train.json:1: has no label; it has sentence"),
+        ([{"sentence": "文", "label ": "a"}], [], r"train.json:1: has no label; it has sentence, 'label '$"),
         ([{"sentence": 1.5, "label": "a"}, *sentences("b")], [], r"train.json:1: sentence must be text, got 1.5"),
         (
             [{"sentence": "a\ud83d", "label": "a"}],
@@ -206,10 +208,13 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "none").write_bytes("中 O\n".encode())
     with pytest.raises(ValueError, match=r"none:1: not a JSON .*; format may be table, csv or, for entities, tags$"):
         read_task(task)
+    (tmp_path / "none").write_bytes("{}".encode("utf-16"))
+    with pytest.raises(ValueError, match=r"none: not UTF-8: .*; if it is UTF-16: iconv -f UTF-16 -t UTF-8 none"):
+        read_task(task)
     (tmp_path / "none").write_bytes(b"\xff")
     with pytest.raises(
         ValueError,
-        match=r"none: not UTF-8: invalid start byte at byte 0; if it is GBK: iconv -f GB18030 -t",
+        match=r"none: not UTF-8: invalid start byte at byte 0; if it is GB18030: iconv -f GB18030 -t",
     ):
         read_task(task)
 

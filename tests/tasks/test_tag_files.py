@@ -63,6 +63,7 @@ def test_blanks_line_ends_and_more_columns(tmp_path):
         ("甲 B-PER\n乙\n", r"t.txt:2: has one column: '乙'; wanted a character and its tag"),
         ("甲 B-PER\n\n乙 PER\n", r"t.txt:3: unknown tag 'PER'; must be O, or B-TYPE"),
         ("甲\t3\n", r"t.txt:1: unknown tag '3'; must be O, or B-TYPE"),
+        ("1 EU NNP B-ORG\n2 call NN O\n", r"t.txt:1: the first column numbers the words; leave it out: cut"),
         ("甲 O\n", r"t.txt: contains no entities"),
         ("\n\n", r"t.txt: contains no entities"),
     ],

@@ -35,6 +35,11 @@ def test_language_variants(text, expected):
         ("5&nbsp;&lt;&#26041;&#x6cd5;&hellip;", "5\xa0<方法…"),
         ("AT&T 和 &notanentity; 与 a&copy=1", "AT&T 和 &notanentity; 与 a&copy=1"),
         ("见 <b>黑体</b> 字", "见 黑体 字"),
+        (r"{\fn华文楷体\fs16\1cHE0E0E0}萤火虫{\i1}怎么{\i0}点亮{\an8}{\pos(192,36)}", "萤火虫怎么点亮"),
+        (
+            r"{\bf 粗体} 与 {\frac{1}{2}}、{\it 斜}、{\fnarrow x}",
+            r"{\bf 粗体} 与 {\frac{1}{2}}、{\it 斜}、{\fnarrow x}",
+        ),
         ("<div> <p>首行", "\n \n首行"),
         ("</p> <p>第二段 <br /> 第三段 <a href='http://a.cn'>链接</a>完", "\n \n第二段 \n 第三段 链接完"),
         # What only looks like markup, and markup that the text is about
@@ -111,7 +116,22 @@ def test_deeply_nested_brackets_take_little_time():
 
 @pytest.mark.parametrize(
     "piece",
-    ["（学名：", "，语：", "（语：，", "<a ", "<!--", "<script>", "（", "-{", "www.", "&#", "《 ", "http://a:", " \n"],
+    [
+        "（学名：",
+        "，语：",
+        "（语：，",
+        "<a ",
+        "<!--",
+        "<script>",
+        "（",
+        "-{",
+        "{\\fs1",
+        "www.",
+        "&#",
+        "《 ",
+        "http://a:",
+        " \n",
+    ],
 )
 def test_hostile_text_takes_little_time(piece):
     for rule in (choose_simplified, strip_html, drop_empty_brackets, drop_url_lines):

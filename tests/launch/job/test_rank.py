@@ -1,13 +1,16 @@
 """Errors are reported once per host."""
 
+import os
+import socket
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 from launch.job import rank
-from launch.job.rank import REFUSED, find_run, refuse
-from launch.job.world import World
+from launch.job.rank import PEER_LOST, REFUSED, find_run, refuse, run_job
+from launch.job.world import GENERIC, World
+from pretrain.ranks.peers import PeerLost, joined_ranks
 
 
 @pytest.mark.parametrize(
@@ -39,3 +42,42 @@ def test_neither_a_config_nor_a_run_that_was_begun_is_refused(tmp_path):
         find_run(Namespace(config=None, run=None))
     with pytest.raises(ValueError, match=f"^--run {tmp_path}: no run has started there; give --config too$"):
         find_run(Namespace(config=None, run=tmp_path))
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """Runs rank 0 of two, which meet at this port, until they have joined; returns its exit code."""
+
+    def run(port, train=None, **variables):
+        monkeypatch.setattr(os, "environ", {k: v for k, v in os.environ.items() if k not in GENERIC} | variables)
+        monkeypatch.setattr(rank, "SPEAK_SECONDS", 0)
+        world = World(0, 0, 2, "127.0.0.1", port)
+        world.export()
+
+        def join(*_):
+            with joined_ranks(2, lambda _: None):
+                raise AssertionError("nobody else is there")
+
+        return run_job(lambda *_: train or join, Namespace(config=tmp_path / "c.json", run=tmp_path), world, None)
+
+    return run
+
+
+def test_what_no_restart_mends_is_refused(job, capsys):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert job(port) == REFUSED
+    said = capsys.readouterr().err
+    assert f"[rank 0] stopped: port {port} of " in said and "--master_port PORT" in said and "run again" not in said
+    assert job(port, GLOO_SOCKET_IFNAME="none0") == REFUSED
+    assert "none0: " in capsys.readouterr().err
+
+
+def test_what_may_mend_is_run_again(job, capsys):
+    def lose(*_):
+        raise PeerLost("the connection to another rank broke")
+
+    assert job(29500, lose) == PEER_LOST
+    assert "run again to resume" in capsys.readouterr().err
