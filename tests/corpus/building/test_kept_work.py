@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from corpus.building import plan as plan_module
 from corpus.building import read_step
 from corpus.building.builder import build_corpus, finish_corpus, match_corpus, plan_corpus, run_unit
 from corpus.building.encode_step import encode_unit
@@ -64,3 +65,28 @@ def test_only_what_changed_is_read_and_encoded_again(build, tmp_path, monkeypatc
     manifest = finish_corpus(config)
     assert not work_folder(config).exists()  # orphans too
     assert manifest.fingerprint == build_corpus(build("a", "b", "c", output="anew"))[0].fingerprint
+
+
+def test_a_file_more_among_many_changes_the_units_near_it_alone(build, tmp_path, wordpiece, monkeypatch):
+    monkeypatch.setattr(plan_module, "UNIT_BYTES", 4000)
+    (tmp_path / "many").mkdir()
+    for number in range(300):
+        (tmp_path / "many" / f"{number:03d}").write_text("天地玄黄宇宙洪荒" * (1 + number % 7))
+    source = {"name": "many", "format": "files", "inputs": [str(tmp_path / "many")]}
+    state = {"sources": [source], "tokenizer": str(wordpiece), "output": str(tmp_path / "out")}
+    config = BuildConfig.model_validate_json(json.dumps(state))
+
+    def keys():
+        plan, _ = plan_corpus(config)
+        assert all(unit.num_bytes <= 4000 for unit in plan.units)
+        return [plan.key(index) for index in range(len(plan.units))]
+
+    before = keys()
+    assert len(before) > 12
+    for number in (7, 150, 290):
+        path = tmp_path / "many" / f"{number:03d}a"
+        path.write_text("日月盈昃")
+        changed = set(keys()) - set(before)
+        assert 0 < len(changed) <= 4, "no more than the units around it"
+        path.unlink()
+    assert keys() == before

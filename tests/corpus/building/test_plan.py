@@ -60,12 +60,13 @@ def test_units_hold_every_document_once_and_whole(tmp_path_factory, tokenizer, p
 def test_large_files_are_split_and_small_ones_share_a_unit(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setattr(plans, "UNIT_BYTES", 1000)
     (tmp_path / "big").write_bytes(b"0123456\n" * 1000)
-    for index in range(10):
-        (tmp_path / f"small{index}").write_bytes(b"x\n" * 200)
+    for index in range(100):
+        (tmp_path / f"small{index:02d}").write_bytes(b"x\n" * 20)
     plan = build_plan(config(tmp_path), tokenizer)
     sizes = [unit.num_bytes for unit in plan.units]
-    assert sum(sizes) == 12_000 and len(sizes) == 13 and max(sizes) <= 1500
-    assert [len(unit.segments) for unit in plan.units[-5:]] == [2] * 5
+    assert sum(sizes) == 12_000 and sizes[:8] == [1000] * 8 and max(sizes) <= 1000
+    assert all(size >= 250 for size in sizes[:-1]) and 4 < len(sizes[8:]) < 17
+    assert sum(len(unit.segments) for unit in plan.units[8:]) == 100
 
 
 def test_an_endless_line_is_never_split(tmp_path, tokenizer, monkeypatch):
