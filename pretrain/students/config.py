@@ -12,17 +12,27 @@ from pretrain.optimizer import OptimizerConfig, ScheduleConfig
 from pretrain.settings import Problems, Settings
 from pretrain.students.initialization import InitConfig
 
+# What another family's student takes over from its teacher: its layers compute as the teacher's do
+_TAKEN_OVER = ("hidden_act", "layer_norm_eps", "initializer_range", "bos_token_id", "eos_token_id")
+
 
 class ArchitectureConfig(Settings):
-    """The family of a student that has no teacher; other settings are transformers' defaults for the family."""
+    """The family of a student without a teacher or of another family; the rest is transformers' default for it."""
 
     model_type: FamilyName
     max_row_tokens: PositiveInt = 512
 
-    def build(self, vocab_size: int, pad_token_id: int) -> Any:
-        """Return the family's Hugging Face config for a tokenizer; a student's own sizes replace some of it."""
+    def build(self, vocab_size: int, pad_token_id: int, teacher: Any = None) -> Any:
+        """Return the family's Hugging Face config for a tokenizer; a student's own sizes replace some of it.
+
+        Args:
+            teacher: the config of a teacher of another family, whose activation and the like are taken over.
+        """
         config = AutoConfig.for_model(self.model_type, vocab_size=vocab_size, pad_token_id=pad_token_id)
         config.max_position_embeddings = self.max_row_tokens + row_offset(config)
+        for key in _TAKEN_OVER if teacher else ():
+            if hasattr(teacher, key):
+                setattr(config, key, getattr(teacher, key))
         return config
 
 
@@ -30,14 +40,14 @@ StudentName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class StudentConfig(Settings):
-    """One student: its sizes, initial weights, objectives and optimizer. Family and vocabulary are the teacher's."""
+    """One student: its sizes, initial weights, objectives and optimizer. Its vocabulary is the teacher's."""
 
     name: StudentName
     num_layers: PositiveInt
     hidden_size: PositiveInt
     num_attention_heads: PositiveInt
     intermediate_size: PositiveInt
-    architecture: ArchitectureConfig | None = None  # only, and required, in a run without a teacher
+    architecture: ArchitectureConfig | None = None  # null: the teacher's; required in a run without one
     dropout_prob: Annotated[float, Field(ge=0, lt=1)] = 0.0  # in training; the published config keeps the family's
     init: InitConfig = InitConfig()
     optimizer: OptimizerConfig
@@ -46,16 +56,19 @@ class StudentConfig(Settings):
 
     def shape(self, teacher: EncoderShape) -> EncoderShape:
         """Return the student's sizes, given this teacher's."""
+        base = teacher
+        if self.architecture:
+            base = EncoderShape.of(self.architecture.build(teacher.vocab_size, pad_token_id=0))
         return EncoderShape(
-            teacher.model_type,
+            base.model_type,
             self.num_layers,
             self.hidden_size,
             self.num_attention_heads,
             self.intermediate_size,
             teacher.vocab_size,
-            teacher.max_row_tokens,
-            teacher.num_token_types,
-            teacher.embedding_size,
+            base.max_row_tokens,
+            base.num_token_types,
+            base.embedding_size,
         )
 
     @property
@@ -80,8 +93,6 @@ class StudentConfig(Settings):
         if teacher is None:
             yield from self._problems_alone()
             return
-        if self.architecture:
-            yield "architecture", "is the teacher's in a run with one: leave it out"
         yield from self.init.problems(teacher, self.shape(teacher))
         for index, objective in enumerate(self.objective):
             for key, message in objective.problems(teacher, self.shape(teacher)):

@@ -7,12 +7,12 @@ Shapes: D and d hidden widths of teacher and student, N vectors. A map between t
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from pretrain.models.encoder import EncoderShape, HuggingFaceModel
+from pretrain.models.encoder import EncoderShape, HuggingFaceModel, row_offset
 from pretrain.models.family import FAMILIES
 from pretrain.models.pretrained import load_encoder, read_shape
 from pretrain.objectives.layer_map import LayerMap, mapped_layers
@@ -49,9 +49,10 @@ class InitConfig(Settings):
 
     def _layer_problems(self, layers: LayerMap, teacher: EncoderShape, student: EncoderShape) -> Problems:
         wanted, available = student.num_layers, teacher.num_layers
-        if FAMILIES[teacher.model_type].shares_layers:
-            yield "init.layers", "must be scratch because the layers of an ALBERT teacher share their weights"
-            return
+        for owner, one in (("teacher", teacher), ("student", student)):
+            if FAMILIES[one.model_type].shares_layers:
+                yield "init.layers", f"must be scratch because the layers of an ALBERT {owner} share their weights"
+                return
         if isinstance(layers, list) and len(layers) != wanted:
             yield "init.layers", f"must list {wanted} teacher layers, got {len(layers)}"
         elif isinstance(layers, list) and max(layers) > available:
@@ -59,19 +60,20 @@ class InitConfig(Settings):
         elif wanted > available or (layers == "uniform" and available % wanted):
             message = f"{layers} cannot choose {wanted} of the teacher's {available} layers; list layers instead"
             yield "init.layers", message
-        if self.projects(teacher, student):
+        if self.projects(teacher, student) or teacher.embedding_size != student.embedding_size:
             yield from self._projection_problems(teacher, student)
 
     def _projection_problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
         if self.embeddings != "teacher":
             yield "init.layers", "need projected embeddings to be projected: init.embeddings must be teacher"
-        if teacher.embedding_size and not teacher.embedding_size == teacher.hidden_size == student.hidden_size:
-            yield (
-                "init.layers",
-                f"{teacher.model_type}'s embeddings have their own width, {teacher.embedding_size}, so they give no "
-                "map to project layers by; use scratch, or a student with the teacher's sizes",
-            )
-            return
+        for one in (teacher, student):
+            if one.embedding_size and not one.embedding_size == teacher.hidden_size == student.hidden_size:
+                yield (
+                    "init.layers",
+                    f"{one.model_type}'s embeddings have their own width, {one.embedding_size}, so they give no map to "
+                    "project layers by; use scratch, or a student with the teacher's sizes",
+                )
+                return
         for key in _SIZES:
             if getattr(student, key) > getattr(teacher, key):
                 most, got = getattr(teacher, key), getattr(student, key)
@@ -107,7 +109,7 @@ def _published_problems(folder: str, student: EncoderShape) -> Problems:
             yield "init.student", f"{folder!r} has {key} {getattr(found, key)}, got {getattr(student, key)}"
     for key in _TEACHER_SIZES:
         if getattr(found, key) != getattr(student, key):
-            yield "init.student", f"{folder!r} has {key} {getattr(found, key)}, the teacher {getattr(student, key)}"
+            yield "init.student", f"{folder!r} has {key} {getattr(found, key)}, this run {getattr(student, key)}"
 
 
 def initialize(
@@ -173,21 +175,38 @@ def _take_embeddings(model: HuggingFaceModel, teacher: HuggingFaceModel) -> Tens
     A narrower student gets coordinates on the principal components of the word embeddings, a wider one the same vectors
     rotated into its space. With equal widths all is copied, including the norm and the layer after factorised
     embeddings; otherwise the norm starts at the identity, because a rotation and an elementwise gain do not commute.
+    A student of another family takes over what both have (see `_rows_of`); the rest stays random.
     """
     source, target = teacher.embeddings, model.embeddings
     basis = embedding_basis(source.word_embeddings.weight, target.word_embeddings.embedding_dim)
     same = basis.shape[0] == basis.shape[1]
     for name, table in target.named_children():
+        if not hasattr(source, name):  # such as ERNIE's task types
+            continue
         if isinstance(table, nn.Embedding):
-            weight = getattr(source, name).weight
-            table.weight.copy_(weight if same else weight @ basis)
+            theirs, ours = _rows_of(name, teacher.config, model.config, getattr(source, name).weight, table.weight)
+            ours.copy_(theirs if same else theirs @ basis)
         elif same and isinstance(table, nn.LayerNorm):
             table.load_state_dict(getattr(source, name).state_dict())
-    ours, theirs = dict(model.named_modules()), dict(teacher.named_modules())
+    own, given = dict(model.named_modules()), dict(teacher.named_modules())
     for name in _FACTORS:
-        if name in ours and name in theirs and ours[name].weight.shape == theirs[name].weight.shape:
-            ours[name].load_state_dict(theirs[name].state_dict())
+        if name in own and name in given and own[name].weight.shape == given[name].weight.shape:
+            own[name].load_state_dict(given[name].state_dict())
     return basis
+
+
+def _rows_of(name: str, teacher: Any, student: Any, theirs: Tensor, ours: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows of a teacher's table that a student takes over, and its own rows for them, as views.
+
+    Families number positions from different rows on, and have one or two types of tokens: a second type that the
+    teacher lacks starts as its first.
+    """
+    if name == "position_embeddings":
+        theirs, ours = theirs[row_offset(teacher) :], ours[row_offset(student) :]
+    if name == "token_type_embeddings" and len(theirs) < len(ours):
+        return theirs[:1].expand(len(ours), -1), ours
+    count = min(len(theirs), len(ours))
+    return theirs[:count], ours[:count]
 
 
 def embedding_basis(vectors: Tensor, width: int) -> Tensor:

@@ -120,7 +120,9 @@ def build_student(
     teacher_head: VocabularyHead | None = None,
     base: Any = None,
 ) -> Student:
-    """Build a student of the teacher's family with the initial weights of `config.init`, reproducibly for a seed.
+    """Build a student of the teacher's family, or that of `config.architecture`, reproducibly for a seed.
+
+    It has the initial weights of `config.init`.
 
     A masked-language head starts as the published student's (`config.init.student`), or as the teacher's if the
     embeddings do and the widths are equal, otherwise at random.
@@ -132,10 +134,13 @@ def build_student(
         base: without a teacher, the Hugging Face config that gives all but the student's sizes.
     """
     with seeded(seed):
-        base = base if teacher is None else teacher.config
-        model, head = _build_model(config, base)
+        if teacher is not None:
+            base = teacher.config
         shape = EncoderShape.of(base)
-        objectives = [objective.build(shape, config.shape(shape)) for objective in config.objective]
+        if teacher is not None and config.architecture:
+            base = config.architecture.build(base.vocab_size, base.pad_token_id or 0, teacher.config)
+        model, head = _build_model(config, base)
+        objectives = [objective.build(shape, EncoderShape.of(model.config)) for objective in config.objective]
         student = Student(config.name, model, objectives, config.dropout_prob, head)
         if teacher is None:
             return student

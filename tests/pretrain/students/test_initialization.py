@@ -116,7 +116,7 @@ def test_a_published_student_of_another_teachers_sizes_is_refused(tmp_path, mode
     build_student(student_config(), teacher_model(model_type, **change), seed=0).encoder.model.save_pretrained(tmp_path)
     config = student_config(init={"student": str(tmp_path)})
     problems = list(config.problems(Encoder(teacher_model(model_type), Reads()).shape))
-    assert problems == [("init.student", f"{str(tmp_path)!r} has {found}, the teacher {wanted}")]
+    assert problems == [("init.student", f"{str(tmp_path)!r} has {found}, this run {wanted}")]
 
 
 @pytest.mark.parametrize("model_type", ["electra", "albert"])
