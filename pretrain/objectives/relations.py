@@ -168,7 +168,7 @@ class Relations(Objective):
 
     def total(self, terms: dict[str, Tensor], progress: float = 0.0) -> Tensor:
         """Return the sum of the terms times their own weights, times the objective's weight."""
-        return super().total({name: self.shares[name] * value for name, value in terms.items()}, progress)
+        return super().total({name: self.shares.get(name, 1.0) * value for name, value in terms.items()}, progress)
 
 
 def _term(a: str, b: str) -> str:

@@ -165,7 +165,11 @@ def start(file: Path) -> subprocess.Popen:
 
 def num_done(work: Path) -> int:
     """Units read plus units encoded."""
-    return sum(1 for step in ("read", "encoded") for _ in work.glob(f"{step}-?????"))
+    return sum(num_done_by(step, work) for step in ("read", "encoded"))
+
+
+def num_done_by(step: str, work: Path) -> int:
+    return sum(1 for _ in work.glob(f"{step}-{'[0-9a-f]' * 32}"))
 
 
 def kill_often(num_kills: int, tmp_path, inputs, wordpiece, expected) -> list[tuple[float, int, int]]:
@@ -188,7 +192,7 @@ def kill_often(num_kills: int, tmp_path, inputs, wordpiece, expected) -> list[tu
             continue
         process.kill()
         process.wait(60)
-        done = [sum(1 for _ in work.glob(f"{step}-?????")) for step in ("read", "encoded")]
+        done = [num_done_by(step, work) for step in ("read", "encoded")]
         kills.append((round(time.monotonic() - began, 1), *done))
     assert start(file).wait(240) == 0
     assert contents(tmp_path / "out") == expected

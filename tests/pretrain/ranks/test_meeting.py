@@ -80,6 +80,7 @@ def test_who_meets_others(environment, variables, expected):
 
 
 def test_preparing_is_checking(environment, monkeypatch):
+    monkeypatch.setattr(dist, "is_initialized", lambda: False)  # as in a process of its own
     environment.update(RANK="0", WORLD_SIZE="1", MASTER_ADDR="no-such-host.invalid", MASTER_PORT="80")
     meeting.prepare_meeting()
     assert environment["MASTER_ADDR"] == "127.0.0.1" and environment["MASTER_PORT"] != "80"
