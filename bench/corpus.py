@@ -29,13 +29,20 @@ sys.path[0] = str(ROOT)
 import numpy as np
 
 from corpus.cleaning.normalization import normalize
+from corpus.config import CleaningSettings
+
+
+def _switched_off(name: str, default: object) -> object:
+    """The value of a key of cleaning with which its rule does nothing."""
+    if isinstance(default, bool):
+        return False
+    if name.endswith("_share"):
+        return 1.0 if name.startswith("max") else 0.0
+    return default
+
 
 # No rule of cleaning, for none of the others has one
-BARE = dict.fromkeys(("language_variants", "html", "empty_brackets", "url_lines"), False) | {
-    "min_chinese_share": 0.0,
-    "max_repeated_line_share": 1.0,
-    "max_repeated_ngram_share": 1.0,
-}
+BARE = {name: _switched_off(name, field.default) for name, field in CleaningSettings.model_fields.items()}
 
 
 def build_ours(files: list[str], tokenizer: str, output: Path) -> bytes:

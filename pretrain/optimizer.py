@@ -32,7 +32,7 @@ class ScheduleConfig(Settings):
     type: Literal["linear", "cosine", "constant", "wsd"] = "linear"
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.01  # share of the steps
     final_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
-    decay_ratio: Annotated[float, Field(gt=0, le=1)] = 0.1  # wsd: share of the steps, at the end, that decay
+    decay_ratio: Annotated[float, Field(gt=0, le=1)] | None = None  # wsd: share of the steps, at the end, that decay
 
     @model_validator(mode="after")
     def _check_decay(self) -> "ScheduleConfig":
@@ -41,9 +41,9 @@ class ScheduleConfig(Settings):
                 f"a constant schedule never decays, so final_lr_ratio ({self.final_lr_ratio}) would be ignored; leave "
                 "it out, or use linear or cosine"
             )
-        if self.type != "wsd" and "decay_ratio" in self.model_fields_set and self.decay_ratio != 0.1:
-            raise ValueError(f"decay_ratio belongs to the schedule wsd, not to {self.type}")
-        if self.type == "wsd" and self.warmup_ratio + self.decay_ratio > 1:
+        if (self.type == "wsd") != (self.decay_ratio is not None):
+            raise ValueError(f"decay_ratio is required with the schedule wsd and belongs to no other, got {self.type}")
+        if self.decay_ratio is not None and self.warmup_ratio + self.decay_ratio > 1:
             shares = f"warmup_ratio ({self.warmup_ratio}) and decay_ratio ({self.decay_ratio})"
             raise ValueError(f"{shares} are shares of the same run: together at most 1")
         return self
@@ -54,7 +54,7 @@ class ScheduleConfig(Settings):
         if step < warmup_steps:
             return (step + 1) / warmup_steps
         done = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
-        left = (total_steps - step) / max(1, round(self.decay_ratio * total_steps))  # of the steps that decay
+        left = (total_steps - step) / max(1, round((self.decay_ratio or 0) * total_steps))  # of the steps that decay
         shapes = {"linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2, "constant": 1.0}
         shape = shapes.get(self.type, min(1.0, max(0.0, left)))
         return self.final_lr_ratio + (1 - self.final_lr_ratio) * shape

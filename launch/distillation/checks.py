@@ -24,6 +24,7 @@ from pretrain.models.folder import check_place
 from pretrain.models.pooling import recorded_pooling
 from pretrain.models.pretrained import check_vocabulary, read_shape
 from pretrain.models.teacher import fingerprint, load_teacher
+from pretrain.objectives.relations import MiniLMv2Config
 from pretrain.objectives.sentence import SentenceConfig
 from pretrain.progress import Progress
 
@@ -59,7 +60,8 @@ def warn_of_few_rows(config: RunConfig, world_size: int) -> None:
     """Warn if relations between rows have few rows to compare: micro-batches and ranks are never compared."""
     rows = config.deepspeed.micro_rows(world_size)
     objectives = [one for student in config.students for one in student.objective]
-    if rows < MIN_COMPARED_ROWS and any(getattr(one, "between", None) == "rows" for one in objectives):
+    compares = any(isinstance(one, MiniLMv2Config) and one.between == "rows" for one in objectives)
+    if compares and rows < MIN_COMPARED_ROWS:
         warnings.warn(
             f'minilm_v2 between "rows" compares the {rows} rows of a micro-batch, of no other one and no other rank; '
             f"with fewer than {MIN_COMPARED_ROWS} it says little: raise deepspeed.train_micro_batch_size_per_gpu",

@@ -35,9 +35,7 @@ class CorpusConfig(Settings):
     seed: NonNegativeInt = 17  # for the order of rows
     weights: dict[str, NonNegativeFloat] = Field(default_factory=dict)  # by source; 1 for sources not listed
     rows: RowKind = "packed"  # or TinyBERT's pairs of consecutive text, CLS A SEP B SEP, or texts: a document a row
-    attend_within_documents: bool = (
-        False  # each document of a packed row is read as if it were alone: own CLS, positions
-    )
+    attend_within_documents: bool = False  # read each packed document as if it were alone in its row
     masking: MaskingSettings | None = None  # for objectives that predict masked tokens
     num_lanes: PositiveInt = NUM_LANES  # a multiple of the ranks, or they read bytes repeatedly: docs/cluster.md
     on_fault: OnFault = "stop"  # skip: leave out rows of blocks whose bytes have changed or are lost

@@ -12,27 +12,20 @@ from pretrain.objectives.objective import ObjectiveConfig
 from pretrain.objectives.sentence import SentenceConfig
 
 
-def sentence_objective(objectives: Sequence[ObjectiveConfig]) -> tuple[int, SentenceConfig] | None:
-    """Return the index and configuration of the first objective on text vectors, or None."""
-    return next(((index, one) for index, one in enumerate(objectives) if isinstance(one, SentenceConfig)), None)
-
-
 def save_sentence_modules(
     objectives: Sequence[ObjectiveConfig], width: int, row_tokens: int, training: Path, folder: Path
-) -> int | None:
-    """Write the files by which sentence-transformers reads a student that was trained for text vectors.
+) -> None:
+    """Write the files by which sentence-transformers reads a student, if it was trained for text vectors.
 
     Args:
         objectives: the student's.
         width: its hidden width.
         row_tokens: the longest text that it was trained on.
         training: the checkpoint's training.safetensors, which has the trained map.
-
-    Returns the width of the vectors; None, and writes nothing, without an objective on text vectors.
     """
-    found = sentence_objective(objectives)
+    found = next(((index, one) for index, one in enumerate(objectives) if isinstance(one, SentenceConfig)), None)
     if found is None:
-        return None
+        return
     index, objective = found
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
     flags = {f"pooling_mode_{name}": kind == objective.pooling for kind, name in POOLING_FLAGS.items()}
@@ -53,7 +46,6 @@ def save_sentence_modules(
     _write(folder / "modules.json", listed)
     _write(folder / "sentence_bert_config.json", {"max_seq_length": row_tokens, "do_lower_case": False})
     _write(folder / "config_sentence_transformers.json", {"prompts": {}, "similarity_fn_name": "cosine"})
-    return width if projection is None else int(projection.shape[0])
 
 
 def _write(path: Path, values: object) -> None:

@@ -3,14 +3,20 @@
 from collections.abc import Mapping
 from typing import Literal
 
-import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from pretrain.models.encoder import EncoderShape, Features, Reads, real_tokens
 from pretrain.objectives.attention_score_loss import attention_score_loss
 from pretrain.objectives.layer_map import LayerMap, layer_map_problems, mapped_layers
-from pretrain.objectives.objective import Objective, ObjectiveConfig, Reduction, token_weights
+from pretrain.objectives.objective import (
+    Objective,
+    ObjectiveConfig,
+    ProjectedObjective,
+    Reduction,
+    start_projection,
+    token_weights,
+)
 from pretrain.settings import Problems
 
 
@@ -81,6 +87,7 @@ class HiddenStates(Objective):
     def start_from(self, basis: Tensor) -> None:
         """Start every projection at `basis` [D_teacher, D_student]."""
         for projection in self.projections:
+            assert isinstance(projection, nn.Linear)
             start_projection(projection, basis)
 
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -173,22 +180,15 @@ class PatientKDConfig(ObjectiveConfig):
         return PatientKD(self, teacher, student)
 
 
-class PatientKD(Objective):
+class PatientKD(ProjectedObjective):
     """Squared distance between L2-normalised states of the first token, mean over rows, one term per layer."""
 
     def __init__(self, config: PatientKDConfig, teacher: EncoderShape, student: EncoderShape) -> None:
-        super().__init__()
+        super().__init__(teacher, student)
         self.weight = config.weight
         self.pairs = list(enumerate(config.layers(teacher, student), start=1))
-        equal = teacher.hidden_size == student.hidden_size
-        self.projection = nn.Identity() if equal else nn.Linear(student.hidden_size, teacher.hidden_size, bias=False)
         self.teacher_reads = Reads(hidden_states=frozenset(layer for _, layer in self.pairs))
         self.student_reads = Reads(hidden_states=frozenset(layer for layer, _ in self.pairs))
-
-    def start_from(self, basis: Tensor) -> None:
-        """Start the projection, if there is one, at `basis` [D_teacher, D_student]."""
-        if isinstance(self.projection, nn.Linear):
-            start_projection(self.projection, basis)
 
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the term `patient/m` for every mapped student layer m."""
@@ -199,12 +199,3 @@ class PatientKD(Objective):
             output, target = nn.functional.normalize(output, dim=-1), nn.functional.normalize(target, dim=-1)
             terms[f"patient/{layer}"] = (output - target).square().sum(-1).mean()
         return terms
-
-
-@torch.no_grad()
-def start_projection(projection: nn.Module, basis: Tensor) -> None:
-    """Set a linear layer to the map `basis` [D_teacher, D_student] between the models' spaces, with bias 0."""
-    assert isinstance(projection, nn.Linear)
-    projection.weight.copy_(basis)
-    if projection.bias is not None:
-        projection.bias.zero_()

@@ -8,6 +8,7 @@ not count. How it is taken matters as soon as rows have different numbers of rea
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -88,6 +89,7 @@ class Objective(nn.Module):
     """
 
     reduction: Reduction = "rows"
+    shares: Mapping[str, float] = MappingProxyType({})  # weights of the terms that do not have weight 1
     weight: Weight
     teacher_reads: Reads
     student_reads: Reads
@@ -108,7 +110,35 @@ class Objective(nn.Module):
     def total(self, terms: dict[str, Tensor], progress: float = 0.0) -> Tensor:
         """Return the weighted sum of the terms; `progress` is the share of the run's steps that is done, 0 to 1."""
         weight = self.weight.at(progress) if isinstance(self.weight, WeightSchedule) else self.weight
-        return weight * torch.stack(list(terms.values())).sum()
+        return weight * torch.stack([self.shares.get(name, 1.0) * value for name, value in terms.items()]).sum()
+
+
+class ProjectedObjective(Objective):
+    """An objective with one `projection`, a linear map from the student's width to the teacher's.
+
+    Where no map is needed, as between equal widths, it is the identity and has no weights.
+    """
+
+    projection: nn.Module
+
+    def __init__(self, teacher: EncoderShape, student: EncoderShape, is_needed: bool = True) -> None:
+        super().__init__()
+        equal = teacher.hidden_size == student.hidden_size
+        widths = student.hidden_size, teacher.hidden_size
+        self.projection = nn.Identity() if equal or not is_needed else nn.Linear(*widths, bias=False)
+
+    def start_from(self, basis: Tensor) -> None:
+        """Start the projection, if there is one, at `basis` [D_teacher, D_student]."""
+        if isinstance(self.projection, nn.Linear):
+            start_projection(self.projection, basis)
+
+
+@torch.no_grad()
+def start_projection(projection: nn.Linear, basis: Tensor) -> None:
+    """Set a linear layer to the map `basis` [D_teacher, D_student] between the models' spaces, with bias 0."""
+    projection.weight.copy_(basis)
+    if projection.bias is not None:
+        projection.bias.zero_()
 
 
 def token_weights(mask: Tensor, reduction: Reduction = "rows", count: Tensor | None = None) -> Tensor:

@@ -166,10 +166,6 @@ class Relations(Objective):
         tensor: Tensor = getattr(features, name)[layer]
         return tensor.transpose(0, 1) if self.between == "rows" else tensor
 
-    def total(self, terms: dict[str, Tensor], progress: float = 0.0) -> Tensor:
-        """Return the sum of the terms times their own weights, times the objective's weight."""
-        return super().total({name: self.shares.get(name, 1.0) * value for name, value in terms.items()}, progress)
-
 
 def _term(a: str, b: str) -> str:
     return f"relation/{a}" if a == b else f"relation/{a}_{b}"

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from pretrain.models.encoder import EncoderShape, Features, Reads, real_tokens
 from pretrain.models.pooling import Pooling, pool
-from pretrain.objectives.layers import start_projection
-from pretrain.objectives.objective import Objective, ObjectiveConfig
+from pretrain.objectives.objective import ObjectiveConfig, ProjectedObjective
 from pretrain.settings import Problems
 
 
@@ -43,24 +42,18 @@ class SentenceConfig(ObjectiveConfig):
         return Sentence(self, teacher, student)
 
 
-class Sentence(Objective):
+class Sentence(ProjectedObjective):
     """The terms `sentence/cosine` and, if wanted, `sentence/similarities`, means over rows."""
 
     def __init__(self, config: SentenceConfig, teacher: EncoderShape, student: EncoderShape) -> None:
-        super().__init__()
+        super().__init__(teacher, student)
         self.weight, self.pooling = config.weight, config.pooling
-        self.shares = {"sentence/cosine": 1.0, "sentence/similarities": config.similarities}
+        self.shares = {"sentence/similarities": config.similarities}
+        self.wants_similarities = config.similarities > 0
         self.dims = [teacher.hidden_size, *config.dims]
-        equal = teacher.hidden_size == student.hidden_size
-        self.projection = nn.Identity() if equal else nn.Linear(student.hidden_size, teacher.hidden_size, bias=False)
         self.teacher_layer, self.student_layer = teacher.num_layers, student.num_layers
         self.teacher_reads = Reads(hidden_states=frozenset({self.teacher_layer}))
         self.student_reads = Reads(hidden_states=frozenset({self.student_layer}))
-
-    def start_from(self, basis: Tensor) -> None:
-        """Start the projection, if there is one, at `basis` [D_teacher, D_student]."""
-        if isinstance(self.projection, nn.Linear):
-            start_projection(self.projection, basis)
 
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the terms for rows of one text each."""
@@ -69,13 +62,9 @@ class Sentence(Objective):
         output = self.projection(pool(student.hidden_states[self.student_layer], real, self.pooling)).float()
         cosines = [nn.functional.cosine_similarity(output[:, :dim], target[:, :dim], dim=-1) for dim in self.dims]
         terms = {"sentence/cosine": 1 - torch.stack(cosines).mean()}
-        if self.shares["sentence/similarities"]:
+        if self.wants_similarities:
             terms["sentence/similarities"] = similarity_error(target, output)
         return terms
-
-    def total(self, terms: dict[str, Tensor], progress: float = 0.0) -> Tensor:
-        """Return the sum of the terms times their own weights, times the objective's weight."""
-        return super().total({name: self.shares[name] * value for name, value in terms.items()}, progress)
 
 
 def similarity_error(target: Tensor, output: Tensor) -> Tensor:

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from pretrain.models.encoder import EncoderShape, Features, Reads, real_tokens
 from pretrain.models.vocabulary_head import VocabularyHead
-from pretrain.objectives.layers import start_projection
-from pretrain.objectives.objective import Objective, ObjectiveConfig, Reduction, token_weights
+from pretrain.objectives.objective import Objective, ObjectiveConfig, ProjectedObjective, Reduction, token_weights
 from pretrain.objectives.vocabulary_losses import distillation_loss, masked_language_loss
 
 IGNORED = -100  # the label of tokens that are not predicted
@@ -85,11 +84,11 @@ class MaskedLM(Objective):
         return {"mlm": _masked_language_loss(student, self.layer, batch, self.reduction)}
 
 
-class DistilBERT(Objective):
+class DistilBERT(ProjectedObjective):
     """DistilBERT's three terms, each a mean over the tokens that it counts."""
 
     def __init__(self, config: DistilBERTConfig, teacher: EncoderShape, student: EncoderShape) -> None:
-        super().__init__()
+        super().__init__(teacher, student, is_needed=config.cosine_weight > 0)
         self.weight, self.temperature, self.positions = config.weight, config.temperature, config.positions
         self.reduction = config.reduction
         self.shares = {
@@ -97,16 +96,9 @@ class DistilBERT(Objective):
             "distilbert/mlm": config.mlm_weight,
             "distilbert/cosine": config.cosine_weight,
         }
-        direct = teacher.hidden_size == student.hidden_size or not config.cosine_weight
-        self.projection = nn.Identity() if direct else nn.Linear(student.hidden_size, teacher.hidden_size, bias=False)
         self.teacher_layer, self.student_layer = teacher.num_layers, student.num_layers
         self.teacher_reads = Reads(hidden_states=frozenset({self.teacher_layer}))
         self.student_reads = Reads(hidden_states=frozenset({self.student_layer}))
-
-    def start_from(self, basis: Tensor) -> None:
-        """Start the projection, if there is one, at `basis` [D_teacher, D_student]."""
-        if isinstance(self.projection, nn.Linear):
-            start_projection(self.projection, basis)
 
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the terms `distilbert/soft`, `distilbert/mlm` and `distilbert/cosine`, without those of weight 0."""
@@ -124,10 +116,6 @@ class DistilBERT(Objective):
             weights = token_weights(real_tokens(batch), self.reduction, batch.get("num_real"))
             terms["distilbert/cosine"] = (distance * weights).sum()
         return terms
-
-    def total(self, terms: dict[str, Tensor], progress: float = 0.0) -> Tensor:
-        """Return the sum of the terms times their own weights, times the objective's weight."""
-        return super().total({name: self.shares[name] * value for name, value in terms.items()}, progress)
 
 
 def with_places(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

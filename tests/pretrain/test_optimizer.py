@@ -34,8 +34,10 @@ def test_warm_up_stable_decay():
     assert factors[15:] == pytest.approx([1.0, 0.84, 0.68, 0.52, 0.36, 0.2, 0.2])
     with pytest.raises(ValidationError, match=r"warmup_ratio \(0\.5\) and decay_ratio \(0\.6\) are shares of the same"):
         ScheduleConfig(type="wsd", warmup_ratio=0.5, decay_ratio=0.6)
-    with pytest.raises(ValidationError, match="decay_ratio belongs to the schedule wsd, not to cosine"):
-        ScheduleConfig(type="cosine", decay_ratio=0.2)
+    for wrong in ({"type": "cosine", "decay_ratio": 0.2}, {"type": "wsd"}):
+        message = f"decay_ratio is required with the schedule wsd and belongs to no other, got {wrong['type']}"
+        with pytest.raises(ValidationError, match=message):
+            ScheduleConfig(**wrong)
 
 
 def test_a_floor_under_a_constant_schedule_is_refused():

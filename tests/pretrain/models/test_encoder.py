@@ -97,6 +97,19 @@ def test_a_mask_that_masks_nothing_is_dropped():
     assert real_tokens(batch())[1].sum() == 7
 
 
+@torch.no_grad()
+def test_columns_that_are_padding_in_every_row_are_cut_and_change_no_feature():
+    inputs = batch() | {"labels": batch()["input_ids"], "real_rows": torch.ones(3)}
+    wide = {name: torch.nn.functional.pad(t, (0, 20)) if t.dim() == 2 else t for name, t in inputs.items()}
+    cut = without_padding(wide)
+    assert {name: tuple(t.shape) for name, t in cut.items()} == {
+        name: (3, 16) if t.dim() == 2 else (3,) for name, t in wide.items()
+    }
+    encoder, real = Encoder(teacher_model(), Reads(hidden_states=frozenset({4}))), inputs["attention_mask"].bool()
+    found, wanted = (encoder(one).hidden_states[4][:, :ROW_TOKENS] for one in (cut, inputs))
+    torch.testing.assert_close(found[real], wanted[real])
+
+
 def test_union_serves_every_objective():
     both = union([Reads(frozenset({1}), frozenset({2})), Reads(frozenset({3}))])
     assert both == Reads(frozenset({1, 3}), frozenset({2}))

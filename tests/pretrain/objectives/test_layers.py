@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pretrain.models.encoder import Features
+from pretrain.objectives.attention_score_loss import attention_score_loss
 from pretrain.objectives.layers import HiddenStatesConfig, PatientKDConfig, TinyBERTConfig
 from tests.pretrain.objectives.test_attention_score_loss import reference as score_reference
 from tests.pretrain.tiny import feature_batch, features, shape
@@ -133,3 +134,17 @@ def test_projections_start_at_the_basis(config):
     objective.start_from(basis)
     assert all(torch.equal(weight, basis) for name, weight in objective.named_parameters() if "weight" in name)
     assert all((bias == 0).all() for name, bias in objective.named_parameters() if "bias" in name)
+
+
+def test_scores_within_documents_are_those_of_each_document():
+    objective = TinyBERTConfig(type="tinybert", layer_map=[2, 4]).build(shape(), shape(2, 12))
+    teacher, student, batch = features(4, 24, 0), features(2, 12, 1), feature_batch()
+    documents = torch.tensor([0, 0, 0, 1, 1, 1, 1, 2, 2]).expand(3, -1).masked_fill(~mask(), -1)
+    terms = objective(teacher, student, batch | {"document_ids": documents})
+    plain = objective(teacher, student, batch)
+    for layer, above in ((1, 2), (2, 4)):
+        pairs = (teacher.query[above], teacher.key[above]), (student.query[layer], student.key[layer])
+        parts = [documents == number for number in range(3)]
+        assert terms[f"attention/{layer}"] == attention_score_loss(*pairs, parts, 4, "tokens")
+        assert terms[f"attention/{layer}"] != plain[f"attention/{layer}"]
+        assert terms[f"hidden/{layer}"] == plain[f"hidden/{layer}"]

@@ -85,3 +85,14 @@ def test_minilm_sums_attention_and_value_relations_of_the_last_layers(name, want
 )
 def test_the_papers_teacher_layer(model_type, layers, expected):
     assert published_teacher_layer(shape(layers, model_type=model_type)) == expected
+
+
+def test_relations_within_documents_are_those_of_each_document():
+    objective = MiniLMv2Config(type="minilm_v2", num_relation_heads=4).build(shape(), shape(2, 12))
+    teacher, student, batch = features(4, 24, 0), features(2, 12, 1), feature_batch()
+    mask = batch["attention_mask"].bool()
+    documents = torch.tensor([0, 0, 0, 1, 1, 1, 1, 2, 2]).expand(3, -1).masked_fill(~mask, -1)
+    terms = objective(teacher, student, batch | {"document_ids": documents})
+    pair = (teacher.key[4],) * 2, (student.key[2],) * 2
+    assert terms["relation/key"] == relation_loss(*pair, mask, 4, documents=documents)
+    assert terms["relation/key"] != objective(teacher, student, batch)["relation/key"]
