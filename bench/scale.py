@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from corpus.rows.order import NUM_LANES
-from pretrain.models.encoder import EncoderShape
+from pretrain.models.shape import EncoderShape
 from pretrain.objectives.relations import published_teacher_layer
 
 VOCABULARIES = (21_128, 250_002)  # Google's Chinese WordPiece, XLM-R's pieces

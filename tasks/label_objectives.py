@@ -11,7 +11,8 @@ import torch
 from pydantic import Field, SerializeAsAny, WrapValidator
 from torch import Tensor
 
-from pretrain.models.encoder import EncoderShape, Features, Reads, real_tokens
+from pretrain.models.encoder import Features, Reads, real_tokens
+from pretrain.models.shape import EncoderShape
 from pretrain.objectives.objective import Objective, ObjectiveConfig, Reduction, token_weights
 from pretrain.objectives.registry import EncoderObjective, Registry
 from pretrain.objectives.relation_loss import MASKED

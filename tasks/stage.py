@@ -15,8 +15,9 @@ from transformers import AutoTokenizer
 
 from pretrain.engines.deepspeed_config import DeepSpeedConfig
 from pretrain.engines.engine import StudentEngine
-from pretrain.models.encoder import EncoderShape, without_padding
+from pretrain.models.encoder import without_padding
 from pretrain.models.pretrained import load_pretrained
+from pretrain.models.shape import EncoderShape
 from pretrain.models.teacher import Teacher, TeacherFunction, no_teacher
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
 from pretrain.precision import WantedDtype, autocast

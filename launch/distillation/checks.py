@@ -19,10 +19,10 @@ from launch.distillation.probe_input import ProbeData, read_probe_data
 from launch.distillation.run_facts import read_facts
 from launch.distillation.run_files import check_run_folder, check_teacher, tokenizer_name
 from launch.job.run_folder import is_under_way
-from pretrain.models.encoder import EncoderShape
 from pretrain.models.folder import check_place
 from pretrain.models.pooling import recorded_pooling
 from pretrain.models.pretrained import check_vocabulary, read_shape
+from pretrain.models.shape import EncoderShape
 from pretrain.models.teacher import fingerprint, load_teacher
 from pretrain.objectives.relations import MiniLMv2Config
 from pretrain.objectives.sentence import SentenceConfig

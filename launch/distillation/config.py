@@ -13,7 +13,7 @@ from corpus.shards.manifest import OnFault
 from launch.command_line.config_file import read_strictly
 from launch.distillation.probe_config import ProbeConfig
 from pretrain.engines.deepspeed_config import DeepSpeedConfig
-from pretrain.models.encoder import EncoderShape
+from pretrain.models.shape import EncoderShape
 from pretrain.models.teacher import TeacherConfig
 from pretrain.settings import Settings
 from pretrain.students.config import StudentConfig

@@ -179,7 +179,7 @@ def build_probe(
         accuracy = probe.accuracy(reader)
         facts = facts.model_copy(update={"teacher_accuracy": accuracy if math.isfinite(accuracy) else None})
     if data.heldout:
-        widths = [student.hidden_size for student in config.students]
+        widths = [student.shape(reader.shape).attention_size for student in config.students]
         probe.heldout = HeldoutRows(data.heldout, reader, widths, device, dtype, *share)
     reader.release()
     return probe, facts

@@ -28,7 +28,8 @@ from launch.job.machine import note_machine, settle_precision
 from launch.job.run_folder import check_alike, check_shared, hold_run_folder, keep_kernels, write_done
 from pretrain.checkpoints.checkpoint import checkpoint_folders
 from pretrain.engines.engine import StudentEngine
-from pretrain.models.encoder import EncoderShape, HuggingFaceModel
+from pretrain.models.encoder import HuggingFaceModel
+from pretrain.models.shape import EncoderShape
 from pretrain.models.teacher import Teacher, TeacherFunction, fingerprint, load_teacher, no_teacher
 from pretrain.models.vocabulary_head import VocabularyHead
 from pretrain.probes.live_probe import LiveProbe
@@ -191,6 +192,9 @@ def build_students(
     """Build the students with their initial weights on rank 0. Projected layers are fitted on the first rows."""
     shape, sample = EncoderShape.of(teacher.config), None
     settings = [skip_costly_init(student, run) for student in config.students]
+    for one in settings:
+        if note := one.init.notes(shape, one.shape(shape)):
+            print(f"[rank 0] {one.name} {note}", file=sys.stderr, flush=True)
     projected = [one.name for one in settings if one.init.projects(shape, one.shape(shape))]
     if projected:
         with closing(stream.batches(0, max(1, SAMPLE_TOKENS // config.corpus.row_tokens))) as batches:

@@ -19,9 +19,9 @@ from launch.publishing.sentence_folder import save_sentence_modules
 from pretrain.checkpoints.checkpoint import Checkpoints, read_state
 from pretrain.device import cpu_name
 from pretrain.durable import damage, new_folder
-from pretrain.models.encoder import EncoderShape
-from pretrain.models.family import FAMILIES
+from pretrain.models.family import family_of
 from pretrain.models.pretrained import load_encoder
+from pretrain.models.shape import EncoderShape
 from pretrain.models.vocabulary_head import auto_class_of
 from pretrain.probes.cost import compare_cost
 from pretrain.progress import Progress
@@ -168,7 +168,7 @@ def load_options(folder: Path) -> str:
     pooler, is none with safetensors, or is of a family that has no poolers.
     """
     weights = folder / "model.safetensors"
-    if not weights.is_file() or not FAMILIES[AutoConfig.from_pretrained(folder).model_type].has_pooler:
+    if not weights.is_file() or not family_of(AutoConfig.from_pretrained(folder).model_type).has_pooler:
         return ""
     with safe_open(weights, framework="pt") as file:
         has_pooler = any("pooler." in name for name in file.keys())  # noqa: SIM118  (no mapping)

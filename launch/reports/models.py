@@ -20,8 +20,8 @@ from launch.distillation.probe_config import ProbeConfig
 from launch.distillation.probe_input import Labelled, read_labelled_texts
 from launch.reports.folders import file_megabytes, untrained_student
 from launch.reports.search import draw_queries, find_texts, list_results, searchable
-from pretrain.models.encoder import EncoderShape
 from pretrain.models.pretrained import check_vocabulary, load_encoder, load_pretrained
+from pretrain.models.shape import EncoderShape
 from pretrain.precision import Dtype
 from pretrain.probes.cost import compare_cost
 from pretrain.probes.heldout import heldout_relation_losses

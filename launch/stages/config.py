@@ -13,8 +13,8 @@ from launch.command_line.config_file import prefix_errors
 from launch.command_line.fingerprints import model_inputs, tokenizer_of
 from launch.distillation.config import RunConfig, read_run_config
 from pretrain.engines.deepspeed_config import DeepSpeedConfig
-from pretrain.models.encoder import EncoderShape
 from pretrain.models.pretrained import read_shape
+from pretrain.models.shape import EncoderShape
 from pretrain.models.teacher import TeacherConfig
 from pretrain.settings import Settings
 from pretrain.training.trainer import LoopConfig

@@ -1,8 +1,9 @@
-"""Hugging Face encoders: their sizes, and reading hidden states and projections without computing more than needed.
+"""Reading hidden states, queries, keys and values of Hugging Face encoders without computing more than needed.
 
 Shapes: B rows, L tokens, D hidden width, H heads, K layers. Hidden state 0 is the embedding output and hidden state k
-the output of layer k; the queries, keys and values of layer k (1 to K) are the outputs of its three projections,
-[B, L, D].
+the output of layer k, normalised as the last one is in models whose layers normalise their input. Queries, keys and
+values of layer k (1 to K) are [B, L, A], where A is the width of all heads, mostly D; keys and values that are shared
+by several heads are repeated.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,83 +13,36 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pretrain.models.attention import FASTEST_ATTENTION
-from pretrain.models.family import FAMILIES, check_family
+from pretrain.models.attention import FASTEST_ATTENTION, Reading, additive, reading
+from pretrain.models.shape import EncoderShape, row_offset
+from pretrain.models.structure import accepted, final_norm, layers_of, projections_of, rotation_of, unrotated
 from pretrain.models.vocabulary_head import VocabularyHead
 
 HuggingFaceModel = Any  # its attributes differ by family
 _COLUMNS = 8  # rows are cut to a multiple of this
-
-
-@dataclass(frozen=True)
-class EncoderShape:
-    """The sizes of an encoder that decide what can be distilled from it or into it."""
-
-    model_type: str
-    num_layers: int
-    hidden_size: int
-    num_attention_heads: int
-    intermediate_size: int
-    vocab_size: int
-    max_row_tokens: int
-    num_token_types: int = 2
-    embedding_size: int | None = None  # only in families with factorised embeddings
-
-    @classmethod
-    def of(cls, config: Any) -> "EncoderShape":
-        """Return the sizes in a Hugging Face config. Raise ValueError if its family or positions are not supported."""
-        family = check_family(config.model_type)
-        check_positions(config)
-        return cls(
-            family,
-            config.num_hidden_layers,
-            config.hidden_size,
-            config.num_attention_heads,
-            config.intermediate_size,
-            config.vocab_size,
-            config.max_position_embeddings - row_offset(config),
-            config.type_vocab_size,
-            getattr(config, "embedding_size", None),
-        )
-
-
-def check_positions(config: Any) -> None:
-    """Raise ValueError for positions that transformers 5 does not compute: it adds absolute ones, whatever is asked."""
-    kind = getattr(config, "position_embedding_type", None) or "absolute"
-    if kind != "absolute":
-        raise ValueError(
-            f"config.json: position_embedding_type {kind!r} is not computed by transformers 5, which adds absolute "
-            "positions: take a model with these"
-        )
-
-
-def row_offset(config: Any) -> int:
-    """Return the number of positions that no token can use: RoBERTa numbers positions from padding_idx + 1.
-
-    Raise ValueError if such a model has no padding id.
-    """
-    if not FAMILIES[config.model_type].numbers_after_padding:
-        return 0
-    if config.pad_token_id is None:
-        raise ValueError(
-            f"config.json: pad_token_id is null, but {config.model_type} numbers positions from it on: set the "
-            "tokenizer's, mostly 1"
-        )
-    return int(config.pad_token_id) + 1
+_INPUTS = ("token_type_ids", "position_ids")
 
 
 @dataclass(frozen=True)
 class Reads:
-    """What to read from an encoder."""
+    """What to read from an encoder.
 
-    hidden_states: frozenset[int] = frozenset()  # indices, 0 to K
-    projections: frozenset[int] = frozenset()  # layers, 1 to K, whose queries, keys and values are read
-    logits: bool = False  # the output of a task model's head
+    Attributes:
+        hidden_states: numbers of hidden states, 0 to K.
+        projections: layers, 1 to K, whose queries, keys and values are read, before they are rotated by positions.
+        rotated: layers, 1 to K, whose queries and keys are read as attention compares them, after that.
+        logits: the output of a task model's head.
+    """
+
+    hidden_states: frozenset[int] = frozenset()
+    projections: frozenset[int] = frozenset()
+    logits: bool = False
+    rotated: frozenset[int] = frozenset()
 
     @property
     def num_layers(self) -> int:
         """The highest layer that is needed; the model can be cut above it."""
-        return max(self.hidden_states | self.projections, default=0)
+        return max(self.hidden_states | self.projections | self.rotated, default=0)
 
 
 def union(reads: Iterable[Reads]) -> Reads:
@@ -98,14 +52,16 @@ def union(reads: Iterable[Reads]) -> Reads:
         frozenset().union(*(one.hidden_states for one in every)),
         frozenset().union(*(one.projections for one in every)),
         any(one.logits for one in every),
+        frozenset().union(*(one.rotated for one in every)),
     )
 
 
 @dataclass
 class Features:
-    """The features read in one forward pass: tensors [B, L, D] by layer.
+    """The features read in one forward pass: tensors [B, L, D] or [B, L, A] by layer.
 
     Attributes:
+        rotated: queries and keys after rotation; those before it in models without.
         head: the masked-language head, which turns the last hidden state into logits; None if there is none.
         logits: a task model's output: [B, C] over classes of a text, [B, L, C] over classes of each token, or
             [B, L, 2] for the start and end of a span.
@@ -115,8 +71,16 @@ class Features:
     query: dict[int, Tensor] = field(default_factory=dict)
     key: dict[int, Tensor] = field(default_factory=dict)
     value: dict[int, Tensor] = field(default_factory=dict)
+    rotated: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     head: VocabularyHead | None = None
     logits: Tensor | None = None
+
+    def projection(self, name: str, layer: int, rotated: bool = False) -> Tensor:
+        """Return the queries ("query"), keys or values of a layer; the first two after rotation if `rotated`."""
+        if rotated and name != "value":
+            return self.rotated[layer][name == "key"]
+        read: dict[int, Tensor] = getattr(self, name)
+        return read[layer]
 
 
 class _EverythingRead(Exception):
@@ -126,9 +90,10 @@ class _EverythingRead(Exception):
 class Encoder(nn.Module):
     """A Hugging Face encoder that returns exactly the requested features and computes nothing above them.
 
-    Forward hooks collect the features inside the model: the input of the k-th self-attention is hidden state k - 1 in
-    every post-norm family, including ALBERT with its shared layers, and the three projections return q, k and v before
-    they are split into heads. Reading only q, k and v of the last layer therefore skips its attention and feed-forward.
+    Queries, keys and values are read where models hand them to transformers' attention interface, or, in families that
+    do not use it, at the output of their projections. The input of the k-th layer is hidden state k - 1, including
+    ALBERT with its shared layers. Reading only q, k and v of the last layer therefore skips its attention and
+    feed-forward.
 
     Args:
         model: an encoder, or a task model that contains one, as from AutoModelForSequenceClassification. Its attention
@@ -138,18 +103,26 @@ class Encoder(nn.Module):
 
     def __init__(self, model: HuggingFaceModel, reads: Reads) -> None:
         super().__init__()
-        model.set_attn_implementation(FASTEST_ATTENTION)
+        base = model.base_model
         self.model = model
         self.shape = EncoderShape.of(model.config)
         self.reads = self._reads = reads
         self._layer = 0
         self._features: Features | None = None  # set only during forward(): the model stays usable without this class
-        self._hooks = [model.base_model.register_forward_hook(self._read_last)]
-        for module in model.modules():
-            if all(hasattr(module, name) for name in ("query", "key", "value")):
-                self._hooks.append(module.register_forward_pre_hook(self._read_input, with_kwargs=True))
-                for name in ("query", "key", "value"):
-                    self._hooks.append(getattr(module, name).register_forward_hook(self._reader_of(name)))
+        self._accepted = accepted(model, *_INPUTS)
+        self._rotary: tuple[Tensor, Tensor] | None = None
+        self._hooks = [base.register_forward_hook(self._read_last)]
+        for layer in layers_of(base):
+            self._hooks.append(layer.register_forward_pre_hook(self._read_input, with_kwargs=True))
+        projections = projections_of(base)
+        for modules in projections:
+            for name, module in zip(("query", "key", "value"), modules, strict=True):
+                self._hooks.append(module.register_forward_hook(self._reader_of(name)))
+        self._uses_interface = not projections
+        if self._uses_interface:
+            model.set_attn_implementation(FASTEST_ATTENTION)
+        norm = None if self.shape.family.is_bert else final_norm(base)
+        self._norm = (norm,)  # in a tuple it is not registered as a submodule a second time
 
     def release(self) -> None:
         """Remove the hooks from the model, which stays usable; this object must not be called any more."""
@@ -166,45 +139,56 @@ class Encoder(nn.Module):
             reads: replaces the encoder's own `reads` in this call.
         """
         self._layer, self._features, self._reads = 0, Features(), reads or self.reads
-        features = self._features
-        inputs = {name: batch[name] for name in ("input_ids", "token_type_ids") if name in batch}
-        if "position_ids" in batch:
-            inputs["position_ids"] = batch["position_ids"] + row_offset(self.model.config)
+        features, documents = self._features, batch.get("document_ids")
+        inputs = {name: batch[name] for name in self._accepted if name in batch}
+        if "position_ids" in inputs:
+            inputs["position_ids"] = inputs["position_ids"] + row_offset(self.model.config)
+        mask = batch.get("attention_mask")
+        if documents is not None and not self._uses_interface:
+            same = documents[:, None, :, None] == documents[:, None, None, :]
+            mask = additive(same, next(self.model.parameters()).dtype)
         try:
-            output = self.model(**inputs, attention_mask=self._key_mask(batch))
+            with reading(Reading(self._read_heads, documents)):
+                output = self.model(input_ids=batch["input_ids"], attention_mask=mask, **inputs)
             if self._reads.logits:
                 features.logits = _logits(output)
         except _EverythingRead:
             pass
         finally:
-            self._features = None
+            self._features = self._rotary = None
         return features
-
-    def _key_mask(self, batch: Mapping[str, Tensor]) -> Tensor | None:
-        """Return the mask [B, 1, 1 or L, L] in the form the attention needs; transformers passes it on unchanged."""
-        if "document_ids" in batch:
-            mask = batch["document_ids"][:, None, :, None] == batch["document_ids"][:, None, None, :]
-        elif "attention_mask" in batch:
-            mask = batch["attention_mask"][:, None, None, :].bool()
-        else:
-            return None
-        if FASTEST_ATTENTION == "fused":
-            return mask
-        dtype = next(self.model.parameters()).dtype
-        return torch.where(mask, 0.0, torch.finfo(dtype).min).to(dtype)
 
     def _read_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._features is None:
             return
         if self._layer in self._reads.hidden_states:
-            self._features.hidden_states[self._layer] = args[0] if args else kwargs["hidden_states"]
+            state = args[0] if args else kwargs["hidden_states"]
+            norm = self._norm[0] if self._layer else None
+            self._features.hidden_states[self._layer] = norm(state) if norm else state
         self._stop_if_done(self._features)
+        self._rotary = kwargs.get("position_embeddings")
         self._layer += 1
+
+    def _read_heads(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> None:
+        """Read queries, keys and values [B, H, L, d] that a model hands to the attention interface."""
+        read = self._features
+        if read is None:
+            return
+        if self._layer in self._reads.rotated:
+            read.rotated[self._layer] = _joined(query), _joined(key)
+        if self._layer in self._reads.projections:
+            rotate = rotation_of(module) if self._rotary else None
+            if self._rotary and rotate:
+                query, key = unrotated(rotate, query, key, *self._rotary)
+            read.query[self._layer], read.key[self._layer] = _joined(query), _joined(key)
+            read.value[self._layer] = _joined(value)
+        self._stop_if_done(read)
 
     def _reader_of(self, name: str) -> Any:
         def read_output(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
             if self._features is not None and self._layer in self._reads.projections:
-                getattr(self._features, name)[self._layer] = output
+                # A projection may be used again, for positions (DeBERTa)
+                getattr(self._features, name).setdefault(self._layer, output)
                 self._stop_if_done(self._features)
 
         return read_output
@@ -214,12 +198,19 @@ class Encoder(nn.Module):
             self._features.hidden_states[self._layer] = output.last_hidden_state
 
     def _stop_if_done(self, read: Features) -> None:
-        if self._reads.logits:
+        wanted = self._reads
+        if wanted.logits:
             return
-        if len(read.hidden_states) == len(self._reads.hidden_states) and (
-            len(read.query) == len(read.key) == len(read.value) == len(self._reads.projections)
+        if len(read.hidden_states) == len(wanted.hidden_states) and (
+            len(read.query) == len(read.key) == len(read.value) == len(wanted.projections)
+            and len(read.rotated) == len(wanted.rotated)
         ):
             raise _EverythingRead
+
+
+def _joined(heads: Tensor) -> Tensor:
+    """Return [B, L, A] from heads [B, H, L, d]."""
+    return heads.transpose(1, 2).flatten(2)
 
 
 def _logits(output: Any) -> Tensor:
@@ -227,13 +218,6 @@ def _logits(output: Any) -> Tensor:
         return torch.stack([output.start_logits, output.end_logits], dim=-1)
     logits: Tensor = output.logits
     return logits
-
-
-def cut_layers(model: HuggingFaceModel, num_layers: int) -> None:
-    """Remove the layers above `num_layers` from the model, except ALBERT's shared ones, which take no memory."""
-    encoder = getattr(model, "encoder", None)
-    if encoder is not None and hasattr(encoder, "layer"):
-        del encoder.layer[num_layers:]
 
 
 def without_padding(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

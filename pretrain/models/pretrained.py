@@ -9,8 +9,9 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel
 
-from pretrain.models.encoder import EncoderShape, HuggingFaceModel
+from pretrain.models.encoder import HuggingFaceModel
 from pretrain.models.folder import check_place
+from pretrain.models.shape import EncoderShape
 from pretrain.models.weights import check_found
 
 # Errors of libraries for files that are truncated or of another kind, such as Git LFS pointers

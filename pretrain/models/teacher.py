@@ -7,9 +7,10 @@ import xxhash
 from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM
 
-from pretrain.models.encoder import Encoder, Features, HuggingFaceModel, Reads, cut_layers, union
+from pretrain.models.encoder import Encoder, Features, HuggingFaceModel, Reads, union
 from pretrain.models.packed_linear import can_pack, pack_linears
 from pretrain.models.pretrained import load_encoder, load_model, read_shape
+from pretrain.models.structure import cut_layers
 from pretrain.models.vocabulary_head import VocabularyHead
 from pretrain.precision import WantedDtype, choose_dtype
 from pretrain.progress import Progress
@@ -30,7 +31,12 @@ def load_teacher_head(path: str) -> VocabularyHead:
 
     Raise ValueError if the teacher has no weights for such a head: transformers would make them random.
     """
-    read_shape(path)
+    shape = read_shape(path)
+    if not shape.family.has_head:
+        raise ValueError(
+            f"{path!r}: a {shape.model_type} model has no masked-language head, which distilbert needs; use an "
+            "objective that needs none"
+        )
     model, drawn = load_model(AutoModelForMaskedLM, path)
     if missing := sorted(drawn):
         raise ValueError(
@@ -72,7 +78,7 @@ class Teacher(nn.Module):
         super().__init__()
         self.head = head
         self.encoder = Encoder(model, union(reads))
-        cut_layers(model, self.encoder.reads.num_layers)
+        cut_layers(model.base_model, self.encoder.reads.num_layers)
         self.requires_grad_(False).eval().to(device, getattr(torch, choose_dtype(dtype, device)))
         if can_pack(model):
             pack_linears(model)

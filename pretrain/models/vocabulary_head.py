@@ -6,11 +6,12 @@ Shapes: D hidden width, E width of the word embeddings, V vocabulary.
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 from transformers.activations import ACT2FN
 
-from pretrain.models.family import FAMILIES
+from pretrain.models.family import family_of
 
 
 class VocabularyHead(nn.Module):
@@ -24,12 +25,13 @@ class VocabularyHead(nn.Module):
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        family = FAMILIES[model.config.model_type]
-        dense, norm = model.get_submodule(family.head_dense), model.get_submodule(family.head_norm)
-        activation = ACT2FN["gelu" if family.head_is_gelu else model.config.hidden_act]
-        self.transform = nn.Sequential(dense, activation, norm)  # [.., D] -> [.., E]
+        self.transform = _transform(model)  # [.., D] -> [.., E]
         decoder = model.get_output_embeddings()
-        self.weight, self.bias = decoder.weight, decoder.bias
+        self.weight = decoder.weight
+        if decoder.bias is None:
+            self.register_buffer("bias", torch.zeros(len(decoder.weight)), persistent=False)
+        else:
+            self.bias = decoder.bias
         self._frozen_decoder: tuple[Tensor, Tensor] | None = None
         self._model = (model,)  # in a tuple it is not registered as a submodule: nothing is saved or moved twice
 
@@ -50,6 +52,22 @@ class VocabularyHead(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits [.., V] of hidden states [.., D], all at once: only for a few positions."""
         return nn.functional.linear(self.transform(hidden), self.weight, self.bias)
+
+
+def _transform(model: Any) -> nn.Sequential:
+    """Return what a head computes before its decoder. Raise ValueError if its modules are not known."""
+    family = family_of(model.config.model_type)
+    if family.head_dense is None or family.head_norm is None:
+        return nn.Sequential()
+    activation = "gelu" if family.head_activation is None else getattr(model.config, family.head_activation)
+    try:
+        dense, norm = model.get_submodule(family.head_dense), model.get_submodule(family.head_norm)
+    except AttributeError as error:
+        raise ValueError(
+            f"the masked-language head of this {model.config.model_type} model is not made as transformers' is by "
+            f"default: {error}"
+        ) from error
+    return nn.Sequential(dense, ACT2FN[activation], norm)
 
 
 def auto_class_of(folder: Path) -> Any:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pretrain.models.encoder import check_positions
+from pretrain.models.shape import check_positions
 
 _NAMED = 3  # examples in a message
 _OF_ENCODER = re.compile(r"(^|\.)(encoder|embeddings|embeddings_project)\.")

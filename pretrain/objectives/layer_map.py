@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import PositiveInt
 
-from pretrain.models.encoder import EncoderShape
+from pretrain.models.shape import EncoderShape
 from pretrain.settings import Problems
 
 LayerMap = Literal["uniform", "last"] | list[PositiveInt]

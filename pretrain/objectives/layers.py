@@ -6,7 +6,8 @@ from typing import Literal
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from pretrain.models.encoder import EncoderShape, Features, Reads, real_tokens
+from pretrain.models.encoder import Features, Reads, real_tokens
+from pretrain.models.shape import EncoderShape
 from pretrain.objectives.attention_score_loss import attention_score_loss
 from pretrain.objectives.layer_map import LayerMap, layer_map_problems, mapped_layers
 from pretrain.objectives.objective import (
@@ -17,6 +18,7 @@ from pretrain.objectives.objective import (
     start_projection,
     token_weights,
 )
+from pretrain.objectives.relations import rotating, rotation_problems
 from pretrain.settings import Problems
 
 
@@ -54,6 +56,7 @@ class TinyBERTConfig(HiddenStatesConfig):
     """
 
     type: Literal["tinybert"]  # type: ignore[assignment]
+    rotated: bool = False  # in models with rotary positions, compare scores of queries and keys after rotation
     projection: Literal["per_layer", "shared"] = "shared"
     normalize_targets: bool = False
 
@@ -64,6 +67,25 @@ class TinyBERTConfig(HiddenStatesConfig):
         if heads != teacher_heads:
             message = f"both models need the same number of attention heads; the teacher has {teacher_heads}"
             yield "type", f"{message}, got {heads}"
+        yield from rotation_problems(self.rotated, teacher, student)
+        if not list(super().problems(teacher, student)):
+            yield from self._window_problems(teacher, student)
+
+    def _window_problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
+        layers = mapped_layers(self.layer_map, teacher.num_layers, student.num_layers)
+        if sliding := sorted(teacher.sliding_layers & set(layers)):
+            yield (
+                "layer_map",
+                f"scores cannot be compared in the teacher's layers {sliding}, whose tokens attend only to those "
+                f"within {teacher.window}; the nearest without a window: {[teacher.full_layer(one) for one in layers]}",
+            )
+        if student.sliding_layers:
+            yield (
+                "type",
+                f"scores cannot be compared in the student's layers {sorted(student.sliding_layers)}, whose tokens "
+                f"attend only to those within {student.window}; set all of architecture.options.layer_types to "
+                "full_attention",
+            )
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "TinyBERT":
         """Build the objective for these models."""
@@ -116,20 +138,29 @@ class TinyBERT(HiddenStates):
         self.num_heads = teacher.num_attention_heads
         teacher_layers = frozenset(layer for _, layer in self.pairs if layer)
         student_layers = frozenset(layer for layer, _ in self.pairs if layer)
-        self.teacher_reads = Reads(self.teacher_reads.hidden_states, teacher_layers)
-        self.student_reads = Reads(self.student_reads.hidden_states, student_layers)
+        self.rotated = rotating(config.rotated, teacher, student)
+        layers = zip(
+            (self.teacher_reads, self.student_reads), (teacher_layers, student_layers), self.rotated, strict=True
+        )
+        self.teacher_reads, self.student_reads = (
+            Reads(reads.hidden_states, one, rotated=one if turned else frozenset()) for reads, one, turned in layers
+        )
 
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the terms of HiddenStates, and `attention/m` for the scores of the student's layer m."""
         parts, terms = _compared_tokens(batch), super().forward(teacher, student, batch)
         for layer, teacher_layer in self.pairs:
             if layer:
-                target = teacher.query[teacher_layer], teacher.key[teacher_layer]
-                output = student.query[layer], student.key[layer]
+                target = _compared(teacher, teacher_layer, self.rotated[0])
+                output = _compared(student, layer, self.rotated[1])
                 terms[f"attention/{layer}"] = attention_score_loss(
                     target, output, parts, self.num_heads, self.reduction, batch.get("num_pairs")
                 )
         return terms
+
+
+def _compared(features: Features, layer: int, rotated: bool) -> tuple[Tensor, Tensor]:
+    return features.projection("query", layer, rotated), features.projection("key", layer, rotated)
 
 
 def _compared_tokens(batch: Mapping[str, Tensor]) -> list[Tensor]:

@@ -15,7 +15,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from pretrain.models.encoder import EncoderShape, Features, Reads
+from pretrain.models.encoder import Features, Reads
+from pretrain.models.shape import EncoderShape
 from pretrain.settings import Problems, Settings, Share
 
 

@@ -8,8 +8,8 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from pretrain.models.encoder import EncoderShape, Features, Reads, real_tokens
-from pretrain.models.family import FAMILIES
+from pretrain.models.encoder import Features, Reads, real_tokens
+from pretrain.models.shape import EncoderShape
 from pretrain.objectives.kernel_choice import Kernel, triton_problem
 from pretrain.objectives.objective import Objective, ObjectiveConfig, Weight
 from pretrain.objectives.relation_loss import relation_loss
@@ -38,20 +38,22 @@ class MiniLMv2Config(ObjectiveConfig):
     relations: RelationWeights = Field(default_factory=lambda: dict(_PUBLISHED))  # such as {"query-key": 1}: weights
     between: Literal["tokens", "rows"] = "tokens"  # of a row, or of the rows of a micro-batch at the same position
     teacher_layer: PositiveInt | None = None  # null: the paper's choice for this depth, a guess for other teachers
+    rotated: bool = False  # in models with rotary positions, compare queries and keys after rotation, not before
     kernel: Kernel = "auto"  # auto: Triton on a GPU if it works, otherwise portable
 
     def problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
-        """Yield why the number of relation heads, the layer or the kernel does not fit these models, if so."""
+        """Yield why the number of relation heads, the layers or the kernel do not fit these models, if so."""
         yield from _head_problems(self.num_relation_heads, teacher, student)
-        yield from _layer_problems(self.teacher_layer, teacher)
+        yield from _layer_problems(self.teacher_layer, teacher, student)
+        yield from rotation_problems(self.rotated, teacher, student)
         yield from _kernel_problems(self.kernel)
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "Relations":
         """Build MiniLMv2's loss, equations 5 to 8."""
         layer = self.teacher_layer or published_teacher_layer(teacher)
-        return Relations(
-            self.relations, layer, student.num_layers, self.num_relation_heads, self.kernel, self.weight, self.between
-        )
+        layers, rotated = (layer, student.num_layers), rotating(self.rotated, teacher, student)
+        heads = self.num_relation_heads
+        return Relations(self.relations, *layers, heads, self.kernel, self.weight, self.between, rotated)
 
 
 class MiniLMConfig(ObjectiveConfig):
@@ -63,11 +65,12 @@ class MiniLMConfig(ObjectiveConfig):
 
     type: Literal["minilm", "ernie_tiny"]
     num_relation_heads: PositiveInt | None = None  # null: the number of attention heads of both models
-    teacher_layer: PositiveInt | None = None  # null: the last
+    teacher_layer: PositiveInt | None = None  # null: the last in which every token attends to all
+    rotated: bool = False  # in models with rotary positions, compare queries and keys after rotation, not before
     kernel: Kernel = "auto"  # auto: Triton on a GPU if it works, otherwise portable
 
     def problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
-        """Yield why the number of relation heads, the layer or the kernel does not fit these models, if so."""
+        """Yield why the number of relation heads, the layers or the kernel do not fit these models, if so."""
         heads, teacher_heads = student.num_attention_heads, teacher.num_attention_heads
         if self.num_relation_heads:
             yield from _head_problems(self.num_relation_heads, teacher, student)
@@ -77,38 +80,64 @@ class MiniLMConfig(ObjectiveConfig):
                 f"is required because the teacher has {teacher_heads} attention heads and the student {heads}; "
                 f"legal values: {_legal_heads(teacher, student)}",
             )
-        yield from _layer_problems(self.teacher_layer, teacher)
+        yield from _layer_problems(self.teacher_layer, teacher, student)
+        yield from rotation_problems(self.rotated, teacher, student)
         yield from _kernel_problems(self.kernel)
 
     def build(self, teacher: EncoderShape, student: EncoderShape) -> "Relations":
         """Build MiniLM's loss, with weight 1 for each of QK and VV."""
         heads = self.num_relation_heads or student.num_attention_heads
-        layer = self.teacher_layer or teacher.num_layers
-        relations = {"query-key": 1.0, "value-value": 1.0}
-        return Relations(relations, layer, student.num_layers, heads, self.kernel, self.weight)
+        layers = self.teacher_layer or teacher.full_layer(teacher.num_layers), student.num_layers
+        relations, rotated = {"query-key": 1.0, "value-value": 1.0}, rotating(self.rotated, teacher, student)
+        return Relations(relations, *layers, heads, self.kernel, self.weight, rotated=rotated)
 
 
 def _head_problems(heads: int, teacher: EncoderShape, student: EncoderShape) -> Problems:
-    if teacher.hidden_size % heads or student.hidden_size % heads:
+    if teacher.attention_size % heads or student.attention_size % heads:
         yield (
             "num_relation_heads",
-            f"must divide the widths of teacher ({teacher.hidden_size}) and student ({student.hidden_size}), "
+            f"must divide the widths of teacher ({teacher.attention_size}) and student ({student.attention_size}), "
             f"got {heads}; legal values: {_legal_heads(teacher, student)}",
         )
 
 
 def _legal_heads(teacher: EncoderShape, student: EncoderShape) -> str:
-    divisor = math.gcd(teacher.hidden_size, student.hidden_size)
+    divisor = math.gcd(teacher.attention_size, student.attention_size)
     return ", ".join(str(heads) for heads in range(divisor, 0, -1) if divisor % heads == 0)
 
 
-def _layer_problems(layer: int | None, teacher: EncoderShape) -> Problems:
+def _layer_problems(layer: int | None, teacher: EncoderShape, student: EncoderShape) -> Problems:
     if layer and layer > teacher.num_layers:
         most = teacher.num_layers
         yield (
             "teacher_layer",
             f"the teacher has {most} layers, got {layer}; try {most}, or an upper layer in short runs",
         )
+    elif layer in teacher.sliding_layers:
+        yield (
+            "teacher_layer",
+            f"tokens of the teacher's layer {layer} attend only to those within {teacher.window}, and relations are "
+            f"between all of a row; the nearest layer without such a window is {teacher.full_layer(layer)}",
+        )
+    if student.num_layers in student.sliding_layers:
+        yield (
+            "type",
+            f"tokens of the student's last layer attend only to those within {student.window}, and relations are "
+            "between all of a row; end architecture.options.layer_types with full_attention",
+        )
+
+
+def rotation_problems(rotated: bool, teacher: EncoderShape, student: EncoderShape) -> Problems:
+    """Yield why queries and keys cannot be read after rotation, if that is wanted."""
+    for owner, one in (("teacher", teacher), ("student", student)):
+        if rotated and one.family.scores_have_positions:
+            message = f"a {one.model_type} {owner} adds positions inside its attention, where they cannot be read"
+            yield "rotated", f"{message}; leave it false"
+
+
+def rotating(rotated: bool, teacher: EncoderShape, student: EncoderShape) -> tuple[bool, bool]:
+    """Return whether queries and keys of the teacher, and of the student, are read after rotation."""
+    return rotated and teacher.is_rotary, rotated and student.is_rotary
 
 
 def _kernel_problems(kernel: Kernel) -> Problems:
@@ -127,6 +156,7 @@ class Relations(Objective):
         relations: weights of relations such as "query-key".
         between: "rows" for relations between the tokens at the same position of all rows; then a term is the mean over
             rows, then over positions.
+        rotated: whether queries and keys of teacher and student are compared after rotation.
     """
 
     def __init__(
@@ -138,14 +168,18 @@ class Relations(Objective):
         kernel: Kernel,
         weight: Weight,
         between: Literal["tokens", "rows"] = "tokens",
+        rotated: tuple[bool, bool] = (False, False),
     ) -> None:
         super().__init__()
         self.pairs = {_term(*name.split("-")): tuple(name.split("-")) for name in relations}
         self.shares = {_term(*name.split("-")): share for name, share in relations.items()}
         self.weight, self.num_relation_heads, self.kernel, self.between = weight, heads, kernel, between
         self.teacher_layer, self.student_layer = teacher_layer, student_layer
-        self.teacher_reads = Reads(projections=frozenset({teacher_layer}))
-        self.student_reads = Reads(projections=frozenset({student_layer}))
+        self.rotated = rotated
+        self.teacher_reads, self.student_reads = (
+            Reads(projections=frozenset({layer}), rotated=frozenset({layer} if turned else ()))
+            for layer, turned in zip((teacher_layer, student_layer), rotated, strict=True)
+        )
 
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return a term per pair: `relation/query` for QQ, `relation/query_key` for QK, and so on."""
@@ -154,16 +188,21 @@ class Relations(Objective):
         if self.between == "rows":
             mask, documents = None if mask is None else mask.mT, None
         for name, (a, b) in self.pairs.items():
-            target = self._read(teacher, a, self.teacher_layer), self._read(teacher, b, self.teacher_layer)
-            output = self._read(student, a, self.student_layer), self._read(student, b, self.student_layer)
+            target, output = (
+                (self._read(features, a, layer, turned), self._read(features, b, layer, turned))
+                for features, layer, turned in (
+                    (teacher, self.teacher_layer, self.rotated[0]),
+                    (student, self.student_layer, self.rotated[1]),
+                )
+            )
             if a == b:  # the same tensor: half the work
                 target, output = (target[0],) * 2, (output[0],) * 2
             terms[name] = relation_loss(target, output, mask, self.num_relation_heads, self.kernel, documents=documents)
         return terms
 
-    def _read(self, features: Features, name: str, layer: int) -> Tensor:
+    def _read(self, features: Features, name: str, layer: int, rotated: bool) -> Tensor:
         """Return a projection [B, L, D], or [L, B, D] to compare rows with one another."""
-        tensor: Tensor = getattr(features, name)[layer]
+        tensor = features.projection(name, layer, rotated)
         return tensor.transpose(0, 1) if self.between == "rows" else tensor
 
 
@@ -174,9 +213,9 @@ def _term(a: str, b: str) -> str:
 def published_teacher_layer(teacher: EncoderShape) -> int:
     """Return the teacher layer that MiniLMv2 chose (section 4.3) for its own teachers; a guess for all others.
 
-    Layer 21 of BERT-large's 24, layer 19 of the 24 of large RoBERTa and XLM-R models, otherwise the last layer. Which
-    layer is best differs by teacher: for another one, try layers in short runs and name the best in `teacher_layer`.
+    Layer 21 of BERT-large's 24, layer 19 of the 24 of large RoBERTa and XLM-R models, otherwise the last layer in which
+    every token attends to all. Which layer is best differs by teacher: for another one, try layers in short runs and
+    name the best in `teacher_layer`.
     """
-    if teacher.num_layers != 24:
-        return teacher.num_layers
-    return FAMILIES[teacher.model_type].relation_layer_of_24
+    chosen = teacher.family.relation_layer_of_24
+    return chosen if chosen and teacher.num_layers == 24 else teacher.full_layer(teacher.num_layers)

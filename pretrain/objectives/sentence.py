@@ -11,8 +11,9 @@ import torch.distributed as dist
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from pretrain.models.encoder import EncoderShape, Features, Reads, real_tokens
+from pretrain.models.encoder import Features, Reads, real_tokens
 from pretrain.models.pooling import Pooling, pool
+from pretrain.models.shape import EncoderShape
 from pretrain.objectives.objective import ObjectiveConfig, ProjectedObjective
 from pretrain.settings import Problems
 

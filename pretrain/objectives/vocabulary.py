@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from pretrain.models.encoder import EncoderShape, Features, Reads, real_tokens
+from pretrain.models.encoder import Features, Reads, real_tokens
+from pretrain.models.shape import EncoderShape
 from pretrain.models.vocabulary_head import VocabularyHead
 from pretrain.objectives.objective import Objective, ObjectiveConfig, ProjectedObjective, Reduction, token_weights
 from pretrain.objectives.vocabulary_losses import distillation_loss, masked_language_loss

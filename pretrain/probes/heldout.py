@@ -6,15 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from pretrain.models.encoder import (
-    Encoder,
-    EncoderShape,
-    Features,
-    HuggingFaceModel,
-    Reads,
-    real_tokens,
-    without_padding,
-)
+from pretrain.models.encoder import Encoder, Features, HuggingFaceModel, Reads, real_tokens, without_padding
+from pretrain.models.shape import EncoderShape
 from pretrain.objectives.relation_loss import relation_loss
 from pretrain.objectives.relations import published_teacher_layer
 from pretrain.precision import Dtype, autocast
@@ -42,10 +35,10 @@ def heldout_relation_losses(
     """
     target = EncoderShape.of(teacher.config)
     layer = published_teacher_layer(target)
-    layers = {name: model.config.num_hidden_layers for name, model in models.items()}
+    layers = {name: _last_full_layer(EncoderShape.of(model.config)) for name, model in models.items()}
     encoders = {name: _reader(model, layers[name]) for name, model in models.items() if model is not teacher}
     source = Encoder(teacher.eval(), Reads(projections=frozenset({layer})))
-    num_heads = shared_relation_heads([target.hidden_size, *(one.shape.hidden_size for one in encoders.values())])
+    num_heads = shared_relation_heads([target.attention_size, *(one.shape.attention_size for one in encoders.values())])
     sums, count = dict.fromkeys(models, 0.0), 0
     for batch in batches:
         batch, count = without_padding(batch), count + 1
@@ -57,6 +50,11 @@ def heldout_relation_losses(
     if not count:
         raise ValueError("no held-out rows to compare relations on")
     return {name: value / count for name, value in sums.items()}
+
+
+def _last_full_layer(shape: EncoderShape) -> int:
+    """Return the last layer in which every token attends to all; in students that is the last."""
+    return shape.full_layer(shape.num_layers)
 
 
 def _reader(model: HuggingFaceModel, layer: int) -> Encoder:
@@ -104,7 +102,7 @@ class HeldoutRows:
         world_size: int,
     ) -> None:
         layer = published_teacher_layer(teacher.shape)
-        self.num_relation_heads = shared_relation_heads([teacher.shape.hidden_size, *student_widths])
+        self.num_relation_heads = shared_relation_heads([teacher.shape.attention_size, *student_widths])
         self._device, self._weights = device, torch.tensor([len(one["input_ids"]) for one in batches]).double()
         self._share = []
         for index in range(rank, len(batches), world_size):
@@ -116,7 +114,7 @@ class HeldoutRows:
 
     def losses(self, student: Encoder) -> Tensor:
         """Return QQ + KK + VV of each batch, float32 [batches], 0 for batches that other ranks keep."""
-        layer = student.shape.num_layers
+        layer = _last_full_layer(student.shape)
         losses = torch.zeros(len(self._weights))
         for index, batch, wanted in self._share:
             batch = self._on_device(batch)

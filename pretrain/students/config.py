@@ -1,26 +1,46 @@
 """The configuration of a student: sizes, initial weights, objectives and optimizer."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, JsonValue, PositiveInt, model_validator
 from transformers import AutoConfig
 
-from pretrain.models.encoder import EncoderShape, row_offset
-from pretrain.models.family import FamilyName
+from pretrain.models.family import FamilyName, family_of
+from pretrain.models.shape import EncoderShape, row_offset
 from pretrain.objectives.registry import GeneralObjective
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
 from pretrain.settings import Problems, Settings
 from pretrain.students.initialization import InitConfig
 
-# What another family's student takes over from its teacher: its layers compute as the teacher's do
-_TAKEN_OVER = ("hidden_act", "layer_norm_eps", "initializer_range", "bos_token_id", "eos_token_id")
+# What a student of another family takes over from its teacher, where both have BERT's layers and these compute alike
+_COMPUTING = ("hidden_act", "layer_norm_eps", "initializer_range")
+_TOKENS = ("bos_token_id", "eos_token_id")
+_SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
+_DERIVED = ("layer_types", "head_dim", "num_key_value_heads")  # a family's defaults follow from the sizes
+_PATTERNS = ("global_attn_every_n_layers", "sliding_window_pattern")  # options that configs read and do not keep
+_NOT_INHERITED = (  # from the teacher's config: how it was saved, its own code, the labels of a task it was trained on
+    "architectures", "dtype", "torch_dtype", "_name_or_path", "transformers_version", "auto_map",
+    "id2label", "label2id", "num_labels", "problem_type", "finetuning_task",
+)  # fmt: skip
 
 
 class ArchitectureConfig(Settings):
     """The family of a student without a teacher or of another family; the rest is transformers' default for it."""
 
-    model_type: FamilyName
+    model_type: FamilyName  # such as "bert", or "modernbert" for a student with rotary positions and sliding windows
     max_row_tokens: PositiveInt = 512
+    options: dict[str, JsonValue] = Field(default_factory=dict)  # keys of the family's config, such as local_attention
+
+    @model_validator(mode="after")
+    def _check_options(self) -> "ArchitectureConfig":
+        known = AutoConfig.for_model(self.model_type)
+        for key in self.options:
+            if key in (*_SIZES, "vocab_size", "max_position_embeddings", "pad_token_id"):
+                raise ValueError(f"options.{key}: is set by another key of the student, or by its tokenizer")
+            if not hasattr(known, key) and key not in _PATTERNS:
+                raise ValueError(f"options.{key}: is no key of a {self.model_type} model's configuration")
+        return self
 
     def build(self, vocab_size: int, pad_token_id: int, teacher: Any = None) -> Any:
         """Return the family's Hugging Face config for a tokenizer; a student's own sizes replace some of it.
@@ -30,7 +50,10 @@ class ArchitectureConfig(Settings):
         """
         config = AutoConfig.for_model(self.model_type, vocab_size=vocab_size, pad_token_id=pad_token_id)
         config.max_position_embeddings = self.max_row_tokens + row_offset(config)
-        for key in _TAKEN_OVER if teacher else ():
+        for key in [key for key in vars(config) if key.endswith("_token_id") and key != "pad_token_id"]:
+            setattr(config, key, None)  # the default is for another tokenizer
+        alike = teacher and family_of(teacher.model_type).is_bert and family_of(self.model_type).is_bert
+        for key in (*_TOKENS, *(_COMPUTING if alike else ())) if teacher else ():
             if hasattr(teacher, key):
                 setattr(config, key, getattr(teacher, key))
         return config
@@ -47,7 +70,7 @@ class StudentConfig(Settings):
     hidden_size: PositiveInt
     num_attention_heads: PositiveInt
     intermediate_size: PositiveInt
-    architecture: ArchitectureConfig | None = None  # null: the teacher's; required in a run without one
+    architecture: ArchitectureConfig | None = None  # null: the teacher's, if that is like BERT's; else required
     dropout_prob: Annotated[float, Field(ge=0, lt=1)] = 0.0  # in training; the published config keeps the family's
     init: InitConfig = InitConfig()
     optimizer: OptimizerConfig
@@ -56,20 +79,38 @@ class StudentConfig(Settings):
 
     def shape(self, teacher: EncoderShape) -> EncoderShape:
         """Return the student's sizes, given this teacher's."""
-        base = teacher
         if self.architecture:
-            base = EncoderShape.of(self.architecture.build(teacher.vocab_size, pad_token_id=0))
-        return EncoderShape(
-            base.model_type,
-            self.num_layers,
-            self.hidden_size,
-            self.num_attention_heads,
-            self.intermediate_size,
-            teacher.vocab_size,
-            base.max_row_tokens,
-            base.num_token_types,
-            base.embedding_size,
+            return EncoderShape.of(
+                self.hugging_face_config(self.architecture.build(teacher.vocab_size, pad_token_id=0))
+            )
+        return replace(
+            teacher,
+            num_layers=self.num_layers,
+            hidden_size=self.hidden_size,
+            num_attention_heads=self.num_attention_heads,
+            intermediate_size=self.intermediate_size,
         )
+
+    def hugging_face_config(self, base: Any) -> Any:
+        """Return the student's Hugging Face config: that of its teacher or its architecture, with the student's sizes.
+
+        In its last layer every token attends to all, whatever the family's pattern of sliding windows: relations and
+        vectors are read there.
+        """
+        values = base.to_dict() | dict(zip(_SIZES, self._sizes, strict=True))
+        for key in (*_NOT_INHERITED, *_DERIVED):
+            values.pop(key, None)
+        values |= self.architecture.options if self.architecture else {}
+        config = AutoConfig.for_model(**values)
+        kinds = getattr(config, "layer_types", None)
+        if kinds and kinds[-1] != "full_attention" and "layer_types" not in values:
+            values["layer_types"] = [*kinds[::-1][:-1], "full_attention"]
+            config = AutoConfig.for_model(**values)
+        return config
+
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        return self.num_layers, self.hidden_size, self.num_attention_heads, self.intermediate_size
 
     @property
     def needs_head(self) -> bool:
@@ -90,9 +131,19 @@ class StudentConfig(Settings):
                 f"must divide hidden_size ({self.hidden_size}), got {self.num_attention_heads}; "
                 f"legal values: {', '.join(map(str, legal))}",
             )
+            return
         if teacher is None:
             yield from self._problems_alone()
             return
+        if self.architecture is None and not teacher.family.is_bert:
+            yield (
+                "architecture",
+                f"is required beside a teacher of family {teacher.model_type}, "
+                f'for example {{"model_type": "bert"}} or {{"model_type": "{teacher.model_type}"}}',
+            )
+            return
+        if self.shape(teacher).is_rotary and self.hidden_size // self.num_attention_heads % 2:
+            yield "num_attention_heads", "heads that are rotated by positions need an even width"
         yield from self.init.problems(teacher, self.shape(teacher))
         for index, objective in enumerate(self.objective):
             for key, message in objective.problems(teacher, self.shape(teacher)):

@@ -12,9 +12,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pretrain.models.encoder import EncoderShape, HuggingFaceModel, row_offset
-from pretrain.models.family import FAMILIES
+from pretrain.models.encoder import HuggingFaceModel
+from pretrain.models.family import family_of
 from pretrain.models.pretrained import load_encoder, read_shape
+from pretrain.models.shape import EncoderShape, row_offset
+from pretrain.models.structure import layers_of
 from pretrain.objectives.layer_map import LayerMap, mapped_layers
 from pretrain.settings import Problems, Settings
 from pretrain.students.projection import project_layers
@@ -49,8 +51,11 @@ class InitConfig(Settings):
 
     def _layer_problems(self, layers: LayerMap, teacher: EncoderShape, student: EncoderShape) -> Problems:
         wanted, available = student.num_layers, teacher.num_layers
+        if not _compute_alike(teacher, student):
+            yield "init.layers", _other_layers(teacher, student)
+            return
         for owner, one in (("teacher", teacher), ("student", student)):
-            if FAMILIES[one.model_type].shares_layers:
+            if one.family.shares_layers:
                 yield "init.layers", f"must be scratch because the layers of an ALBERT {owner} share their weights"
                 return
         if isinstance(layers, list) and len(layers) != wanted:
@@ -94,6 +99,33 @@ class InitConfig(Settings):
             return []
         return mapped_layers(self.layers, teacher.num_layers, student.num_layers)
 
+    def notes(self, teacher: EncoderShape, student: EncoderShape) -> str | None:
+        """Say what of the teacher a student of another kind cannot start with, if anything."""
+        if self.student or self.embeddings != "teacher" or (teacher.family.is_bert and student.family.is_bert):
+            return None
+        if teacher.model_type == student.model_type and self.layers != "scratch":
+            return None
+        return (
+            f"starts with the word embeddings of its {teacher.model_type} teacher; positions and layers of a "
+            f"{student.model_type} model start at random"
+        )
+
+
+def _compute_alike(teacher: EncoderShape, student: EncoderShape) -> bool:
+    """Whether the student can have layers of the teacher: both are BERT's, or of one family and of equal sizes."""
+    if teacher.family.is_bert and student.family.is_bert:
+        return True
+    same = all(getattr(teacher, key) == getattr(student, key) for key in (*_SIZES, "head_size"))
+    return same and teacher.model_type == student.model_type
+
+
+def _other_layers(teacher: EncoderShape, student: EncoderShape) -> str:
+    if teacher.model_type == student.model_type:
+        return f"must be scratch unless the student has the teacher's sizes: layers of {teacher.model_type} are copied"
+    return (
+        f"must be scratch: layers of {student.model_type} compute otherwise than the teacher's of {teacher.model_type}"
+    )
+
 
 def _published_problems(folder: str, student: EncoderShape) -> Problems:
     if not Path(folder).is_dir():
@@ -132,8 +164,10 @@ def initialize(
             raise ValueError("init.layers: projecting layers needs a sample of text and projected embeddings")
         project_layers(model, teacher, layers, basis, sample)
     else:
-        for layer, number in zip(model.encoder.layer if layers else (), layers, strict=True):
-            layer.load_state_dict(teacher.encoder.layer[number - 1].state_dict())
+        stack = layers_of(teacher)
+        for layer, number in zip(layers_of(model) if layers else (), layers, strict=True):
+            # Not strict: the first layer of ModernBERT lacks the norm that the others have
+            layer.load_state_dict(stack[number - 1].state_dict(), strict=shapes[0].family.is_bert)
     widths = tuple(shape.hidden_size for shape in shapes)
     if basis is None or basis.shape == widths:
         return basis
@@ -159,7 +193,7 @@ def map_back(teacher: HuggingFaceModel, model: HuggingFaceModel) -> Tensor | Non
     factorised, and so not in the hidden width: the identity for equal widths, otherwise None.
     """
     widths = teacher.config.hidden_size, model.config.hidden_size
-    target, given = (one.embeddings.word_embeddings.weight for one in (teacher, model))
+    target, given = (one.get_input_embeddings().weight for one in (teacher, model))
     if (target.shape[1], given.shape[1]) != widths:
         return torch.eye(widths[0]) if widths[0] == widths[1] else None
     num_words = min(len(target), len(given))  # tables may be longer than the vocabulary
@@ -175,8 +209,14 @@ def _take_embeddings(model: HuggingFaceModel, teacher: HuggingFaceModel) -> Tens
     A narrower student gets coordinates on the principal components of the word embeddings, a wider one the same vectors
     rotated into its space. With equal widths all is copied, including the norm and the layer after factorised
     embeddings; otherwise the norm starts at the identity, because a rotation and an elementwise gain do not commute.
-    A student of another family takes over what both have (see `_rows_of`); the rest stays random.
+    A student of another family takes over what both have (see `_rows_of`); the rest stays random. If either has not
+    BERT's embeddings, that is the word embeddings alone.
     """
+    if not all(family_of(one.config.model_type).is_bert for one in (teacher, model)):
+        theirs, ours = (one.get_input_embeddings().weight for one in (teacher, model))
+        basis = embedding_basis(theirs, ours.shape[1])
+        ours.copy_(theirs if basis.shape[0] == basis.shape[1] else theirs @ basis)
+        return basis
     source, target = teacher.embeddings, model.embeddings
     basis = embedding_basis(source.word_embeddings.weight, target.word_embeddings.embedding_dim)
     same = basis.shape[0] == basis.shape[1]

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
+from transformers import AutoModel, AutoModelForMaskedLM
 
-from pretrain.models.encoder import Encoder, EncoderShape, Features, HuggingFaceModel, union
+from pretrain.models.encoder import Encoder, Features, HuggingFaceModel, union
+from pretrain.models.shape import EncoderShape
 from pretrain.models.teacher import TeacherFunction
 from pretrain.models.vocabulary_head import VocabularyHead, auto_class_of
 from pretrain.objectives.objective import Objective
@@ -16,11 +17,6 @@ from pretrain.precision import Dtype, autocast
 from pretrain.progress import Progress
 from pretrain.students.config import StudentConfig
 from pretrain.students.initialization import initialize, seeded
-
-_NOT_INHERITED = (  # from the teacher's config: how it was saved, its own code, the labels of a task it was trained on
-    "architectures", "dtype", "torch_dtype", "_name_or_path", "transformers_version", "auto_map",
-    "id2label", "label2id", "num_labels", "problem_type", "finetuning_task",
-)  # fmt: skip
 
 
 class Student(nn.Module):
@@ -162,22 +158,9 @@ def _start_head(head: VocabularyHead, config: StudentConfig, teacher_head: Vocab
 
 
 def _build_model(config: StudentConfig, base: Any) -> tuple[HuggingFaceModel, VocabularyHead | None]:
-    values = student_model_config(config, base)
+    values = config.hugging_face_config(base)
     if not config.needs_head:
         return AutoModel.from_config(values, dtype=torch.float32), None
     values.tie_word_embeddings = True
     head = VocabularyHead(AutoModelForMaskedLM.from_config(values, dtype=torch.float32))
     return head.model.base_model, head
-
-
-def student_model_config(config: StudentConfig, teacher: Any) -> Any:
-    """Return the student's Hugging Face config: the teacher's with the student's sizes."""
-    values = teacher.to_dict() | {
-        "num_hidden_layers": config.num_layers,
-        "hidden_size": config.hidden_size,
-        "num_attention_heads": config.num_attention_heads,
-        "intermediate_size": config.intermediate_size,
-    }
-    for key in _NOT_INHERITED:
-        values.pop(key, None)
-    return AutoConfig.for_model(**values)

@@ -12,7 +12,8 @@ from transformers import AutoConfig, AutoModel
 
 from pretrain.engines.deepspeed_config import AutocastConfig, DeepSpeedConfig
 from pretrain.engines.engine import StudentEngine
-from pretrain.models.encoder import EncoderShape, Features
+from pretrain.models.encoder import Features
+from pretrain.models.shape import EncoderShape
 from pretrain.models.teacher import Teacher
 from pretrain.precision import Dtype
 from pretrain.probes.live_probe import LiveProbe

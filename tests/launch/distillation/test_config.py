@@ -9,7 +9,7 @@ import pytest
 
 from launch.command_line.config_file import changed_keys
 from launch.distillation.config import MAY_CHANGE, read_run_config
-from pretrain.models.encoder import EncoderShape
+from pretrain.models.shape import EncoderShape
 
 ROOT = Path(__file__).parents[3]
 

@@ -17,7 +17,7 @@ from launch.publishing.model_card import Measured, model_card
 from launch.publishing.student_folder import read_record
 from launch.reports.run import read_run, summarise
 from pretrain.checkpoints.checkpoint import TrainingState
-from pretrain.models.encoder import EncoderShape
+from pretrain.models.shape import EncoderShape
 from tests.mutations import JSON_MUTATIONS, NUMBERS, TYPES, WORDS, limited_memory, limited_time
 
 CONFIGS = Path(__file__).parents[3] / "configs"

@@ -6,7 +6,7 @@ import pytest
 
 from launch.command_line.config_file import changed_keys
 from launch.distillation.config import MAY_CHANGE, read_run_config
-from pretrain.models.encoder import EncoderShape
+from pretrain.models.shape import EncoderShape
 
 TASK = '{"name": "t", "kind": "sentence", "train": "train.json", "dev": "dev.json"}'
 PAIR = '{"name": "t", "kind": "pair", "train": "a", "dev": "b", "columns": {"text_b": "other"}}'

@@ -19,7 +19,7 @@ from corpus.vocabulary.vocab_file import read_vocab_file
 from launch.distillation.run_facts import read_facts
 from launch.distillation.session import distil_alone
 from launch.publishing.student_folder import publish
-from pretrain.models.family import FAMILIES
+from pretrain.models.family import BERT_FAMILIES
 from pretrain.training.metrics import read_metrics
 from tests.corpus.conftest import HAN
 from tests.pretrain.tiny import teacher_model
@@ -124,7 +124,7 @@ def check_published(folder: Path, run: Path, name: str, tokenizer: Any) -> None:
 
 @pytest.mark.parametrize("objectives", [PLAIN, MASKED, TEXTS], ids=["plain", "masked", "texts"])
 @pytest.mark.parametrize(
-    "family", [name if name == "bert" else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
+    "family", [name if name == "bert" else pytest.param(name, marks=pytest.mark.slow) for name in BERT_FAMILIES]
 )
 def test_a_student_of_each_objective_is_published_as_it_was_trained(tmp_path, corpora, family, objectives):
     teacher, run = make_teacher(family, tmp_path / "teacher"), tmp_path / "run"

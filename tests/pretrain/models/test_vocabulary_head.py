@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModel, AutoModelForMaskedLM
 
 from pretrain.checkpoints.student_files import save_model
-from pretrain.models.family import FAMILIES
+from pretrain.models.family import BERT_FAMILIES
 from pretrain.models.teacher import Teacher, load_teacher_head
 from pretrain.models.vocabulary_head import VocabularyHead, auto_class_of
 from pretrain.optimizer import OptimizerConfig, build_optimizer
@@ -26,7 +26,7 @@ def masked_lm(model_type="bert", **changes):
     return model
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", BERT_FAMILIES)
 def test_a_loaded_head_gives_transformers_logits(model_type, tmp_path):
     model = masked_lm(model_type)
     model.save_pretrained(tmp_path)
@@ -47,7 +47,7 @@ def test_the_activation_is_the_models_where_its_family_asks_the_config():
     torch.testing.assert_close(VocabularyHead(model).logits(hidden), model.lm_head(hidden))
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", BERT_FAMILIES)
 def test_a_teacher_without_a_head_is_refused_and_never_given_a_random_one(model_type, tmp_path):
     teacher_model(model_type).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"has no masked-language head, .* \(missing: .* and \d more\); use a teacher"):
@@ -68,7 +68,7 @@ def test_a_real_teacher_without_a_head_is_refused(tmp_path):
         load_teacher_head(str(tmp_path))
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", BERT_FAMILIES)
 def test_a_students_head_is_tied_trained_and_loads_with_both_classes(model_type, tmp_path):
     model = teacher_model(model_type, tie_word_embeddings=False)
     student = build_student(student_config(objective=MLM), model, seed=0)

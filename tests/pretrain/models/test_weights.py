@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForMaskedLM
 
-from pretrain.models.family import FAMILIES
+from pretrain.models.family import BERT_FAMILIES
 from pretrain.models.pretrained import load_encoder, read_shape
 from pretrain.models.teacher import load_teacher_head
 from tests.pretrain.tiny import batch, teacher_model
@@ -34,7 +34,7 @@ def set_config(folder: Path, **changes: object) -> None:
 
 
 @pytest.mark.parametrize("auto_class", [AutoModel, AutoModelForMaskedLM])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", BERT_FAMILIES)
 def test_what_no_encoder_reads_may_be_there_and_nothing_else(tmp_path, family, auto_class):
     model = teacher_model(family, auto_class)
     prefix = "" if auto_class is AutoModel else f"{model.base_model_prefix}."
@@ -89,7 +89,7 @@ def test_weights_under_foreign_names_are_named(tmp_path):
         load_encoder(save(teacher_model(), tmp_path, foreign))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", BERT_FAMILIES)
 def test_norms_under_the_names_of_tensorflow_are_read(tmp_path, family):
     """gamma and beta, as in the first conversions from TensorFlow."""
     model = teacher_model(family)

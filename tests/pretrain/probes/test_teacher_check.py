@@ -6,7 +6,7 @@ from torch import Tensor
 from transformers import AutoModelForMaskedLM
 
 from pretrain.models.encoder import Reads
-from pretrain.models.family import FAMILIES
+from pretrain.models.family import BERT_FAMILIES
 from pretrain.models.teacher import Teacher
 from pretrain.models.vocabulary_head import VocabularyHead
 from pretrain.probes.teacher_check import HeadScore, check_features
@@ -27,7 +27,7 @@ def masked_batch(rows: int = 40, seed: int = 0) -> dict[str, Tensor]:
     return {**given, "input_ids": given["input_ids"].masked_fill(places, 1), "labels": labels}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", BERT_FAMILIES)
 def test_nothing_is_said_of_an_ordinary_teacher(family):
     assert check_features(build(teacher_model(family, initializer_range=0.2)), [batch(), batch(seed=1)]) == (None, [])
 
@@ -108,7 +108,7 @@ def head_of(family: str, knows: bool) -> tuple[Teacher, list[dict[str, Tensor]]]
     return teacher, [given]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", BERT_FAMILIES)
 def test_a_head_at_its_random_start_is_warned_of(family):
     score, remarks = check_features(*head_of(family, knows=False))
     assert score.num_tokens == 160 and score.accuracy < 0.2

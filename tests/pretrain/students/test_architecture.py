@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from pretrain.models.encoder import Encoder, EncoderShape, Reads
-from pretrain.models.family import FAMILIES
+from pretrain.models.encoder import Encoder, Reads
+from pretrain.models.family import BERT_FAMILIES
+from pretrain.models.shape import EncoderShape
 from pretrain.models.teacher import Teacher, no_teacher
 from pretrain.students.config import ArchitectureConfig
 from pretrain.students.student import build_student
@@ -13,7 +14,7 @@ from tests.pretrain.tiny import batch, shape, student_config, teacher_model
 ALONE = {"architecture": {"model_type": "bert"}, "init": {"embeddings": "scratch"}, "objective": [{"type": "mlm"}]}
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", BERT_FAMILIES)
 def test_every_family_learns_alone(model_type):
     architecture = ArchitectureConfig(model_type=model_type, max_row_tokens=40)
     base = architecture.build(vocab_size=50, pad_token_id=1)
@@ -54,7 +55,7 @@ def test_what_a_teacher_decides_and_what_it_does_not(changes, teacher, message):
     assert problem.startswith(message)
 
 
-POST_NORM = [name for name in FAMILIES if name != "albert"]  # whose layers have the same weights
+POST_NORM = [name for name in BERT_FAMILIES if name != "albert"]  # whose layers have the same weights
 SIZES = {"num_layers": 4, "hidden_size": 24, "num_attention_heads": 4, "intermediate_size": 32}
 
 

@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from pretrain.models.encoder import EncoderShape
-from pretrain.models.family import FAMILIES
+from pretrain.models.family import BERT_FAMILIES
+from pretrain.models.shape import EncoderShape
 from pretrain.models.teacher import Teacher
-from pretrain.students.student import build_student, student_model_config
+from pretrain.students.student import build_student
 from tests.pretrain.tiny import batch, student_config, teacher_model
 
 RELATIONS = [{"type": "minilm_v2", "num_relation_heads": 4}]
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", BERT_FAMILIES)
 def test_every_objective_trains_every_family(model_type):
     model = teacher_model(model_type)
     types = ({"type": "minilm_v2", "num_relation_heads": 4}, {"type": "minilm"}, {"type": "tinybert"}, {"type": "pkd"})
@@ -27,7 +27,7 @@ def test_every_objective_trains_every_family(model_type):
     assert all(gradient.isfinite().all() for gradient in gradients) and len(gradients) > 10
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", BERT_FAMILIES)
 def test_every_family_distils_and_its_gradient_stays_with_the_student(model_type):
     model = teacher_model(model_type)
     student = build_student(student_config(), model, seed=0)
@@ -80,7 +80,7 @@ def test_labels_and_code_of_the_teacher_are_not_the_students():
     teacher = teacher_model().config
     teacher.id2label, teacher.auto_map, teacher.problem_type = {0: "LABEL_0"}, {"AutoModel": "own.Own"}, "regression"
     assert teacher.num_labels == 1
-    config = student_model_config(student_config(), teacher)
+    config = student_config().hugging_face_config(teacher)
     assert config.num_labels == 2 and config.problem_type is None and not hasattr(config, "auto_map")
     assert config.vocab_size == teacher.vocab_size
 
