@@ -9,7 +9,8 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel
 
-from pretrain.models.encoder import HuggingFaceModel
+from pretrain.models.encoder import Encoder, HuggingFaceModel, Reads
+from pretrain.models.family import FAMILIES
 from pretrain.models.folder import check_place
 from pretrain.models.shape import EncoderShape
 from pretrain.models.weights import check_found
@@ -17,6 +18,7 @@ from pretrain.models.weights import check_found
 # Errors of libraries for files that are truncated or of another kind, such as Git LFS pointers
 _DAMAGED = (RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError)
 _MOST_CHARACTERS = 300
+_CHECKED_TOKENS = 12
 
 
 def load_pretrained(auto_class: Any, path: str, **options: Any) -> Any:
@@ -72,9 +74,40 @@ def load_encoder(path: str, with_pooler: bool = False) -> HuggingFaceModel:
     Raise ValueError if it cannot be loaded, or weights are missing or read by nothing.
     """
     model, _ = load_model(AutoModel, path)
+    if model.config.model_type not in FAMILIES:
+        check_reading(path, model)
     if hasattr(model, "pooler") and not with_pooler:
         model.pooler = None
     return model
+
+
+@torch.no_grad()
+def check_reading(path: str, model: HuggingFaceModel) -> None:
+    """Check that an encoder of a family that is not known by name is read as it computes, on a row of tokens.
+
+    Raise ValueError if states, queries, keys or values are not found where they are in other families, or positions
+    are numbered in another way.
+    """
+    shape, training = EncoderShape.of(model.config), model.training
+    ids = (torch.arange(_CHECKED_TOKENS) % shape.vocab_size).unsqueeze(0)
+    last, layers = shape.num_layers, frozenset({shape.num_layers})
+    wanted = model.eval()(input_ids=ids).last_hidden_state
+    encoder = Encoder(model, Reads(frozenset({0, last}), layers))
+    found = encoder({"input_ids": ids})
+    numbered = encoder({"input_ids": ids, "position_ids": torch.arange(_CHECKED_TOKENS).unsqueeze(0)})
+    encoder.release()
+    model.train(training)
+    width = shape.attention_size
+    if any(one.get(last) is None or one[last].shape[-1] != width for one in (found.query, found.key, found.value)):
+        problem = f"no queries, keys and values of width {width} pass through its attention"
+    elif 0 not in found.hidden_states or not torch.allclose(found.hidden_states[last], wanted, rtol=1e-3, atol=1e-3):
+        problem = "its attention computes something that transformers' interface does not tell"
+    elif not torch.allclose(numbered.hidden_states[last], wanted, rtol=1e-3, atol=1e-3):
+        problem = "it does not number positions from 0"
+    else:
+        return
+    known = ", ".join(FAMILIES)
+    raise ValueError(f"{path!r}: a {shape.model_type} model cannot be read: {problem}; known to work: {known}")
 
 
 def check_vocabulary(path: str, num_embeddings: int, pieces: Sequence[str]) -> None:

@@ -20,10 +20,10 @@ def layers_of(base: Any) -> list[nn.Module]:
     """
     stack = layer_stack(base)
     if stack is not None:
-        return [*stack]
+        return list(stack.children())
     kinds = getattr(base, "_can_record_outputs", None) or {}
     kind = kinds.get("hidden_states")
-    found = [one for one in base.modules() if isinstance(kind, type) and isinstance(one, kind)]
+    found = [one for one in base.modules() if type(one) is kind]
     if not found:
         raise ValueError(f"the layers of a {base.config.model_type} model cannot be found among its modules")
     return found
@@ -96,8 +96,10 @@ def unrotated(rotate: Rotation, query: Tensor, key: Tensor, cos: Tensor, sin: Te
 
 
 def accepted(model: Any, *names: str) -> set[str]:
-    """Return those of the names that are parameters of the model's forward."""
-    return set(names) & set(inspect.signature(type(model).forward).parameters)
+    """Return those of the names that are parameters of the model's forward, and mean there what they do in BERT."""
+    wanted = set(names) & set(inspect.signature(type(model).forward).parameters)
+    # GPT-2 would add the embeddings of words to those of types
+    return wanted if getattr(model.config, "type_vocab_size", None) else wanted - {"token_type_ids"}
 
 
 def cut_layers(base: Any, num_layers: int) -> None:

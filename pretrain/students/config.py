@@ -18,7 +18,11 @@ _COMPUTING = ("hidden_act", "layer_norm_eps", "initializer_range")
 _TOKENS = ("bos_token_id", "eos_token_id")
 _SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
 _DERIVED = ("layer_types", "head_dim", "num_key_value_heads")  # a family's defaults follow from the sizes
-_PATTERNS = ("global_attn_every_n_layers", "sliding_window_pattern")  # options that configs read and do not keep
+_UNDECLARED = {  # keys that a family's config or model reads and its config class does not declare
+    "modernbert": ("global_attn_every_n_layers",),
+    "gemma3_text": ("sliding_window_pattern",),
+    "deberta-v2": ("position_buckets", "share_att_key", "norm_rel_ebd", "conv_kernel_size", "conv_act"),
+}
 _NOT_INHERITED = (  # from the teacher's config: how it was saved, its own code, the labels of a task it was trained on
     "architectures", "dtype", "torch_dtype", "_name_or_path", "transformers_version", "auto_map",
     "id2label", "label2id", "num_labels", "problem_type", "finetuning_task",
@@ -38,7 +42,7 @@ class ArchitectureConfig(Settings):
         for key in self.options:
             if key in (*_SIZES, "vocab_size", "max_position_embeddings", "pad_token_id"):
                 raise ValueError(f"options.{key}: is set by another key of the student, or by its tokenizer")
-            if not hasattr(known, key) and key not in _PATTERNS:
+            if not hasattr(known, key) and key not in _UNDECLARED.get(self.model_type, ()):
                 raise ValueError(f"options.{key}: is no key of a {self.model_type} model's configuration")
         return self
 
@@ -51,7 +55,8 @@ class ArchitectureConfig(Settings):
         config = AutoConfig.for_model(self.model_type, vocab_size=vocab_size, pad_token_id=pad_token_id)
         config.max_position_embeddings = self.max_row_tokens + row_offset(config)
         for key in [key for key in vars(config) if key.endswith("_token_id") and key != "pad_token_id"]:
-            setattr(config, key, None)  # the default is for another tokenizer
+            # The default is for another tokenizer. EuroBERT's config wants a number for its mask.
+            setattr(config, key, pad_token_id if key == "mask_token_id" else None)
         alike = teacher and family_of(teacher.model_type).is_bert and family_of(self.model_type).is_bert
         for key in (*_TOKENS, *(_COMPUTING if alike else ())) if teacher else ():
             if hasattr(teacher, key):
@@ -142,7 +147,8 @@ class StudentConfig(Settings):
                 f'for example {{"model_type": "bert"}} or {{"model_type": "{teacher.model_type}"}}',
             )
             return
-        if self.shape(teacher).is_rotary and self.hidden_size // self.num_attention_heads % 2:
+        own = self.shape(teacher)
+        if own.is_rotary and own.attention_size // own.num_attention_heads % 2:
             yield "num_attention_heads", "heads that are rotated by positions need an even width"
         yield from self.init.problems(teacher, self.shape(teacher))
         for index, objective in enumerate(self.objective):

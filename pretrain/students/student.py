@@ -152,7 +152,8 @@ def _start_head(head: VocabularyHead, config: StudentConfig, teacher_head: Vocab
     if config.init.student:
         kind = auto_class_of(Path(config.init.student))
         source = VocabularyHead(kind.from_pretrained(config.init.student)) if kind is AutoModelForMaskedLM else None
-    if source and source.transform[0].weight.shape == head.transform[0].weight.shape:
+    sizes = [[weight.shape for weight in one.transform.parameters()] if one else None for one in (source, head)]
+    if source and sizes[0] == sizes[1]:
         head.transform.load_state_dict(source.transform.state_dict())
         head.bias.copy_(source.bias)  # the weight is the embeddings, which are initialised already
 

@@ -26,15 +26,31 @@ from tests import processes  # noqa: F401  (what the forkserver imports)
 VOCAB, ROW_TOKENS = 50, 12
 
 
+# What families need at a tiny size to have all that makes them different: windows, shared keys, relative positions
+FAMILY_SIZES: dict[str, dict[str, Any]] = {
+    "electra": {"embedding_size": 16},
+    "albert": {"embedding_size": 16},
+    "roformer": {"embedding_size": 16},
+    "modernbert": {"local_attention": 6, "pad_token_id": 0},
+    "eurobert": {"num_key_value_heads": 2, "pad_token_id": 0},
+    "qwen3": {"num_key_value_heads": 2, "head_dim": 8},
+    "gemma3_text": {
+        "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 6, "sliding_window_pattern": 2,
+        "use_bidirectional_attention": True, "query_pre_attn_scalar": 8,
+    },
+    "deberta-v2": {
+        "relative_attention": True, "position_buckets": 8, "pos_att_type": ["c2p", "p2c"], "share_att_key": True,
+        "position_biased_input": False, "norm_rel_ebd": "layer_norm", "conv_kernel_size": 3,
+    },
+}  # fmt: skip
+
+
 def teacher_model(model_type: str = "bert", auto_class: Any = AutoModel, **changes: Any) -> Any:
     """A random encoder of 4 layers x 24 with 4 heads, or a task model around one."""
     sizes = {"vocab_size": VOCAB, "hidden_size": 24, "num_hidden_layers": 4, "num_attention_heads": 4}
-    sizes["intermediate_size"] = 32
-    if model_type in ("electra", "albert"):
-        sizes["embedding_size"] = 16
+    sizes |= {"intermediate_size": 32, "max_position_embeddings": 40, **FAMILY_SIZES.get(model_type, {})}
     torch.manual_seed(0)
-    config = AutoConfig.for_model(model_type, **(sizes | {"max_position_embeddings": 40} | changes))
-    return auto_class.from_config(config, dtype=torch.float32).eval()
+    return auto_class.from_config(AutoConfig.for_model(model_type, **(sizes | changes)), dtype=torch.float32).eval()
 
 
 def student_config(name: str = "small", **changes: Any) -> StudentConfig:
