@@ -13,6 +13,7 @@ from corpus.shards.manifest import OnFault
 from launch.command_line.config_file import read_strictly
 from launch.distillation.probe_config import ProbeConfig
 from pretrain.engines.deepspeed_config import DeepSpeedConfig
+from pretrain.models.family import family_of
 from pretrain.models.shape import EncoderShape
 from pretrain.models.teacher import TeacherConfig
 from pretrain.settings import Settings
@@ -86,7 +87,7 @@ class RunConfig(Settings):
             for index, student in enumerate(self.students)
             for key, message in student.problems(teacher)
         ]
-        problems += [*self._masking_problems(), *self._text_problems()]
+        problems += [*self._masking_problems(), *self._text_problems(), *self._document_problems(teacher)]
         owners = {"the teacher": teacher} | {student.name: student.architecture for student in self.students}
         for owner, limits in owners.items():
             if limits and self.corpus.row_tokens > limits.max_row_tokens:
@@ -106,6 +107,14 @@ class RunConfig(Settings):
                 if objective.reads_text_vectors and self.corpus.rows != "texts":
                     where = f"students.{index}.objective.{number}"
                     yield f'corpus.rows: must be "texts" because {where} ({objective.type}) compares vectors of texts'
+
+    def _document_problems(self, teacher: EncoderShape | None) -> Iterator[str]:
+        types = {"teacher": teacher.model_type if teacher else ""}
+        types |= {one.name: one.architecture.model_type for one in self.students if one.architecture}
+        for owner, model_type in types.items():
+            if self.corpus.attend_within_documents and not family_of(model_type).takes_documents:
+                message = f"attention of a {model_type} model ({owner}) takes no mask of documents"
+                yield f"corpus.attend_within_documents: {message}; leave it false"
 
     def _masking_problems(self) -> Iterator[str]:
         for index, student in enumerate(self.students):

@@ -197,7 +197,7 @@ def test_a_family_that_is_not_known_by_name_is_checked_as_it_is_loaded(tmp_path,
         ("camembert", {}, "it does not number positions from 0"),
         (
             "gpt_oss",
-            {"num_local_experts": 2, "head_dim": 8, "num_key_value_heads": 2},
+            {"num_local_experts": 2, "num_experts_per_tok": 2, "head_dim": 8, "num_key_value_heads": 2},
             "its attention computes something that",
         ),
     ],
