@@ -15,6 +15,7 @@ from tasks.batches import collate
 from tasks.models import check_head, load_task_model
 from tasks.readers import read_task
 from tasks.stage import Stage, StageConfig, encode_task
+from tests.pretrain.tiny import teacher_model
 
 LABELS = [{"type": "labels"}]
 DEEPSPEED = {"train_batch_size": 8, "train_micro_batch_size_per_gpu": 4, "torch_autocast": {"enabled": False}}
@@ -193,3 +194,25 @@ def test_reading_has_two_outputs_whatever_the_encoder_was_once_used_for(general,
     model.config.id2label = {index: str(index) for index in range(15)}
     model.save_pretrained(tmp_path)
     assert load_task_model(str(tmp_path), "reading", [], 0).qa_outputs.out_features == 2
+
+
+@pytest.mark.parametrize("family", ["modernbert", "eurobert", "nomic_bert", "deberta-v2", "roformer", "qwen3"])
+def test_students_of_any_family_learn_a_task_from_any_teacher(tmp_path, first_character, wordpiece, family):
+    for name in (family, "bert"):
+        teacher_model(name, vocab_size=len(wordpiece), initializer_range=0.1, pad_token_id=0).save_pretrained(
+            tmp_path / name
+        )
+        wordpiece.save_pretrained(tmp_path / name)
+    task = encode_task(first_character, read_task(first_character), str(tmp_path / family))
+    for student, teacher in ((family, "bert"), ("bert", family)):
+        large = stage(tmp_path / f"large_{teacher}", task, str(tmp_path / teacher), epochs=1)
+        assert large.trainer.train() == 0
+        large.student.published.save_pretrained(tmp_path / "large")
+        objective = [{"type": "soft_labels"}, {"type": "hidden_states", "embeddings": False}]
+        one = stage(
+            tmp_path / student / "run", task, str(tmp_path / student), str(tmp_path / "large"), objective, epochs=2
+        )
+        assert one.trainer.train() == 0
+        lines = (tmp_path / student / "run" / "metrics.jsonl").read_text().splitlines()
+        losses = [json.loads(line)["s/loss"] for line in lines]
+        assert losses[-1] < losses[0]
