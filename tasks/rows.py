@@ -16,10 +16,12 @@ class Row:
 
     Attributes:
         input_ids, token_type_ids: [L].
-        labels: {"labels": the class, or the tag of every token [L]}, or {"start_positions", "end_positions"}.
+        labels: {"labels": the class, the right choice, or the tag of every token [L]}, or {"start_positions",
+            "end_positions"}.
         example: index of its example; a question about a long text has several rows.
         offsets: for entities and reading, the characters (start, end) of the text for each token, None for other
             tokens; [L].
+        choices: for multiple choice, the number of tokens of each choice; `input_ids` are theirs one after another.
     """
 
     input_ids: list[int]
@@ -27,6 +29,7 @@ class Row:
     labels: dict[str, int | list[int]]
     example: int
     offsets: tuple[tuple[int, int] | None, ...] = ()
+    choices: tuple[int, ...] = ()
 
 
 class TaskLimits(Protocol):

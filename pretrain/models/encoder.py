@@ -107,8 +107,8 @@ class Features:
 
     Attributes:
         head: the masked-language head, which turns the last hidden state into logits; None if there is none.
-        logits: a task model's output: [B, C] over classes of a text, [B, L, C] over classes of each token, or
-            [B, L, 2] for the start and end of a span.
+        logits: a task model's output: [B, C] over classes of a text, [B, L, C] over classes of each token,
+            [B, L, 2] for the start and end of a span, or [B, 1] for rows that are a choice each.
     """
 
     hidden_states: dict[int, Tensor] = field(default_factory=dict)
@@ -142,6 +142,7 @@ class Encoder(nn.Module):
         self.model = model
         self.shape = EncoderShape.of(model.config)
         self.reads = self._reads = reads
+        self._has_choices = type(model).__name__.endswith("ForMultipleChoice")
         self._layer = 0
         self._features: Features | None = None  # set only during forward(): the model stays usable without this class
         self._hooks = [model.base_model.register_forward_hook(self._read_last)]
@@ -170,8 +171,12 @@ class Encoder(nn.Module):
         inputs = {name: batch[name] for name in ("input_ids", "token_type_ids") if name in batch}
         if "position_ids" in batch:
             inputs["position_ids"] = batch["position_ids"] + row_offset(self.model.config)
+        mask = self._key_mask(batch)
+        if self._has_choices:  # it wants rows of choices [B, C, L]: here each row is a single choice
+            inputs = {name: tensor.unsqueeze(1) for name, tensor in inputs.items()}
+            mask = batch["attention_mask"].unsqueeze(1) if "attention_mask" in batch else None
         try:
-            output = self.model(**inputs, attention_mask=self._key_mask(batch))
+            output = self.model(**inputs, attention_mask=mask)
             if self._reads.logits:
                 features.logits = _logits(output)
         except _EverythingRead:
