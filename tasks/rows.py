@@ -43,14 +43,19 @@ class TaskLimits(Protocol):
 
 @dataclass(frozen=True)
 class EncodedExamples:
-    """The rows of some examples in their order, and a message about texts cut at `row_tokens`, empty if none is."""
+    """The rows of some examples in their order; how many texts are cut, and a message on that, empty if none is."""
 
     rows: list[Row]
+    num_cut: int = 0
     cut: str = ""
 
 
-def cut_message(config: TaskLimits, encoded: Any) -> str:
-    """Return a message on how many texts a tokenizer cut at `row_tokens`; empty if none."""
-    num_cut = sum(bool(encoding.overflowing) for encoding in encoded.encodings)
-    message = f"{config.name}: {num_cut:,} of {len(encoded.encodings):,} texts are cut at {config.row_tokens} tokens"
+def count_cut(encoded: Any) -> int:
+    """Return the number of texts that a tokenizer cut."""
+    return sum(bool(encoding.overflowing) for encoding in encoded.encodings)
+
+
+def cut_message(config: TaskLimits, num_cut: int, num_texts: int) -> str:
+    """Return a message on how many texts are cut at `row_tokens`; empty if none."""
+    message = f"{config.name}: {num_cut:,} of {num_texts:,} texts are cut at {config.row_tokens} tokens"
     return message if num_cut else ""

@@ -14,7 +14,7 @@ from tasks.kinds.choice_files import BLANK, blanks_of, questions_of, read_blank_
 from tasks.kinds.input_files import read_inputs
 from tasks.kinds.kind import Input, TaskData, TaskKind, TaskSettings, count_overlap, shares
 from tasks.kinds.record_files import Record, read_json_records, read_text, task_files
-from tasks.rows import EncodedExamples, Row, Tokenizer
+from tasks.rows import EncodedExamples, Row, Tokenizer, cut_message
 
 _NUM_AT_ONCE = 1000  # examples encoded together
 _IDIOM_TOKENS = 4  # masks in the place of another blank, as in CLUE's baseline
@@ -28,6 +28,7 @@ class _Chosen(TaskKind):
     auto_class = AutoModelForMultipleChoice
     fixed_keys = ("columns", "labels", "ignored_labels")
     min_labels = 0
+    answer_fields = ("label", "answer")
 
     @abstractmethod
     def parse(self, record: Record, number: int, answers: dict[str, Any] | None) -> Iterator[Choice]:
@@ -66,9 +67,8 @@ class _Chosen(TaskKind):
             try:
                 if isinstance(record, ValueError):
                     raise record
-                found = [
-                    Input(one.id or asked + place, one) for place, one in enumerate(self.parse(record, number, None))
-                ]
+                parsed = enumerate(self.parse(record, number, None))
+                found = [Input(one.id or asked + place, one) for place, one in parsed]
             except ValueError as error:
                 found = [Input(asked, problem=str(error))]
             yield from found
@@ -91,8 +91,7 @@ class _Chosen(TaskKind):
                 places = range(place, place := place + len(example.choices))
                 num_cut += any(encoded.encodings[one].overflowing for one in places)
                 rows.append(_row(encoded, places, example.label, len(rows)))
-        message = f"{config.name}: {num_cut:,} of {len(examples):,} texts are cut at {config.row_tokens} tokens"
-        return EncodedExamples(rows, message if num_cut else "")
+        return EncodedExamples(rows, num_cut, cut_message(config, num_cut, len(examples)))
 
     def score(
         self, logits: Sequence[Tensor], rows: Sequence[Row], examples: Sequence[Example], labels: Sequence[str]

@@ -11,7 +11,7 @@ from tasks.kinds.kind import Columns, TaskSettings, shares
 from tasks.kinds.record_files import Record
 from tasks.kinds.records import RecordKind, check_index, check_text, value_of
 from tasks.metrics import score_classes
-from tasks.rows import EncodedExamples, Row, Tokenizer, cut_message
+from tasks.rows import EncodedExamples, Row, Tokenizer, count_cut, cut_message
 
 
 class Sentence(RecordKind):
@@ -38,7 +38,8 @@ class Sentence(RecordKind):
             Row(ids, types[index] if types else [0] * len(ids), {"labels": example.label}, index)  # type: ignore[union-attr]
             for index, (example, ids) in enumerate(zip(examples, encoded["input_ids"], strict=True))
         ]
-        return EncodedExamples(rows, cut_message(config, encoded))
+        num_cut = count_cut(encoded)
+        return EncodedExamples(rows, num_cut, cut_message(config, num_cut, len(examples)))
 
     def score(
         self, logits: Sequence[Tensor], rows: Sequence[Row], examples: Sequence[Example], labels: Sequence[str]

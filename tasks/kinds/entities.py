@@ -12,7 +12,7 @@ from tasks.kinds.kind import Columns, TaskSettings
 from tasks.kinds.record_files import Record
 from tasks.kinds.records import Parsed, RecordKind, check_index, check_text
 from tasks.metrics import score_entities
-from tasks.rows import IGNORED, EncodedExamples, Row, Tokenizer, cut_message
+from tasks.rows import IGNORED, EncodedExamples, Row, Tokenizer, count_cut, cut_message
 
 
 class Entities(RecordKind):
@@ -57,7 +57,8 @@ class Entities(RecordKind):
             rows.append(
                 Row(ids, token_types[index] if token_types else [0] * len(ids), {"labels": tag_ids}, index, offsets)
             )
-        return EncodedExamples(rows, cut_message(config, encoded))
+        num_cut = count_cut(encoded)
+        return EncodedExamples(rows, num_cut, cut_message(config, num_cut, len(examples)))
 
     def score(
         self, logits: Sequence[Tensor], rows: Sequence[Row], examples: Sequence[Example], labels: Sequence[str]

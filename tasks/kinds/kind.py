@@ -112,6 +112,7 @@ class TaskKind(ABC):
         has_second_text: whether an example has two texts, and `columns.text_b` must be set.
         has_questions: whether an example is a question, which may have no answer.
         min_labels: the fewest labels that make a task.
+        answer_fields: the keys of its answers.
     """
 
     metrics: ClassVar[tuple[str, ...]]
@@ -121,6 +122,7 @@ class TaskKind(ABC):
     has_second_text: ClassVar[bool] = False
     has_questions: ClassVar[bool] = False
     min_labels: ClassVar[int] = 2
+    answer_fields: ClassVar[tuple[str, ...]] = ("label",)
 
     def problems(self, config: TaskSettings) -> Iterator[str]:
         """Yield `key: message` for settings that cannot work for this kind."""

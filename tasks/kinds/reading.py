@@ -30,6 +30,7 @@ class Reading(TaskKind):
     fixed_keys = ("columns", "labels", "ignored_labels")
     min_labels = 0
     has_questions = True
+    answer_fields = ("answer",)
 
     def problems(self, config: TaskSettings) -> Iterator[str]:
         if config.window_stride >= config.row_tokens // 2:
@@ -82,7 +83,7 @@ class Reading(TaskKind):
                 types = encoded["token_type_ids"][window] if "token_type_ids" in encoded else [0] * len(ids)
                 rows.append(Row(ids, types, {"start_positions": start, "end_positions": end}, index, offsets))
         message = f"{config.name}: {num_cut:,} of {len(examples):,} questions are cut at {max_tokens} tokens"
-        return EncodedExamples(rows, message if num_cut else "")
+        return EncodedExamples(rows, num_cut, message if num_cut else "")
 
     def score(
         self, logits: Sequence[Tensor], rows: Sequence[Row], examples: Sequence[Example], labels: Sequence[str]

@@ -1,0 +1,67 @@
+"""Files that CLUE's boards read: their names and their forms (CLUEbenchmark/CLUE and LightLM, baselines and examples).
+
+Classes and entities are a line each, {"id": 0, "label": "1"}, in the order of the test file. C3's label is the index of
+a choice. The answers of CMRC2018, DRCD and ChID are a single object, by question or blank.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.config import TaskConfig
+
+# By task the names of its file; the first is that of the newest test file. NLPCC-2020's own names come last.
+NAMES: dict[str, tuple[str, ...]] = {
+    "afqmc": ("afqmc_predict.json",),
+    "tnews": ("tnews11_predict.json", "tnews10_predict.json", "tnews_predict.json"),
+    "iflytek": ("iflytek_predict.json",),
+    "cmnli": ("cmnli_predict.json",),
+    "ocnli": ("ocnli_50k_predict.json",),
+    "cluewsc2020": ("cluewsc11_predict.json", "cluewsc10_predict.json", "cluewsc2020_predict.json"),
+    "csl": ("csl_predict.json",),
+    "cluener": ("cluener_predict.json", "cluener2020_results.json"),
+    "cmrc2018": ("cmrc2018_predict.json",),
+    "drcd": ("drcd_predict.json",),
+    "chid": ("chid11_predict.json", "chid10_predict.json"),
+    "c3": ("c311_predict.json", "c310_predict.json"),
+}
+_ONE_OBJECT = {"cmrc2018": "answer", "drcd": "answer", "chid": "label"}  # by task the field that is its value
+_TOPICS = (
+    "story culture entertainment sports finance - house car edu tech military - travel world stock agriculture game"
+)
+_CODES = enumerate(_TOPICS.split(), 100)
+_TNEWS = {f"news_{topic}": str(code) for code, topic in _CODES if topic != "-"}  # the boards read the codes
+
+
+def submission_path(task: TaskConfig, output: Path) -> Path:
+    """Return the file to write: in a folder the one with the task's name for it.
+
+    Raise ValueError if the task is none of CLUE's or the boards take no file of this name.
+    """
+    if task.name not in NAMES:
+        raise ValueError(f"--form clue: {task.name} is none of CLUE's tasks: {', '.join(NAMES)}")
+    names = NAMES[task.name]
+    if output.is_dir() or not output.suffix:
+        return output / names[0]
+    if output.name not in names:
+        raise ValueError(f"--output {output}: for {task.name} the boards read {' or '.join(names)}; or give a folder")
+    return output
+
+
+def submission_lines(task: TaskConfig, answers: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the lines of a file to submit. Raise ValueError for an answer that the boards do not know."""
+    if field := _ONE_OBJECT.get(task.name):
+        values = {str(one["id"]): one[field] for one in answers}
+        yield json.dumps(values, ensure_ascii=False, indent=4)
+        return
+    for one in answers:
+        yield json.dumps({"id": one["id"], **_label(task, one["label"])}, ensure_ascii=False)
+
+
+def _label(task: TaskConfig, label: Any) -> dict[str, Any]:
+    if task.name != "tnews" or label in _TNEWS.values():
+        return {"label": label}
+    if label not in _TNEWS:
+        raise ValueError(f"--form clue: {label!r} is no label of tnews: {', '.join(_TNEWS)}")
+    return {"label": _TNEWS[label], "label_desc": label}
