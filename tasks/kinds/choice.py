@@ -155,7 +155,7 @@ class Idioms(_Chosen):
         pairs: _Pairs = []
         num_cut = 0
         for index, (one, (left, right)) in enumerate(zip(examples, sides, strict=True)):
-            room = row_tokens - special - 1 - max(lengths[choice] for choice in one.choices)
+            room = max(0, row_tokens - special - 1 - max(lengths[choice] for choice in one.choices))
             before, after = offsets[2 * index], offsets[2 * index + 1]
             num_left = min(len(before), max(room // 2, room - len(after)))
             num_right = min(len(after), room - num_left)
