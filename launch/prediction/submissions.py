@@ -26,7 +26,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "chid": ("chid11_predict.json", "chid10_predict.json"),
     "c3": ("c311_predict.json", "c310_predict.json"),
 }
-_ONE_OBJECT = {"cmrc2018": "answer", "drcd": "answer", "chid": "label"}  # by task the field that is its value
+ONE_OBJECT = {"cmrc2018": "answer", "drcd": "answer", "chid": "label"}  # by task the field that is its value
 _TOPICS = (
     "story culture entertainment sports finance - house car edu tech military - travel world stock agriculture game"
 )
@@ -51,7 +51,7 @@ def submission_path(task: TaskConfig, output: Path) -> Path:
 
 def submission_lines(task: TaskConfig, answers: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """Yield the lines of a file to submit. Raise ValueError for an answer that the boards do not know."""
-    if field := _ONE_OBJECT.get(task.name):
+    if field := ONE_OBJECT.get(task.name):
         values = {str(one["id"]): one[field] for one in answers}
         yield json.dumps(values, ensure_ascii=False, indent=4)
         return
