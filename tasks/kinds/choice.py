@@ -40,8 +40,8 @@ class _Chosen(TaskKind):
         """
 
     @abstractmethod
-    def pairs(self, examples: Sequence[Choice], row_tokens: int, tokenizer: Tokenizer) -> tuple[_Pairs, int]:
-        """Return the texts of every choice, and of how many examples a text was cut for them."""
+    def pairs(self, examples: Sequence[Choice], row_tokens: int, tokenizer: Tokenizer) -> tuple[_Pairs, list[bool]]:
+        """Return the texts of every choice, and for every example whether a text was cut for them."""
 
     def read(self, config: TaskSettings) -> TaskData:
         """Read both files, each of which may be a pattern of several."""
@@ -82,14 +82,13 @@ class _Chosen(TaskKind):
         num_cut = 0
         for start in range(0, len(examples), _NUM_AT_ONCE):
             part = [one for one in examples[start : start + _NUM_AT_ONCE] if isinstance(one, Choice)]
-            pairs, cut_before = self.pairs(part, config.row_tokens, tokenizer)
-            num_cut += cut_before
+            pairs, is_cut = self.pairs(part, config.row_tokens, tokenizer)
             firsts, seconds = zip(*(pair for choices in pairs for pair in choices), strict=True)
             encoded = tokenizer(list(firsts), list(seconds), truncation="longest_first", max_length=config.row_tokens)
             place = 0
-            for example in part:
+            for example, cut_before in zip(part, is_cut, strict=True):
                 places = range(place, place := place + len(example.choices))
-                num_cut += any(encoded.encodings[one].overflowing for one in places)
+                num_cut += cut_before or any(encoded.encodings[one].overflowing for one in places)
                 rows.append(_row(encoded, places, example.label, len(rows)))
         return EncodedExamples(rows, num_cut, cut_message(config, num_cut, len(examples)))
 
@@ -128,10 +127,11 @@ class Choices(_Chosen):
     def parse(self, record: Record, number: int, answers: dict[str, Any] | None) -> Iterator[Choice]:
         return questions_of(record, answers is not None)
 
-    def pairs(self, examples: Sequence[Choice], row_tokens: int, tokenizer: Tokenizer) -> tuple[_Pairs, int]:
+    def pairs(self, examples: Sequence[Choice], row_tokens: int, tokenizer: Tokenizer) -> tuple[_Pairs, list[bool]]:
         """The passage, and the question with a choice, separated as texts are: as in CLUE's baseline."""
         between = tokenizer.sep_token
-        return [[(one.text, f"{one.question}{between}{choice}") for choice in one.choices] for one in examples], 0
+        pairs = [[(one.text, f"{one.question}{between}{choice}") for choice in one.choices] for one in examples]
+        return pairs, [False] * len(pairs)
 
 
 class Idioms(_Chosen):
@@ -143,27 +143,28 @@ class Idioms(_Chosen):
     def parse(self, record: Record, number: int, answers: dict[str, Any] | None) -> Iterator[Choice]:
         return blanks_of(record, number, answers)
 
-    def pairs(self, examples: Sequence[Choice], row_tokens: int, tokenizer: Tokenizer) -> tuple[_Pairs, int]:
+    def pairs(self, examples: Sequence[Choice], row_tokens: int, tokenizer: Tokenizer) -> tuple[_Pairs, list[bool]]:
         """A candidate, and the text around the blank: as many tokens on both sides as there is room for."""
         mask = tokenizer.mask_token or "_"
         idioms = sorted({choice for one in examples for choice in one.choices})
-        lengths = dict(zip(idioms, map(len, tokenizer(idioms, add_special_tokens=False)["input_ids"]), strict=True))
+        lengths = dict(zip(idioms, _token_counts(idioms, tokenizer), strict=True))
         special = tokenizer.num_special_tokens_to_add(pair=True)
+        most = [row_tokens - special - max(lengths[choice] for choice in one.choices) for one in examples]
         sides = [_sides(one, mask * _IDIOM_TOKENS) for one in examples]
         flat = [side for pair in sides for side in pair]
         offsets = tokenizer(flat, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-        pairs: _Pairs = []
-        num_cut = 0
-        for index, (one, (left, right)) in enumerate(zip(examples, sides, strict=True)):
-            room = max(0, row_tokens - special - 1 - max(lengths[choice] for choice in one.choices))
-            before, after = offsets[2 * index], offsets[2 * index + 1]
-            num_left = min(len(before), max(room // 2, room - len(after)))
-            num_right = min(len(after), room - num_left)
-            num_cut += num_left < len(before) or num_right < len(after)
-            start = before[-num_left][0] if num_left else len(left)
-            text = f"{left[start:]}{mask}{right[: after[num_right - 1][1] if num_right else 0]}"
-            pairs.append([(choice, text) for choice in one.choices])
-        return pairs, num_cut
+        windows, is_cut = [""] * len(examples), [False] * len(examples)
+        rooms = {index: max(0, size - 1) for index, size in enumerate(most)}  # tokens around the blank
+        while rooms:
+            for index, room in rooms.items():
+                places = offsets[2 * index], offsets[2 * index + 1]
+                windows[index], is_cut[index] = _window(sides[index], places, mask, room)
+            counts = zip(rooms, _token_counts([windows[index] for index in rooms], tokenizer), strict=True)
+            # A part of a text may have more tokens than it had in the whole; then the window is made smaller.
+            excess = {index: count - most[index] for index, count in counts}
+            rooms = {index: max(0, room - excess[index]) for index, room in rooms.items() if room and excess[index] > 0}
+        pairs = [[(choice, window) for choice in one.choices] for one, window in zip(examples, windows, strict=True)]
+        return pairs, is_cut
 
     def chosen(self, logits: Sequence[Tensor], examples: Sequence[Example]) -> list[int]:
         """Return the candidate of every blank; those of a group differ as long as there are enough."""
@@ -186,6 +187,22 @@ def _sides(example: Choice, other: str) -> tuple[str, str]:
     """Return the text before and after the example's blank, `other` in the place of its other blanks."""
     left, _, right = example.text.partition(example.question)
     return BLANK.sub(other, left), BLANK.sub(other, right)
+
+
+def _window(
+    sides: tuple[str, str], offsets: tuple[Sequence[tuple[int, int]], Sequence[tuple[int, int]]], mask: str, room: int
+) -> tuple[str, bool]:
+    """Return the text around a blank, of `room` tokens besides `mask`, and whether that is not all of it."""
+    (left, right), (before, after) = sides, offsets
+    num_left = min(len(before), max(room // 2, room - len(after)))
+    num_right = min(len(after), room - num_left)
+    start = before[-num_left][0] if num_left else len(left)
+    text = f"{left[start:]}{mask}{right[: after[num_right - 1][1] if num_right else 0]}"
+    return text, num_left < len(before) or num_right < len(after)
+
+
+def _token_counts(texts: Sequence[str], tokenizer: Tokenizer) -> list[int]:
+    return list(map(len, tokenizer(list(texts), add_special_tokens=False)["input_ids"]))
 
 
 def _row(encoded: Any, places: range, label: int, index: int) -> Row:

@@ -127,11 +127,11 @@ def test_the_blank_is_always_in_its_window(tokenizer, before, after):
     (row,) = encoded.rows
     mark = tokenizer.mask_token or "_"
     assert max(row.choices) <= 24 and encoded.num_cut == (before + after > 20)
-    (expected,) = {len(tokenizer(mark, add_special_tokens=False)["input_ids"])}
-    first = tokenizer.convert_ids_to_tokens(row.input_ids[: row.choices[0]])
-    assert sum(token.strip("▁") == mark for token in first) == expected == 1
+    for size, start in ((row.choices[0], 0), (row.choices[1], row.choices[0])):
+        tokens = tokenizer.convert_ids_to_tokens(row.input_ids[start : start + size])
+        assert [token.strip("▁") for token in tokens].count(mark) == 1
     if before + after > 20:
-        assert max(row.choices) == 24, "the window is full"
+        assert max(row.choices) >= 21, "the window is full"
 
 
 def test_other_blanks_are_masks_and_candidates_longer_than_the_row_are_cut(wordpiece):

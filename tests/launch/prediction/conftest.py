@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from transformers import BertTokenizer
 
 from launch import predict
 from tasks.config import TaskConfig
@@ -14,7 +15,6 @@ from tasks.kinds.registry import KINDS
 from tasks.models import load_task_model
 from tasks.readers import read_task
 from tests.pretrain.tiny import teacher_model
-from tests.tasks.conftest import build_wordpiece
 
 TEXTS = ["天地玄黄", "宇宙洪荒hello", "日月盈昃" * 12, "水", "hello world", "辰宿列张，寒来暑往", "秋收冬藏" * 3]
 _WSC = {"span1_index": 0, "span1_text": "天", "span2_index": 1, "span2_text": "地"}
@@ -58,6 +58,13 @@ class Made:
     model: Path
 
 
+def build_tokenizer() -> BertTokenizer:
+    """As BERT's, of the characters of these texts: a large vocabulary would take seconds to load."""
+    characters = sorted(set(json.dumps(RECORDS, ensure_ascii=False)))
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *(f"##{one}" for one in characters)]
+    return BertTokenizer(vocab={piece: index for index, piece in enumerate(pieces)}, do_lower_case=True)
+
+
 def make_task(folder: Path, kind: str, general: str, **keys: object) -> Made:
     """Write a task, and a random model for it."""
     data = folder / "dev.json"
@@ -71,7 +78,7 @@ def make_task(folder: Path, kind: str, general: str, **keys: object) -> Made:
     config = TaskConfig.model_validate(values)
     model = load_task_model(general, kind, read_task(config).labels, seed=1)
     model.save_pretrained(folder / "model")
-    build_wordpiece().save_pretrained(folder / "model")
+    build_tokenizer().save_pretrained(folder / "model")
     return Made(config, folder / "task.json", data, folder / "model")
 
 
@@ -79,7 +86,7 @@ def make_task(folder: Path, kind: str, general: str, **keys: object) -> Made:
 def general(tmp_path_factory):
     """A random encoder."""
     folder = tmp_path_factory.mktemp("general")
-    tokenizer = build_wordpiece()
+    tokenizer = build_tokenizer()
     teacher_model(vocab_size=len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
