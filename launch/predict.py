@@ -57,7 +57,7 @@ def run(options: argparse.Namespace, stop: StopRequest) -> None:
 
     task = read_task_file(options.task, "--task")
     form: Form = options.form or ("csv" if options.output.suffix == ".csv" else "jsonl")
-    output = submission_path(task, options.output) if form == "clue" else options.output
+    output = submission_path(task, options.output, options.input) if form == "clue" else options.output
     if output.exists():
         raise ValueError(f"--output {output}: already exists; remove it or give another")
     if not options.input.is_file():

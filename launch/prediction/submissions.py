@@ -34,8 +34,8 @@ _CODES = enumerate(_TOPICS.split(), 100)
 _TNEWS = {f"news_{topic}": str(code) for code, topic in _CODES if topic != "-"}  # the boards read the codes
 
 
-def submission_path(task: TaskConfig, output: Path) -> Path:
-    """Return the file to write: in a folder the one with the task's name for it.
+def submission_path(task: TaskConfig, output: Path, tested: Path) -> Path:
+    """Return the file to write: in a folder the one with the task's name for it, of the version of the test file.
 
     Raise ValueError if the task is none of CLUE's or the boards take no file of this name.
     """
@@ -43,7 +43,8 @@ def submission_path(task: TaskConfig, output: Path) -> Path:
         raise ValueError(f"--form clue: {task.name} is none of CLUE's tasks: {', '.join(NAMES)}")
     names = NAMES[task.name]
     if output.is_dir() or not output.suffix:
-        return output / names[0]
+        older = [name for name in names if name.endswith("10_predict.json")] if "1.0" in tested.stem else []
+        return output / (older or names)[0]
     if output.name not in names:
         raise ValueError(f"--output {output}: for {task.name} the boards read {' or '.join(names)}; or give a folder")
     return output

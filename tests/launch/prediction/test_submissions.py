@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
@@ -18,21 +19,26 @@ SUITE = Suite.model_validate({"about": "", "tasks": ("csl", "cmrc2018"), "num_an
                               "files": {"csl": "csl_predict.json", "cmrc2018": "cmrc2018_predict.json"}})  # fmt: skip
 
 
+TEST = Path("data/test.json")
+
+
 def task(name):
     return TaskConfig(name=name, kind="sentence", train="", dev="")
 
 
 def test_names_are_fixed(tmp_path):
-    assert submission_path(task("ocnli"), tmp_path) == tmp_path / "ocnli_50k_predict.json"
-    assert submission_path(task("tnews"), tmp_path / "new").name == "tnews11_predict.json"
-    assert submission_path(task("chid"), tmp_path / "chid10_predict.json").name == "chid10_predict.json"
+    assert submission_path(task("ocnli"), tmp_path, TEST) == tmp_path / "ocnli_50k_predict.json"
+    assert submission_path(task("tnews"), tmp_path / "new", TEST).name == "tnews11_predict.json"
+    assert submission_path(task("chid"), tmp_path / "chid10_predict.json", TEST).name == "chid10_predict.json"
     for name, suite in (("cluener", "nlpcc2020"), ("cluewsc2020", "nlpcc2020"), ("c3", "clue10")):
         path = tmp_path / read_suite(suite).files[name]
-        assert submission_path(task(name), path) == path
+        assert submission_path(task(name), path, TEST) == path
+    assert submission_path(task("tnews"), tmp_path, Path("test1.0.json")).name == "tnews10_predict.json"
+    assert submission_path(task("csl"), tmp_path, Path("test1.0.json")).name == "csl_predict.json"
     with pytest.raises(ValueError, match=r"ocnli_predict.json: for ocnli the boards read ocnli_50k_predict.json; or"):
-        submission_path(task("ocnli"), tmp_path / "ocnli_predict.json")
+        submission_path(task("ocnli"), tmp_path / "ocnli_predict.json", TEST)
     with pytest.raises(ValueError, match="--form clue: complaints is none of CLUE's tasks: afqmc, tnews, "):
-        submission_path(task("complaints"), tmp_path)
+        submission_path(task("complaints"), tmp_path, TEST)
 
 
 def test_labels_of_tnews_are_codes():
