@@ -1,6 +1,6 @@
 """Files that CLUE's boards read: their names and their forms (CLUEbenchmark/CLUE and LightLM, baselines and examples).
 
-Classes and entities are a line each, {"id": 0, "label": "1"}, in the order of the test file. C3's label is the index of
+Classes and entities are a line each, {"id": 0, "label": "1"}, numbered in the order of the test file. C3's label is the index of
 a choice. The answers of CMRC2018, DRCD and ChID are a single object, by question or blank.
 """
 
@@ -53,11 +53,15 @@ def submission_path(task: TaskConfig, output: Path, tested: Path) -> Path:
 def submission_lines(task: TaskConfig, answers: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """Yield the lines of a file to submit. Raise ValueError for an answer that the boards do not know."""
     if field := ONE_OBJECT.get(task.name):
-        values = {str(one["id"]): one[field] for one in answers}
+        values: dict[str, Any] = {}
+        for one in answers:
+            if (name := str(one["id"])) in values:
+                raise ValueError(f"--form clue: the id {name} occurs more than once in the input")
+            values[name] = one[field]
         yield json.dumps(values, ensure_ascii=False, indent=4)
         return
-    for one in answers:
-        yield json.dumps({"id": one["id"], **_label(task, one["label"])}, ensure_ascii=False)
+    for number, one in enumerate(answers):  # the boards want lines numbered from 0, whatever ids a file has
+        yield json.dumps({"id": number, **_label(task, one["label"])}, ensure_ascii=False)
 
 
 def _label(task: TaskConfig, label: Any) -> dict[str, Any]:

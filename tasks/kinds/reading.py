@@ -89,14 +89,15 @@ class Reading(TaskKind):
         self, logits: Sequence[Tensor], rows: Sequence[Row], examples: Sequence[Example], labels: Sequence[str]
     ) -> dict[str, float]:
         questions = [example for example in examples if isinstance(example, Question)]
-        return score_reading(questions, answers_of(logits, rows, questions))
+        words = answers_of(logits, rows, questions)
+        return score_reading(questions, {one.id: answer for one, answer in zip(questions, words, strict=True)})
 
     def answers(
         self, logits: Sequence[Tensor], rows: Sequence[Row], examples: Sequence[Example], labels: Sequence[str]
     ) -> list[dict[str, Any]]:
         """`answer`, words of the text."""
         questions = [example for example in examples if isinstance(example, Question)]
-        return [{"answer": words} for words in answers_of(logits, rows, questions).values()]
+        return [{"answer": words} for words in answers_of(logits, rows, questions)]
 
     def probabilities(
         self, logits: Sequence[Tensor], rows: Sequence[Row], examples: Sequence[Example], labels: Sequence[str]
@@ -117,8 +118,8 @@ class Reading(TaskKind):
         return []
 
 
-def answers_of(logits: Sequence[Tensor], rows: Sequence[Row], questions: Sequence[Question]) -> dict[str, str]:
-    """Return by question id the words of the best span over all windows of its text."""
+def answers_of(logits: Sequence[Tensor], rows: Sequence[Row], questions: Sequence[Question]) -> list[str]:
+    """Return for every question the words of the best span over all windows of its text, empty if there is none."""
     best: dict[int, tuple[float, str]] = {}
     for row, values in zip(rows, logits, strict=True):
         text = questions[row.example].text
@@ -126,7 +127,7 @@ def answers_of(logits: Sequence[Tensor], rows: Sequence[Row], questions: Sequenc
         if candidate and (row.example not in best or candidate[0] > best[row.example][0]):
             value, start, end = candidate
             best[row.example] = value, text[start:end]
-    return {question.id: best[index][1] if index in best else "" for index, question in enumerate(questions)}
+    return [best[index][1] if index in best else "" for index in range(len(questions))]
 
 
 def best_span(logits: Tensor, row: Row) -> tuple[float, int, int] | None:

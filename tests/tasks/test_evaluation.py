@@ -143,14 +143,14 @@ def test_the_best_span_is_the_best_of_all(sign):
 
 def test_a_model_that_is_not_a_number_answers_nothing():
     row = Row([0] * 3, [0] * 3, {}, 0, (None, (0, 1), None))
-    assert answers_of([torch.full((3, 2), torch.nan)], [row], [Question("Q", "几度", "水", ((0, "水"),))]) == {"Q": ""}
+    assert answers_of([torch.full((3, 2), torch.nan)], [row], [Question("Q", "几度", "水", ((0, "水"),))]) == [""]
 
 
 def test_the_likeliest_window_answers():
     question = Question("Q", "几度", "天地玄黄", ((0, "天"),))
     windows = [Row([0] * 3, [0] * 3, {}, 0, (None, (place, place + 1), (place + 1, place + 2))) for place in (0, 1, 2)]
     logits = [torch.tensor([[9.0, 9.0], [value, 0.0], [0.0, 0.0]]) for value in (1.0, 3.0, 2.0)]
-    assert answers_of(logits, windows, [question]) == {"Q": "地"}
+    assert answers_of(logits, windows, [question]) == ["地"]
 
 
 @pytest.mark.parametrize("auto_class", [AutoModelForSequenceClassification, AutoModelForTokenClassification])

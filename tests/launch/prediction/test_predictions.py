@@ -148,6 +148,16 @@ def test_records_of_every_kind_that_cannot_be_read_are_named(made, kind, record,
     assert [*answers[-1]] == ["id", *KINDS[kind].answer_fields, "problem"]
 
 
+def test_questions_of_one_id_have_an_answer_each(made, tmp_path):
+    record = json.loads(json.dumps(RECORDS["reading"][0]))
+    for one in record["paragraphs"][0]["qas"]:
+        one |= {"id": "Q", "answers": [{"text": "FAKE_ANSWER_1", "answer_start": -1}]}
+    (tmp_path / "in.json").write_text(json.dumps(record))
+    answers = read(run_predict(made("reading"), tmp_path / "out.jsonl", input=tmp_path / "in.json"))
+    expected = [one["answer"] for one in read(run_predict(made("reading"), tmp_path / "expected.jsonl"))]
+    assert [one["answer"] for one in answers] == expected and {one["id"] for one in answers} == {"Q"}
+
+
 def test_a_file_without_any_record_is_refused(made, tmp_path):
     for text, message in (
         ("", "nothing in it to predict"),

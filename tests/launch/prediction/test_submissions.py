@@ -57,6 +57,13 @@ def test_answers_to_questions_are_one_object():
     assert json.loads(text) == {"#idiom1#": 3}
 
 
+def test_ids_are_the_places_of_lines_and_the_names_of_questions():
+    lines = submission_lines(task("csl"), [{"id": one, "label": "1"} for one in (7, 5, 5)])
+    assert [json.loads(line)["id"] for line in lines] == [0, 1, 2]
+    with pytest.raises(ValueError, match="--form clue: the id Q occurs more than once in the input"):
+        list(submission_lines(task("drcd"), [{"id": "Q", "answer": "a"}] * 2))
+
+
 NAMES = {"sentence": "iflytek", "coreference": "cluewsc2020", "entities": "cluener", "reading": "cmrc2018",
          "choice": "c3", "idioms": "chid"}  # fmt: skip
 
