@@ -1,7 +1,7 @@
 """Files that CLUE's boards read: their names and their forms (CLUEbenchmark/CLUE and LightLM, baselines and examples).
 
-Classes and entities are a line each, {"id": 0, "label": "1"}, numbered in the order of the test file. C3's label is the index of
-a choice. The answers of CMRC2018, DRCD and ChID are a single object, by question or blank.
+Classes and entities are a line each, {"id": 0, "label": "1"}, numbered in the order of the test file. C3's label is
+the index of a choice. The answers of CMRC2018, DRCD and ChID are a single object, by question or blank.
 """
 
 import json

@@ -17,6 +17,7 @@ from tasks.readers import read_task
 from tests.pretrain.tiny import teacher_model
 
 TEXTS = ["天地玄黄", "宇宙洪荒hello", "日月盈昃" * 12, "水", "hello world", "辰宿列张，寒来暑往", "秋收冬藏" * 3]
+IDIOMS = ["天地玄黄", "宇宙洪荒", "日月盈昃", "辰宿列张", "寒来暑往"]
 _WSC = {"span1_index": 0, "span1_text": "天", "span2_index": 1, "span2_text": "地"}
 _PASSAGE = "天地玄黄，宇宙洪荒。日月盈昃，辰宿列张。" * 3
 
@@ -40,7 +41,7 @@ RECORDS = {
         for place, text in enumerate(TEXTS)
     ],
     "idioms": [
-        {"content": [f"{text}#idiom{place}1#水#idiom{place}2#", f"#idiom{place}3#"], "candidates": TEXTS[:5]}
+        {"content": [f"{text}#idiom{place}1#水#idiom{place}2#", f"#idiom{place}3#"], "candidates": IDIOMS}
         for place, text in enumerate(TEXTS)
     ],
 }

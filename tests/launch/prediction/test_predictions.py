@@ -68,8 +68,8 @@ def test_answers_equal_those_that_are_scored(made, kind, tmp_path):
 
 @pytest.mark.parametrize("kind", ["sentence", "entities", "reading", "idioms"])
 def test_a_stopped_prediction_goes_on_to_the_same_file(made, kind, tmp_path, monkeypatch, capsys):
-    whole = run_predict(made(kind), tmp_path / "whole.jsonl")
     monkeypatch.setattr(predictions, "PART_INPUTS", 2)
+    whole = run_predict(made(kind), tmp_path / "whole.jsonl")
     stop, add = SimpleNamespace(reason=0), predictions.Predictions.add
 
     def add_and_stop(self, answers, **counts):
