@@ -69,6 +69,7 @@ def run(options: argparse.Namespace, stop: StopRequest) -> None:
         say(f"goes on after {kept.state['inputs']:,} answers")
     say(f"runs on {device_name(device)} in {options.dtype}")
     inputs = KINDS[task.kind].inputs(options.input, task)
+    stop.waits_for = lambda: "before the next batch; the answers of finished parts are kept"
 
     def check_stop() -> None:
         if stop.reason:
