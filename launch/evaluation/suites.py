@@ -129,7 +129,9 @@ def render_suite(
     rows += [_published(row, tasks, is_whole) for row in suite.published]
     head = [name, *tasks, "average", "source"]
     lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
-    said = [suite.about, *(f"{one[0].upper()}{one[1:]}; averages are over the other tasks." for one in missing)]
+    said = [suite.about]
+    if missing:
+        said.append(f"Averages are over the tasks that are here: {'; '.join(missing)}.")
     if suite.limits and BASE in costs:
         said += [_limits(model, suite.limits, costs) for model in scores]
     return "\n".join([*lines, "", " ".join(said), ""])

@@ -78,7 +78,7 @@ def test_averages_are_over_the_tasks_that_are_here():
     suite = Suite.model_validate({"about": "About.", "tasks": ("csl", "c3"), "published": (rows, other)})
     table = render_suite("s", suite, {"own": {"csl": 0.7}}, {}, ["c3 is not on this disk: there is no file"])
     assert "| A | 80.00 | 80.00 | there |" in table and "| B |  | 50.00 over all tasks | there |" in table
-    assert "About. C3 is not on this disk: there is no file; averages are over the other tasks." in table
+    assert "About. Averages are over the tasks that are here: c3 is not on this disk: there is no file." in table
 
 
 def arguments(**values):
