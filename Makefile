@@ -9,7 +9,7 @@ export GOMP_SPINCOUNT ?= 10000
 # What make demo searches the held-out news for, in words that no title repeats.
 DEMO_QUERIES := 居民楼夜里失火 明天大风降温 酒后开车被判刑 高速公路上发生车祸 考古发现古代墓葬
 
-.PHONY: venv demo check test test-slow lint bench
+.PHONY: venv demo nlpcc check test test-slow lint bench
 
 venv: $(READY)
 
@@ -30,6 +30,12 @@ demo: venv
 	$(BIN)/python launch/report.py --run demo/run --task configs/tasks/inews.json --documents demo/text/heldout.jsonl \
 		--queries $(DEMO_QUERIES) --heldout demo/heldout --output demo/report.html \
 		--models teacher=demo/teacher student=demo/students/4l384d untrained=demo/run/start/4l384d
+
+# The light-model task of NLPCC 2020: make nlpcc STUDENT=students/4l312d DATA=data/clue [TEACHER=..] [GED=..] [RUN=..] [SET=..]
+nlpcc: venv
+	$(BIN)/python -m launch.prediction.suite_run --suite nlpcc2020 --student $(STUDENT) --data $(or $(DATA),data/clue) \
+		--output $(or $(RUN),runs/nlpcc2020) $(if $(TEACHER),--teacher $(TEACHER)) $(if $(GED),--ged $(GED)) \
+		$(if $(SET),--set $(SET))
 
 check: lint
 	$(BIN)/python -m pytest -n 2 -m "not slow and not job"

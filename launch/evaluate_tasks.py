@@ -3,7 +3,10 @@
     python launch/evaluate_tasks.py --models hfl/chinese-roberta-wwm-ext students/4l312d my=runs/x/start/4l312d \\
         --tasks tnews afqmc ocnli --seeds 3 --output runs/evaluation [--workers 2] [--set fine_tuning.epochs=5]
 
-The others are compared with the first model. Tasks are names of files in configs/tasks, or paths of similar files.
+    python launch/evaluate_tasks.py --models students/4l312d --suite nlpcc2020 --data data/clue --output runs/nlpcc2020
+
+The others are compared with the first model. Tasks are names of files in configs/tasks, or paths of similar files. A
+suite is a benchmark of configs/suites: its tasks that are on this disk, published rows beside ours, limits checked.
 Writes results.json, results.md and results.png. Finished fine-tuning runs are kept: the same command resumes after a
 stop, and models, tasks or seeds may be added. Workers are processes that share the runs: by default one per GPU, or one
 on a CPU, where several share the cores. The same command on several machines with the same --output shares them too.
@@ -13,8 +16,10 @@ with all runs); 2 invalid input; 75 stopped, or another machine is still working
 """
 
 import argparse
+import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,9 +30,11 @@ if not __package__:  # run as a script: these folders win over any installed pac
 from launch.command_line.next_command import next_line
 from launch.command_line.terminal import accept_any_terminal
 from launch.evaluation.config import Evaluation, read_evaluation
+from launch.evaluation.suites import find_tasks, read_suite, render_suite, suite_names, suite_scores
 from launch.evaluation.workers import FAILED, run_workers
 from launch.job.messages import mute_transformers
 from launch.job.rank import REFUSED, STOPPED
+from pretrain.durable import write_durably
 from pretrain.progress import say
 from pretrain.ranks.stopping import StopRequest
 
@@ -36,7 +43,9 @@ def parse_arguments() -> argparse.Namespace:
     """Parse the command line. Worker processes get --worker."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", required=True, metavar="[NAME=]MODEL", help="folders or hub ids")
-    parser.add_argument("--tasks", nargs="+", required=True, metavar="TASK", help="names or paths of task files")
+    parser.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="names or paths of task files")
+    parser.add_argument("--suite", help=f"the tasks of a benchmark: {', '.join(suite_names())}")
+    parser.add_argument("--data", type=Path, help="folder of TASK/train.json and the like (where the tasks say)")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from training.seed on (3)")
     parser.add_argument("--output", type=Path, required=True, help="folder for runs and results")
     parser.add_argument("--config", type=Path, default=ROOT / "configs/evaluation/clue.json",
@@ -55,13 +64,27 @@ def main() -> int:
     stop = StopRequest(1 if arguments.worker else 0, say)
     mute_transformers()
     try:
-        evaluation = read_evaluation(
-            arguments.config, arguments.overrides, arguments.models, arguments.tasks, arguments.seeds
-        )
-        return (work if arguments.worker else evaluate)(evaluation, arguments, stop)
+        evaluation, missing = _read(arguments)
+        if arguments.worker:
+            return work(evaluation, arguments, stop)
+        for sentence in missing:
+            say(f"left out: {sentence}")
+        return evaluate(evaluation, arguments, stop, missing)
     except ValueError as error:
         say(f"error: {error}")
         return REFUSED
+
+
+def _read(arguments: argparse.Namespace) -> tuple[Evaluation, list[str]]:
+    """Return the evaluation that is asked for, and a sentence on each task of a suite that is not on this disk."""
+    if bool(arguments.tasks) == bool(arguments.suite):
+        raise ValueError("--tasks or --suite: give one of them")
+    names = read_suite(arguments.suite).tasks if arguments.suite else arguments.tasks
+    tasks, missing = find_tasks(names, arguments.data, "--tasks") if arguments.suite or arguments.data else (None, [])
+    if missing and (arguments.tasks or not tasks):
+        raise ValueError("\n".join(missing))
+    found = read_evaluation(arguments.config, arguments.overrides, arguments.models, arguments.tasks, arguments.seeds)
+    return (found if tasks is None else replace(found, tasks=tasks)), missing
 
 
 def work(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopRequest) -> int:
@@ -77,7 +100,9 @@ def work(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopReques
     return 0
 
 
-def evaluate(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopRequest) -> int:
+def evaluate(
+    evaluation: Evaluation, arguments: argparse.Namespace, stop: StopRequest, not_here: Sequence[str] = ()
+) -> int:
     """Run the workers, then measure sizes and speeds and write the results; return the exit code."""
     from launch.evaluation.cells import check_cells, complete_models, settle_precision
     from launch.evaluation.table import cut_texts, measure_costs, write_results
@@ -114,9 +139,15 @@ def evaluate(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopRe
     if missing:
         say(f"left out of the results: {missing}; not all of their runs are finished")
     evaluation = replace(evaluation, models=complete)
-    costs = measure_costs(complete, list(tasks.values()))
+    suite = read_suite(arguments.suite) if arguments.suite else None
+    costs = measure_costs(complete, list(tasks.values()), with_base=bool(suite and suite.limits))
     commonest = {name: score_of_commonest_label(tasks[name], task) for name, task in evaluation.tasks.items()}
-    print(write_results(evaluation, arguments.output, costs, commonest, remarks, device_name(device)))
+    table = write_results(evaluation, arguments.output, costs, commonest, remarks, device_name(device))
+    if suite:
+        results = json.loads((arguments.output / "results.json").read_text(encoding="utf-8"))
+        table += "\n" + render_suite(arguments.suite, suite, suite_scores(results), costs, not_here)
+        write_durably(arguments.output / "results.md", table)
+    print(table)
     print(f"next: open {arguments.output / 'results.png'}, or run this command again with more --models or --tasks")
     sys.stdout.flush()
     return code

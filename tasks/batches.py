@@ -1,9 +1,9 @@
 """Batches of task rows in an order that depends only on the seed and the position.
 
-Shapes: B rows, L tokens of the longest row of the batch.
+Shapes: B rows, L tokens of the longest row of the batch, N choices of all of its rows.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -57,18 +57,33 @@ class TaskBatches:
 
 
 def collate(rows: Sequence[Row], pad_token_id: int) -> dict[str, Tensor]:
-    """Return a batch of rows padded to the longest, int64 [B, L]; labels are [B], or [B, L] if every token has one."""
-    length = max(len(row.input_ids) for row in rows)
+    """Return a batch of rows padded to the longest, int64 [B, L]; labels are [B], or [B, L] if every token has one.
+
+    Of multiple choice, every choice is a row of the batch, [N, L]; `num_choices` [B] says how many belong together.
+    """
+    ids, types = ([*_split(rows, name)] for name in ("input_ids", "token_type_ids"))
+    length = max(map(len, ids))
 
     def padded(values: Sequence[list[int]], fill: int) -> Tensor:
         return torch.tensor([[*row, *[fill] * (length - len(row))] for row in values])
 
     batch = {
-        "input_ids": padded([row.input_ids for row in rows], pad_token_id),
-        "attention_mask": padded([[1] * len(row.input_ids) for row in rows], 0),
-        "token_type_ids": padded([row.token_type_ids for row in rows], 0),
+        "input_ids": padded(ids, pad_token_id),
+        "attention_mask": padded([[1] * len(row) for row in ids], 0),
+        "token_type_ids": padded(types, 0),
     }
+    if rows[0].choices:
+        batch["num_choices"] = torch.tensor([len(row.choices) for row in rows])
     for name in rows[0].labels:
         values = [row.labels[name] for row in rows]
         batch[name] = padded(values, IGNORED) if isinstance(values[0], list) else torch.tensor(values)  # type: ignore[arg-type]
     return batch
+
+
+def _split(rows: Sequence[Row], name: str) -> Iterator[list[int]]:
+    """Yield the tokens of every row, or of every choice of a row."""
+    for row in rows:
+        values, start = getattr(row, name), 0
+        for size in row.choices or (len(values),):
+            yield values[start : start + size]
+            start += size

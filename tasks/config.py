@@ -33,12 +33,13 @@ class TaskConfig(Settings):
 
     sentence, pair: one or two texts and a class. coreference: CLUEWSC's records; the class is whether two spans, which
     are marked in the text, refer to the same. entities: CLUENER's records, {"text", "label": {type: {words: [[first,
-    last]]}}}, last included, or files of tags. reading: the files of CMRC2018, SQuAD and the like.
+    last]]}}}, last included, or files of tags. reading: the files of CMRC2018, SQuAD and the like. choice: C3's.
+    idioms: ChID's, with the answers to dev.json in dev_answer.json.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     kind: Kind
-    train: str
+    train: str  # of choice and idioms also a pattern of several files, such as c3/*-train.json
     dev: str
     format: Literal["json_lines", "table", "csv", "tags"] = "json_lines"  # columns of a table are separated by tabs
     has_header: bool = True  # of a table or CSV

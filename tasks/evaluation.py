@@ -18,7 +18,8 @@ from tasks.kinds.registry import KINDS
 from tasks.metrics import score_classes
 from tasks.rows import Row
 
-LogitsFunction = Callable[[Mapping[str, Tensor]], Tensor]  # takes a batch, returns [B, C], [B, L, C] or [B, L, 2]
+# Takes a batch, returns [B, C], [B, L, C] or [B, L, 2], or [N, 1] for N choices of all rows
+LogitsFunction = Callable[[Mapping[str, Tensor]], Tensor]
 _BATCH_TOKENS = 8192
 
 
@@ -26,7 +27,7 @@ _BATCH_TOKENS = 8192
 def predict(
     model: LogitsFunction, rows: Sequence[Row], pad_token_id: int, batch_rows: int = 64, progress: str | None = None
 ) -> list[Tensor]:
-    """Return float32 logits of every row, without padding, on the CPU: [C], [L, C] or [L, 2] each.
+    """Return float32 logits of every row, without padding, on the CPU: [C], [L, C] or [L, 2] each, [C] of C choices.
 
     Batches contain rows of similar length, at most `batch_rows` and 8,192 tokens. `progress` is the name of the phase
     in the progress display; None for no display.
@@ -35,11 +36,16 @@ def predict(
     with Progress(progress or "predicting", len(rows), "rows", hidden=progress is None) as shown:
         for chosen in _batches([len(row.input_ids) for row in rows], batch_rows):
             logits = model(collate([rows[index] for index in chosen], pad_token_id)).float().cpu()
-            for index, row in zip(chosen, logits, strict=True):
+            for index, row in zip(chosen, _by_row(logits, [rows[index] for index in chosen]), strict=True):
                 own = row if row.dim() == 1 else row[: len(rows[index].input_ids)]
                 predictions[index] = own.clone()  # a view would keep, and send to other ranks, its whole batch
             shown.update(len(chosen))
     return predictions
+
+
+def _by_row(logits: Tensor, rows: Sequence[Row]) -> Sequence[Tensor]:
+    """Return the logits of each row; of multiple choice those of all its choices [C]."""
+    return logits.squeeze(1).split([len(row.choices) for row in rows]) if rows[0].choices else logits.unbind()
 
 
 def _batches(lengths: Sequence[int], batch_rows: int) -> Iterator[list[int]]:

@@ -39,7 +39,27 @@ class Question:
     answers: tuple[tuple[int, str], ...]
 
 
-Example = Classified | Tagged | Question
+@dataclass(frozen=True)
+class Choice:
+    """A question about a text, or a blank in it, with the answers to choose from.
+
+    Attributes:
+        id: the question's or the blank's name.
+        text: the passage; of a blank, the text with the names of all its blanks.
+        question: of a blank, its name.
+        label: index of the right answer, -1 if it is not known.
+        group: blanks of one group are filled with different choices.
+    """
+
+    id: str
+    text: str
+    question: str
+    choices: tuple[str, ...]
+    label: int
+    group: int = -1
+
+
+Example = Classified | Tagged | Question | Choice
 
 
 def text_of(example: Example) -> tuple[str, ...]:

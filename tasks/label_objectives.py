@@ -1,7 +1,7 @@
 """Losses of a task's prediction layer, and the registry of all objectives of task stages.
 
-Shapes: B rows, L tokens, C classes. Logits are [B, C] for classes of texts, [B, L, C] for classes of tokens (entities)
-and [B, L, 2] for the start and end of an answer (reading).
+Shapes: B rows, L tokens, C classes. Logits are [B, C] for classes of texts, [B, L, C] for classes of tokens (entities),
+[B, L, 2] for the start and end of an answer (reading), and [N, 1] for the N choices of all rows (multiple choice).
 """
 
 from collections.abc import Mapping
@@ -98,9 +98,13 @@ class SoftLabels(Objective):
 def choices(logits: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Return float32 logits [B, N, C] of the N choices of a row, and their labels [B, N].
 
-    One choice per text, one per token, or two among the tokens of a row: the start and the end of its answer.
+    One choice per text, one per token, or two among the tokens of a row: the start and the end of its answer. In
+    multiple choice C is the largest number of answers of a row; rows with fewer are filled up with impossible ones.
     """
     logits = logits.float()
+    if "num_choices" in batch:
+        answers = logits.squeeze(1).split(batch["num_choices"].tolist())
+        logits = torch.nn.utils.rnn.pad_sequence(answers, batch_first=True, padding_value=MASKED)
     if "start_positions" in batch:
         logits = logits.masked_fill(~real_tokens(batch).unsqueeze(-1), MASKED).transpose(1, 2)
         return logits, torch.stack([batch["start_positions"], batch["end_positions"]], dim=1)

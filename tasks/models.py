@@ -61,4 +61,4 @@ def check_head(path: str, kind: str, labels: Sequence[str], needs_head: bool = F
 
 
 def _no_head(path: str) -> str:
-    return f"{path}: has no head for this task, so it cannot be its teacher; fine-tune it first (stages.ft)"
+    return f"{path}: has no head for this task; fine-tune it first (stages.ft, or launch/td.py)"

@@ -16,10 +16,12 @@ class Row:
 
     Attributes:
         input_ids, token_type_ids: [L].
-        labels: {"labels": the class, or the tag of every token [L]}, or {"start_positions", "end_positions"}.
+        labels: {"labels": the class, the right choice, or the tag of every token [L]}, or {"start_positions",
+            "end_positions"}.
         example: index of its example; a question about a long text has several rows.
         offsets: for entities and reading, the characters (start, end) of the text for each token, None for other
             tokens; [L].
+        choices: for multiple choice, the number of tokens of each choice; `input_ids` are theirs one after another.
     """
 
     input_ids: list[int]
@@ -27,6 +29,7 @@ class Row:
     labels: dict[str, int | list[int]]
     example: int
     offsets: tuple[tuple[int, int] | None, ...] = ()
+    choices: tuple[int, ...] = ()
 
 
 class TaskLimits(Protocol):
@@ -40,14 +43,19 @@ class TaskLimits(Protocol):
 
 @dataclass(frozen=True)
 class EncodedExamples:
-    """The rows of some examples in their order, and a message about texts cut at `row_tokens`, empty if none is."""
+    """The rows of some examples in their order; how many texts are cut, and a message on that, empty if none is."""
 
     rows: list[Row]
+    num_cut: int = 0
     cut: str = ""
 
 
-def cut_message(config: TaskLimits, encoded: Any) -> str:
-    """Return a message on how many texts a tokenizer cut at `row_tokens`; empty if none."""
-    num_cut = sum(bool(encoding.overflowing) for encoding in encoded.encodings)
-    message = f"{config.name}: {num_cut:,} of {len(encoded.encodings):,} texts are cut at {config.row_tokens} tokens"
+def count_cut(encoded: Any) -> int:
+    """Return the number of texts that a tokenizer cut."""
+    return sum(bool(encoding.overflowing) for encoding in encoded.encodings)
+
+
+def cut_message(config: TaskLimits, num_cut: int, num_texts: int) -> str:
+    """Return a message on how many texts are cut at `row_tokens`; empty if none."""
+    message = f"{config.name}: {num_cut:,} of {num_texts:,} texts are cut at {config.row_tokens} tokens"
     return message if num_cut else ""

@@ -9,6 +9,7 @@ from corpus.config import load_config
 from launch.command_line.config_file import read_strictly
 from launch.distillation.config import read_run_config
 from launch.evaluation.config import EvaluationConfig, read_evaluation
+from launch.evaluation.suites import read_suite
 from launch.stages.config import TaskRunConfig
 
 ROOT = Path(__file__).parents[1]
@@ -72,7 +73,7 @@ def test_no_import_cycles_between_folders():
 
 def test_commands_are_imported_by_nobody():
     commands = {f"launch.{path.stem}" for path in (ROOT / "launch").glob("*.py")} - {"launch.__init__"}
-    assert len(commands) == 10
+    assert len(commands) == 11
     assert [module_name(path) for path in MODULES if commands & imports(path)] == []
 
 
@@ -107,7 +108,11 @@ def test_every_config_decodes():
     evaluations = sorted((ROOT / "configs/evaluation").glob("*.json"))
     for path in evaluations:
         assert read_strictly(EvaluationConfig, path).about
-    assert set((ROOT / "configs").rglob("*.json")) == {*runs, *corpora, *tasks, *evaluations}
+    suites = sorted((ROOT / "configs/suites").glob("*.json"))
+    for path in suites:
+        suite = read_suite(path.stem)
+        assert set(suite.files) <= set(suite.tasks) <= {task.stem for task in tasks}
+    assert set((ROOT / "configs").rglob("*.json")) == {*runs, *corpora, *tasks, *evaluations, *suites}
 
 
 def test_every_config_of_an_experiment_decodes():

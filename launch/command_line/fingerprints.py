@@ -2,7 +2,6 @@
 
 from functools import cache
 from hashlib import sha256
-from pathlib import Path
 
 from corpus.vocabulary.pieces import pieces_by_id
 from corpus.vocabulary.tokenizer import load_tokenizer, tokenizer_fingerprint
@@ -10,6 +9,7 @@ from pretrain.models.folder import check_place
 from pretrain.models.pretrained import check_vocabulary, load_encoder, read_shape
 from pretrain.models.teacher import fingerprint
 from tasks.config import TaskConfig
+from tasks.kinds.record_files import task_files
 
 
 @cache
@@ -32,4 +32,7 @@ def tokenizer_of(path: str) -> str:
 def file_inputs(task: TaskConfig) -> dict[str, str]:
     """Return digests of a task's two files."""
     files = {"train": task.train, "dev": task.dev}
-    return {name: sha256(Path(path).read_bytes()).hexdigest()[:16] for name, path in files.items()}
+    return {
+        name: sha256(b"".join(path.read_bytes() for path in task_files(pattern))).hexdigest()[:16]
+        for name, pattern in files.items()
+    }

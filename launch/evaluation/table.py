@@ -12,10 +12,11 @@ from launch.evaluation.plot import draw_scores
 
 matplotlib.use("agg")
 
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BertConfig, BertModel
 
 from launch.evaluation.cells import Cell, choose_learning_rate, read_cell
 from launch.evaluation.config import Evaluation
+from launch.evaluation.suites import BASE
 from pretrain.device import cpu_name
 from pretrain.durable import write_durably
 from pretrain.models.pretrained import load_encoder, load_pretrained
@@ -26,6 +27,7 @@ from tasks.kinds.kind import TaskData
 from tasks.readers import encode
 
 _NUM_TEXTS, _MAX_TOKENS = 8, 128
+_BASE_VOCABULARY = 21128  # of bert-base-chinese
 
 
 def collect_scores(evaluation: Evaluation, output: Path) -> dict[str, dict[str, Any]]:
@@ -89,12 +91,21 @@ def cut_texts(evaluation: Evaluation, tasks: Mapping[str, TaskData]) -> list[str
 
 
 @Progress("timing the models")
-def measure_costs(models: Mapping[str, str], tasks: Sequence[TaskData]) -> dict[str, dict[str, float]]:
-    """Sizes and speeds of the encoders on the same development texts, spread over the tasks."""
+def measure_costs(
+    models: Mapping[str, str], tasks: Sequence[TaskData], with_base: bool = False
+) -> dict[str, dict[str, float]]:
+    """Sizes and speeds of the encoders on the same development texts, spread over the tasks.
+
+    `with_base` adds a BERT-base of random weights, with the first model's tokenizer: weights do not change the time.
+    """
     texts = ["".join(text_of(task.dev[index % len(task.dev)])) for index in range(_NUM_TEXTS) for task in tasks]
     loaded = {}
     for name, path in models.items():
         loaded[name] = load_encoder(path).eval(), load_pretrained(AutoTokenizer, path)
+    if with_base:
+        tokenizer = next(iter(loaded.values()))[1]
+        vocab_size = max(_BASE_VOCABULARY, len(tokenizer))
+        loaded[BASE] = BertModel(BertConfig(vocab_size=vocab_size), add_pooling_layer=False).eval(), tokenizer
     return compare_cost(loaded, texts, max_tokens=_MAX_TOKENS, num_rounds=_NUM_TEXTS)
 
 

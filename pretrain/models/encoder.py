@@ -63,8 +63,8 @@ class Features:
     Attributes:
         rotated: queries and keys after rotation; those before it in models without.
         head: the masked-language head, which turns the last hidden state into logits; None if there is none.
-        logits: a task model's output: [B, C] over classes of a text, [B, L, C] over classes of each token, or
-            [B, L, 2] for the start and end of a span.
+        logits: a task model's output: [B, C] over classes of a text, [B, L, C] over classes of each token,
+            [B, L, 2] for the start and end of a span, or [B, 1] for rows that are a choice each.
     """
 
     hidden_states: dict[int, Tensor] = field(default_factory=dict)
@@ -107,6 +107,7 @@ class Encoder(nn.Module):
         self.model = model
         self.shape = EncoderShape.of(model.config)
         self.reads = self._reads = reads
+        self._has_choices = type(model).__name__.endswith("ForMultipleChoice")
         self._layer = 0
         self._features: Features | None = None  # set only during forward(): the model stays usable without this class
         self._accepted = accepted(model, *_INPUTS)
@@ -140,16 +141,19 @@ class Encoder(nn.Module):
         """
         self._layer, self._features, self._reads = 0, Features(), reads or self.reads
         features, documents = self._features, batch.get("document_ids")
-        inputs = {name: batch[name] for name in self._accepted if name in batch}
+        inputs = {name: batch[name] for name in ("input_ids", *sorted(self._accepted)) if name in batch}
         if "position_ids" in inputs:
             inputs["position_ids"] = inputs["position_ids"] + row_offset(self.model.config)
         mask = batch.get("attention_mask")
         if documents is not None and not self._uses_interface:
             same = documents[:, None, :, None] == documents[:, None, None, :]
             mask = additive(same, next(self.model.parameters()).dtype)
+        if self._has_choices:  # it wants rows of choices [B, C, L]: here each row is a single choice
+            inputs = {name: tensor.unsqueeze(1) for name, tensor in inputs.items()}
+            mask = None if mask is None else mask.unsqueeze(1)
         try:
             with reading(Reading(self._read_heads, documents)):
-                output = self.model(input_ids=batch["input_ids"], attention_mask=mask, **inputs)
+                output = self.model(**inputs, attention_mask=mask)
             if self._reads.logits:
                 features.logits = _logits(output)
         except _EverythingRead:

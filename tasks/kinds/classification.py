@@ -1,17 +1,17 @@
 """One class for a text, for a pair of texts, or for two marked spans of a text."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from tasks.examples import Classified, Example
-from tasks.kinds.kind import Columns, TaskSettings
+from tasks.kinds.kind import Columns, TaskSettings, shares
 from tasks.kinds.record_files import Record
-from tasks.kinds.records import Parsed, RecordKind, check_index, check_text, label_of, value_of
+from tasks.kinds.records import RecordKind, check_index, check_text, value_of
 from tasks.metrics import score_classes
-from tasks.rows import EncodedExamples, Row, Tokenizer, cut_message
+from tasks.rows import EncodedExamples, Row, Tokenizer, count_cut, cut_message
 
 
 class Sentence(RecordKind):
@@ -21,10 +21,9 @@ class Sentence(RecordKind):
     auto_class = AutoModelForSequenceClassification
     formats: ClassVar[tuple[str, ...]] = ("json_lines", "table", "csv")
 
-    def parse(self, record: Record, columns: Columns) -> Parsed:
-        label = label_of(record, columns.label)
+    def example(self, record: Record, columns: Columns) -> Classified:
         text_b = None if columns.text_b is None else value_of(record, columns.text_b)
-        return Parsed(record[0], (label,), Classified(value_of(record, columns.text), text_b, -1))
+        return Classified(value_of(record, columns.text), text_b, -1)
 
     def encode(
         self, examples: Sequence[Example], config: TaskSettings, labels: Sequence[str], tokenizer: Tokenizer
@@ -39,13 +38,26 @@ class Sentence(RecordKind):
             Row(ids, types[index] if types else [0] * len(ids), {"labels": example.label}, index)  # type: ignore[union-attr]
             for index, (example, ids) in enumerate(zip(examples, encoded["input_ids"], strict=True))
         ]
-        return EncodedExamples(rows, cut_message(config, encoded))
+        num_cut = count_cut(encoded)
+        return EncodedExamples(rows, num_cut, cut_message(config, num_cut, len(examples)))
 
     def score(
         self, logits: Sequence[Tensor], rows: Sequence[Row], examples: Sequence[Example], labels: Sequence[str]
     ) -> dict[str, float]:
         expected = [example.label for example in examples if isinstance(example, Classified)]
         return score_classes(expected, [int(row.argmax()) for row in logits], len(labels))
+
+    def answers(
+        self, logits: Sequence[Tensor], rows: Sequence[Row], examples: Sequence[Example], labels: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """`label`, by its name."""
+        return [{"label": labels[int(row.argmax())]} for row in logits]
+
+    def probabilities(
+        self, logits: Sequence[Tensor], rows: Sequence[Row], examples: Sequence[Example], labels: Sequence[str]
+    ) -> list[Any]:
+        """The probability of every label, by label."""
+        return [dict(zip(labels, shares(row), strict=True)) for row in logits]
 
 
 class Pair(Sentence):
@@ -59,9 +71,8 @@ class Coreference(Sentence):
 
     formats = ("json_lines",)
 
-    def parse(self, record: Record, columns: Columns) -> Parsed:
-        label = label_of(record, columns.label)
-        return Parsed(record[0], (label,), Classified(_marked(record), None, -1))
+    def example(self, record: Record, columns: Columns) -> Classified:
+        return Classified(_marked(record), None, -1)
 
 
 def _marked(record: Record) -> str:

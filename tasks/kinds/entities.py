@@ -1,7 +1,8 @@
 """Entities of a text: a tag for each character, learned by tokens."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from torch import Tensor
 from transformers import AutoModelForTokenClassification
@@ -11,7 +12,7 @@ from tasks.kinds.kind import Columns, TaskSettings
 from tasks.kinds.record_files import Record
 from tasks.kinds.records import Parsed, RecordKind, check_index, check_text
 from tasks.metrics import score_entities
-from tasks.rows import IGNORED, EncodedExamples, Row, Tokenizer, cut_message
+from tasks.rows import IGNORED, EncodedExamples, Row, Tokenizer, count_cut, cut_message
 
 
 class Entities(RecordKind):
@@ -23,6 +24,12 @@ class Entities(RecordKind):
     fixed_keys = ("columns", "ignored_labels")
     min_labels = 1
     label_noun = "entities"
+
+    def example(self, record: Record, columns: Columns) -> Tagged:
+        where, values = record
+        if not isinstance(values, dict):
+            raise ValueError(f'{where}: must be like {{"text"}}, got {type(values).__name__}')
+        return Tagged(check_text(where, "text", values.get("text", values.get(columns.text))), ())
 
     def parse(self, record: Record, columns: Columns) -> Parsed:
         spans = _spans(record)
@@ -50,18 +57,42 @@ class Entities(RecordKind):
             rows.append(
                 Row(ids, token_types[index] if token_types else [0] * len(ids), {"labels": tag_ids}, index, offsets)
             )
-        return EncodedExamples(rows, cut_message(config, encoded))
+        num_cut = count_cut(encoded)
+        return EncodedExamples(rows, num_cut, cut_message(config, num_cut, len(examples)))
 
     def score(
         self, logits: Sequence[Tensor], rows: Sequence[Row], examples: Sequence[Example], labels: Sequence[str]
     ) -> dict[str, float]:
-        tags = tags_of(labels)
         tagged = [example for example in examples if isinstance(example, Tagged)]
-        predicted = [
-            spread_tags([tags[index] for index in values.argmax(-1).tolist()], row, len(example.text))
-            for values, row, example in zip(logits, rows, tagged, strict=True)
-        ]
+        predicted = [tags for tags, _ in _predicted(logits, rows, tagged, labels)]
         return score_entities([character_tags(example) for example in tagged], predicted)
+
+    def answers(
+        self, logits: Sequence[Tensor], rows: Sequence[Row], examples: Sequence[Example], labels: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """`label`, as CLUENER has it: {type: {words: [[first, last]]}}, last included."""
+        tagged = [example for example in examples if isinstance(example, Tagged)]
+        found = _predicted(logits, rows, tagged, labels)
+        return [
+            {"label": _by_type(example.text, ((one, [one.start, one.end - 1]) for one in entities_in(tags)))}
+            for example, (tags, _) in zip(tagged, found, strict=True)
+        ]
+
+    def probabilities(
+        self, logits: Sequence[Tensor], rows: Sequence[Row], examples: Sequence[Example], labels: Sequence[str]
+    ) -> list[Any]:
+        """In the form of the answers, for each entity the mean probability of its characters' tags."""
+        tagged = [example for example in examples if isinstance(example, Tagged)]
+        values = []
+        for example, (tags, sure) in zip(tagged, _predicted(logits, rows, tagged, labels), strict=True):
+            means = ((one, sum(sure[one.start : one.end]) / (one.end - one.start)) for one in entities_in(tags))
+            values.append(_by_type(example.text, ((one, round(mean, 6)) for one, mean in means)))
+        return values
+
+    def labels_of(self, outputs: Sequence[str]) -> tuple[str, ...]:
+        """The types of these tags, if they are all tags of some types."""
+        types = [name.removeprefix("B-") for name in outputs if name.startswith("B-")]
+        return tuple(types) if tags_of(types) == list(outputs) else ()
 
     def outputs(self, labels: Sequence[str]) -> list[str]:
         """The tags of all entity types."""
@@ -80,6 +111,44 @@ def character_tags(example: Tagged) -> list[str]:
         tags[entity.start] = f"B-{entity.type}"
         tags[entity.start + 1 : entity.end] = [f"I-{entity.type}"] * (entity.end - entity.start - 1)
     return tags
+
+
+def entities_in(tags: Sequence[str]) -> list[Entity]:
+    """Return the entities that tags of characters stand for, as seqeval counts them.
+
+    An I- that does not continue an entity of its type begins one.
+    """
+    found: list[Entity] = []
+    before = "O"
+    for place, tag in enumerate(tags):
+        if tag.startswith("I-") and before[2:] == tag[2:]:
+            found[-1] = Entity(found[-1].start, place + 1, found[-1].type)
+        elif tag != "O":
+            found.append(Entity(place, place + 1, tag[2:]))
+        before = tag
+    return found
+
+
+def _predicted(
+    logits: Sequence[Tensor], rows: Sequence[Row], examples: Sequence[Tagged], labels: Sequence[str]
+) -> Iterator[tuple[list[str], list[float]]]:
+    """Yield the tag of every character of a text, and the probability of its token's tag, 1 outside tokens."""
+    names = tags_of(labels)
+    for values, row, example in zip(logits, rows, examples, strict=True):
+        tags = spread_tags([names[index] for index in values.argmax(-1).tolist()], row, len(example.text))
+        sure = [1.0] * len(example.text)
+        for offset, value in zip(row.offsets, values.double().softmax(-1).amax(-1).tolist(), strict=True):
+            if offset:
+                sure[slice(*offset)] = [value] * (offset[1] - offset[0])
+        yield tags, sure
+
+
+def _by_type(text: str, entities: Iterable[tuple[Entity, Any]]) -> dict[str, dict[str, list[Any]]]:
+    """Return {type: {words: [value of each entity with them]}}."""
+    found: dict[str, dict[str, list[Any]]] = {}
+    for entity, value in entities:
+        found.setdefault(entity.type, {}).setdefault(text[entity.start : entity.end], []).append(value)
+    return found
 
 
 def characters_of(offsets: Sequence[tuple[int, int]], text: str) -> tuple[tuple[int, int] | None, ...]:

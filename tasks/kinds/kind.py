@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
@@ -85,6 +86,21 @@ class TaskData:
         return "; ".join([*parts, *(f"{number:,} {what}" for what, number in counts.items() if number)])
 
 
+@dataclass(frozen=True)
+class Input:
+    """An example to predict, or a record that cannot be read.
+
+    Attributes:
+        id: its name in the file, or its number from 0.
+        example: without a label; None for a record that cannot be read.
+        problem: why it cannot be read, with its file and line.
+    """
+
+    id: str | int
+    example: Example | None = None
+    problem: str = ""
+
+
 class TaskKind(ABC):
     """One kind of task.
 
@@ -96,6 +112,7 @@ class TaskKind(ABC):
         has_second_text: whether an example has two texts, and `columns.text_b` must be set.
         has_questions: whether an example is a question, which may have no answer.
         min_labels: the fewest labels that make a task.
+        answer_fields: the keys of its answers.
     """
 
     metrics: ClassVar[tuple[str, ...]]
@@ -105,6 +122,7 @@ class TaskKind(ABC):
     has_second_text: ClassVar[bool] = False
     has_questions: ClassVar[bool] = False
     min_labels: ClassVar[int] = 2
+    answer_fields: ClassVar[tuple[str, ...]] = ("label",)
 
     def problems(self, config: TaskSettings) -> Iterator[str]:
         """Yield `key: message` for settings that cannot work for this kind."""
@@ -113,6 +131,14 @@ class TaskKind(ABC):
     @abstractmethod
     def read(self, config: TaskSettings) -> TaskData:
         """Read the training and development files. Raise ValueError naming the file and line of a problem."""
+
+    @abstractmethod
+    def inputs(self, path: Path, config: TaskSettings) -> Iterator[Input]:
+        """Yield the examples of a file to predict; labels in it are not read. Raise ValueError if it cannot be read."""
+
+    def read_labels(self, config: TaskSettings) -> tuple[str, ...]:
+        """Return the task's labels from its configuration or its training file; none for kinds without labels."""
+        return ()
 
     @abstractmethod
     def encode(
@@ -126,12 +152,33 @@ class TaskKind(ABC):
     ) -> dict[str, float]:
         """Return every metric, from the logits of every row without its padding."""
 
+    @abstractmethod
+    def answers(
+        self, logits: Sequence[Tensor], rows: Sequence[Row], examples: Sequence[Example], labels: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """Return the predicted answer to every example as a JSON object; `score` scores the same answers."""
+
+    @abstractmethod
+    def probabilities(
+        self, logits: Sequence[Tensor], rows: Sequence[Row], examples: Sequence[Example], labels: Sequence[str]
+    ) -> list[Any]:
+        """Return how sure the model is of every example's answer, as a JSON value of numbers between 0 and 1."""
+
     def outputs(self, labels: Sequence[str]) -> list[str]:
         """Return the names of the head's outputs; an empty list if they have no names."""
         return list(labels)
+
+    def labels_of(self, outputs: Sequence[str]) -> tuple[str, ...]:
+        """Return the labels whose `outputs` these are."""
+        return tuple(outputs)
 
 
 def count_overlap(train: Sequence[Example], dev: Sequence[Example]) -> int:
     """Return the number of development examples whose text is also in training."""
     seen = {text_of(example) for example in train}
     return sum(text_of(example) in seen for example in dev)
+
+
+def shares(logits: Tensor) -> list[float]:
+    """Return probabilities [C] of logits [C], with six digits after the point."""
+    return [round(value, 6) for value in logits.double().softmax(-1).tolist()]

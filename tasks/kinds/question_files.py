@@ -16,8 +16,8 @@ _FORMS = (
 _Answers = tuple[tuple[int, str], ...]
 
 
-def read_questions(path: Path) -> Iterator[Question]:
-    """Yield the questions of a file, with all of their answers.
+def read_questions(path: Path, with_answers: bool = True) -> Iterator[Question]:
+    """Yield the questions of a file, with all of their answers, or with none.
 
     An answer without a position gets that of its first occurrence, -1 if there is none. Raise ValueError naming the
     file and the question if the file has another form.
@@ -30,10 +30,10 @@ def read_questions(path: Path) -> Iterator[Question]:
         if not isinstance(paragraphs, list):
             raise ValueError(f"{path}: {_FORMS}; its paragraphs are no list")
         for part in paragraphs:
-            yield from _questions_of(path, part)
+            yield from _questions_of(path, part, with_answers)
 
 
-def _questions_of(path: Path, part: Any) -> Iterator[Question]:
+def _questions_of(path: Path, part: Any, with_answers: bool) -> Iterator[Question]:
     """Yield the questions of a text: those in its `qas`, or itself for a row of the hub's."""
     if not isinstance(part, dict):
         raise ValueError(f"{path}: {_FORMS}; got {json.dumps(part, ensure_ascii=False)[:60]}")
@@ -45,7 +45,7 @@ def _questions_of(path: Path, part: Any) -> Iterator[Question]:
         where = f"{path}: question {name}"
         context = check_text(where, "context", _first(where, part, ("context", "context_text")))
         question = check_text(where, "question", _first(where, qa, ("question", "query_text")))
-        answers = qa.get("answers", [])
+        answers = qa.get("answers", []) if with_answers else []
         try:
             yield Question(str(name), question, context, _answers(answers, context))
         except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -1,18 +1,20 @@
 """Reading: the answer to a question is a span of a text, which is read in windows."""
 
+import math
 import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AutoModelForQuestionAnswering
 
 from tasks.examples import Example, Question
-from tasks.kinds.kind import TaskData, TaskKind, TaskSettings, count_overlap
+from tasks.kinds.kind import Input, TaskData, TaskKind, TaskSettings, count_overlap
 from tasks.kinds.question_files import read_questions
 from tasks.metrics import score_reading
 from tasks.rows import EncodedExamples, Row, Tokenizer
@@ -28,6 +30,7 @@ class Reading(TaskKind):
     fixed_keys = ("columns", "labels", "ignored_labels")
     min_labels = 0
     has_questions = True
+    answer_fields = ("answer",)
 
     def problems(self, config: TaskSettings) -> Iterator[str]:
         if config.window_stride >= config.row_tokens // 2:
@@ -46,6 +49,11 @@ class Reading(TaskKind):
         num_moved = sum(before != after for before, after in zip(train, placed, strict=True))
         num_skipped = sum(map(len, files)) - len(train) - len(dev)
         return TaskData((), placed, dev, 0, num_moved, count_overlap(placed, dev), num_skipped=num_skipped)
+
+    def inputs(self, path: Path, config: TaskSettings) -> Iterator[Input]:
+        """Yield the questions of a file by their ids."""
+        for question in read_questions(path, with_answers=False):
+            yield Input(question.id, question)
 
     def encode(
         self, examples: Sequence[Example], config: TaskSettings, labels: Sequence[str], tokenizer: Tokenizer
@@ -66,7 +74,7 @@ class Reading(TaskKind):
                 return_overflowing_tokens=True,
                 return_offsets_mapping=True,
             )
-            answer_start, words = example.answers[0]
+            answer_start, words = example.answers[0] if example.answers else (-1, "")
             for window, ids in enumerate(encoded["input_ids"]):
                 in_text = [part == 1 for part in encoded.sequence_ids(window)]
                 spans = zip(in_text, encoded["offset_mapping"][window], strict=True)
@@ -75,21 +83,43 @@ class Reading(TaskKind):
                 types = encoded["token_type_ids"][window] if "token_type_ids" in encoded else [0] * len(ids)
                 rows.append(Row(ids, types, {"start_positions": start, "end_positions": end}, index, offsets))
         message = f"{config.name}: {num_cut:,} of {len(examples):,} questions are cut at {max_tokens} tokens"
-        return EncodedExamples(rows, message if num_cut else "")
+        return EncodedExamples(rows, num_cut, message if num_cut else "")
 
     def score(
         self, logits: Sequence[Tensor], rows: Sequence[Row], examples: Sequence[Example], labels: Sequence[str]
     ) -> dict[str, float]:
         questions = [example for example in examples if isinstance(example, Question)]
-        return score_reading(questions, answers_of(logits, rows, questions))
+        words = answers_of(logits, rows, questions)
+        return score_reading(questions, {one.id: answer for one, answer in zip(questions, words, strict=True)})
+
+    def answers(
+        self, logits: Sequence[Tensor], rows: Sequence[Row], examples: Sequence[Example], labels: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """`answer`, words of the text."""
+        questions = [example for example in examples if isinstance(example, Question)]
+        return [{"answer": words} for words in answers_of(logits, rows, questions)]
+
+    def probabilities(
+        self, logits: Sequence[Tensor], rows: Sequence[Row], examples: Sequence[Example], labels: Sequence[str]
+    ) -> list[Any]:
+        """The probability of the best span among all spans of all windows of its text."""
+        totals, best = ([-math.inf] * len(examples) for _ in range(2))
+        for row, values in zip(rows, logits, strict=True):
+            spans = _span_values(values.double(), row)
+            if spans.isfinite().any():
+                best[row.example] = max(best[row.example], float(spans.max()))
+                total = torch.tensor([totals[row.example], float(spans.logsumexp((0, 1)))], dtype=torch.float64)
+                totals[row.example] = float(total.logsumexp(0))
+        sure = zip(best, totals, strict=True)
+        return [0.0 if total == -math.inf else round(math.exp(most - total), 6) for most, total in sure]
 
     def outputs(self, labels: Sequence[str]) -> list[str]:
         """None: the head's two outputs are the start and the end of an answer."""
         return []
 
 
-def answers_of(logits: Sequence[Tensor], rows: Sequence[Row], questions: Sequence[Question]) -> dict[str, str]:
-    """Return by question id the words of the best span over all windows of its text."""
+def answers_of(logits: Sequence[Tensor], rows: Sequence[Row], questions: Sequence[Question]) -> list[str]:
+    """Return for every question the words of the best span over all windows of its text, empty if there is none."""
     best: dict[int, tuple[float, str]] = {}
     for row, values in zip(rows, logits, strict=True):
         text = questions[row.example].text
@@ -97,7 +127,7 @@ def answers_of(logits: Sequence[Tensor], rows: Sequence[Row], questions: Sequenc
         if candidate and (row.example not in best or candidate[0] > best[row.example][0]):
             value, start, end = candidate
             best[row.example] = value, text[start:end]
-    return {question.id: best[index][1] if index in best else "" for index, question in enumerate(questions)}
+    return [best[index][1] if index in best else "" for index in range(len(questions))]
 
 
 def best_span(logits: Tensor, row: Row) -> tuple[float, int, int] | None:
@@ -105,16 +135,21 @@ def best_span(logits: Tensor, row: Row) -> tuple[float, int, int] | None:
 
     None if the row contains none of the text. `logits` are [L, 2], for start and end.
     """
-    outside = torch.tensor([offset is None for offset in row.offsets])
-    starts, ends = logits.masked_fill(outside.unsqueeze(-1), -torch.inf).unbind(-1)
-    spans = starts.unsqueeze(1) + ends  # [L, L], for every start and end
-    possible = torch.ones_like(spans, dtype=torch.bool).triu().tril(MAX_ANSWER_TOKENS - 1)
-    spans = spans.masked_fill(~possible, -torch.inf)
-    first, last = divmod(int(spans.argmax()), len(starts))
+    spans = _span_values(logits, row)
+    first, last = divmod(int(spans.argmax()), len(spans))
     first_offset, last_offset = row.offsets[first], row.offsets[last]
     if first_offset is None or last_offset is None:
         return None
     return float(spans[first, last]), first_offset[0], last_offset[1]
+
+
+def _span_values(logits: Tensor, row: Row) -> Tensor:
+    """Return the sum of start and end logit of every span [L, L], minus infinity for those that no answer may be."""
+    outside = torch.tensor([offset is None for offset in row.offsets])
+    starts, ends = logits.masked_fill(outside.unsqueeze(-1), -torch.inf).unbind(-1)
+    spans = starts.unsqueeze(1) + ends
+    possible = torch.ones_like(spans, dtype=torch.bool).triu().tril(MAX_ANSWER_TOKENS - 1)
+    return spans.masked_fill(~possible, -torch.inf)
 
 
 def _beginning(text: str, max_tokens: int, tokenizer: Tokenizer) -> str:

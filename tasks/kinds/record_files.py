@@ -26,11 +26,24 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        is_utf16 = data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        codec = "UTF-16" if is_utf16 else "GB18030"
-        advice = f"if it is {codec}: iconv -f {codec} -t UTF-8 {path.name} > {path.stem}.utf8{path.suffix}"
         # `from None` because the cause would contain the whole file
+        advice = encoding_advice(path, data)
         raise ValueError(f"{path}: not UTF-8: {error.reason} at byte {error.start}; {advice}") from None
+
+
+def encoding_advice(path: Path, data: bytes) -> str:
+    """Return the command that makes UTF-8 of a file whose first bytes are `data`."""
+    codec = "UTF-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "GB18030"
+    return f"if it is {codec}: iconv -f {codec} -t UTF-8 {path.name} > {path.stem}.utf8{path.suffix}"
+
+
+def task_files(pattern: str) -> list[Path]:
+    """Return the file at a path, or the files whose names match one with * or ?, sorted. Raise ValueError for none."""
+    if not set(Path(pattern).name) & set("*?"):
+        return [Path(pattern)]
+    if not (found := sorted(Path(pattern).parent.glob(Path(pattern).name))):
+        raise ValueError(f"{pattern}: no file matches this pattern")
+    return found
 
 
 def read_records(path: Path, config: TaskSettings) -> Iterator[Record]:
@@ -56,7 +69,7 @@ def _numbered_lines(path: Path, text: str) -> Iterator[_Line]:
 
 def read_json_records(path: Path, text: str) -> Iterator[Record]:
     """Yield the JSON objects or lists of a file: one a line, or the whole file a list of them, or a single one."""
-    whole = _whole_json(text)
+    whole = whole_json(text)
     if isinstance(whole, dict):
         yield f"{path}:1", whole
     elif isinstance(whole, list) and whole and all(isinstance(one, type(whole[0])) for one in whole):
@@ -65,7 +78,7 @@ def read_json_records(path: Path, text: str) -> Iterator[Record]:
         yield from _read_json_lines(_numbered_lines(path, text))
 
 
-def _whole_json(text: str) -> Any:
+def whole_json(text: str) -> Any:
     """Return the value of a file that is one JSON object, or a list of objects or lists; None for others."""
     try:
         whole = json.loads(text) if text.lstrip()[:1] in ("[", "{") else None

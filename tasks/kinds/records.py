@@ -2,12 +2,14 @@
 
 import json
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tasks.examples import Classified, Example, Tagged
-from tasks.kinds.kind import Column, Columns, TaskData, TaskKind, TaskSettings, count_overlap
+from tasks.kinds.input_files import read_inputs
+from tasks.kinds.kind import Column, Columns, Input, TaskData, TaskKind, TaskSettings, count_overlap
 from tasks.kinds.record_files import Record, read_records
 
 
@@ -31,8 +33,33 @@ class RecordKind(TaskKind):
     label_noun: ClassVar[str] = "labelled examples"
 
     @abstractmethod
+    def example(self, record: Record, columns: Columns) -> Classified | Tagged:
+        """Decode one record without its label. Raise ValueError naming its line."""
+
     def parse(self, record: Record, columns: Columns) -> Parsed:
-        """Decode one record. Raise ValueError naming its line."""
+        """Decode one record with its label. Raise ValueError naming its line."""
+        return Parsed(record[0], (label_of(record, columns.label),), self.example(record, columns))
+
+    def inputs(self, path: Path, config: TaskSettings) -> Iterator[Input]:
+        """Yield a record at a time, by its `id`, or its number from 0 if it has none."""
+        for number, record in enumerate(read_inputs(path, config)):
+            if isinstance(record, ValueError):
+                yield Input(number, problem=str(record))
+                continue
+            try:
+                example = self.example(record, config.columns)
+            except ValueError as error:
+                yield Input(number, problem=str(error))
+                continue
+            name = record[1].get("id") if isinstance(record[1], dict) else None
+            yield Input(name if isinstance(name, int | str) and name != "" else number, example)
+
+    def read_labels(self, config: TaskSettings) -> tuple[str, ...]:
+        """Return the configured labels, or those of the training file."""
+        if config.labels:
+            return tuple(config.labels)
+        records = (one for one in read_records(Path(config.train), config) if not _is_ignored(one, config))
+        return tuple(sorted({label for one in records for label in self.parse(one, config.columns).labels}))
 
     def read(self, config: TaskSettings) -> TaskData:
         """Read both files; labels are those of the training file, sorted, unless the configuration lists them."""

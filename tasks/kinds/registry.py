@@ -1,5 +1,6 @@
 """Every kind of task by the name that a configuration gives it."""
 
+from tasks.kinds.choice import Choices, Idioms
 from tasks.kinds.classification import Coreference, Pair, Sentence
 from tasks.kinds.entities import Entities
 from tasks.kinds.kind import TaskKind
@@ -12,4 +13,6 @@ KINDS: dict[str, TaskKind] = {
     "coreference": Coreference(),
     "entities": Entities(),
     "reading": Reading(),
+    "choice": Choices(),
+    "idioms": Idioms(),
 }

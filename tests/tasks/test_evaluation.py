@@ -11,7 +11,7 @@ from pretrain.models.encoder import Encoder, Reads
 from tasks import evaluation
 from tasks.config import TaskConfig
 from tasks.evaluation import predict, score
-from tasks.examples import Classified, Entity, Question, Tagged
+from tasks.examples import Choice, Classified, Entity, Question, Tagged
 from tasks.kinds.entities import tags_of
 from tasks.kinds.reading import MAX_ANSWER_TOKENS, answers_of, best_span
 from tasks.kinds.registry import KINDS
@@ -33,7 +33,7 @@ def logits_of(row, num_classes):
         logits = torch.zeros(len(row.input_ids), 2)
         logits[row.labels["start_positions"], 0] = logits[row.labels["end_positions"], 1] = 5.0
         return logits
-    labels = torch.tensor(row.labels["labels"])
+    labels, num_classes = torch.tensor(row.labels["labels"]), len(row.choices) or num_classes
     return torch.nn.functional.one_hot(labels.masked_fill(labels == IGNORED, 0), num_classes).float()
 
 
@@ -51,6 +51,15 @@ EXAMPLES = {
     "reading": [
         Question("A", "几度", "天地玄黄。" * 120 + "水在零度结冰。" + "宇宙洪荒。" * 60, ((602, "零度"),)),
         Question("B", "几度", "水在 hello 结冰", ((3, "hello"), (0, "水"))),
+    ],
+    "choice": [
+        Choice("", "水在零度结冰。" * 90, "几度？", ("零度", "一百度"), 1),
+        Choice("", "hello", "谁？", ("水", "冰", "天", "地"), 3),
+    ],
+    "idioms": [
+        Choice("#idiom1#", "水#idiom1#冰#idiom2#" * 60, "#idiom1#", ("天地玄黄", "宇宙洪荒"), 1, 0),
+        Choice("#idiom2#", "水#idiom1#冰#idiom2#", "#idiom2#", ("天地玄黄", "宇宙洪荒"), 0, 0),
+        Choice("#idiom3#", "#idiom3#", "#idiom3#", ("天地玄黄", "宇宙洪荒"), 0, 1),
     ],
 }
 
@@ -134,14 +143,14 @@ def test_the_best_span_is_the_best_of_all(sign):
 
 def test_a_model_that_is_not_a_number_answers_nothing():
     row = Row([0] * 3, [0] * 3, {}, 0, (None, (0, 1), None))
-    assert answers_of([torch.full((3, 2), torch.nan)], [row], [Question("Q", "几度", "水", ((0, "水"),))]) == {"Q": ""}
+    assert answers_of([torch.full((3, 2), torch.nan)], [row], [Question("Q", "几度", "水", ((0, "水"),))]) == [""]
 
 
 def test_the_likeliest_window_answers():
     question = Question("Q", "几度", "天地玄黄", ((0, "天"),))
     windows = [Row([0] * 3, [0] * 3, {}, 0, (None, (place, place + 1), (place + 1, place + 2))) for place in (0, 1, 2)]
     logits = [torch.tensor([[9.0, 9.0], [value, 0.0], [0.0, 0.0]]) for value in (1.0, 3.0, 2.0)]
-    assert answers_of(logits, windows, [question]) == {"Q": "地"}
+    assert answers_of(logits, windows, [question]) == ["地"]
 
 
 @pytest.mark.parametrize("auto_class", [AutoModelForSequenceClassification, AutoModelForTokenClassification])

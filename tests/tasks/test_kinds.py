@@ -40,6 +40,6 @@ def test_a_kind_from_outside(headline, wordpiece, tmp_path):  # noqa: F811
 
 def test_an_unknown_kind_is_refused():
     with pytest.raises(
-        ValueError, match="unknown kind 'headline'; there are sentence, pair, coreference, entities, reading"
+        ValueError, match="unknown kind 'headline'; there are sentence, pair, coreference, entities, reading, "
     ):
         TaskConfig(name="news", kind="headline", train="a", dev="b")

@@ -8,6 +8,7 @@ import zstandard
 from tasks.config import TaskConfig
 from tasks.examples import Classified, Entity, Question, Tagged
 from tasks.kinds.entities import characters_of, spread_tags, tags_of
+from tasks.kinds.registry import KINDS
 from tasks.readers import encode, read_task
 from tasks.rows import IGNORED, EncodedExamples
 from tests.tasks.conftest import SHARED, build_unigram
@@ -50,7 +51,7 @@ def test_texts_decode_to_what_was_written(tokenizer):
         assert len(row.token_type_ids) == len(row.input_ids)
 
 
-@pytest.mark.parametrize("kind", ["sentence", "pair", "coreference", "entities", "reading"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_no_examples_are_no_rows(kind, tokenizer):
     """As where an evaluation holds none out of training."""
     assert encode((), task(kind, row_tokens=384), ("a", "b"), tokenizer) == EncodedExamples([])

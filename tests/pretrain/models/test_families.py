@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pretrain.models.encoder import Encoder, EncoderShape, Reads
+from pretrain.models.encoder import Encoder, Reads
 from pretrain.models.family import BERT_FAMILIES, FAMILIES
 from pretrain.models.pretrained import load_encoder
+from pretrain.models.shape import EncoderShape
 from pretrain.models.structure import cut_layers, final_norm, layers_of
 from tests.pretrain.tiny import batch, teacher_model
 
