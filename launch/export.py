@@ -19,7 +19,7 @@ if not __package__:  # run as a script: these folders win over any installed pac
 
 from launch.command_line.terminal import accept_any_terminal
 from launch.exporting.card import table
-from launch.exporting.exporter import export
+from launch.exporting.exporter import LostError, export
 from launch.job.messages import mute_transformers
 
 
@@ -45,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         record = export(**vars(options))
     except (ValueError, OSError) as error:
+        if isinstance(error, LostError):
+            print(table(error.record))
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

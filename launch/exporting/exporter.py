@@ -29,14 +29,22 @@ _BESIDE = ("*.json", "*.txt", "*.model", "README.md", "LICENSE*")  # what a fold
 _LIBRARIES = ("torch", "transformers", "onnxruntime")
 
 
+class LostError(ValueError):
+    """A graph lost more than is allowed; `record` is what was measured."""
+
+    def __init__(self, message: str, record: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.record = record
+
+
 def export(
     student: Path, output: Path, int8: bool = False, check: Path | None = None, task: str | None = None,
     force: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Write a student as ONNX and return what was measured, which export.json and the card have too.
 
-    Raise ValueError if it cannot be exported, or lost more than the limits of comparison.py allow and not `force`; then
-    no folder appears.
+    Raise ValueError if it cannot be exported, and LostError if it lost more than the limits of comparison.py and not
+    `force`; then no folder appears.
     """
     check_libraries()
     if not student.is_dir():
@@ -58,7 +66,7 @@ def export(
             forms[INT8_FORM] = partial / INT8
         record = measure(exported, forms, material, partial)
         if (lost := losses(record["forms"])) and not force:
-            raise ValueError(f"{output}: not written: {'; '.join(lost)}; --force writes it as it is")
+            raise LostError(f"{output}: not written: {'; '.join(lost)}; --force writes it as it is", record)
         record["lost"] = lost
         (partial / "export.json").write_text(json.dumps(record, ensure_ascii=False, indent=2), encoding="utf-8")
         add_to_card(record, partial, output.name)

@@ -2,6 +2,8 @@
 
 import importlib.util
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,12 +78,18 @@ def write_int8(graph: Path, path: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' remarks on themselves."""
+    """Without the exporters' remarks on themselves, and the whole graph that torch prints from C++ with an error."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    sys.stdout.flush()
+    stdout, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        os.dup2(stdout, 1)
+        for descriptor in (stdout, nowhere):
+            os.close(descriptor)
         logging.disable(level)
