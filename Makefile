@@ -1,7 +1,8 @@
-# Every target sets up its own environment in .venv, and again only when requirements.txt changes.
+# Every target sets up its own environment in .venv, and again only when a requirements file changes.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+EXPORT_READY := .venv/.export_ready
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # A thread that waits for the others gives its core away soon: launch/job/threads.py.
 export GOMP_SPINCOUNT ?= 10000
@@ -18,6 +19,11 @@ $(READY): requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
+# What launch/export.py and its tests need
+$(EXPORT_READY): requirements-export.txt $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-export.txt
+	touch $@
+
 demo: venv
 	$(BIN)/python -m launch.demo.parts --output demo
 	$(BIN)/python launch/build_corpus.py --config configs/corpus/demo.json
@@ -31,13 +37,13 @@ demo: venv
 		--queries $(DEMO_QUERIES) --heldout demo/heldout --output demo/report.html \
 		--models teacher=demo/teacher student=demo/students/4l384d untrained=demo/run/start/4l384d
 
-check: lint
+check: lint $(EXPORT_READY)
 	$(BIN)/python -m pytest -n 2 -m "not slow and not job"
 
-test: venv
+test: venv $(EXPORT_READY)
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-slow: venv
+test-slow: venv $(EXPORT_READY)
 	$(BIN)/python -m pytest -n 1 -m slow -o faulthandler_timeout=3600
 
 lint: venv

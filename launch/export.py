@@ -1,4 +1,4 @@
-"""Export a student as ONNX files for serving, in float32 and on request with 8-bit weights, each compared with the model.
+"""Export a student as ONNX files for serving, in float32 and with 8-bit weights, each compared with the model.
 
     python launch/export.py --student students/4l312d --output exported/4l312d --int8 --task thucnews10
     python launch/export.py --student runs/tnews/td2/model --output exported/tnews --int8 --task tnews

@@ -139,7 +139,7 @@ def describe_forms(forms: Sequence[Form]) -> list[str]:
     """How the exported forms were measured."""
     if not forms:
         return []
-    return [f"Exported forms: {forms[0].measured}, as launch/export.py measured each model; the line joins those that no "
+    return [f"Exported forms: {forms[0].measured}, as launch/export.py measured each; the line joins those that no "
             "other beats in both."]  # fmt: skip
 
 

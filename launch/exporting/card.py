@@ -34,8 +34,8 @@ def section(record: Mapping[str, Any], name: str) -> str:
     file = [one["file"] for one in forms.values()][-1]
     lines = ["## As ONNX", "", table(record), ""]
     lines.append(
-        f"Compared on {record['checked_on']} with the model, the graphs in a process that has onnxruntime alone; one text "
-        f"at a time on one thread of {record['processor']}, in turns, medians; the start is loading and the first answer."
+        f"Compared on {record['checked_on']} with the model, the graphs in a process that has onnxruntime alone; one "
+        f"text at a time on one thread of {record['processor']}, in turns, medians; start is loading and one answer."
     )
     if any("cosine" in one for one in forms.values()):
         lines.append("Cosines are to the model's vectors, all of them centred by the mean of those.")

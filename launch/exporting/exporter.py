@@ -86,9 +86,7 @@ def copy_settings(student: Exported, folder: Path) -> None:
     save_tokenizer(student.tokenizer, folder, student.max_tokens)
 
 
-def measure(
-    student: Exported, forms: Mapping[str, Path | None], material: Material, folder: Path
-) -> dict[str, Any]:
+def measure(student: Exported, forms: Mapping[str, Path | None], material: Material, folder: Path) -> dict[str, Any]:
     """Compare the model with the graphs in a process without torch, and time all of them on one thread."""
     with OnnxProcess() as process, torch.no_grad():
         if material.texts:

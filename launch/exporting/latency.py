@@ -18,7 +18,7 @@ Batch = Mapping[str, Tensor]
 def measure_latency(
     forms: Mapping[str, Callable[[Batch], float]], vocab_size: int, max_tokens: int
 ) -> dict[str, dict[int, float]]:
-    """Return the median milliseconds of a row of random ids by form and length; lengths beyond `max_tokens` are left out.
+    """Return the median milliseconds of a row of random ids by form and length, without lengths over `max_tokens`.
 
     Args:
         forms: by name, a function that answers a batch on one thread and returns the seconds it took.

@@ -22,7 +22,7 @@ class OnnxProcess:
     """A process that has onnxruntime, numpy and tokenizers alone. Use it in a `with` block."""
 
     def __init__(self) -> None:
-        self._said = TemporaryFile()
+        self._said = TemporaryFile()  # noqa: SIM115  (closed by __exit__)
         self._process = subprocess.Popen(
             [sys.executable, "-P", _SERVER],
             stdin=subprocess.PIPE,

@@ -48,8 +48,8 @@ def read_sentence_vectors(folder: Path, width: int) -> SentenceVectors | None:
     wanted = kinds[:2] == ["Transformer", "Pooling"] and named[0][1] == ""
     if not wanted or set(kinds[2:]) - {"Dense", "Normalize"} or "Normalize" in kinds[:-1]:
         raise ValueError(
-            f"{folder / 'modules.json'}: cannot be exported: has {', '.join(kinds)}; wanted a Transformer in the folder "
-            "itself, Pooling, then any number of Dense, and Normalize only at the end"
+            f"{folder / 'modules.json'}: cannot be exported: has {', '.join(kinds)}; wanted a Transformer in the "
+            "folder itself, Pooling, then any number of Dense, and Normalize only at the end"
         )
     pooling = recorded_pooling(folder)
     if pooling not in ("mean", "first", "last"):
@@ -71,7 +71,9 @@ def _dense(folder: Path, width: int) -> list[nn.Module]:
     activation = str(config.get("activation_function", "Tanh")).rpartition(".")[2]
     if activation not in _ACTIVATIONS:
         known = ", ".join(_ACTIVATIONS)
-        raise ValueError(f"{folder / 'config.json'}: cannot be exported: activation {activation}; wanted one of {known}")
+        raise ValueError(
+            f"{folder / 'config.json'}: cannot be exported: activation {activation}; wanted one of {known}"
+        )
     try:
         state = load_file(folder / "model.safetensors")
         weight, bias = state["linear.weight"].float(), state.get("linear.bias")

@@ -50,14 +50,18 @@ def _forms(name: str, path: Path) -> list[Form]:
         measured, forms = record["score"], record["forms"]
         if measured is None:
             raise ValueError(f"{path}: has no score: export the student with --task")
-        length = max((length for one in forms.values() for length in one["milliseconds"] if int(length) <= 128), key=int)
+        length = max(
+            (length for one in forms.values() for length in one["milliseconds"] if int(length) <= 128), key=int
+        )
         return [
             Form(f"{name}, {form}", f"{measured} on {record['checked_on']}", 100 * one["score"],
                  one["milliseconds"][length], int(length), one["megabytes"])
             for form, one in forms.items()
         ]  # fmt: skip
     except FileNotFoundError:
-        raise ValueError(f"--exported {name}={path.parent}: has no export.json, which launch/export.py writes") from None
+        raise ValueError(
+            f"--exported {name}={path.parent}: has no export.json, which launch/export.py writes"
+        ) from None
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: not written by launch/export.py: {error!r}") from error
 

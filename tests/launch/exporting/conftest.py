@@ -28,7 +28,10 @@ def make_student(tmp_path_factory) -> Callable[..., Path]:
         tokenizer.save_pretrained(folder)
         if family == "roberta":  # else its own class would be asked to read WordPiece
             settings = json.loads((folder / "tokenizer_config.json").read_text())
-            settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}
+            settings |= {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "model_input_names": ["input_ids", "attention_mask"],
+            }
             (folder / "tokenizer_config.json").write_text(json.dumps(settings))
         return folder
 

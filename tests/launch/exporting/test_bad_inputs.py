@@ -147,7 +147,9 @@ def test_a_graph_that_answers_otherwise_is_refused(int8, student, texts, run, mo
 @needs_library
 def test_texts_that_cannot_be_read_are_named(student, tmp_path, run):
     (tmp_path / "a.txt").write_text("one\n\n")
-    assert run(student, "--check", tmp_path / "a.txt").endswith("has 1 texts; at least 2 are wanted, better some hundreds")
+    assert run(student, "--check", tmp_path / "a.txt").endswith(
+        "has 1 texts; at least 2 are wanted, better some hundreds"
+    )
     (tmp_path / "a.jsonl").write_text('{"text": "天"}\n{"title": "地"}\n')
     assert run(student, "--check", tmp_path / "a.jsonl").endswith('a.jsonl:2: want {"text": ...}, got {"title": "地"}')
     (tmp_path / "b.jsonl").write_text("[1]\n")
@@ -176,7 +178,10 @@ def test_a_tokenizer_file_that_gives_other_ids_is_refused(student, texts, run, m
 @needs_library
 def test_a_graph_that_onnxruntime_cannot_open_is_named(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"not a graph")
-    with OnnxProcess() as process, pytest.raises(ValueError, match=r"model.onnx: cannot be answered with outside .*ONNX"):
+    with (
+        OnnxProcess() as process,
+        pytest.raises(ValueError, match=r"model.onnx: cannot be answered with outside .*ONNX"),
+    ):
         process.answer(tmp_path / "model.onnx", {})
 
 

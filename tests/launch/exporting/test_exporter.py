@@ -1,4 +1,4 @@
-"""Every family and head as ONNX: the graph answers as the model, by onnxruntime alone, for rows of any number and length."""
+"""Every family and head as ONNX: the graph answers as the model, by onnxruntime alone, for rows of any length."""
 
 import importlib.util
 import json
@@ -119,7 +119,9 @@ def test_the_command_writes_a_folder_that_onnxruntime_and_tokenizers_alone_open(
     output = tmp_path / "out"
     assert main(["--student", str(student), "--output", str(output), "--int8", "--check", str(texts)]) == 0
     told = capsys.readouterr()
-    assert told.out.startswith(f"{output}: answers as the model does on 48 texts\n| form | MB on disk |") and not told.err
+    assert (
+        told.out.startswith(f"{output}: answers as the model does on 48 texts\n| form | MB on disk |") and not told.err
+    )
     code = (
         "import sys, numpy as np, onnxruntime, tokenizers\n"
         "row = tokenizers.Tokenizer.from_file('tokenizer.json').encode('天地玄黄')\n"

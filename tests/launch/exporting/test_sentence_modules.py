@@ -83,7 +83,7 @@ def test_a_module_that_no_graph_holds_is_named(changes, message, folder):
 def test_damaged_modules_are_named(folder):
     add_modules(folder)
     save_file({"linear.weight": torch.ones(8, 5)}, folder / "2_Dense/model.safetensors")
-    with pytest.raises(ValueError, match="linear.weight is 8 x 5, but its input is 24 wide"):
+    with pytest.raises(ValueError, match=r"linear.weight is 8 x 5, but its input is 24 wide"):
         read_student(folder)
     (folder / "2_Dense/model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"2_Dense/model.safetensors: no weights of a dense layer: No such file"):

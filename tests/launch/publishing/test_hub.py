@@ -74,7 +74,9 @@ def test_what_is_to_be_private_is_not_uploaded_to_a_public_repository(hub, folde
 def test_a_hub_that_refuses_or_does_not_answer_is_named_and_the_folder_stays(hub, folder, monkeypatch):
     before = files_of(folder)
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    with pytest.raises(ValueError, match=r"--push me/small: not uploaded: .*Invalid username or password.*; .*small is"):
+    with pytest.raises(
+        ValueError, match=r"--push me/small: not uploaded: .*Invalid username or password.*; .*small is"
+    ):
         push(folder, "me/small")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ValueError, match=r"--push me/small: not uploaded: .*[Cc]onnect.*; .*small is whole"):

@@ -12,7 +12,11 @@ from tests.launch.reports.test_charts import texts
 def record(score="accuracy", **changes):
     forms = {
         name: {"megabytes": size, "milliseconds": {"16": time / 8, "128": time, "512": 5 * time}, "score": value}
-        for name, size, time, value in (("torch", 92.0, 60.0, 0.7), ("onnx", 93.0, 50.0, 0.7), ("int8", 23.0, 20.0, 0.69))
+        for name, size, time, value in (
+            ("torch", 92.0, 60.0, 0.7),
+            ("onnx", 93.0, 50.0, 0.7),
+            ("int8", 23.0, 20.0, 0.69),
+        )
     }
     return {"score": score, "checked_on": "the 10 development examples of t", "forms": forms} | changes
 
@@ -58,5 +62,7 @@ def test_a_missing_file_and_scores_of_two_kinds_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"--exported a=.*: has no export.json, which launch/export.py writes"):
         read_forms({"a": str(tmp_path)})
     folders = {"a": write(tmp_path / "a", record()), "b": write(tmp_path / "b", record("f1"))}
-    with pytest.raises(ValueError, match=r"--exported: a, int8 was scored by accuracy on .*, b, int8 by f1 on .*--task"):
+    with pytest.raises(
+        ValueError, match=r"--exported: a, int8 was scored by accuracy on .*, b, int8 by f1 on .*--task"
+    ):
         read_forms(folders)
