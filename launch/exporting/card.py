@@ -15,7 +15,7 @@ tokenizer = tokenizers.Tokenizer.from_file(f"{{folder}}/tokenizer.json")
 graph = onnxruntime.InferenceSession(f"{{folder}}/{file}")
 row = tokenizer.encode("今天天气不错")
 arrays = {{"input_ids": row.ids, "attention_mask": row.attention_mask, "token_type_ids": row.type_ids}}
-answer = graph.run(None, {{one.name: np.array([arrays[one.name]]) for one in graph.get_inputs()}})
+answer = graph.run(None, {{one.name: np.array([arrays[one.name]], np.int64) for one in graph.get_inputs()}})
 ```
 """
 
