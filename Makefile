@@ -1,7 +1,8 @@
-# Every target sets up its own environment in .venv, and again only when requirements.txt changes.
+# Every target sets up its own environment in .venv, and again only when a requirements file changes.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+EXPORT_READY := .venv/.export_ready
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # A thread that waits for the others gives its core away soon: launch/job/threads.py.
 export GOMP_SPINCOUNT ?= 10000
@@ -16,6 +17,11 @@ venv: $(READY)
 $(READY): requirements.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+# What launch/export.py and its tests need
+$(EXPORT_READY): requirements-export.txt $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-export.txt
 	touch $@
 
 demo: venv
@@ -37,13 +43,13 @@ nlpcc: venv
 		--output $(or $(RUN),runs/nlpcc2020) $(if $(TEACHER),--teacher $(TEACHER)) $(if $(GED),--ged $(GED)) \
 		$(if $(SET),--set $(SET))
 
-check: lint
+check: lint $(EXPORT_READY)
 	$(BIN)/python -m pytest -n 2 -m "not slow and not job"
 
-test: venv
+test: venv $(EXPORT_READY)
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-slow: venv
+test-slow: venv $(EXPORT_READY)
 	$(BIN)/python -m pytest -n 1 -m slow -o faulthandler_timeout=3600
 
 lint: venv

@@ -2,11 +2,14 @@
 training.json, which trains it again.
 
     python launch/publish.py --run runs/4l312d --student 4l312d --output students/4l312d \\
-        [--step 5000] [--teacher-name hfl/chinese-roberta-wwm-ext-large] [--licence apache-2.0]
+        [--step 5000] [--teacher-name hfl/chinese-roberta-wwm-ext-large] [--licence apache-2.0] [--push OWNER/NAME]
 
 A pooler that no objective reached stays behind: it is random numbers, which fine-tuning is to draw anew for each seed.
 The folder appears only after transformers has loaded what was written and answered as the student did in training.
 A student with a masked-language head keeps it: AutoModel and AutoModelForMaskedLM both load the folder.
+
+With --push the folder is uploaded to a model hub, to a private repository unless --public. Without --run a folder that
+is there already is uploaded, an exported one too. The token is HF_TOKEN's.
 """
 
 import argparse
@@ -19,33 +22,59 @@ if not __package__:  # run as a script: these folders win over any installed pac
 from launch.command_line.next_command import load_line, next_line
 from launch.command_line.terminal import accept_any_terminal
 from launch.job.messages import mute_transformers
+from launch.publishing.hub import check_push, push
 from launch.publishing.student_folder import load_options, publish
 
 
-def main() -> None:
-    """Publish one student and say what was checked."""
-    accept_any_terminal()
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--student", required=True)
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("--student")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--step", type=int, help="the newest checkpoint unless given")
     parser.add_argument("--teacher-name", help="what readers know the teacher by; its path unless given")
     parser.add_argument("--licence", help="of the weights, by the model hub's names, say apache-2.0")
-    arguments = parser.parse_args()
+    parser.add_argument("--push", metavar="OWNER/NAME", help="upload the folder to this repository of a model hub")
+    parser.add_argument("--public", action="store_true", help="let everybody read the repository of --push")
+    options = parser.parse_args()
+    if bool(options.run) != bool(options.student) or not (options.run or options.push):
+        parser.error("give --run and --student, or --push alone to upload a folder that is there")
+    if options.public and not options.push:
+        parser.error("--public is about the repository of --push")
+    if options.run and options.push and not options.licence:
+        parser.error("--push needs --licence: readers of a hub must know whether they may use the weights")
+    return options
+
+
+def main() -> None:
+    """Publish one student, or upload a folder, or both; say what was checked."""
+    accept_any_terminal()
+    options = parse_arguments()
+    repo, public = options.push, options.public
+    del options.push, options.public
     mute_transformers()
+    done = "nothing was published"
     try:
-        difference = publish(**vars(arguments))
+        if repo:
+            check_push(repo)
+        if options.run:
+            difference = publish(**vars(options))
+            done = f"{options.output} is published, and not uploaded"
+            checked = f"loads with AutoModel and answers as in training (largest difference {difference:.1e})"
+            print(f"{options.output}: {checked}")
+        if repo:
+            print(f"{options.output}: uploaded to {push(options.output, repo, public)}")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("stopped; nothing was published", file=sys.stderr)
+        print(f"stopped; {done}", file=sys.stderr)
         sys.exit(130)
-    print(f"{arguments.output}: loads with AutoModel and answers as in training (largest difference {difference:.1e})")
-    print(load_line(arguments.output, options=load_options(arguments.output)))
-    task = ["--config", "configs/tasks/tnews.json", "--set", f"student={arguments.output}"]
-    print(next_line("deepspeed", "launch/td.py", *task))
+    if options.run:
+        print(load_line(options.output, options=load_options(options.output)))
+        task = ["--config", "configs/tasks/tnews.json", "--set", f"student={options.output}"]
+        print(next_line("deepspeed", "launch/td.py", *task))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@
 The first model is the teacher: the others are compared with it. The task is a name in configs/tasks or the path of a
 file like those, of single sentences; --labels takes a folder of train.jsonl and dev.jsonl of {"text", "label"} lines
 instead. With --documents titles look for their texts, and --queries are searched for among them. With --run the page
-has the run's losses and configuration too; its start/<student> folder, given as a model, is the untrained twin.
+has the run's losses and configuration too; its start/<student> folder, given as a model, is the untrained twin. With
+--exported, folders of launch/export.py, the page shows score against latency and size of every form.
 """
 
 import argparse
@@ -26,7 +27,8 @@ from launch.command_line.terminal import accept_any_terminal
 from launch.evaluation.config import read_task_file
 from launch.job.messages import mute_transformers
 from launch.publishing.student_folder import load_options
-from launch.reports.charts import draw_accuracy, draw_run
+from launch.reports.charts import draw_accuracy, draw_forms, draw_run
+from launch.reports.exported import Form, describe, read_forms
 from launch.reports.folders import find_twins, name_folders
 from launch.reports.models import Material, labels_task, measure_models, read_models, read_pairs, read_texts
 from launch.reports.page import render_page
@@ -49,6 +51,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--documents", type=Path, help='{"title", "text"} lines: titles are to find their texts')
     parser.add_argument("--queries", nargs="+", default=[], help="searched for among the documents; else some titles")
     parser.add_argument("--heldout", type=Path, help="a corpus that no model was trained on, for the relation loss")
+    parser.add_argument("--exported", nargs="+", default=[], metavar="NAME=FOLDER", help="exported with one --task")
     parser.add_argument("--output", type=Path, required=True, help="the page; its JSON goes beside it")
     options = parser.parse_args(arguments)
     if options.queries and not options.documents:
@@ -62,6 +65,7 @@ def build_report(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     Raise ValueError or OSError for whatever cannot be read.
     """
     run = read_run(options.run) if options.run else None
+    forms = read_forms(name_folders(options.exported, "--exported"))
     task = read_task_file(options.task, "--task") if options.task else labels_task(options.labels)
     pairs = read_pairs(options.documents) if options.documents else None
     heldout = load_manifest(options.heldout) if options.heldout else None
@@ -75,9 +79,10 @@ def build_report(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         "title": f"Distilled: {', '.join(run.students)}" if run else f"Compared: {', '.join(folders)}",
         "verdicts": [asdict(judge(teacher, row, material.chance, twins.get(row["name"]))) for row in students],
         "summary": summarise(run, teacher) if run else describe_models(rows),
-        "method": describe_method(material, teacher["name"], dtype),
+        "method": [*describe_method(material, teacher["name"], dtype), *describe_forms(forms)],
         "models": rows,
         "search": search,
+        "exported": describe(forms),
         "machine": device_name("cpu"),
         "precision": dtype,
         "probe": {
@@ -92,7 +97,7 @@ def build_report(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if run:
         report |= {"last_step": run.metrics[-1], "facts": run.facts, "config": run.config}
     charts = [("Accuracy, with one standard error", draw_accuracy(rows, material.chance))]
-    return report, render_page(report, [*charts, *(draw_run(run) if run else [])])
+    return report, render_page(report, [*charts, *draw_forms(forms), *(draw_run(run) if run else [])])
 
 
 def _row(rows: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
@@ -128,6 +133,14 @@ def describe_method(material: Material, reference: str, dtype: str = "float32") 
     if material.heldout:
         lines.append("Held-out relation loss: QQ + KK + VV against the teacher on rows that no model was trained on.")
     return [*lines, *(f"Note: {remark}." for remark in material.remarks)]
+
+
+def describe_forms(forms: Sequence[Form]) -> list[str]:
+    """How the exported forms were measured."""
+    if not forms:
+        return []
+    return [f"Exported forms: {forms[0].measured}, as launch/export.py measured each; the line joins those that no "
+            "other beats in both."]  # fmt: skip
 
 
 def next_lines(options: argparse.Namespace, rows: Sequence[Mapping[str, Any]]) -> list[str]:

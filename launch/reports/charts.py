@@ -6,6 +6,7 @@ from typing import Any
 
 import matplotlib
 
+from launch.reports.exported import Form, pareto_front
 from launch.reports.style import COLOURS, STYLE
 
 matplotlib.use("svg")
@@ -81,6 +82,37 @@ def draw_accuracy(models: Sequence[Mapping[str, Any]], chance: float) -> str:
         axes.set_ylim(len(models) - 0.4, -0.6)
         axes.set_xlabel("nearest-neighbour accuracy, %")
         axes.grid(axis="y", visible=False)
+        return draw_svg(figure)
+
+
+def draw_forms(forms: Sequence[Form]) -> list[tuple[str, str]]:
+    """(caption, SVG) of the exported forms' score against latency and size, the best trade-offs joined by a line."""
+    if not forms:
+        return []
+    latency, size = [form.milliseconds for form in forms], [form.megabytes for form in forms]
+    tokens = f"milliseconds a text of {forms[0].num_tokens} tokens, one CPU thread"
+    return [
+        ("Exported forms: score against latency", _draw_trade_off(forms, latency, tokens)),
+        ("Exported forms: score against size", _draw_trade_off(forms, size, "MB on disk")),
+    ]
+
+
+def _draw_trade_off(forms: Sequence[Form], costs: Sequence[float], x_label: str) -> str:
+    points = [(cost, form.score) for cost, form in zip(costs, forms, strict=True)]
+    front = [points[index] for index in pareto_front(points)]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(5.2, 3.2))
+        axes.plot(*zip(*front, strict=True), color="#9aa0a6", lw=1.2, zorder=1)
+        for index, (form, (x, y)) in enumerate(zip(forms, points, strict=True)):
+            axes.scatter(x, y, color=COLOURS[index % len(COLOURS)], label=form.name, zorder=2)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(f"{forms[0].measured.partition(' on ')[0]}, %")
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(FuncFormatter(plain_number))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
         return draw_svg(figure)
 
 

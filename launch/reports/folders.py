@@ -8,8 +8,8 @@ from pathlib import Path
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")  # a folder may hold the same ones in both forms
 
 
-def name_folders(arguments: list[str]) -> dict[str, str]:
-    """Return `{name: folder or hub id}` of `NAME=FOLDER` arguments.
+def name_folders(arguments: list[str], flag: str = "--models") -> dict[str, str]:
+    """Return `{name: folder or hub id}` of a flag's `NAME=FOLDER` arguments.
 
     Raise ValueError for an argument of another form, or a name given twice.
     """
@@ -17,7 +17,7 @@ def name_folders(arguments: list[str]) -> dict[str, str]:
     for argument in arguments:
         name, found, folder = argument.partition("=")
         if not (name and found and folder) or name in folders:
-            raise ValueError(f"--models {argument}: want NAME=FOLDER, each name once")
+            raise ValueError(f"{flag} {argument}: want NAME=FOLDER, each name once")
         folders[name] = folder
     return folders
 

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 Pooling = Literal["mean", "first", "last"]
@@ -18,7 +17,8 @@ def pool(states: Tensor, real: Tensor, pooling: Pooling) -> Tensor:
     if pooling == "first":
         return states[:, 0]
     if pooling == "last":
-        return states[torch.arange(len(states), device=states.device), real.sum(1) - 1]
+        places = (real.sum(1) - 1).view(-1, 1, 1).expand(-1, 1, states.shape[-1])
+        return states.gather(1, places).squeeze(1)
     weights = real / real.sum(1, keepdim=True)
     return (states * weights.unsqueeze(-1)).sum(1)
 

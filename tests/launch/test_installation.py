@@ -34,10 +34,11 @@ def test_commands_run_from_any_folder(tmp_path):
 
 
 def test_pinned_versions_fit_the_package():
-    """requirements.txt is what tests run with; pyproject.toml what users install."""
+    """The requirements files are what tests run with; pyproject.toml what users install."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [Requirement(one) for one in (*project["dependencies"], *project["optional-dependencies"]["dev"])]
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    extras = project["optional-dependencies"]
+    wanted = [Requirement(one) for one in (*project["dependencies"], *extras["dev"], *extras["export"])]
+    lines = [line for name in ("", "-export") for line in (ROOT / f"requirements{name}.txt").read_text().splitlines()]
     pins = dict(re.match(r"([\w.-]+)==([\w.]+)", line).groups() for line in lines if re.match(r"[\w-]+==", line))
     assert {one.name for one in wanted} == set(pins)
     assert [str(one) for one in wanted if not one.specifier.contains(pins[one.name])] == []
