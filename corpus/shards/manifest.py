@@ -18,7 +18,8 @@ from corpus.durable import write_durably
 from corpus.shards.block_cache import BlockCache
 from corpus.shards.store import Store, StoreLost, open_store
 from corpus.vocabulary.pieces import ids_without_piece
-from corpus.vocabulary.tokenizer import TextEncoder, special_token_ids, tokenizer_fingerprint
+from corpus.vocabulary.special_tokens import special_token_ids
+from corpus.vocabulary.tokenizer import TextEncoder, tokenizer_fingerprint
 
 FILE_NAME = "manifest.json"
 FORMAT_VERSION = 1
@@ -28,18 +29,21 @@ OnFault = Literal["stop", "skip"]
 
 
 class TokenizerRecord(StrictModel):
-    """The tokenizer of a corpus: the folder or hub id it was built with, and the fingerprint that identifies it."""
+    """The tokenizer of a corpus: the folder or hub id it was built with, and the fingerprint that identifies it.
+
+    The cls token is what the tokenizer puts before a text, the sep token what it puts after; None: nothing.
+    """
 
     name: str
     fingerprint: str
     vocab_size: int  # the highest id + 1
     ids_without_piece: list[int] = Field(default_factory=list)
     dtype: Literal["uint16", "uint32"]
-    cls_token_id: int
-    sep_token_id: int
+    cls_token_id: int | None
+    sep_token_id: int | None
     pad_token_id: int
     mask_token_id: int | None
-    unk_token_id: int
+    unk_token_id: int | None
 
 
 class InputRecord(StrictModel):
