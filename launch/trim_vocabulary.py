@@ -136,7 +136,9 @@ def trim_model(model: PreTrainedModel, kept: np.ndarray) -> PreTrainedModel:
     _renumber(config, kept)
     small = type(model)(config)
     if other := [name for name, value in small.state_dict().items() if value.shape != state[name].shape]:
-        raise ValueError(f"{type(model).__name__}: {other[0]} depends on the vocabulary in a way that is not known here")
+        raise ValueError(
+            f"{type(model).__name__}: {other[0]} depends on the vocabulary in a way that is not known here"
+        )
     small.load_state_dict(state, assign=True)  # each in its own precision; buffers that are not saved keep theirs
     small.tie_weights()
     if generation := getattr(model, "generation_config", None):

@@ -107,7 +107,9 @@ def build_apart_rows(values: np.ndarray, lengths: np.ndarray, row_tokens: int, f
     rows = _split_into_rows(stream, row_tokens, frame)
     row, place = np.divmod(cuts + count * np.arange(len(cuts)), width)  # of the first separator after each document
     every = range(1, count + 1)
-    for surplus in every:  # where a row ends between two documents, it has one SEP too many, or also the CLS of the next
+    for (
+        surplus
+    ) in every:  # where a row ends between two documents, it has one SEP too many, or also the CLS of the next
         rows[row[place == width - surplus], -surplus:] = frame.pad
     for surplus in every:  # and the next row begins with the rest of the separators
         where = row[place == 0] if surplus == count else row[place == width - count + surplus] + 1

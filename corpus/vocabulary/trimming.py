@@ -15,8 +15,10 @@ from tokenizers import Tokenizer
 from corpus.vocabulary.pieces import num_ids
 from corpus.vocabulary.texts import text_batches
 
-_CHARACTER, _BYTE = re.compile("(##)?.", re.DOTALL), re.compile("<0x[0-9A-F]{2}>")
+_CHARACTER = re.compile("(##)?.", re.DOTALL)
+_BYTE = re.compile("<0x[0-9A-F]{2}>|▁")  # SentencePiece's space: as bytes it would not come back as a space
 _UNUSED = re.compile(r"[<\[]unused_?\d+[>\]]")
+
 
 def count_pieces(backend: Tokenizer, texts: Iterable[str]) -> np.ndarray:
     """Return how often each id occurs in texts, int64 [V], V the highest id + 1."""
@@ -69,9 +71,7 @@ def _pieces(model: dict[str, Any]) -> dict[str, int]:
     if model["type"] == "Unigram":
         return {piece: index for index, (piece, _) in enumerate(model["vocab"])}
     if model["type"] not in ("WordPiece", "BPE"):
-        raise ValueError(
-            f"a vocabulary of the kind {model['type']} cannot be trimmed, only Unigram, WordPiece and BPE"
-        )
+        raise ValueError(f"a vocabulary of the kind {model['type']} cannot be trimmed, only Unigram, WordPiece and BPE")
     if model["type"] == "BPE" and (model["continuing_subword_prefix"] or model["end_of_word_suffix"]):
         raise ValueError("a BPE vocabulary with a continuing_subword_prefix or end_of_word_suffix cannot be trimmed")
     return model["vocab"]

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpus.rows.packing import (
+    Frame,
     build_apart_rows,
     build_packed_rows,
     build_pair_rows,
@@ -15,6 +16,7 @@ from corpus.rows.packing import (
 )
 
 CLS, SEP, PAD = 2, 3, 0
+FRAME = Frame(CLS, SEP, PAD)
 DOCUMENTS = st.lists(st.integers(1, 60), min_size=1, max_size=12)
 
 
@@ -26,7 +28,7 @@ def block(lengths: list[int]) -> tuple[np.ndarray, np.ndarray]:
 @given(DOCUMENTS, st.integers(8, 30))
 def test_packed_rows_hold_every_token_once_and_in_order(lengths, row_tokens):
     ids, lengths = block(lengths)
-    rows = build_packed_rows(ids, lengths, row_tokens, CLS, SEP, PAD)
+    rows = build_packed_rows(ids, lengths, row_tokens, FRAME)
     assert rows.shape == (num_packed_rows(len(ids), len(lengths), row_tokens), row_tokens) and rows.dtype == np.uint16
     stream = []
     for index, row in enumerate(rows.tolist()):
@@ -41,7 +43,7 @@ def test_packed_rows_hold_every_token_once_and_in_order(lengths, row_tokens):
 @given(DOCUMENTS, st.integers(8, 30))
 def test_rows_apart_give_every_document_its_own_cls(lengths, row_tokens):
     ids, lengths = block(lengths)
-    rows = build_apart_rows(ids, lengths, row_tokens, CLS, SEP, PAD)
+    rows = build_apart_rows(ids, lengths, row_tokens, FRAME)
     assert rows.shape == (num_packed_rows(len(ids), len(lengths), row_tokens, apart=True), row_tokens)
     document_of, text = np.repeat(np.arange(len(lengths)), lengths), []
     for index, row in enumerate(rows.tolist()):
@@ -60,7 +62,7 @@ def test_rows_apart_give_every_document_its_own_cls(lengths, row_tokens):
 @pytest.mark.parametrize("first", range(1, 16))
 def test_rows_apart_at_every_place_of_a_cut(first):
     ids, lengths = block([first, 9])
-    rows = build_apart_rows(ids, lengths, 8, CLS, SEP, PAD)
+    rows = build_apart_rows(ids, lengths, 8, FRAME)
     expected = {
         3: [[2, 10, 11, 12, 3, 2, 13, 3]],
         4: [[2, 10, 11, 12, 13, 3, 0, 0], [2, 14, 15, 16, 17, 18, 19, 3]],
@@ -74,7 +76,7 @@ def test_rows_apart_at_every_place_of_a_cut(first):
 @pytest.mark.parametrize("num_tokens", [1, 5, 6, 7, 12])
 def test_packed_rows_at_the_edges_of_a_piece(num_tokens):
     ids, lengths = block([num_tokens])
-    rows = build_packed_rows(ids, lengths, 8, CLS, SEP, PAD)
+    rows = build_packed_rows(ids, lengths, 8, FRAME)
     assert len(rows) == num_packed_rows(num_tokens, 1, 8)
     assert [token for row in rows.tolist() for token in row if token >= 10] == ids.tolist()
 
@@ -83,7 +85,7 @@ def test_packed_rows_at_the_edges_of_a_piece(num_tokens):
 def test_pairs_are_consecutive_text_of_one_document(lengths, row_tokens):
     ids, lengths = block(lengths)
     document_of = np.repeat(np.arange(len(lengths)), lengths)
-    rows = build_pair_rows(ids, lengths, row_tokens, CLS, SEP, PAD)
+    rows = build_pair_rows(ids, lengths, row_tokens, FRAME)
     num_rows = num_padded_rows("pairs", lengths, row_tokens).sum()
     assert rows.shape == (num_rows, row_tokens) and rows.dtype == np.uint16
     text = []
@@ -104,7 +106,7 @@ def test_pairs_are_consecutive_text_of_one_document(lengths, row_tokens):
 @given(DOCUMENTS, st.integers(8, 30))
 def test_texts_are_documents_in_as_few_equal_rows_as_hold_them(lengths, row_tokens):
     ids, lengths = block(lengths)
-    rows = build_text_rows(ids, lengths, row_tokens, CLS, SEP, PAD)
+    rows = build_text_rows(ids, lengths, row_tokens, FRAME)
     numbers = num_padded_rows("texts", lengths, row_tokens)
     assert rows.shape == (numbers.sum(), row_tokens) and rows.dtype == np.uint16
     assert numbers.tolist() == [-(length // -(row_tokens - 2)) for length in lengths.tolist()]
@@ -121,7 +123,7 @@ def test_texts_are_documents_in_as_few_equal_rows_as_hold_them(lengths, row_toke
 
 def test_pairs_are_cut_at_all_places():
     ids, lengths = block([9] * 400)
-    rows = build_pair_rows(ids, lengths, 12, CLS, SEP, PAD)
+    rows = build_pair_rows(ids, lengths, 12, FRAME)
     places = np.argmax(rows == SEP, axis=1)
     counts = np.bincount(places, minlength=10)
     assert counts[2:].min() > 20 and counts[2:].sum() == 400
@@ -131,6 +133,6 @@ def test_pairs_are_cut_at_all_places():
 def test_word_planes_are_arranged_like_ids(lengths, row_tokens):
     ids, lengths = block(lengths)
     for build in (build_packed_rows, build_apart_rows, build_pair_rows, build_text_rows):
-        rows = build(ids, lengths, row_tokens, CLS, SEP, PAD)
+        rows = build(ids, lengths, row_tokens, FRAME)
         planes = build(ids % 2 == 1, lengths, row_tokens, 0, 0, 0)
         assert planes.dtype == bool and (planes == ((rows % 2 == 1) & (rows >= 10))).all()
