@@ -78,8 +78,8 @@ def check_saved(tokenizer: Any, folder: Path) -> None:
     """Compare a folder with the tokenizer that was saved there: the ids of its pieces, and of probe texts.
 
     Raise ValueError naming the file that gives other ids, as it is read by transformers' fast and slow tokenizers, by
-    the library tokenizers, and line by line, or whose special tokens are others. Warn if the slow one, of which Python's version of Unicode is a part,
-    splits a text otherwise.
+    the library tokenizers, and line by line, or if AutoTokenizer finds other special tokens. Warn if the slow one, of
+    which Python's version of Unicode is a part, splits a text otherwise.
     """
     wanted = pieces_of(tokenizer)
     backend = tokenizer.backend_tokenizer
@@ -87,7 +87,8 @@ def check_saved(tokenizer: Any, folder: Path) -> None:
     _compare(folder / "tokenizer.json (AutoTokenizer)", pieces_of(fast), wanted, fast.backend_tokenizer, backend)
     if (found := special_token_ids(fast)) != (before := special_token_ids(tokenizer)):
         raise ValueError(
-            f"{folder}: AutoTokenizer finds the special tokens {found} instead of {before} there; do not use this folder"
+            f"{folder}: AutoTokenizer finds the special tokens {found} there instead of {before}; do not use this "
+            "folder"
         )
     if type(fast) is not PreTrainedTokenizerFast:  # which is the file itself
         plain = Tokenizer.from_file(str(folder / "tokenizer.json"))

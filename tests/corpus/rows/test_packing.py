@@ -11,6 +11,7 @@ from corpus.rows.packing import (
     build_packed_rows,
     build_pair_rows,
     build_text_rows,
+    check_frame,
     num_packed_rows,
     num_padded_rows,
 )
@@ -134,5 +135,47 @@ def test_word_planes_are_arranged_like_ids(lengths, row_tokens):
     ids, lengths = block(lengths)
     for build in (build_packed_rows, build_apart_rows, build_pair_rows, build_text_rows):
         rows = build(ids, lengths, row_tokens, FRAME)
-        planes = build(ids % 2 == 1, lengths, row_tokens, 0, 0, 0)
+        planes = build(ids % 2 == 1, lengths, row_tokens, FRAME.of_planes)
         assert planes.dtype == bool and (planes == ((rows % 2 == 1) & (rows >= 10))).all()
+
+
+@given(DOCUMENTS, st.integers(8, 30), st.sampled_from([(CLS, None), (None, SEP), (None, None)]))
+def test_rows_are_framed_as_the_tokenizer_frames_a_text(lengths, row_tokens, sides):
+    ids, lengths = block(lengths)
+    frame = Frame(*sides, PAD)
+    documents = [document.tolist() for document in np.split(ids, np.cumsum(lengths)[:-1])]
+    framing = len(frame.before) + len(frame.after)
+
+    rows = build_text_rows(ids, lengths, row_tokens, frame)
+    numbers = num_padded_rows("texts", lengths, row_tokens, framing)
+    assert rows.shape == (numbers.sum(), row_tokens)
+    pieces = [[token for token in row if token != PAD] for row in rows.tolist()]
+    assert all(piece[:1] == frame.before for piece in pieces if frame.before)
+    assert all(piece[-1:] == frame.after for piece in pieces if frame.after)
+    assert [token for piece in pieces for token in piece if token >= 10] == ids.tolist()
+
+    for build, apart in ((build_packed_rows, False), (build_apart_rows, True)):
+        rows = build(ids, lengths, row_tokens, frame)
+        assert rows.shape == (num_packed_rows(len(ids), len(lengths), row_tokens, apart, framing), row_tokens)
+        assert rows[rows >= 10].tolist() == ids.tolist()
+        real = [[token for token in row if token != PAD] for row in rows.tolist()]
+        assert all(row[: len(kept)] == kept for row, kept in zip(rows.tolist(), real, strict=True))
+        if not framing or not apart:
+            continue
+        ends = [{document[-1] for document in documents}, {document[0] for document in documents}]
+        for row in real:  # one separator between two documents, none twice, none alone at a row's end
+            marks = [place for place, token in enumerate(row) if token < 10]
+            assert all(after - before > 1 for before, after in pairwise(marks))
+            assert marks[0] == 0 if frame.before else marks[-1] == len(row) - 1
+            inner = [place for place in marks if 0 < place < len(row) - 1]
+            assert all(row[place - 1] in ends[0] and row[place + 1] in ends[1] for place in inner)
+
+
+def test_rows_that_need_tokens_around_texts_are_refused():
+    with pytest.raises(ValueError, match="rows of pairs need a token before a text and one after it"):
+        check_frame("pairs", Frame(None, SEP, PAD), False, False)
+    with pytest.raises(ValueError, match="documents apart in packed rows: needs a token before or after a text"):
+        check_frame("packed", Frame(None, None, PAD), True, False)
+    with pytest.raises(ValueError, match='on_fault "skip": needs a token before or after a text'):
+        check_frame("texts", Frame(None, None, PAD), False, True)
+    check_frame("packed", Frame(None, SEP, PAD), True, True)
