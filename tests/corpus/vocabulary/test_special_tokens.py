@@ -95,7 +95,7 @@ def test_a_decoders_corpus_has_rows_as_the_tokenizer_frames_texts(tmp_path):
     assert batch["position_ids"][0][batch["document_ids"][0] == 1].tolist() == list(
         range(int((batch["document_ids"] == 1).sum()))
     )
-    with pytest.raises(ValueError, match="masking needs a mask token, and the tokenizer .* has none"):
+    with pytest.raises(ValueError, match=r"masking needs a mask token, and the tokenizer .* has none"):
         Masker(manifest, MaskingSettings(), 1)
     with pytest.raises(ValueError, match="rows of pairs need a token before a text"):
         RowStream(manifest, 128, seed=1, kind="pairs")
