@@ -62,7 +62,9 @@ def settle_special_tokens(name: str, tokenizer: Any, state: dict[str, Any]) -> N
     if kind == "BPE" and ids["pad"] in (None, *others):
         spare = _spare_token(state["added_tokens"], [*ids.values(), tokenizer.bos_token_id, tokenizer.eos_token_id])
         if spare:
-            before = f"pads with {tokenizer.pad_token}, which frames a text too" if ids["pad"] else "has no pad_token"
+            before = "has no pad_token"
+            if ids["pad"] is not None:
+                before = f"pads with {tokenizer.pad_token}, which frames a text too"
             warnings.warn(f"tokenizer {name!r}: {before}; padding is {spare} here, and in what is saved", stacklevel=3)
             tokenizer.pad_token = spare
             return

@@ -12,7 +12,7 @@ TEXTS = [
     "天地玄黄，宇宙洪荒；日月盈昃，辰宿列张。天地天地玄黄宇宙",
 ]
 _SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_PIECES = ["天地", "地玄", "天地玄", "玄黄", "天地玄黄", "ab", "bc", "abc", "abcd", "cd", "▁a", "▁ab", "▁天"]
+_PIECES = ["天地", "地玄", "天地玄", "玄黄", "天地玄黄", "ab", "bc", "cd", "abc", "abcd", "▁a", "▁ab", "▁天"]
 
 
 def _special(tokens: list[str]) -> list[AddedToken]:
@@ -56,7 +56,8 @@ def _framed(tokenizer: Tokenizer, before: str, after: str) -> Tokenizer:
     if before or after:
         ends = [(token, tokenizer.token_to_id(token)) for token in dict.fromkeys([before, after]) if token]
         single = f"{before} $A {after}".strip()
-        template = processors.TemplateProcessing(single=single, pair=f"{single} $B:1 {after}:1", special_tokens=ends)
+        pair = f"{single} $B:1 {after}".strip()
+        template = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ends)
         tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), template])
     return tokenizer
 

@@ -115,10 +115,10 @@ def test_a_unigram_teacher_keeps_precision_and_positions(xlmr, tmp_path):
     assert old.tokenize("天地玄") == new.tokenize("天地玄") and new.model_max_length == 40
 
 
-def test_a_decoder_of_bytes_keeps_its_ids_precision_and_pooling(qwen, tmp_path):
+def test_a_decoder_of_bytes_keeps_its_ids_precision_and_pooling(qwen, tmp_path, capsys):
     assert len(list(qwen.glob("model-*.safetensors"))) > 1
-    with pytest.warns(UserWarning, match="pads with"):
-        assert run(qwen, tmp_path, "天地玄黄，大模型") == 0
+    assert run(qwen, tmp_path, "天地玄黄，大模型") == 0
+    assert "pads with <|endoftext|>, which frames a text too" in capsys.readouterr().err
     old, new = AutoTokenizer.from_pretrained(qwen), AutoTokenizer.from_pretrained(tmp_path / "out")
     assert len(new) < len(old) and new.pad_token == PAD
     text = "天地玄黄，大模型 龘 works"

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, processors
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerFast
 
 from corpus.building.builder import build_corpus
@@ -13,7 +13,7 @@ from corpus.rows.masking import Masker, MaskingSettings
 from corpus.rows.stream import RowStream
 from corpus.shards.manifest import load_manifest
 from corpus.vocabulary.saved import save_tokenizer
-from corpus.vocabulary.special_tokens import frame, special_token_ids
+from corpus.vocabulary.special_tokens import frame, settle_special_tokens, special_token_ids
 from corpus.vocabulary.tokenizer import TextEncoder, load_tokenizer
 from tests.corpus.tiny_bpe import END, PAD, TEXTS, save_byte_level, save_falling_back
 
@@ -69,11 +69,9 @@ def test_settings_that_have_no_effect_are_told(tmp_path, key, where):
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, **{k: settings[k] for k in ("eos_token", "bos_token")}
+        tokenizer_object=backend, **{k: settings[k] for k in ("eos_token", "bos_token", "pad_token")}
     )
     tokenizer.init_kwargs[f"add_{key}_token"] = True
-    from corpus.vocabulary.special_tokens import settle_special_tokens
-
     with pytest.warns(UserWarning, match=f"its settings say add_{key}_token, but .* puts nothing {where} a text"):
         settle_special_tokens("t", tokenizer, json.loads(backend.to_str()))
 
@@ -126,10 +124,8 @@ def test_a_tokenizer_of_python_code_is_refused(tmp_path, monkeypatch):
         def pre_tokenize(self, text):
             pass
 
-    from tokenizers.pre_tokenizers import PreTokenizer
-
     backend = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
-    backend.pre_tokenizer = PreTokenizer.custom(Split())
+    backend.pre_tokenizer = pre_tokenizers.PreTokenizer.custom(Split())
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1, "b": 2})))
     tokenizer._tokenizer = backend
     monkeypatch.setattr("corpus.vocabulary.tokenizer.AutoTokenizer.from_pretrained", lambda *_, **__: tokenizer)
