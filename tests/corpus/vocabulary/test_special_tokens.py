@@ -1,6 +1,7 @@
 """What tokenizers of decoders and others put around a text, and the padding that rows need."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -40,7 +41,9 @@ def test_padding_that_ends_a_text_is_replaced(tmp_path):
     assert tokenizer.pad_token == PAD
     (tmp_path / "b").mkdir()
     save_tokenizer(tokenizer, tmp_path / "b")
-    saved = load_tokenizer(str(tmp_path / "b"))  # no warning, which pytest would make an error
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        saved = load_tokenizer(str(tmp_path / "b"))
     assert special_token_ids(saved) == special_token_ids(tokenizer) and saved("天")["input_ids"][-1] == saved.vocab[END]
 
 
