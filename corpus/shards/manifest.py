@@ -29,18 +29,15 @@ OnFault = Literal["stop", "skip"]
 
 
 class TokenizerRecord(StrictModel):
-    """The tokenizer of a corpus: the folder or hub id it was built with, and the fingerprint that identifies it.
-
-    The cls token is what the tokenizer puts before a text, the sep token what it puts after; None: nothing.
-    """
+    """The tokenizer of a corpus: the folder or hub id it was built with, and the fingerprint that identifies it."""
 
     name: str
     fingerprint: str
     vocab_size: int  # the highest id + 1
     ids_without_piece: list[int] = Field(default_factory=list)
     dtype: Literal["uint16", "uint32"]
-    cls_token_id: int | None
-    sep_token_id: int | None
+    cls_token_id: int | None  # what the tokenizer puts before a text
+    sep_token_id: int | None  # and after it
     pad_token_id: int
     mask_token_id: int | None
     unk_token_id: int | None

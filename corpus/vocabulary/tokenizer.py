@@ -42,13 +42,13 @@ def load_tokenizer(name: str) -> Any:
             f"tokenizer {name!r}: has no vocabulary (tokenizer.json, vocab.txt or sentencepiece.bpe.model)"
         )
     state = _state(name, tokenizer)
-    settle_special_tokens(name, tokenizer, state)
     own = state["model"]
-    if own["type"] == "WordPiece" and tokenizer.unk_token not in own["vocab"]:
+    if own["type"] == "WordPiece" and tokenizer.unk_token not in (None, *own["vocab"]):
         raise ValueError(
             f"tokenizer {name!r}: its vocabulary lacks {tokenizer.unk_token}; is its vocab.txt whole, and its "
             "unk_token the one that is there?"
         )
+    settle_special_tokens(name, tokenizer, state)
     try:
         pieces_by_id(tokenizer)
     except ValueError as error:

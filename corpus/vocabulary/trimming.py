@@ -62,7 +62,7 @@ def kept_ids(backend: Tokenizer, counts: np.ndarray) -> np.ndarray:
     kept |= set(np.flatnonzero(counts).tolist())
     if model["type"] == "BPE":
         ranks = {tuple(pair): rank for rank, pair in enumerate(model["merges"])}
-        used = [piece for piece, index in vocabulary.items() if index in kept]
+        used = [piece for piece, index in vocabulary.items() if index in kept and piece not in added]
         kept |= {vocabulary[part] for piece in used for part in _merged_from(piece, ranks) if part in vocabulary}
     return np.array(sorted(kept), dtype=np.int64)
 
