@@ -3,14 +3,17 @@
 python launch/trim_vocabulary.py --model FOLDER_OR_ID --corpus CORPUS_OR_MANIFEST --output OUT
 python launch/trim_vocabulary.py --model FOLDER_OR_ID --input PATH ... --format lines --output OUT
 
-Pieces that occur, single characters and special tokens are kept, with their rows of the embeddings; the rest of the
-model is unchanged. On sample texts the tokens and all hidden states are compared and must be bitwise equal. Works with
-SentencePiece unigram (XLM-R) and WordPiece (BERT) vocabularies.
+Pieces that occur, single characters or bytes, special tokens, and what kept pieces are merged from are kept, with
+their rows of the embeddings; the rest of the model is unchanged. On sample texts the tokens and all hidden states are
+compared and must be bitwise equal. Works with WordPiece (BERT), SentencePiece unigram (XLM-R), byte-level BPE (Qwen,
+ModernBERT, EuroBERT) and SentencePiece BPE (Gemma, mmBERT) vocabularies. Files by which sentence-transformers reads a
+folder's model come along.
 Exit codes: 0 done, 2 the input was refused (a line `error: ...`), 130 stopped by Ctrl-C.
 """
 
 import argparse
 import copy
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator
@@ -20,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 if not __package__:  # run as a script: these folders win over any installed package of the same name
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -45,7 +48,8 @@ from pretrain.progress import Progress
 _SAMPLE_TEXTS = 256
 _SAMPLE_ROWS = 16
 _SAMPLE_TOKENS = 128
-_TOKEN_IDS = [f"{name}_token_id" for name in ("pad", "bos", "eos", "cls", "sep", "mask", "unk", "decoder_start")]
+# How sentence-transformers reads a model: its modules, of which each has a folder, its prompts, its longest text
+_SENTENCE_FILES = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -87,7 +91,9 @@ def count_used(options: argparse.Namespace, tokenizer: Any) -> tuple[np.ndarray,
         )
     ids, lengths, _ = read_block(manifest, 0)
     documents = np.split(ids, np.cumsum(lengths)[:-1])[:_SAMPLE_TEXTS]
-    return count_corpus_pieces(manifest), [tokenizer.decode(document[:_SAMPLE_TOKENS]) for document in documents]
+    # A text cut within a character ends with a replacement character, and may be split otherwise than in the corpus
+    sample = [tokenizer.decode(document[:_SAMPLE_TOKENS]).rstrip("\ufffd") for document in documents]
+    return count_corpus_pieces(manifest) + count_pieces(tokenizer.backend_tokenizer, sample), sample
 
 
 def _sampled(texts: Iterator[str], sample: list[str]) -> Iterator[str]:
@@ -117,20 +123,42 @@ def load_model(name: str) -> tuple[PreTrainedModel, set[str]]:
 
 
 def trim_model(model: PreTrainedModel, kept: np.ndarray) -> PreTrainedModel:
-    """Return a copy of the model whose vocabulary is the pieces of the old ids `kept`, in that order."""
+    """Return a copy of the model whose vocabulary is the pieces of the old ids `kept`, in that order.
+
+    Raises ValueError if a weight with a row for each piece is neither of its embeddings nor of its head.
+    """
     modules = [model.get_input_embeddings(), model.get_output_embeddings()]
     by_piece = {p.data_ptr() for module in modules if module is not None for p in module.parameters()}
     rows = torch.from_numpy(kept)
     state = {name: value[rows] if value.data_ptr() in by_piece else value for name, value in model.state_dict().items()}
     config = copy.deepcopy(model.config)
-    config.vocab_size = len(kept)
-    new_ids = {old: new for new, old in enumerate(kept.tolist())}
-    for name in _TOKEN_IDS:
-        if getattr(config, name, None) is not None:
-            setattr(config, name, new_ids.get(getattr(config, name)))
-    small = type(model)(config).to(model.dtype)
-    small.load_state_dict(state)
+    config.get_text_config().vocab_size = len(kept)
+    _renumber(config, kept)
+    small = type(model)(config)
+    if other := [name for name, value in small.state_dict().items() if value.shape != state[name].shape]:
+        raise ValueError(
+            f"{type(model).__name__}: {other[0]} depends on the vocabulary in a way that is not known here"
+        )
+    small.load_state_dict(state, assign=True)  # each in its own precision; buffers that are not saved keep theirs
+    small.tie_weights()
+    if generation := getattr(model, "generation_config", None):
+        small.generation_config = copy.deepcopy(generation)
+        _renumber(small.generation_config, kept)
     return small.eval()
+
+
+def _renumber(config: Any, kept: np.ndarray) -> None:
+    """Renumber all ids of tokens in a configuration, such as pad_token_id, single ones and lists, in place."""
+    new_ids = {old: new for new, old in enumerate(kept.tolist())}
+    for key, value in list(vars(config).items()):
+        if isinstance(value, PreTrainedConfig):
+            _renumber(value, kept)
+        elif not key.endswith("_token_id") or value is None:
+            continue
+        elif isinstance(value, list):
+            setattr(config, key, [new_ids[index] for index in value if index in new_ids] or None)
+        else:
+            setattr(config, key, new_ids.get(value))
 
 
 @torch.no_grad()
@@ -145,6 +173,15 @@ def check_same_states(model: PreTrainedModel, small: PreTrainedModel, ids: torch
             raise ValueError(
                 f"the trimmed model has different hidden states from layer {layer} on, by up to {most:.3g}"
             )
+
+
+def copy_sentence_files(model: Path, folder: Path) -> None:
+    """Copy the files by which sentence-transformers reads a model's folder: pooling, dense layers, prompts."""
+    for name in _SENTENCE_FILES:
+        if (model / name).is_file():
+            shutil.copy(model / name, folder / name)
+    for module in sorted(model.glob("[0-9]_*")):
+        shutil.copytree(module, folder / module.name)
 
 
 def save_trimmed(options: argparse.Namespace, folder: Path) -> str:
@@ -169,11 +206,13 @@ def save_trimmed(options: argparse.Namespace, folder: Path) -> str:
         tokenizer_object=backend,
         model_max_length=tokenizer.model_max_length,
         model_input_names=tokenizer.model_input_names,
+        padding_side=tokenizer.padding_side,
         **names,
     )
     save_tokenizer(trimmed, folder)
     # transformers fills missing weights (usually a pooler) with random numbers: do not save them
     small.save_pretrained(folder, state_dict={n: v for n, v in small.state_dict().items() if n not in missing})
+    copy_sentence_files(Path(options.model), folder)
     sizes = [f"{m.num_parameters() / 1e6:.1f}M" for m in (model, small)]
     return (
         f"vocabulary {len(counts):,} -> {len(kept):,}, parameters {sizes[0]} -> {sizes[1]}; "

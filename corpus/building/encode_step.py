@@ -109,7 +109,7 @@ def _encode_batch(documents: list[tuple[str, str]], plan: Plan, ledger: Ledger) 
         encoded = list(encode_with_words(encoder, texts))
     else:
         encoded = [(ids, None) for ids in encoder.encode(texts)]
-    if encoded:
+    if encoded and plan.tokenizer.unk_token_id is not None:
         every = np.concatenate([ids for ids, _ in encoded])
         ledger.unk_tokens += int(np.count_nonzero(every == plan.tokenizer.unk_token_id))
     for (label, text), (ids, continues_word) in zip(documents, encoded, strict=True):

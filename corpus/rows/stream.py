@@ -17,12 +17,14 @@ from corpus.rows.mixture import source_weights
 from corpus.rows.open_blocks import OpenBlocks, Planes
 from corpus.rows.order import NUM_LANES, WINDOW_BLOCKS, Order
 from corpus.rows.packing import (
+    Frame,
     RowKind,
     build_apart_rows,
     build_empty_rows,
     build_packed_rows,
     build_pair_rows,
     build_text_rows,
+    check_frame,
     check_rows,
     num_packed_rows,
     num_padded_rows,
@@ -38,6 +40,12 @@ _MAX_OPEN_BYTES = 1 << 30
 Batch = dict[str, torch.Tensor]
 
 
+def frame_of(manifest: Manifest) -> Frame:
+    """Return what stands around a text in the rows of a corpus."""
+    tokenizer = manifest.tokenizer
+    return Frame(tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
+
+
 def count_padded_rows(
     kind: RowKind, manifest: Manifest, row_tokens: int, indexes: Sequence[int], progress: bool = True
 ) -> np.ndarray:
@@ -45,7 +53,9 @@ def count_padded_rows(
     check_rows(kind, row_tokens)
     blocks = read_blocks(manifest, list(indexes))
     tracked = track(blocks, f"counting {kind}", len(indexes), "blocks") if progress else blocks
-    return np.array([num_padded_rows(kind, block.lengths, row_tokens).sum() for block in tracked], dtype=np.int64)
+    framing = frame_of(manifest).num_tokens
+    counts = [num_padded_rows(kind, block.lengths, row_tokens, framing).sum() for block in tracked]
+    return np.array(counts, dtype=np.int64)
 
 
 class RowStream:
@@ -93,6 +103,8 @@ class RowStream:
         num_rows: np.ndarray | None = None,
     ) -> None:
         check_rows(kind, row_tokens)
+        self._frame = frame_of(manifest)
+        check_frame(kind, self._frame, documents_apart, on_fault == "skip")
         self._masker = Masker(manifest, masking, seed) if masking else None
         if continues_word and not manifest.has_word_planes:
             raise ValueError(f"{manifest.store.location}: the corpus was built without word planes")
@@ -106,7 +118,7 @@ class RowStream:
         table, names = manifest.blocks, [source.name for source in manifest.sources]
         if kind == "packed":
             tokens, documents = np.array(table.tokens), np.array(table.documents)
-            num_rows = num_packed_rows(tokens, documents, row_tokens, documents_apart)
+            num_rows = num_packed_rows(tokens, documents, row_tokens, documents_apart, self._frame.num_tokens)
         every = range(len(table))
         self._num_rows = count_padded_rows(kind, manifest, row_tokens, every) if num_rows is None else num_rows
         weights_of_sources = source_weights(names, weights or {})
@@ -135,19 +147,18 @@ class RowStream:
         return OpenBlocks(self._read_rows, self._num_rows, self.row_tokens, dtypes, num_pages, _MAX_OPEN_BYTES)
 
     def _read_rows(self, blocks: list[int]) -> Iterator[Planes]:
-        tokenizer = self._manifest.tokenizer
-        special = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
+        frame, dtype = self._frame, self._manifest.dtype
         build_packed = build_apart_rows if self._documents_apart else build_packed_rows
         build_rows = {"pairs": build_pair_rows, "texts": build_text_rows}.get(self._kind, build_packed)
         for index, block in zip(blocks, self._read_blocks(self._manifest, blocks), strict=True):
             if block is None:
-                empty = build_empty_rows(int(self._num_rows[index]), self.row_tokens, self._manifest.dtype, *special)
+                empty = build_empty_rows(int(self._num_rows[index]), self.row_tokens, dtype, frame)
                 yield (empty, np.zeros(empty.shape, dtype=bool))[: 1 + self._reads_words]
                 continue
             ids, lengths, plane = block
-            rows = build_rows(ids, lengths, self.row_tokens, *special)
+            rows = build_rows(ids, lengths, self.row_tokens, frame)
             if self._reads_words and plane is not None:
-                yield rows, build_rows(plane, lengths, self.row_tokens, 0, 0, 0)
+                yield rows, build_rows(plane, lengths, self.row_tokens, frame.of_planes)
             else:
                 yield (rows,)
 
@@ -200,18 +211,18 @@ class RowStream:
             num_batches = min(2 * num_batches, most)
 
     def _build_batch(self, planes: Planes, positions: np.ndarray) -> Batch:
-        ids, tokenizer = planes[0], self._manifest.tokenizer
+        ids, frame = planes[0], self._frame
         # Text never contains special ids: a padding id is padding, and SEP ends a text.
-        is_real = ids != tokenizer.pad_token_id
+        is_real = ids != frame.pad
         batch = {"input_ids": ids.astype(np.int64), "attention_mask": is_real.astype(np.int64)}
         if self._documents_apart:
-            batch |= _places(ids == tokenizer.cls_token_id, is_real)
+            batch |= _places(_begins(ids, frame), is_real)
         if self._gives_words:
             batch["continues_word"] = planes[1].astype(np.int64)
         if self._masker:
             batch["input_ids"], batch["labels"] = self._masker.mask(ids, positions, *planes[1:])
         if self._kind == "pairs":
-            ends = ids == tokenizer.sep_token_id
+            ends = ids == frame.sep
             texts_before = np.cumsum(ends, axis=1, dtype=np.int64) - ends
             batch["token_type_ids"] = ((texts_before == 1) & is_real).astype(np.int64)
         tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
@@ -219,8 +230,17 @@ class RowStream:
         return {"token_type_ids": torch.zeros(1, dtype=torch.int64).expand(ids.shape)} | tensors
 
 
+def _begins(ids: np.ndarray, frame: Frame) -> np.ndarray:
+    """Whether a document begins at each token, bool [n, L]: at every CLS, or at the row's start and after every SEP."""
+    if frame.cls is not None:
+        return ids == frame.cls
+    begins = np.ones(ids.shape, dtype=bool)
+    begins[:, 1:] = ids[:, :-1] == frame.sep
+    return begins
+
+
 def _places(begins: np.ndarray, is_real: np.ndarray) -> dict[str, np.ndarray]:
-    """Each token's document in its row and place in that document, int64 [n, L]; `begins` is true at every CLS."""
+    """Each token's document in its row and place in that document, int64 [n, L]; `begins` is true at its start."""
     columns = np.arange(begins.shape[1])
     first = np.maximum.accumulate(np.where(begins, columns, 0), axis=1)
     documents = np.cumsum(begins, axis=1, dtype=np.int64) - 1

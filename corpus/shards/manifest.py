@@ -18,7 +18,8 @@ from corpus.durable import write_durably
 from corpus.shards.block_cache import BlockCache
 from corpus.shards.store import Store, StoreLost, open_store
 from corpus.vocabulary.pieces import ids_without_piece
-from corpus.vocabulary.tokenizer import TextEncoder, special_token_ids, tokenizer_fingerprint
+from corpus.vocabulary.special_tokens import special_token_ids
+from corpus.vocabulary.tokenizer import TextEncoder, tokenizer_fingerprint
 
 FILE_NAME = "manifest.json"
 FORMAT_VERSION = 1
@@ -35,11 +36,11 @@ class TokenizerRecord(StrictModel):
     vocab_size: int  # the highest id + 1
     ids_without_piece: list[int] = Field(default_factory=list)
     dtype: Literal["uint16", "uint32"]
-    cls_token_id: int
-    sep_token_id: int
+    cls_token_id: int | None  # what the tokenizer puts before a text
+    sep_token_id: int | None  # and after it
     pad_token_id: int
     mask_token_id: int | None
-    unk_token_id: int
+    unk_token_id: int | None
 
 
 class InputRecord(StrictModel):

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
 from corpus.vocabulary.pieces import pieces_by_id, pieces_of, placeholders
+from corpus.vocabulary.special_tokens import special_token_ids
 from corpus.vocabulary.vocab_file import read_vocab_file, write_vocab_file
 
 # For checks and fingerprints: scripts, widths, case, digits, marks, spaces, an emoji sequence, a Han character beyond
@@ -39,7 +40,8 @@ def save_tokenizer(tokenizer: Any, folder: Path, max_tokens: int | None = None) 
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     values = json.loads(path.read_text(encoding="utf-8"))
-    if values["tokenizer_class"] == "TokenizersBackend":
+    kind = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["type"]
+    if values["tokenizer_class"] == "TokenizersBackend" or kind == "BPE":  # whose families' classes split as they like
         values["tokenizer_class"] = "PreTrainedTokenizerFast"
     if isinstance(values.get("extra_special_tokens"), list):
         values["additional_special_tokens"] = values.pop("extra_special_tokens")
@@ -76,13 +78,18 @@ def check_saved(tokenizer: Any, folder: Path) -> None:
     """Compare a folder with the tokenizer that was saved there: the ids of its pieces, and of probe texts.
 
     Raise ValueError naming the file that gives other ids, as it is read by transformers' fast and slow tokenizers, by
-    the library tokenizers, and line by line. Warn if the slow one, of which Python's version of Unicode is a part,
-    splits a text otherwise.
+    the library tokenizers, and line by line, or if AutoTokenizer finds other special tokens. Warn if the slow one, of
+    which Python's version of Unicode is a part, splits a text otherwise.
     """
     wanted = pieces_of(tokenizer)
     backend = tokenizer.backend_tokenizer
     fast = AutoTokenizer.from_pretrained(folder)
     _compare(folder / "tokenizer.json (AutoTokenizer)", pieces_of(fast), wanted, fast.backend_tokenizer, backend)
+    if (found := special_token_ids(fast)) != (before := special_token_ids(tokenizer)):
+        raise ValueError(
+            f"{folder}: AutoTokenizer finds the special tokens {found} there instead of {before}; do not use this "
+            "folder"
+        )
     if type(fast) is not PreTrainedTokenizerFast:  # which is the file itself
         plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
         _compare(folder / "tokenizer.json", pieces_of(plain), wanted, plain, backend)

@@ -12,20 +12,20 @@ from transformers import AutoTokenizer
 
 from corpus.vocabulary.pieces import num_ids, pieces_by_id
 from corpus.vocabulary.saved import PROBE
+from corpus.vocabulary.special_tokens import settle_special_tokens, special_token_ids
 from corpus.vocabulary.wordpiece import WordPieceTable, is_wordpiece
 
 # One text of so many is tokenised twice as a check: a few tenths of a per cent of all text
 _SAMPLE_EVERY = 256
 _SAMPLE_CHARACTERS = 1000
 _SETTINGS_OF_BERT = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
-_REQUIRED = ("cls", "sep", "pad", "unk")
 
 
 def load_tokenizer(name: str) -> Any:
     """Load a fast tokenizer from a folder or hub id. Code in the folder or repository is never run.
 
-    Raises ValueError if it cannot be loaded, has no fast (Rust) backend or no vocabulary, lacks a cls, sep, pad or unk
-    token, uses one token as pad and as another of these, has two pieces with one id, or is of a
+    Raises ValueError if it cannot be loaded, has no fast (Rust) backend or no vocabulary, splits text by Python code,
+    lacks special tokens that rows need (corpus/vocabulary/special_tokens.py), has two pieces with one id, or is of a
     class that splits text otherwise than the folder's tokenizer.json.
     """
     if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
@@ -41,29 +41,32 @@ def load_tokenizer(name: str) -> Any:
         raise ValueError(
             f"tokenizer {name!r}: has no vocabulary (tokenizer.json, vocab.txt or sentencepiece.bpe.model)"
         )
-    ids = special_token_ids(tokenizer)
-    missing = [f"{token}_token" for token in _REQUIRED if ids[token] is None]
-    if missing:
-        raise ValueError(f"tokenizer {name!r}: lacks {', '.join(missing)}, which rows need")
-    own = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
-    if own["type"] == "WordPiece" and tokenizer.unk_token not in own["vocab"]:
+    state = _state(name, tokenizer)
+    own = state["model"]
+    if own["type"] == "WordPiece" and tokenizer.unk_token not in (None, *own["vocab"]):
         raise ValueError(
             f"tokenizer {name!r}: its vocabulary lacks {tokenizer.unk_token}; is its vocab.txt whole, and its "
             "unk_token the one that is there?"
         )
+    settle_special_tokens(name, tokenizer, state)
     try:
         pieces_by_id(tokenizer)
     except ValueError as error:
         raise ValueError(f"tokenizer {name!r}: {error}") from error
     _check_file(name, tokenizer)
-    if ids["pad"] in (ids["cls"], ids["sep"], ids["unk"]):
-        raise ValueError(f"tokenizer {name!r}: pad_token must differ from cls_token, sep_token and unk_token")
     return tokenizer
 
 
-def special_token_ids(tokenizer: Any) -> dict[str, int | None]:
-    """Return the ids of cls, sep, pad, mask and unk; None for a token that the tokenizer lacks."""
-    return {token: getattr(tokenizer, f"{token}_token_id") for token in (*_REQUIRED, "mask")}
+def _state(name: str, tokenizer: Any) -> dict[str, Any]:
+    """Return the content of tokenizer.json. Raise ValueError if there cannot be such a file: RoFormer's calls jieba."""
+    try:
+        return json.loads(tokenizer.backend_tokenizer.to_str())
+    except Exception as error:  # the library raises Exception itself
+        raise ValueError(
+            f"tokenizer {name!r}: {type(tokenizer).__name__} splits text by Python code, which no tokenizer.json can "
+            "hold; take a model with a plain tokenizer, such as junnyu/roformer_chinese_char_base instead of "
+            "junnyu/roformer_chinese_base"
+        ) from error
 
 
 def _check_file(name: str, tokenizer: Any) -> None:
@@ -152,6 +155,8 @@ def _without_special_spellings(tokenizer: Any) -> Tokenizer:
         if entry["content"] in special:
             entry["content"] = "\0" + entry["content"]
     vocab = state["model"]["vocab"]
+    if merges := state["model"].get("merges"):  # that make a special token would name a piece that is not there
+        state["model"]["merges"] = [pair for pair in merges if "".join(pair) not in special]
     if isinstance(vocab, dict):
         state["model"]["vocab"] = {_respell(piece, special): index for piece, index in vocab.items()}
     else:

@@ -172,7 +172,7 @@ def build_models(
         model, head = load_teacher(config.teacher.path, config.needs_teacher_head)
     teacher_fingerprint = fingerprint(head.model if head else model)
     check_teacher(run, teacher_fingerprint)
-    students = build_students(config, model, head, stream, run)
+    students = build_students(config, model, head, stream, run, job.manifest.tokenizer.pad_token_id)
     probe = _build_probe(config, job, model, run, device)
     reads = [student.teacher_reads for student in students]
     return Teacher(model, reads, config.teacher.dtype, device, head), teacher_fingerprint, students, probe
@@ -187,7 +187,12 @@ def _build_probe(
 
 @Progress("building the students")
 def build_students(
-    config: RunConfig, teacher: HuggingFaceModel, head: VocabularyHead | None, stream: RowStream, run: Path
+    config: RunConfig,
+    teacher: HuggingFaceModel,
+    head: VocabularyHead | None,
+    stream: RowStream,
+    run: Path,
+    pad_token_id: int,
 ) -> list[Student]:
     """Build the students with their initial weights on rank 0. Projected layers are fitted on the first rows."""
     shape, sample = EncoderShape.of(teacher.config), None
@@ -201,7 +206,8 @@ def build_students(
             sample = next(batches)
         message = f"projecting the teacher's layers to {', '.join(projected)}"
         print(f"[rank 0] {message}, on {sample['input_ids'].numel():,} tokens", file=sys.stderr, flush=True)
-    return [build_student(one, teacher, config.training.seed, sample, head) for one in settings]
+    seed = config.training.seed
+    return [build_student(one, teacher, seed, sample, head, pad_token_id=pad_token_id) for one in settings]
 
 
 def skip_costly_init(student: StudentConfig, run: Path) -> StudentConfig:

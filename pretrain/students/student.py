@@ -115,6 +115,7 @@ def build_student(
     sample: Mapping[str, Tensor] | None = None,
     teacher_head: VocabularyHead | None = None,
     base: Any = None,
+    pad_token_id: int | None = None,
 ) -> Student:
     """Build a student of the teacher's family, or that of `config.architecture`, reproducibly for a seed.
 
@@ -128,13 +129,15 @@ def build_student(
         sample: a batch of text [B, L], needed if `config.init` projects layers. ValueError without it.
         teacher_head: the teacher's masked-language head if it was loaded.
         base: without a teacher, the Hugging Face config that gives all but the student's sizes.
+        pad_token_id: what rows are padded with, for a student of another family; the teacher's, or 0, if not given.
     """
     with seeded(seed):
         if teacher is not None:
             base = teacher.config
         shape = EncoderShape.of(base)
         if teacher is not None and config.architecture:
-            base = config.architecture.build(base.vocab_size, base.pad_token_id or 0, teacher.config)
+            padding = (base.pad_token_id or 0) if pad_token_id is None else pad_token_id
+            base = config.architecture.build(base.vocab_size, padding, teacher.config)
         model, head = _build_model(config, base)
         objectives = [objective.build(shape, EncoderShape.of(model.config)) for objective in config.objective]
         student = Student(config.name, model, objectives, config.dropout_prob, head)

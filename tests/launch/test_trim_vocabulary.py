@@ -11,6 +11,11 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertModel,
+    GenerationConfig,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     XLMRobertaConfig,
     XLMRobertaModel,
 )
@@ -18,6 +23,8 @@ from transformers.utils import logging as transformers_logging
 
 from corpus.vocabulary.training import BERT_SPECIAL, build_unigram, build_wordpiece, save_backend
 from launch.trim_vocabulary import check_same_states, load_model, main, trim_model
+from pretrain.models.pooling import recorded_pooling
+from tests.corpus.tiny_bpe import END, PAD, save_byte_level, save_falling_back
 
 HAN = "天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏"
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
@@ -51,6 +58,33 @@ def xlmr(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory) -> Path:
+    """A decoder as Qwen3-Embedding: tied embeddings in shards and bfloat16, more rows than pieces, ids of its own."""
+    folder = save_byte_level(tmp_path_factory.mktemp("qwen"))
+    end, start = (AutoTokenizer.from_pretrained(folder).vocab[token] for token in (END, "<|im_start|>"))
+    ids = {"bos_token_id": end, "eos_token_id": start, "tie_word_embeddings": True}
+    config = Qwen3Config(vocab_size=400, head_dim=8, num_key_value_heads=1, **ids, **SIZES)
+    torch.manual_seed(0)
+    model = Qwen3ForCausalLM(config).to(torch.bfloat16)
+    model.generation_config = GenerationConfig(eos_token_id=[start, end], pad_token_id=end)
+    model.save_pretrained(folder, max_shard_size="10KB")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling/config.json").write_text('{"pooling_mode_lasttoken": true}')
+    (folder / "modules.json").write_text("[]")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def modern(tmp_path_factory) -> Path:
+    """ModernBERT with mmBERT's kind of tokenizer; its head has a bias."""
+    folder = save_falling_back(tmp_path_factory.mktemp("modern"))
+    ids = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2, "cls_token_id": 2, "sep_token_id": 1}
+    torch.manual_seed(0)
+    ModernBertForMaskedLM(ModernBertConfig(vocab_size=300, **ids, **SIZES)).save_pretrained(folder)
+    return folder
+
+
 def run(model: Path, tmp_path: Path, text: str) -> int:
     (tmp_path / "text").write_text(text, encoding="utf-8")
     arguments = ["--model", str(model), "--input", str(tmp_path / "text"), "--format", "lines"]
@@ -79,6 +113,49 @@ def test_a_unigram_teacher_keeps_precision_and_positions(xlmr, tmp_path):
     after = AutoModel.from_pretrained(tmp_path / "out", dtype="auto")
     assert after.dtype == torch.float16 and after.config.vocab_size == len(new) and new.mask_token_id == len(new) - 1
     assert old.tokenize("天地玄") == new.tokenize("天地玄") and new.model_max_length == 40
+
+
+def test_a_decoder_of_bytes_keeps_its_ids_precision_and_pooling(qwen, tmp_path, capsys):
+    assert len(list(qwen.glob("model-*.safetensors"))) > 1
+    assert run(qwen, tmp_path, "天地玄黄，大模型") == 0
+    assert "pads with <|endoftext|>, which frames a text too" in capsys.readouterr().err
+    old, new = AutoTokenizer.from_pretrained(qwen), AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert len(new) < len(old) and new.pad_token == PAD
+    text = "天地玄黄，大模型 龘 works"
+    assert (
+        old.decode(old(text)["input_ids"]) == new.decode(new(text)["input_ids"])
+        and new(text)["input_ids"][-1] == new.vocab[END]
+    )
+    after = Qwen3ForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
+    end, start = new.vocab[END], new.vocab["<|im_start|>"]
+    assert after.dtype == torch.bfloat16 and after.config.vocab_size == len(new)
+    assert (after.config.bos_token_id, after.config.eos_token_id) == (end, start)
+    assert (after.generation_config.eos_token_id, after.generation_config.pad_token_id) == ([start, end], end)
+    assert after.lm_head.weight.data_ptr() == after.model.embed_tokens.weight.data_ptr()
+    assert recorded_pooling(tmp_path / "out") == "last" and (tmp_path / "out/modules.json").is_file()
+
+
+def test_a_vocabulary_that_falls_back_to_bytes_keeps_the_heads_bias(modern, tmp_path):
+    assert run(modern, tmp_path, "天地玄黄 abcd") == 0
+    old, new = AutoTokenizer.from_pretrained(modern), AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert not {"abc", "<unused0>"} & set(new.get_vocab()) and "abcd" in new.get_vocab()
+    before, after = (ModernBertForMaskedLM.from_pretrained(one).eval() for one in (modern, tmp_path / "out"))
+    assert (after.config.pad_token_id, after.config.cls_token_id) == (new.pad_token_id, new.bos_token_id)
+    same = [old.vocab[new.convert_ids_to_tokens(index)] for index in range(len(new))]
+    logits = [m(torch.tensor([t("天地 abcd")["input_ids"]])).logits for m, t in ((before, old), (after, new))]
+    torch.testing.assert_close(logits[0][..., same], logits[1], rtol=0, atol=1e-6)
+
+
+def test_a_weight_with_a_row_for_each_piece_that_is_not_known_is_refused(bert):
+    model, _ = load_model(str(bert))
+
+    class Counting(BertForMaskedLM):
+        def __init__(self, config):
+            super().__init__(config)
+            self.counts = torch.nn.Parameter(torch.zeros(config.vocab_size))
+
+    with pytest.raises(ValueError, match="Counting: counts depends on the vocabulary in a way that is not known here"):
+        trim_model(Counting(model.config), np.arange(30))
 
 
 def test_a_corpus_and_its_text_give_the_same_model(teacher_folder, corpus_folder, tmp_path, capsys):

@@ -11,7 +11,7 @@ import torch
 from corpus.building.builder import build_corpus
 from corpus.config import BuildConfig
 from corpus.rows import stream as stream_module
-from corpus.rows.packing import build_packed_rows
+from corpus.rows.packing import Frame, build_packed_rows
 from corpus.rows.stream import RowStream
 from corpus.shards import block
 from corpus.shards.manifest import Manifest, corpus_fingerprint, load_manifest, save_manifest
@@ -80,7 +80,7 @@ def test_an_epoch_is_every_row_of_every_block(manifest, stream):
     )
     expected = np.concatenate(
         [
-            build_packed_rows(*read_block(manifest, index)[:2], ROW_TOKENS, *special)
+            build_packed_rows(*read_block(manifest, index)[:2], ROW_TOKENS, Frame(*special))
             for index in range(len(manifest.blocks))
         ]
     )

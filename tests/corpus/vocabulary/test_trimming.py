@@ -1,17 +1,21 @@
-"""A trimmed vocabulary splits its text like the full one, for both kinds of tokenizer."""
+"""A trimmed vocabulary splits its text like the full one, for every kind of tokenizer."""
 
 import json
 from collections.abc import Callable
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, processors
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from corpus.shards.manifest import load_manifest
 from corpus.shards.shard import count_corpus_pieces
+from corpus.vocabulary.pieces import num_ids
 from corpus.vocabulary.tokenizer import load_tokenizer
 from corpus.vocabulary.training import build_unigram, build_wordpiece
 from corpus.vocabulary.trimming import check_same_pieces, count_pieces, kept_ids, trim_tokenizer
+from tests.corpus.tiny_bpe import byte_level, falling_back
 
 UNIGRAM = [
     "<s>",
@@ -103,10 +107,62 @@ def test_a_corpus_has_the_counts_of_its_texts(corpus_folder, documents, wordpiec
     assert np.array_equal(count_corpus_pieces(load_manifest(corpus_folder)), count_pieces(backend, documents))
 
 
-def test_bpe_vocabularies_cannot_be_trimmed():
-    full = Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")]))
-    with pytest.raises(ValueError, match="of the kind BPE cannot be trimmed, only Unigram and WordPiece"):
-        kept_ids(full, np.zeros(3, np.int64))
+def test_other_kinds_are_refused():
+    counts = np.zeros(3, np.int64)
+    with pytest.raises(ValueError, match="of the kind WordLevel cannot be trimmed, only Unigram, WordPiece and BPE"):
+        kept_ids(Tokenizer(models.WordLevel({"a": 0, "b": 1, "c": 2}, unk_token="a")), counts)
+    suffixed = models.BPE({"a": 0, "b</w>": 1, "ab</w>": 2}, [("a", "b</w>")], end_of_word_suffix="</w>")
+    with pytest.raises(ValueError, match="with a continuing_subword_prefix or end_of_word_suffix cannot be trimmed"):
+        kept_ids(Tokenizer(suffixed), counts)
+
+
+@pytest.mark.parametrize("build", [byte_level, falling_back])
+@settings(max_examples=60)
+@given(text=st.text("天地玄黄宇宙abcde 1,\n𠮷é", max_size=14), seen=st.lists(st.text("天地玄黄abcd ", max_size=6)))
+def test_text_of_kept_pieces_is_split_the_same_and_all_text_comes_back(build: Callable[[], Tokenizer], text, seen):
+    full = build()
+    kept = kept_ids(full, count_pieces(full, seen)) if seen else kept_ids(full, np.zeros(num_ids(full), np.int64))
+    small = trim_tokenizer(full, kept)
+    before, after = full.encode(text), small.encode(text)
+    if set(before.ids) <= set(kept.tolist()):
+        assert kept[after.ids].tolist() == before.ids
+    assert small.decode(after.ids) == full.decode(before.ids)
+    assert "<unk>" not in after.tokens
+
+
+def test_what_a_piece_is_merged_from_is_kept():
+    full = falling_back()
+    kept = {full.id_to_token(index) for index in kept_ids(full, count_pieces(full, ["abcd天地玄"])).tolist()}
+    # abcd is merged from ab and cd, as these come before abc; abc and bc would give it too
+    assert {"a", "b", "c", "d", "ab", "cd", "abcd", "天地玄", "天地", "玄"} <= kept
+    assert not {"abc", "bc", "地玄", "黄", "e", "<unused0>", "<unused1>"} & kept
+    assert {f"<0x{byte:02X}>" for byte in range(256)} | {"<pad>", "<bos>", "<eos>", "<unk>", "<mask>"} <= kept
+
+
+def test_an_unused_token_that_is_used_is_kept():
+    full = falling_back()
+    kept = kept_ids(full, count_pieces(full, ["a<unused1>"]))
+    small = trim_tokenizer(full, kept)
+    assert small.token_to_id("<unused1>") is not None and small.token_to_id("<unused0>") is None
+    check_same_pieces(full, small, ["a<unused1>"])
+
+
+def test_pieces_taken_whole_stay():
+    """Llama's tokenizers take a word that is a piece as it is, though no merges lead to it."""
+    vocabulary = {piece: index for index, piece in enumerate([*"abcd", "ab", "dcba"])}
+    full = Tokenizer(models.BPE(vocabulary, [("a", "b")], ignore_merges=True))
+    full.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    small = trim_tokenizer(full, kept_ids(full, count_pieces(full, ["dcba"])))
+    assert sorted(small.get_vocab()) == ["a", "b", "c", "d", "dcba"]
+    check_same_pieces(full, small, ["dcba c"])
+
+
+def test_an_added_token_that_would_get_another_id_is_refused():
+    """The library numbers added tokens that are no pieces by the number of pieces, which ids may exceed."""
+    full = Tokenizer(models.BPE({"a": 0, "b": 1, "c": 5}, []))
+    full.add_special_tokens(["<x>"])
+    with pytest.raises(ValueError, match="the added token '<x>' gets the id 3 instead of 2"):
+        trim_tokenizer(full, kept_ids(full, np.zeros(6, np.int64)))
 
 
 def test_nested_post_processors_are_renumbered():
