@@ -35,6 +35,7 @@ class CorpusConfig(Settings):
     seed: NonNegativeInt = 17  # for the order of rows
     weights: dict[str, NonNegativeFloat] = Field(default_factory=dict)  # by source; 1 for sources not listed
     rows: RowKind = "packed"  # or TinyBERT's pairs of consecutive text, CLS A SEP B SEP, or texts: a document a row
+    bucket_steps: PositiveInt = 64  # of pairs, texts: rows are sorted by length within so many steps; 1: not sorted
     attend_within_documents: bool = False  # read each packed document as if it were alone in its row
     masking: MaskingSettings | None = None  # for objectives that predict masked tokens
     num_lanes: PositiveInt = NUM_LANES  # a multiple of the ranks, or they read bytes repeatedly: docs/cluster.md

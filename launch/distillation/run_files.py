@@ -31,6 +31,8 @@ def check_run_folder(config: RunConfig, manifest: Manifest | None, run: Path) ->
     if not (run / "config.json").is_file():
         return
     before = read_run_config(run / "config.json").model_dump(mode="json")  # keys of newer versions have their defaults
+    if "bucket_steps" not in json.loads((run / "config.json").read_text(encoding="utf-8"))["corpus"]:
+        before["corpus"]["bucket_steps"] = 1 if config.corpus.rows != "packed" else config.corpus.bucket_steps
     changed = changed_keys(before, config.model_dump(mode="json"), may_change=MAY_CHANGE)
     if manifest and read_facts(run / "run.json").corpus.fingerprint != manifest.fingerprint:
         changed.append("corpus.manifest (the corpus itself has changed)")

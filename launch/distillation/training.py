@@ -67,7 +67,7 @@ def count_rows(manifest: Manifest, config: CorpusConfig) -> np.ndarray | None:
     return num_rows
 
 
-def build_stream(manifest: Manifest, config: CorpusConfig) -> RowStream:
+def build_stream(manifest: Manifest, config: CorpusConfig, rows_per_step: int = 1) -> RowStream:
     """Return the stream of training rows. Every rank must call it."""
     return RowStream(
         manifest,
@@ -80,6 +80,8 @@ def build_stream(manifest: Manifest, config: CorpusConfig) -> RowStream:
         on_fault=config.on_fault,
         num_lanes=config.num_lanes,
         num_rows=count_rows(manifest, config),
+        rows_per_step=rows_per_step,
+        bucket_steps=config.bucket_steps,
     )
 
 
@@ -109,7 +111,7 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: Stop, devic
     check_alike(config.model_dump(mode="json"), {"corpus": {"fingerprint": manifest.fingerprint}})
     config = keep_kernels(config, run)
     given, (config, ran_on) = config, settle_precision(config, run, device)
-    stream = build_stream(manifest, config.corpus)
+    stream = build_stream(manifest, config.corpus, config.deepspeed.train_batch_size)
     teacher, teacher_fingerprint, students, (probe, probe_facts) = build_models(config, job, stream, run, device)
     check_alike({}, {"teacher": {"fingerprint": teacher_fingerprint}})
     rows = config.deepspeed.micro_rows(world_size)
@@ -145,7 +147,6 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: Stop, devic
         engines,
         lambda position: stream.batches(position, rows, rank, world_size),
         config.deepspeed.train_batch_size,
-        config.corpus.row_tokens,
         device,
         lambda: stop.reason,
         probe,
