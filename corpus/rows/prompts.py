@@ -5,17 +5,29 @@ import torch
 from corpus.rows.masking import IGNORED
 from corpus.rows.read_ahead import Batch
 
+_EMPTY_TOKENS = 2  # CLS and SEP
+
 
 def insert_prompt(batch: Batch, prompt: torch.Tensor) -> Batch:
     """Return a batch of single texts whose rows `CLS text SEP` have become `CLS prompt text SEP`, [B, L + P].
 
+    Rows without text (`CLS SEP`, in place of damaged blocks) get none.
+
     Args:
-        batch: as from `RowStream.batches`; tensors of one dimension stay as they are.
+        batch: as from `RowStream.batches`; tensors that are not of two dimensions stay as they are.
         prompt: ids, int64 [P]. A prompt is never masked.
     """
     if not len(prompt):
         return batch
-    return {name: _widened(name, values, prompt) if values.dim() == 2 else values for name, values in batch.items()}
+    mask = batch.get("attention_mask", torch.ones_like(batch["input_ids"]))
+    is_empty = mask.sum(1, keepdim=True) <= _EMPTY_TOKENS
+    widened = {}
+    for name, values in batch.items():
+        if values.dim() == 2:
+            as_before = torch.cat([values, values[:, -1:].expand(-1, len(prompt))], dim=1)
+            values = torch.where(is_empty, as_before, _widened(name, values, prompt))
+        widened[name] = values
+    return widened
 
 
 def _widened(name: str, values: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:

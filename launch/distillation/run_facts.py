@@ -31,6 +31,7 @@ class TeacherFacts(Facts):
     fingerprint: str  # of its weights
     masked_accuracy: Share | None = None  # share of masked tokens that its head predicts, where an objective reads it
     commonest_share: Share | None = None  # of the commonest of these tokens
+    prompt: str | None = None  # the text that teacher.prompt names
 
 
 class ProbeFacts(Facts):

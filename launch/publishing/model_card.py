@@ -18,6 +18,7 @@ from launch.publishing.making import (
     share_of_corpus,
     teacher_place,
 )
+from launch.publishing.sentence_folder import prompts_of_students
 from pretrain.checkpoints.checkpoint import TrainingState
 from pretrain.probes.vectors import NUM_NEIGHBOURS
 
@@ -177,7 +178,8 @@ def model_card(
         speed=_speed(measured),
         scores="\n".join(_scores(name, record)),
         limits="\n".join(f"- {limit}" for limit in _limits(record, unreached, has_head)),
-        advice=_advice(bool(load_options), has_head) + describe_vectors(student["objective"], teacher_is),
+        advice=_advice(bool(load_options), has_head, prompts_of_students(config["teacher"], teacher))
+        + describe_vectors(student["objective"], teacher_is),
         licence=licence or "not stated: the terms of the teacher and of the sources below apply",
         kind="student" if teacher else "encoder",
         origin=f"distilled from `{teacher_is}` on" if teacher else "trained without a teacher on",
@@ -266,8 +268,9 @@ def _limits(record: RunRecord, unreached: Sequence[str], has_head: bool) -> Iter
     yield "Decisions about people: it has the biases of its teacher and its corpus, and nobody has measured them."
 
 
-def _advice(without_pooler: bool, has_head: bool) -> str:
-    advice = ["Texts had no prefix in training."]
+def _advice(without_pooler: bool, has_head: bool, prompts: Mapping[str, str]) -> str:
+    advice = [f"In training {prompt!r} stood before every text." for prompt in prompts.values()]
+    advice = advice or ["Texts had no prefix in training."]
     if without_pooler:
         advice.append(
             "There is no trained pooler, so the model is loaded without one: it would be drawn at random. Models for "

@@ -107,6 +107,7 @@ class Features:
 
     Attributes:
         head: the masked-language head, which turns the last hidden state into logits; None if there is none.
+        text_vectors: vectors of whole texts [B, D] in place of any states, where objectives read nothing else.
         logits: a task model's output: [B, C] over classes of a text, [B, L, C] over classes of each token, or
             [B, L, 2] for the start and end of a span.
     """
@@ -116,6 +117,7 @@ class Features:
     key: dict[int, Tensor] = field(default_factory=dict)
     value: dict[int, Tensor] = field(default_factory=dict)
     head: VocabularyHead | None = None
+    text_vectors: Tensor | None = None
     logits: Tensor | None = None
 
 
