@@ -103,9 +103,11 @@ class RunConfig(Settings):
             if limits and self.corpus.row_tokens > limits.max_row_tokens:
                 most = limits.max_row_tokens
                 problems.append(f"corpus.row_tokens: {owner} has {most} positions, got {self.corpus.row_tokens}")
-            if limits and self.probe and self.probe.task and self.probe.task.row_tokens > limits.max_row_tokens:
-                most, wanted = limits.max_row_tokens, self.probe.task.row_tokens
-                problems.append(f"probe.task.row_tokens: {owner} has {most} positions, got {wanted}")
+            for key in ("task", "pairs") if limits and self.probe else ():
+                task = getattr(self.probe, key)
+                if limits and task and task.row_tokens > limits.max_row_tokens:
+                    most = limits.max_row_tokens
+                    problems.append(f"probe.{key}.row_tokens: {owner} has {most} positions, got {task.row_tokens}")
         if teacher and self.corpus.rows == "pairs" and teacher.num_token_types < 2:
             problems.append("corpus.rows: pairs need two token types, but the teacher has one")
         if problems:

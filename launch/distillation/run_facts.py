@@ -44,6 +44,13 @@ class ProbeFacts(Facts):
     num_classes: Count = 0
     chance: Share | None = None  # accuracy of always answering the commonest label
     teacher_accuracy: Share | None = None
+    documents: str | None = None  # fingerprint
+    num_documents: Count = 0
+    teacher_retrieval: Share | None = None
+    pairs: str | None = None  # fingerprint
+    pairs_task: str | None = None
+    num_pairs: Count = 0
+    teacher_similarity_auc: Share | None = None
     heldout: str | None = None  # fingerprint
     num_heldout_rows: Count = 0
 

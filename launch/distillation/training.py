@@ -202,7 +202,7 @@ def build_models(
 def _build_probe(
     config: RunConfig, job: JobInput, teacher: HuggingFaceModel | None, run: Path, device: torch.device
 ) -> Probe:
-    return build_probe(config, job.probe, job.manifest, teacher, run, device) if job.probe else (None, None)
+    return build_probe(config, job.probe, job.manifest, teacher, run, device, job.prompt) if job.probe else (None, None)
 
 
 @Progress("building the students")

@@ -5,7 +5,7 @@ Shapes: D hidden width, D_out width of the vectors.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -48,6 +48,9 @@ class VectorRecipe:
     is_recorded: bool = False
 
 
+MEAN = VectorRecipe()
+
+
 def recorded_file(model: str, name: str) -> Path | None:
     """Return a file of a folder, or of a model on a hub; None if there is none."""
     if Path(model).is_dir():
@@ -88,9 +91,9 @@ def read_recipe(model: str) -> tuple[VectorRecipe, str]:
     """
     path, prompts = recorded_file(model, "1_Pooling/config.json"), read_prompts(model)
     if path is None:
-        return VectorRecipe(prompts=prompts), ""
+        return replace(MEAN, prompts=prompts), ""
     pooling = recorded_pooling(path.parents[1])
-    plain = VectorRecipe(prompts=prompts)
+    plain = replace(MEAN, prompts=prompts)
     if pooling not in get_args(Pooling):
         return plain, f"{path} pools in another way than mean, first or last token"
     if leaves_prompt_out(model) and any(prompts.texts.values()):

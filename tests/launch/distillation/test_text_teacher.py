@@ -1,4 +1,4 @@
-"""Text vectors of a teacher, with its prompt and from a folder: the same losses, made once, and made again if damaged."""
+"""Text vectors of a teacher, with its prompt and from a folder: the same losses, made once, again if damaged."""
 
 import copy
 import json
@@ -181,11 +181,11 @@ HIDDEN = {"type": "hidden_states"}
         ({"vectors": "v", "objective": [{"type": "mlm"}], "masking": {}},
          "teacher.vectors: corpus.masking changes what the teacher reads in every epoch; leave out one of them"),
         ({"vectors": "v", "objective": [{"type": "mlm"}], "masking": {}},
-         "teacher.vectors: needs objectives of type sentence with one pooling, got none"),
-        ({"prompt": "query", "rows": "packed", "objective": [HIDDEN]}, r'corpus.rows: must be "texts" with teacher.prompt'),
-        ({"prompt": "passage"}, r"teacher.prompt: .*own records no prompt 'passage', but 'query', 'long'; name one of its"),
+         "teacher.vectors: needs objectives of type sentence with one pooling, got no"),
+        ({"prompt": "query", "rows": "packed", "objective": [HIDDEN]}, r'rows: must be "texts" with teacher.prompt'),
+        ({"prompt": "passage"}, r"teacher.prompt: .*own records no prompt 'passage', but 'query', 'long'; name one"),
         ({"prompt": "long", "row_tokens": 15},
-         r"teacher.prompt: 'long' takes 8 of the 15 tokens of a row and leaves 7, but at least 8 are needed: raise corpus"),
+         r"teacher.prompt: 'long' takes 8 of the 15 tokens of a row and leaves 7, but at least 8 are needed: raise"),
         ({"objective": [{"type": "sentence"}]},
          r"pooling: must say how the teacher's vectors are made, as its 1_Pooling/config.json does: mean \(E5, "),
     ],
@@ -211,7 +211,7 @@ def test_a_prompt_that_has_changed_since_the_run_began_is_refused(values, own_te
     losses(values, tmp_path / "run")
     (tmp_path / "run/done.json").unlink()
     (own_teacher / "config_sentence_transformers.json").write_text('{"prompts": {"query": "玄黄:"}}')
-    with pytest.raises(ValueError, match="teacher.prompt: is '玄黄:', but .*run was started with '天地:'"):
+    with pytest.raises(ValueError, match=r"teacher.prompt: is '玄黄:', but .*run was started with '天地:'"):
         distil_alone(values, tmp_path / "run")
 
 
