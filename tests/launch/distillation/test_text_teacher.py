@@ -35,7 +35,7 @@ def values(config_values, own_teacher):
     values["corpus"] |= {"rows": "texts", "bucket_steps": 2}
     values["teacher"]["path"] = str(own_teacher)
     values["students"] = values["students"][:1]
-    values["students"][0] |= {"objective": [SENTENCE], "optimizer": {"lr": 5e-3}}
+    values["students"][0] |= {"objective": [SENTENCE], "optimizer": {"lr": 2e-4}}
     values["training"] = {"total_steps": 6, "log_every_steps": 1, "save_every_steps": 6}
     values["deepspeed"]["torch_autocast"] = {"enabled": False}
     return values
@@ -66,7 +66,9 @@ def test_kept_vectors_give_the_losses_of_the_live_teacher_and_are_made_once(valu
     live = losses(values, tmp_path / "live")
     calls.clear()
     values["teacher"]["vectors"] = str(tmp_path / "vectors")
-    assert losses(values, tmp_path / "first") == pytest.approx(live, rel=2e-3)  # float16 keeps 11 bits
+    kept = losses(values, tmp_path / "first")
+    assert kept[0] == pytest.approx(live[0], rel=1e-3)  # float16 keeps 11 bits
+    assert kept == pytest.approx(live, rel=5e-3)  # Adam's first steps go by the signs of gradients
     made = len(calls)
     values["corpus"] |= {"seed": 3, "bucket_steps": 1}
     values["training"]["total_steps"] = 2
