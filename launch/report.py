@@ -71,8 +71,8 @@ def build_report(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     heldout = load_manifest(options.heldout) if options.heldout else None
     material = Material(*read_texts(task), documents, tuple(options.queries), heldout, task.row_tokens)
     if pairs_task:
-        pairs = {"pairs": read_similar_pairs(pairs_task), "pairs_task": pairs_task.name}
-        material = replace(material, **pairs, pair_tokens=pairs_task.row_tokens)
+        pairs, name, pair_tokens = read_similar_pairs(pairs_task), pairs_task.name, pairs_task.row_tokens
+        material = replace(material, pairs=pairs, pairs_task=name, pair_tokens=pair_tokens)
     folders = name_folders(options.models)
     max_tokens = max(task.row_tokens, pairs_task.row_tokens if pairs_task else 0)
     dtype = native_dtypes("cpu")[0]

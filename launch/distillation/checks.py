@@ -93,6 +93,17 @@ def check_pooling(config: RunConfig) -> None:
                 )
 
 
+def warn_of_foreign_spaces(config: RunConfig) -> None:
+    """Warn of students whose titles cannot look for the teacher's vectors of texts."""
+    for student in config.students if config.teacher and config.probe and config.probe.documents else []:
+        if not any(isinstance(one, SentenceConfig) for one in student.objective):
+            warnings.warn(
+                f"probe.documents: {student.name}: no asymmetric_retrieval: no objective sentence brings its vectors "
+                "into the teacher's space",
+                stacklevel=2,
+            )
+
+
 def warn_of_unreached(config: RunConfig, unreached: Mapping[str, Sequence[str]]) -> None:
     """Warn if the probe finds neighbours by states that depend on weights which no objective trains."""
     if not config.probe or not config.probe.task:

@@ -196,7 +196,8 @@ def build_probe(
     probe = LiveProbe(config.probe.every_steps, device, dtype)
     facts = on_rank_zero(lambda: _known_facts(data.facts, run))
     tokenizer = load_tokenizer(tokenizer_name(config, manifest))
-    of_teacher, of_students = (prompt.text if prompt else ""), (prompt.text if prompt_of_students(prompt) else "")
+    of_teacher = prompt.text if prompt else ""
+    of_students = of_teacher if prompt_of_students(prompt) else ""
 
     def settings(max_tokens: int, before: str = of_students) -> tuple[Any, ...]:
         return tokenizer, max_tokens, device, *share, before

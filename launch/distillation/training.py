@@ -13,7 +13,14 @@ import torch.distributed as dist
 from corpus.rows.stream import RowStream, count_padded_rows
 from corpus.shards.manifest import Manifest
 from launch.command_line.config_file import prefix_errors
-from launch.distillation.checks import JobInput, warn_of_epochs, warn_of_few_rows, warn_of_lanes, warn_of_unreached
+from launch.distillation.checks import (
+    JobInput,
+    warn_of_epochs,
+    warn_of_few_rows,
+    warn_of_foreign_spaces,
+    warn_of_lanes,
+    warn_of_unreached,
+)
 from launch.distillation.config import CorpusConfig, RunConfig
 from launch.distillation.probe_input import build_probe
 from launch.distillation.prompt import RunPrompt, prompt_of_students
@@ -137,6 +144,7 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: Stop, devic
         warn_of_epochs(config, stream.rows_per_epoch)
         warn_of_few_rows(config, world_size)
         warn_of_unreached(config, unreached)
+        warn_of_foreign_spaces(config)
         for remark in job.probe.remarks if job.probe else []:
             warnings.warn(remark, stacklevel=2)
         score = None

@@ -120,7 +120,8 @@ class LabelledPairs(ProbeTexts):
 
     def scores(self, vectors: Tensor) -> dict[str, float]:
         """Return how well cosines tell the labels."""
-        return {"similarity_auc": similarity_auc(*vectors.chunk(2), self._labels)[0]}
+        first, second = vectors.chunk(2)
+        return {"similarity_auc": similarity_auc(first, second, self._labels)[0]}
 
 
 def own_recipe(student: Student) -> VectorRecipe:

@@ -321,7 +321,8 @@ def test_titles_look_for_the_teachers_vectors_of_texts_where_spaces_are_the_same
     reasons = [line for line in report["method"] if line.startswith("No vectors of ")]
     assert reasons == [
         "No vectors of small are searched for among those of teacher: it was not trained by the objective sentence.",
-        "No vectors of cut are searched for among those of teacher: its vectors have 8 dimensions, those of teacher 16.",
+        "No vectors of cut are searched for among those of teacher: its vectors have 8 dimensions, those of teacher "
+        "16.",
     ]
 
 

@@ -11,6 +11,7 @@ from launch.distillation import text_teacher
 from launch.distillation.session import distil_alone
 from pretrain.models.teacher import Teacher
 from pretrain.training.metrics import read_metrics
+from tests.launch.conftest import launch
 
 SENTENCE = {"type": "sentence", "pooling": "mean", "similarities": 10.0}
 
@@ -244,3 +245,23 @@ def test_a_stored_run_frees_the_teacher(values, tmp_path, monkeypatch):
     monkeypatch.setattr(text_teacher, "stored_teacher", watched)
     losses(values, tmp_path / "run")
     assert teachers and alive and not any(alive)
+
+
+@pytest.mark.job
+def test_two_ranks_share_the_making_and_show_the_losses_of_one(values, tmp_path):
+    found = {}
+    for num_ranks in (1, 2):
+        values["teacher"]["vectors"] = str(tmp_path / f"vectors_{num_ranks}")
+        (tmp_path / f"{num_ranks}.json").write_text(json.dumps(values))
+        run = tmp_path / f"run_{num_ranks}"
+        done = launch("--config", str(tmp_path / f"{num_ranks}.json"), "--run", str(run), num_ranks=num_ranks)
+        assert done.returncode == 0, done.stderr
+        files = vectors_of(tmp_path / f"vectors_{num_ranks}")[1]
+        found[num_ranks] = (
+            [line["small/sentence/cosine"] for line in read_metrics(run)],
+            [(file.name, np.load(file)) for file in files],
+        )
+    assert found[1][0] == pytest.approx(found[2][0], rel=1e-3)
+    assert [name for name, _ in found[1][1]] == [name for name, _ in found[2][1]]
+    for (_, one), (_, other) in zip(found[1][1], found[2][1], strict=True):
+        assert np.allclose(one, other, atol=1e-3, equal_nan=True)
