@@ -52,7 +52,9 @@ def save_sentence_modules(
     ]
     _write(folder / "modules.json", listed)
     _write(folder / "sentence_bert_config.json", {"max_seq_length": row_tokens, "do_lower_case": False})
-    settings = {"prompts": dict(prompts), "default_prompt_name": next(iter(prompts), None)}
+    # encode_query and encode_document look for these two, and put nothing before a text without them
+    both = {name: text for text in prompts.values() for name in ("query", "document")}
+    settings = {"prompts": {**prompts, **both}, "default_prompt_name": next(iter(prompts), None)}
     _write(folder / "config_sentence_transformers.json", settings | {"similarity_fn_name": "cosine"})
 
 

@@ -91,7 +91,7 @@ def test_the_prompt_of_training_is_published_where_students_read_it(values, tmp_
     assert not distil_alone(values, tmp_path / "run")
     publish(tmp_path / "run", "small", tmp_path / "small", teacher_name="org/teacher")
     prompts = read_prompts(str(tmp_path / "small"))
-    assert prompts == (Prompts({"query": "天地:"}, "query") if is_of_students else Prompts())
+    assert prompts == (Prompts(dict.fromkeys(("query", "document"), "天地:"), "query") if is_of_students else Prompts())
     card = (tmp_path / "small/README.md").read_text(encoding="utf-8")
     assert ("In training '天地:' stood before every text." in card) == is_of_students
     assert json.loads((tmp_path / "small/training.json").read_text())["teacher"]["vectors"] is None
