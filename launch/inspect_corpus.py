@@ -28,6 +28,7 @@ from corpus.vocabulary.tokenizer import load_tokenizer, tokenizer_fingerprint
 from launch.command_line.next_command import train_line
 from launch.command_line.terminal import accept_any_terminal
 from launch.distillation.config import read_run_config
+from launch.distillation.prompt import read_prompt
 from pretrain.models.folder import check_place
 from pretrain.progress import Progress
 
@@ -153,8 +154,9 @@ def decoded_rows(manifest: Manifest, count: int, row_tokens: int, seed: int, tok
 def epoch_line(manifest: Manifest, path: Path) -> str:
     """Return the rows and steps of an epoch under a run configuration, and how many epochs the run has."""
     config = read_run_config(path)
-    wanted = config.corpus
-    stream = RowStream(manifest, wanted.row_tokens, wanted.seed, wanted.weights, wanted.rows)
+    wanted, prompt = config.corpus, read_prompt(config)
+    text_tokens = wanted.row_tokens - (len(prompt.ids) if prompt else 0)
+    stream = RowStream(manifest, text_tokens, wanted.seed, wanted.weights, wanted.rows)
     return f"{path}: {config.length(stream.rows_per_epoch)}"
 
 

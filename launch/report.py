@@ -4,9 +4,10 @@
 
 The first model is the teacher: the others are compared with it. The task is a name in configs/tasks or the path of a
 file like those, of single sentences; --labels takes a folder of train.jsonl and dev.jsonl of {"text", "label"} lines
-instead. With --documents titles look for their texts, and --queries are searched for among them. With --run the page
-has the run's losses and configuration too; its start/<student> folder, given as a model, is the untrained twin. With
---exported, folders of launch/export.py, the page shows score against latency and size of every form.
+instead. With --documents titles look for their texts, and --queries are searched for among them. With --pairs cosines
+are to tell similar pairs. With --run the page has the run's losses and configuration too; its start/<student> folder,
+given as a model, is the untrained twin. With --exported, folders of launch/export.py, the page shows score against
+latency and size of every form.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import json
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,14 @@ if not __package__:  # run as a script: these folders win over any installed pac
 from corpus.shards.manifest import load_manifest
 from launch.command_line.next_command import load_line, next_line
 from launch.command_line.terminal import accept_any_terminal
+from launch.distillation.probe_pairs import read_documents, read_similar_pairs
 from launch.evaluation.config import read_task_file
 from launch.job.messages import mute_transformers
 from launch.publishing.student_folder import load_options
 from launch.reports.charts import draw_accuracy, draw_forms, draw_run
 from launch.reports.exported import Form, describe, read_forms
 from launch.reports.folders import find_twins, name_folders
-from launch.reports.models import Material, labels_task, measure_models, read_models, read_pairs, read_texts
+from launch.reports.models import Material, labels_task, measure_models, read_models, read_texts
 from launch.reports.page import render_page
 from launch.reports.run import read_run, summarise
 from launch.reports.screen import render_screen
@@ -49,6 +51,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     texts.add_argument("--labels", type=Path, help='folder of train.jsonl and dev.jsonl, {"text", "label"} lines')
     parser.add_argument("--run", type=Path, help="folder of the run that trained the students")
     parser.add_argument("--documents", type=Path, help='{"title", "text"} lines: titles are to find their texts')
+    parser.add_argument("--pairs", help="a task of pairs with labels 0 and 1: do cosines tell similar ones?")
     parser.add_argument("--queries", nargs="+", default=[], help="searched for among the documents; else some titles")
     parser.add_argument("--heldout", type=Path, help="a corpus that no model was trained on, for the relation loss")
     parser.add_argument("--exported", nargs="+", default=[], metavar="NAME=FOLDER", help="exported with one --task")
@@ -67,19 +70,24 @@ def build_report(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     run = read_run(options.run) if options.run else None
     forms = read_forms(name_folders(options.exported, "--exported"))
     task = read_task_file(options.task, "--task") if options.task else labels_task(options.labels)
-    pairs = read_pairs(options.documents) if options.documents else None
+    documents = read_documents(options.documents) if options.documents else None
+    pairs_task = read_task_file(options.pairs, "--pairs") if options.pairs else None
     heldout = load_manifest(options.heldout) if options.heldout else None
-    material = Material(*read_texts(task), pairs, tuple(options.queries), heldout, task.row_tokens)
+    material = Material(*read_texts(task), documents, tuple(options.queries), heldout, task.row_tokens)
+    if pairs_task:
+        pairs, name, pair_tokens = read_similar_pairs(pairs_task), pairs_task.name, pairs_task.row_tokens
+        material = replace(material, pairs=pairs, pairs_task=name, pair_tokens=pair_tokens)
     folders = name_folders(options.models)
+    max_tokens = max(task.row_tokens, pairs_task.row_tokens if pairs_task else 0)
     dtype = native_dtypes("cpu")[0]
-    rows, search = measure_models(folders, read_models(folders, task.row_tokens), material, dtype)
+    rows, search = measure_models(folders, read_models(folders, max_tokens), material, dtype)
     teacher, twins = rows[0], {name: _row(rows, twin) for name, twin in find_twins(folders).items()}
     students = [row for row in rows[1:] if not row["untrained"]]
     report = {
         "title": f"Distilled: {', '.join(run.students)}" if run else f"Compared: {', '.join(folders)}",
         "verdicts": [asdict(judge(teacher, row, material.chance, twins.get(row["name"]))) for row in students],
         "summary": summarise(run, teacher) if run else describe_models(rows),
-        "method": [*describe_method(material, teacher["name"], dtype), *describe_forms(forms)],
+        "method": [*describe_method(material, rows, dtype), *describe_forms(forms)],
         "models": rows,
         "search": search,
         "exported": describe(forms),
@@ -114,8 +122,9 @@ def describe_models(rows: Sequence[Mapping[str, Any]]) -> str:
     return f"Compared without fine-tuning: {', '.join(sizes)}."
 
 
-def describe_method(material: Material, reference: str, dtype: str = "float32") -> list[str]:
+def describe_method(material: Material, rows: Sequence[Mapping[str, Any]], dtype: str = "float32") -> list[str]:
     """How the table's numbers were measured, column by column."""
+    reference = rows[0]["name"]
     lines = [
         f"Size: parameters, and the weights' files as they lie on disk, where a float16 file is half as large. Ratios "
         f"are to {reference}.",
@@ -126,9 +135,21 @@ def describe_method(material: Material, reference: str, dtype: str = "float32") 
         f"gives {100 * material.chance:.1f} %. Nothing is fine-tuned: a text is the mean of its last hidden states, "
         f"centred, cut at {material.max_tokens} tokens, computed in {dtype}; ± is one standard error.",
     ]
+    if material.documents:
+        lines.append(
+            f"Retrieval: the titles of {len(material.documents[0]):,} held-out documents, each asked for its text. A "
+            "text's vector is made as the model's sentence-transformers files say, with their prompts and map, or is "
+            f"the mean. In the next column titles are by the model, texts by {reference}."
+        )
+        lines += [
+            f"No vectors of {row['name']} are searched for among those of {reference}: {row['not_asymmetric']}."
+            for row in rows
+            if "not_asymmetric" in row
+        ]
     if material.pairs:
         lines.append(
-            f"Retrieval: the titles of {len(material.pairs[0]):,} held-out documents, each asked for its text."
+            f"Similar pairs: {len(material.pairs[2]):,} pairs of {material.pairs_task}; how often the cosine of a "
+            "similar pair is higher than that of another one, by the same vectors."
         )
     if material.heldout:
         lines.append("Held-out relation loss: QQ + KK + VV against the teacher on rows that no model was trained on.")

@@ -141,7 +141,6 @@ class Stage:
             [engine],
             lambda position: batches.batches(position, micro_rows, rank, world_size),
             deepspeed.train_batch_size,
-            round(sum(len(row.input_ids) for row in task.train) / len(task.train)),
             device,
             stop_requested,
         )

@@ -50,7 +50,7 @@ class Frame(NamedTuple):
     @property
     def of_planes(self) -> "Frame":
         """The frame of word planes: zeros in the same places."""
-        return Frame(*(None if value is None else 0 for value in self[:2]), 0)
+        return Frame(None if self.cls is None else 0, None if self.sep is None else 0, 0)
 
 
 def check_rows(kind: str, row_tokens: int) -> None:

@@ -1,9 +1,6 @@
-"""Rows and batches of a corpus, from any position on. The only file of this package that imports torch."""
+"""Rows and batches of a corpus, from any position on."""
 
-import atexit
 import math
-import queue
-import threading
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -12,6 +9,7 @@ import numpy as np
 import torch
 
 from corpus.progress import track
+from corpus.rows.length_buckets import LengthBuckets
 from corpus.rows.masking import Masker, MaskingSettings
 from corpus.rows.mixture import source_weights
 from corpus.rows.open_blocks import OpenBlocks, Planes
@@ -29,6 +27,8 @@ from corpus.rows.packing import (
     num_packed_rows,
     num_padded_rows,
 )
+from corpus.rows.prompts import insert_prompt
+from corpus.rows.read_ahead import Batch, read_ahead
 from corpus.shards.block import Block
 from corpus.shards.manifest import Manifest, OnFault
 from corpus.shards.shard import DamagedBlock, read_blocks, read_sound_blocks
@@ -36,8 +36,7 @@ from corpus.shards.shard import DamagedBlock, read_blocks, read_sound_blocks
 # Larger reads cost less a row; the first ones are smaller, so that the first batch comes soon.
 _ROWS_PER_READ = 2048
 _MAX_OPEN_BYTES = 1 << 30
-
-Batch = dict[str, torch.Tensor]
+_POSITIONS_AT_ONCE = 1 << 20
 
 
 def frame_of(manifest: Manifest) -> Frame:
@@ -79,6 +78,11 @@ class RowStream:
             another order.
         num_rows: pairs or texts of each block, int64 [blocks], from `count_padded_rows`; by default all blocks are read
             to count them.
+        rows_per_step: rows of a step of all ranks, for `bucket_steps`.
+        bucket_steps: of pairs and texts, the steps in which rows are sorted by length (corpus/rows/length_buckets.py);
+            every rank then reads all blocks.
+        prompt: ids that stand after the CLS of every text; texts are cut shorter by so many.
+        gives_places: whether batches have `block` and `row`, int64 [B]: where each row lies in the corpus.
 
     Attributes:
         rows_per_epoch: rows of every epoch.
@@ -101,16 +105,22 @@ class RowStream:
         on_fault: OnFault = "stop",
         num_lanes: int = NUM_LANES,
         num_rows: np.ndarray | None = None,
+        rows_per_step: int = 1,
+        bucket_steps: int = 1,
+        prompt: Sequence[int] = (),
+        gives_places: bool = False,
     ) -> None:
-        check_rows(kind, row_tokens)
+        self._prompt, self._text_tokens = torch.tensor(prompt, dtype=torch.int64), row_tokens - len(prompt)
+        check_rows(kind, self._text_tokens)
         self._frame = frame_of(manifest)
         check_frame(kind, self._frame, documents_apart, on_fault == "skip")
         self._masker = Masker(manifest, masking, seed) if masking else None
         if continues_word and not manifest.has_word_planes:
             raise ValueError(f"{manifest.store.location}: the corpus was built without word planes")
         self._manifest = manifest
-        self.row_tokens = row_tokens
-        self._kind = kind
+        self.row_tokens, self._kind, self._gives_places = row_tokens, kind, gives_places
+        self._seed, self._step_rows = seed, rows_per_step
+        self._bucket_steps = 1 if kind == "packed" else bucket_steps
         self._read_blocks = read_blocks if on_fault == "stop" else self._read_sound_blocks
         self._damaged: set[str] = set()  # already warned of
         self._documents_apart, self._gives_words = documents_apart, continues_word
@@ -120,7 +130,7 @@ class RowStream:
             tokens, documents = np.array(table.tokens), np.array(table.documents)
             num_rows = num_packed_rows(tokens, documents, row_tokens, documents_apart, self._frame.num_tokens)
         every = range(len(table))
-        self._num_rows = count_padded_rows(kind, manifest, row_tokens, every) if num_rows is None else num_rows
+        self._num_rows = count_padded_rows(kind, manifest, self._text_tokens, every) if num_rows is None else num_rows
         weights_of_sources = source_weights(names, weights or {})
         self._order = Order(self._num_rows, seed, num_lanes, WINDOW_BLOCKS, np.array(table.source), weights_of_sources)
         self.rows_per_epoch = self._order.rows_per_epoch
@@ -134,17 +144,41 @@ class RowStream:
         return round(float(np.sum(tokens * shown / np.maximum(rows, 1))))
 
     def rows(self, positions: np.ndarray) -> np.ndarray:
-        """Return the ids [n, L] of the rows at positions int64 [n], in the corpus's dtype (uint16 or uint32)."""
+        """Return the ids [n, L] of the rows at positions int64 [n], in the corpus's dtype (uint16 or uint32).
+
+        They are in the order that knows no lengths, and without the prompt.
+        """
         return self._open_blocks.take(*self._order.locate(positions))[0]
+
+    def shown(self, num_rows: int) -> dict[int, np.ndarray]:
+        """Return by block which of its rows are among the first `num_rows` of training, bool [rows of the block].
+
+        Blocks that show none are left out. Sorted by length, the rows of a last window are all counted.
+        """
+        window = self._bucket_steps * self._step_rows if self._bucket_steps > 1 else 1
+        end = -(-num_rows // window) * window
+        starts = np.concatenate([[0], np.cumsum(self._num_rows)])
+        shown = np.zeros(starts[-1], dtype=bool)
+        for start in range(0, end, _POSITIONS_AT_ONCE):
+            blocks, rows = self._order.locate(np.arange(start, min(end, start + _POSITIONS_AT_ONCE)))
+            shown[starts[blocks] + rows] = True
+        parts = np.split(shown, starts[1:-1])
+        return {index: part for index, part in enumerate(parts) if part.any()}
+
+    def rows_of(self, blocks: Sequence[int]) -> Iterator[Batch]:
+        """Yield all rows of blocks, a batch a block, as in `batches` but never masked."""
+        for planes in self._read_rows(list(blocks)):
+            yield self._to_batch(planes)
 
     @cached_property
     def _open_blocks(self) -> OpenBlocks:
         return self._build_open_blocks(self._order.num_lanes)
 
     def _build_open_blocks(self, num_lanes: int) -> OpenBlocks:
-        num_pages = self._order.num_open_blocks(num_lanes, _ROWS_PER_READ)
+        most_rows = max(_ROWS_PER_READ, self._bucket_steps * self._step_rows)
+        num_pages = self._order.num_open_blocks(num_lanes, most_rows)
         dtypes = (self._manifest.dtype, np.dtype(bool))[: 1 + self._reads_words]
-        return OpenBlocks(self._read_rows, self._num_rows, self.row_tokens, dtypes, num_pages, _MAX_OPEN_BYTES)
+        return OpenBlocks(self._read_rows, self._num_rows, self._text_tokens, dtypes, num_pages, _MAX_OPEN_BYTES)
 
     def _read_rows(self, blocks: list[int]) -> Iterator[Planes]:
         frame, dtype = self._frame, self._manifest.dtype
@@ -152,13 +186,13 @@ class RowStream:
         build_rows = {"pairs": build_pair_rows, "texts": build_text_rows}.get(self._kind, build_packed)
         for index, block in zip(blocks, self._read_blocks(self._manifest, blocks), strict=True):
             if block is None:
-                empty = build_empty_rows(int(self._num_rows[index]), self.row_tokens, dtype, frame)
+                empty = build_empty_rows(int(self._num_rows[index]), self._text_tokens, dtype, frame)
                 yield (empty, np.zeros(empty.shape, dtype=bool))[: 1 + self._reads_words]
                 continue
             ids, lengths, plane = block
-            rows = build_rows(ids, lengths, self.row_tokens, frame)
+            rows = build_rows(ids, lengths, self._text_tokens, frame)
             if self._reads_words and plane is not None:
-                yield rows, build_rows(plane, lengths, self.row_tokens, frame.of_planes)
+                yield rows, build_rows(plane, lengths, self._text_tokens, frame.of_planes)
             else:
                 yield (rows,)
 
@@ -196,21 +230,37 @@ class RowStream:
             raise ValueError(f"position ({position}) must be at least 0, rows_per_batch ({rows_per_batch}) at least 1")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank is {rank}, but must lie in 0 to {world_size - 1}")
-        return _prefetch(self._read_ahead(position + rank, rows_per_batch, world_size))
+        return read_ahead(self._reads(position + rank, rows_per_batch, world_size))
 
-    def _read_ahead(self, start: int, rows_per_batch: int, stride: int) -> Iterator[list[Batch]]:
+    def _reads(self, start: int, rows_per_batch: int, stride: int) -> Iterator[list[Batch]]:
         num_lanes = self._order.num_lanes
-        open_blocks = self._build_open_blocks(num_lanes // math.gcd(num_lanes, stride))
+        is_bucketed = self._bucket_steps > 1  # by lengths of all ranks' rows
+        open_blocks = self._build_open_blocks(num_lanes if is_bucketed else num_lanes // math.gcd(num_lanes, stride))
+        buckets = LengthBuckets(
+            self._step_rows, self._bucket_steps, self._seed, lambda positions: self._lengths(open_blocks, positions)
+        )
         num_batches, most = 1, -(-_ROWS_PER_READ // rows_per_batch)
         while True:
             positions = start + stride * np.arange(num_batches * rows_per_batch, dtype=np.int64)
-            read = self._build_batch(open_blocks.take(*self._order.locate(positions)), positions)
+            read = self._build_batch(open_blocks, buckets.sources(positions) if is_bucketed else positions)
             parts = {name: tensor.split(rows_per_batch) for name, tensor in read.items()}
             yield [dict(zip(parts, tensors, strict=True)) for tensors in zip(*parts.values(), strict=True)]
             start += stride * len(positions)
             num_batches = min(2 * num_batches, most)
 
-    def _build_batch(self, planes: Planes, positions: np.ndarray) -> Batch:
+    def _lengths(self, open_blocks: OpenBlocks, positions: np.ndarray) -> np.ndarray:
+        """Return the number of real tokens of the rows at these positions, int64 [n]."""
+        (ids, *_) = open_blocks.take(*self._order.locate(positions))
+        return np.count_nonzero(ids != self._frame.pad, axis=1)
+
+    def _build_batch(self, open_blocks: OpenBlocks, positions: np.ndarray) -> Batch:
+        places = self._order.locate(positions)
+        batch = self._to_batch(open_blocks.take(*places), positions)
+        if self._gives_places:
+            batch |= zip(("block", "row"), map(torch.from_numpy, places), strict=True)
+        return batch
+
+    def _to_batch(self, planes: Planes, positions: np.ndarray | None = None) -> Batch:
         ids, frame = planes[0], self._frame
         # Text never contains special ids: a padding id is padding, and SEP ends a text.
         is_real = ids != frame.pad
@@ -219,7 +269,7 @@ class RowStream:
             batch |= _places(_begins(ids, frame), is_real)
         if self._gives_words:
             batch["continues_word"] = planes[1].astype(np.int64)
-        if self._masker:
+        if self._masker and positions is not None:
             batch["input_ids"], batch["labels"] = self._masker.mask(ids, positions, *planes[1:])
         if self._kind == "pairs":
             ends = ids == frame.sep
@@ -227,7 +277,8 @@ class RowStream:
             batch["token_type_ids"] = ((texts_before == 1) & is_real).astype(np.int64)
         tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
         # All elements share one zero in memory, so nothing may be written to it.
-        return {"token_type_ids": torch.zeros(1, dtype=torch.int64).expand(ids.shape)} | tensors
+        types = {"token_type_ids": torch.zeros(1, dtype=torch.int64).expand(ids.shape)}
+        return insert_prompt(types | tensors, self._prompt, self._frame)
 
 
 def _begins(ids: np.ndarray, frame: Frame) -> np.ndarray:
@@ -245,44 +296,3 @@ def _places(begins: np.ndarray, is_real: np.ndarray) -> dict[str, np.ndarray]:
     first = np.maximum.accumulate(np.where(begins, columns, 0), axis=1)
     documents = np.cumsum(begins, axis=1, dtype=np.int64) - 1
     return {"document_ids": np.where(is_real, documents, -1), "position_ids": np.where(is_real, columns - first, 0)}
-
-
-def _prefetch(reads: Iterator[list[Batch]]) -> Generator[Batch, None, None]:
-    """Yield the batches of reads one by one, while a daemon thread prepares the next read."""
-    ready: queue.Queue = queue.Queue(1)
-    stop = threading.Event()
-
-    def offer(item: object) -> None:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return
-
-    def produce() -> None:
-        try:
-            for read in reads:
-                offer(read)
-                if stop.is_set():
-                    return
-        except BaseException as error:  # of any kind: the consumer raises it
-            offer(error)
-
-    thread = threading.Thread(target=produce, name="row-prefetch", daemon=True)
-
-    def leave() -> None:
-        stop.set()
-        thread.join()
-
-    thread.start()
-    atexit.register(leave)  # a thread that makes tensors while Python ends can abort the process
-    try:
-        while True:
-            item = ready.get()
-            if isinstance(item, BaseException):
-                raise item
-            yield from item
-    finally:
-        atexit.unregister(leave)
-        leave()

@@ -16,12 +16,14 @@ from corpus.vocabulary.tokenizer import load_tokenizer, tokenizer_fingerprint
 from launch.command_line.config_file import prefix_errors
 from launch.distillation.config import CorpusConfig, RunConfig, read_run_config
 from launch.distillation.probe_input import ProbeData, read_probe_data
+from launch.distillation.prompt import RunPrompt, read_prompt
 from launch.distillation.run_facts import read_facts
-from launch.distillation.run_files import check_run_folder, check_teacher, tokenizer_name
+from launch.distillation.run_files import check_prompt, check_run_folder, check_teacher, tokenizer_name
 from launch.job.run_folder import is_under_way
 from pretrain.models.folder import check_place
 from pretrain.models.pooling import recorded_pooling
 from pretrain.models.pretrained import check_vocabulary, read_shape
+from pretrain.models.sentence_files import recorded_file
 from pretrain.models.shape import EncoderShape
 from pretrain.models.teacher import fingerprint, load_teacher
 from pretrain.objectives.relations import MiniLMv2Config
@@ -70,8 +72,12 @@ def warn_of_few_rows(config: RunConfig, world_size: int) -> None:
 
 
 def check_pooling(config: RunConfig) -> None:
-    """Raise ValueError if an objective pools the teacher's states otherwise than the teacher's own files say."""
-    pooling = recorded_pooling(Path(config.teacher.path)) if config.teacher else None
+    """Raise ValueError if an objective pools the teacher's states otherwise than the teacher's own files say.
+
+    Warn if the teacher has no such files.
+    """
+    path = recorded_file(config.teacher.path, "1_Pooling/config.json") if config.teacher else None
+    pooling = recorded_pooling(path.parents[1]) if path else None
     for index, student in enumerate(config.students):
         for number, objective in enumerate(student.objective):
             if pooling and isinstance(objective, SentenceConfig) and objective.pooling != pooling:
@@ -79,6 +85,23 @@ def check_pooling(config: RunConfig) -> None:
                     f"students.{index}.objective.{number}.pooling: the teacher's vectors are pooled by {pooling} "
                     f"({config.teacher and config.teacher.path}/1_Pooling/config.json), got {objective.pooling}"
                 )
+            if config.teacher and isinstance(objective, SentenceConfig) and not pooling:
+                warnings.warn(
+                    f"students.{index}.objective.{number}.pooling: {config.teacher.path} has no 1_Pooling/config.json "
+                    f"that says how its vectors are made; {objective.pooling} is taken",
+                    stacklevel=2,
+                )
+
+
+def warn_of_foreign_spaces(config: RunConfig) -> None:
+    """Warn of students whose titles cannot look for the teacher's vectors of texts."""
+    for student in config.students if config.teacher and config.probe and config.probe.documents else []:
+        if not any(isinstance(one, SentenceConfig) for one in student.objective):
+            warnings.warn(
+                f"probe.documents: {student.name}: no asymmetric_retrieval: no objective sentence brings its vectors "
+                "into the teacher's space",
+                stacklevel=2,
+            )
 
 
 def warn_of_unreached(config: RunConfig, unreached: Mapping[str, Sequence[str]]) -> None:
@@ -96,10 +119,11 @@ def warn_of_unreached(config: RunConfig, unreached: Mapping[str, Sequence[str]])
 
 
 class JobInput(NamedTuple):
-    """The input of a run: the manifest of its corpus, and the data of its probe."""
+    """The input of a run: the manifest of its corpus, the data of its probe, and its prompt."""
 
     manifest: Manifest
     probe: ProbeData | None
+    prompt: RunPrompt | None = None
 
 
 @Progress("checking the input")
@@ -116,7 +140,9 @@ def check_input(config: RunConfig, run: Path, world_size: int) -> JobInput:
     config.check(shape)
     check_tokenizer(config, manifest, shape)
     check_run_folder(config, manifest, run)
-    return JobInput(manifest, read_probe_data(config, manifest))
+    prompt = read_prompt(config)
+    check_prompt(prompt.text if prompt else None, run)
+    return JobInput(manifest, read_probe_data(config, manifest), prompt)
 
 
 def _load_corpus_of(config: RunConfig, run: Path) -> Manifest:

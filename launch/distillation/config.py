@@ -16,14 +16,16 @@ from pretrain.engines.deepspeed_config import DeepSpeedConfig
 from pretrain.models.family import family_of
 from pretrain.models.shape import EncoderShape
 from pretrain.models.teacher import TeacherConfig
+from pretrain.objectives.sentence import SentenceConfig
 from pretrain.settings import Settings
 from pretrain.students.config import StudentConfig
 from pretrain.training.trainer import TrainingConfig
 
 # Keys that may change when a run resumes. "*" matches any keys.
 MAY_CHANGE = ("about", "probe", "corpus.manifest", "corpus.cache_folder", "corpus.cache_gigabytes", "corpus.on_fault",
-              "teacher.path", "teacher.dtype", "training.log_every_steps", "training.save_every_steps",
-              "training.keep_checkpoints", "training.collective_timeout_seconds", "training.data_timeout_seconds",
+              "teacher.path", "teacher.dtype", "teacher.vectors", "training.log_every_steps",
+              "training.save_every_steps", "training.keep_checkpoints", "training.collective_timeout_seconds",
+              "training.data_timeout_seconds",
               "training.on_slow_step", "training.max_skipped_in_a_row", "deepspeed.train_micro_batch_size_per_gpu",
               "deepspeed.torch_autocast", "deepspeed.zero_optimization.stage", "*.kernel")  # fmt: skip
 
@@ -36,6 +38,7 @@ class CorpusConfig(Settings):
     seed: NonNegativeInt = 17  # for the order of rows
     weights: dict[str, NonNegativeFloat] = Field(default_factory=dict)  # by source; 1 for sources not listed
     rows: RowKind = "packed"  # or TinyBERT's pairs of consecutive text, CLS A SEP B SEP, or texts: a document a row
+    bucket_steps: PositiveInt = 64  # of pairs, texts: rows are sorted by length within so many steps; 1: not sorted
     attend_within_documents: bool = False  # read each packed document as if it were alone in its row
     masking: MaskingSettings | None = None  # for objectives that predict masked tokens
     num_lanes: PositiveInt = NUM_LANES  # a multiple of the ranks, or they read bytes repeatedly: docs/cluster.md
@@ -44,12 +47,20 @@ class CorpusConfig(Settings):
     cache_gigabytes: Annotated[float, Field(gt=0)] = 50.0
 
 
+class DistillationTeacher(TeacherConfig):
+    """The frozen teacher, the precision it computes in, and for text vectors its prompt and where they are kept."""
+
+    prompt: str | None = None  # name in its config_sentence_transformers.json: stands before every text
+    prompts_students: bool = True  # students read the prompt too, and are published with it
+    vectors: str | None = None  # folder of its text vectors: made once, read by every later student of `sentence`
+
+
 class RunConfig(Settings):
     """One run: a corpus, a frozen teacher or none, and one or several students."""
 
     about: str = ""  # a description for people
     corpus: CorpusConfig
-    teacher: TeacherConfig | None  # null: students learn from text alone
+    teacher: DistillationTeacher | None  # null: students learn from text alone
     students: Annotated[list[StudentConfig], Field(min_length=1)]
     training: TrainingConfig
     deepspeed: DeepSpeedConfig
@@ -87,15 +98,18 @@ class RunConfig(Settings):
             for index, student in enumerate(self.students)
             for key, message in student.problems(teacher)
         ]
-        problems += [*self._masking_problems(), *self._text_problems(), *self._document_problems(teacher)]
+        problems += [*self._masking_problems(), *self._text_problems(), *self._vector_problems()]
+        problems += self._document_problems(teacher)
         owners = {"the teacher": teacher} | {student.name: student.architecture for student in self.students}
         for owner, limits in owners.items():
             if limits and self.corpus.row_tokens > limits.max_row_tokens:
                 most = limits.max_row_tokens
                 problems.append(f"corpus.row_tokens: {owner} has {most} positions, got {self.corpus.row_tokens}")
-            if limits and self.probe and self.probe.task and self.probe.task.row_tokens > limits.max_row_tokens:
-                most, wanted = limits.max_row_tokens, self.probe.task.row_tokens
-                problems.append(f"probe.task.row_tokens: {owner} has {most} positions, got {wanted}")
+            for key in ("task", "pairs") if limits and self.probe else ():
+                task = getattr(self.probe, key)
+                if limits and task and task.row_tokens > limits.max_row_tokens:
+                    most = limits.max_row_tokens
+                    problems.append(f"probe.{key}.row_tokens: {owner} has {most} positions, got {task.row_tokens}")
         if teacher and self.corpus.rows == "pairs" and teacher.num_token_types < 2:
             problems.append("corpus.rows: pairs need two token types, but the teacher has one")
         if problems:
@@ -115,6 +129,36 @@ class RunConfig(Settings):
             if self.corpus.attend_within_documents and not family_of(model_type).takes_documents:
                 message = f"attention of a {model_type} model ({owner}) takes no mask of documents"
                 yield f"corpus.attend_within_documents: {message}; leave it false"
+
+    def _vector_problems(self) -> Iterator[str]:
+        """Yield why the teacher cannot be read for its text vectors alone, or with a prompt."""
+        teacher = self.teacher
+        if teacher is None or (teacher.prompt is None and teacher.vectors is None):
+            return
+        alone = "teacher.vectors" if teacher.vectors else "teacher.prompts_students"
+        if self.corpus.rows != "texts":
+            yield f'corpus.rows: must be "texts" with {"teacher.prompt" if teacher.prompt else alone}'
+        if teacher.vectors and self.corpus.masking:
+            yield "teacher.vectors: corpus.masking changes what the teacher reads in every epoch; leave out one of them"
+        if not self.reads_vectors_alone:
+            return
+        poolings = set()
+        for index, student in enumerate(self.students):
+            for number, one in enumerate(student.objective):
+                if isinstance(one, SentenceConfig):
+                    poolings.add(one.pooling)
+                elif one.needs_teacher:
+                    where = f"students.{index}.objective.{number} ({one.type})"
+                    yield f"{alone}: {where} reads more of the teacher than its text vectors; leave out one of them"
+        if len(poolings) != 1:
+            found = ", ".join(sorted(poolings)) or "none"
+            yield f"{alone}: needs objectives of type sentence with one pooling, got {found}"
+
+    @property
+    def reads_vectors_alone(self) -> bool:
+        """Whether students get nothing but text vectors of the teacher."""
+        teacher = self.teacher
+        return bool(teacher and (teacher.vectors or (teacher.prompt and not teacher.prompts_students)))
 
     def _masking_problems(self) -> Iterator[str]:
         for index, student in enumerate(self.students):

@@ -10,7 +10,7 @@ from tasks.config import TaskConfig
 
 
 class ProbeConfig(Settings):
-    """Nearest neighbours on a task, the relation loss on a held-out corpus, or both: at step 0, every n steps, the end.
+    """Scores at step 0, every n steps and the end: neighbours on a task, retrieval, pairs, a held-out relation loss.
 
     A probe does not affect training, and may change when a run resumes. From larger files the same random examples are
     used in every run. With the default sizes a probe takes as long as 5 steps of 32 rows of 128 tokens (student 4 x
@@ -19,15 +19,19 @@ class ProbeConfig(Settings):
 
     every_steps: PositiveInt = 500
     task: TaskConfig | None = None  # of kind sentence; texts are cut at its row_tokens
+    documents: Annotated[str, Field(min_length=1)] | None = None  # {"title", "text"} lines: titles look for texts
+    pairs: TaskConfig | None = None  # of kind pair with labels 0 and 1, which cosines are to tell; its dev file is read
     heldout: Annotated[str, Field(min_length=1)] | None = None  # manifest of another corpus with the same tokenizer
     max_train: Annotated[int, Field(ge=NUM_NEIGHBOURS)] = 2000  # texts among which neighbours are searched
-    max_dev: PositiveInt = 1000  # texts to classify by their neighbours
+    max_dev: PositiveInt = 1000  # texts to classify by their neighbours, documents, and pairs
     max_heldout_rows: PositiveInt = 256  # of corpus.row_tokens
 
     @model_validator(mode="after")
     def _measures_something(self) -> "ProbeConfig":
-        if self.task is None and self.heldout is None:
-            raise ValueError("needs a task, a heldout corpus, or both")
+        if not (self.task or self.documents or self.pairs or self.heldout):
+            raise ValueError("needs a task, documents, pairs or a heldout corpus")
+        if self.pairs and self.pairs.kind != "pair":
+            raise ValueError(f"pairs.kind: must be pair, got {self.pairs.kind}")
         if self.task and self.task.kind != "sentence":
             raise ValueError(f"task.kind: must be sentence, got {self.task.kind}")
         return self

@@ -3,12 +3,12 @@
 import math
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
 import torch
@@ -22,12 +22,16 @@ from corpus.shards.store import StoreLost
 from corpus.vocabulary.tokenizer import load_tokenizer
 from launch.distillation.config import CorpusConfig, RunConfig
 from launch.distillation.probe_config import ProbeConfig
+from launch.distillation.probe_pairs import Documents, SimilarPairs, read_documents, read_similar_pairs
+from launch.distillation.prompt import RunPrompt, prompt_of_students
 from launch.distillation.run_facts import ProbeFacts, read_facts
 from launch.distillation.run_files import tokenizer_name
 from pretrain.models.encoder import Encoder, HuggingFaceModel, Reads
+from pretrain.models.sentence_files import VectorRecipe, read_recipe
+from pretrain.objectives.sentence import SentenceConfig
 from pretrain.precision import choose_dtype
 from pretrain.probes.heldout import HeldoutRows
-from pretrain.probes.live_probe import LabelledTexts, LiveProbe
+from pretrain.probes.live_probe import LabelledPairs, LabelledTexts, LiveProbe, TitledDocuments
 from pretrain.probes.vectors import NUM_NEIGHBOURS, chance_accuracy
 from pretrain.ranks.together import on_rank_zero
 from tasks.examples import Classified
@@ -43,6 +47,8 @@ class ProbeData:
     """Everything that a probe reads."""
 
     texts: tuple[Labelled, Labelled] | None  # to search, and to classify
+    documents: Documents | None
+    pairs: SimilarPairs | None
     heldout: list[dict[str, Tensor]]  # batches [B, L]
     facts: ProbeFacts  # without the teacher's score
     remarks: list[str]  # differences from what the configuration suggests
@@ -62,6 +68,13 @@ def read_probe_data(config: RunConfig, manifest: Manifest) -> ProbeData | None:
         facts = facts.model_copy(update=_describe_texts(probe, texts))
     except ValueError as error:
         problems.append(f"probe.task: {error}")
+    documents, pairs = None, None
+    try:
+        documents = read_documents(Path(probe.documents), probe.max_dev) if probe.documents else None
+        pairs = read_similar_pairs(probe.pairs, probe.max_dev) if probe.pairs else None
+        facts = facts.model_copy(update=_describe_pairs(probe, documents, pairs))
+    except ValueError as error:
+        problems.append(f"probe.{'pairs' if documents or not probe.documents else 'documents'}: {error}")
     try:
         heldout, fingerprint = read_heldout(probe, config.corpus, manifest, remarks)
         facts = facts.model_copy(update={"heldout": fingerprint, "num_heldout_rows": _num_rows(heldout)})
@@ -70,7 +83,7 @@ def read_probe_data(config: RunConfig, manifest: Manifest) -> ProbeData | None:
         problems.append(f"probe.heldout: {error}")
     if problems:
         raise kind("\n".join(problems))
-    return ProbeData(texts, heldout, facts, remarks)
+    return ProbeData(texts, documents, pairs, heldout, facts, remarks)
 
 
 def read_labelled_texts(config: ProbeConfig, remarks: list[str]) -> tuple[Labelled, Labelled] | None:
@@ -123,6 +136,18 @@ def _describe_texts(config: ProbeConfig, texts: tuple[Labelled, Labelled] | None
     }
 
 
+def _describe_pairs(
+    config: ProbeConfig, documents: Documents | None, pairs: SimilarPairs | None
+) -> dict[str, str | int]:
+    facts: dict[str, str | int] = {}
+    if documents:
+        facts |= {"documents": xxhash.xxh3_128_hexdigest(orjson.dumps(documents)), "num_documents": len(documents[0])}
+    if pairs and config.pairs:
+        digest = xxhash.xxh3_128_hexdigest(orjson.dumps([pairs, config.pairs.row_tokens]))
+        facts |= {"pairs": digest, "num_pairs": len(pairs[0]), "pairs_task": config.pairs.name}
+    return facts
+
+
 def read_heldout(
     config: ProbeConfig, corpus: CorpusConfig, manifest: Manifest, remarks: list[str]
 ) -> tuple[list[dict[str, Tensor]], str | None]:
@@ -159,6 +184,7 @@ def build_probe(
     teacher: HuggingFaceModel | None,
     run: Path,
     device: torch.device,
+    prompt: RunPrompt | None = None,
 ) -> tuple[LiveProbe, ProbeFacts]:
     """Build this rank's probe, and return it with its facts. The teacher runs now, uncut, and may be cut afterwards.
 
@@ -169,15 +195,29 @@ def build_probe(
     dtype = choose_dtype(config.deepspeed.torch_autocast.wanted, device)
     probe = LiveProbe(config.probe.every_steps, device, dtype)
     facts = on_rank_zero(lambda: _known_facts(data.facts, run))
+    tokenizer = load_tokenizer(tokenizer_name(config, manifest))
+    of_teacher = prompt.text if prompt else ""
+    of_students = of_teacher if prompt_of_students(prompt) else ""
+
+    def settings(max_tokens: int, before: str = of_students) -> tuple[Any, ...]:
+        return tokenizer, max_tokens, device, *share, before
+
     if data.texts and config.probe.task:
-        tokenizer = load_tokenizer(tokenizer_name(config, manifest))
-        probe.texts = LabelledTexts(*data.texts, tokenizer, config.probe.task.row_tokens, device, *share)
+        probe.texts = LabelledTexts(*data.texts, *settings(config.probe.task.row_tokens))
+    if data.documents:
+        probe.documents = TitledDocuments(*data.documents, *settings(config.corpus.row_tokens))
+    if data.pairs and config.probe.pairs:
+        probe.pairs = LabelledPairs(*data.pairs, *settings(config.probe.pairs.row_tokens))
     if teacher is None:
         return probe, facts
     reader = Encoder(teacher.to(device), Reads()).eval()
     if probe.texts and facts.teacher_accuracy is None:
         accuracy = probe.accuracy(reader)
         facts = facts.model_copy(update={"teacher_accuracy": accuracy if math.isfinite(accuracy) else None})
+    if data.documents or data.pairs:
+        facts = facts.model_copy(
+            update=_measure_teacher(config, data, probe, reader, lambda n: settings(n, of_teacher))
+        )
     if data.heldout:
         widths = [student.shape(reader.shape).attention_size for student in config.students]
         probe.heldout = HeldoutRows(data.heldout, reader, widths, device, dtype, *share)
@@ -185,12 +225,36 @@ def build_probe(
     return probe, facts
 
 
+def _measure_teacher(
+    config: RunConfig, data: ProbeData, probe: LiveProbe, reader: Encoder, settings: Callable[[int], tuple[Any, ...]]
+) -> dict[str, float | None]:
+    """Return the teacher's scores of retrieval and similarity, and keep its vectors of the documents' texts."""
+    assert config.probe and config.teacher
+    objectives = [one for student in config.students for one in student.objective]
+    pooling = next((one.pooling for one in objectives if isinstance(one, SentenceConfig)), None)
+    recipe = VectorRecipe(pooling) if pooling else read_recipe(config.teacher.path)[0]
+    scores: dict[str, float | None] = {}
+    if data.documents and probe.documents:
+        texts = TitledDocuments(*data.documents, *settings(config.corpus.row_tokens))
+        if (vectors := probe.embed(texts, reader, recipe)) is not None:
+            probe.documents.teacher_vectors = vectors.chunk(2)[1]
+            scores["teacher_retrieval"] = texts.scores(vectors, False)["retrieval"]
+    if data.pairs and config.probe.pairs:
+        pairs = LabelledPairs(*data.pairs, *settings(config.probe.pairs.row_tokens))
+        if (vectors := probe.embed(pairs, reader, recipe)) is not None:
+            scores["teacher_similarity_auc"] = pairs.scores(vectors)["similarity_auc"]
+    return scores
+
+
 def _known_facts(facts: ProbeFacts, run: Path) -> ProbeFacts:
     """Add the teacher's score from run.json if it was measured on the same texts."""
     before = read_facts(run / "run.json").probe if (run / "run.json").is_file() else None
     if before is None:
         return facts
-    if any(getattr(before, name) != getattr(facts, name) for name in ("texts", "heldout", "num_heldout_rows")):
+    if any(
+        getattr(before, name) != getattr(facts, name)
+        for name in ("texts", "documents", "pairs", "heldout", "num_heldout_rows")
+    ):
         message = "probe: texts or rows have changed; scores from before the change cannot be compared with later ones"
         warnings.warn(message, stacklevel=2)
     same = before.texts == facts.texts

@@ -31,6 +31,7 @@ class TeacherFacts(Facts):
     fingerprint: str  # of its weights
     masked_accuracy: Share | None = None  # share of masked tokens that its head predicts, where an objective reads it
     commonest_share: Share | None = None  # of the commonest of these tokens
+    prompt: str | None = None  # the text that teacher.prompt names
 
 
 class ProbeFacts(Facts):
@@ -43,6 +44,13 @@ class ProbeFacts(Facts):
     num_classes: Count = 0
     chance: Share | None = None  # accuracy of always answering the commonest label
     teacher_accuracy: Share | None = None
+    documents: str | None = None  # fingerprint
+    num_documents: Count = 0
+    teacher_retrieval: Share | None = None
+    pairs: str | None = None  # fingerprint
+    pairs_task: str | None = None
+    num_pairs: Count = 0
+    teacher_similarity_auc: Share | None = None
     heldout: str | None = None  # fingerprint
     num_heldout_rows: Count = 0
 

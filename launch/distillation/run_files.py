@@ -31,6 +31,8 @@ def check_run_folder(config: RunConfig, manifest: Manifest | None, run: Path) ->
     if not (run / "config.json").is_file():
         return
     before = read_run_config(run / "config.json").model_dump(mode="json")  # keys of newer versions have their defaults
+    if "bucket_steps" not in json.loads((run / "config.json").read_text(encoding="utf-8"))["corpus"]:
+        before["corpus"]["bucket_steps"] = 1 if config.corpus.rows != "packed" else config.corpus.bucket_steps
     changed = changed_keys(before, config.model_dump(mode="json"), may_change=MAY_CHANGE)
     if manifest and read_facts(run / "run.json").corpus.fingerprint != manifest.fingerprint:
         changed.append("corpus.manifest (the corpus itself has changed)")
@@ -49,6 +51,13 @@ def check_teacher(run: Path, teacher_fingerprint: str) -> None:
             raise ValueError(f"teacher.path: not the weights that {run} was started with (from {before.path})")
 
 
+def check_prompt(prompt: str | None, run: Path) -> None:
+    """Raise ValueError if the run started with another prompt under the same name."""
+    before = read_facts(run / "run.json").teacher if (run / "run.json").is_file() else None
+    if before and before.prompt != prompt:
+        raise ValueError(f"teacher.prompt: is {prompt!r}, but {run} was started with {before.prompt!r}")
+
+
 def write_run_folder(
     config: RunConfig,
     manifest: Manifest,
@@ -57,6 +66,7 @@ def write_run_folder(
     run: Path,
     probe: ProbeFacts | None = None,
     score: HeadScore | None = None,
+    prompt: str | None = None,
 ) -> None:
     """Write config.json, run.json and tokenizer/, from which students are published and reports are made.
 
@@ -64,12 +74,14 @@ def write_run_folder(
     """
     sources = [{"name": source.name, "licence": source.licence} for source in manifest.sources]
     totals = manifest.totals.model_dump(include={"tokens", "documents"})
-    facts = {
+    facts: dict[str, Any] = {
         "corpus": {"fingerprint": manifest.fingerprint, **totals, "sources": sources},
         "teacher": _teacher_facts(config.teacher.path, teacher_fingerprint, run, score) if config.teacher else None,
         "unreached_parameters": unreached,
         "ran_on": [one.model_dump() for one in read_ran_on(run / "run.json")],
     }
+    if prompt is not None:
+        facts["teacher"]["prompt"] = prompt
     if probe:
         facts["probe"] = probe.model_dump(exclude_defaults=True)
     run.mkdir(parents=True, exist_ok=True)

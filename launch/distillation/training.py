@@ -13,9 +13,17 @@ import torch.distributed as dist
 from corpus.rows.stream import RowStream, count_padded_rows
 from corpus.shards.manifest import Manifest
 from launch.command_line.config_file import prefix_errors
-from launch.distillation.checks import JobInput, warn_of_epochs, warn_of_few_rows, warn_of_lanes, warn_of_unreached
+from launch.distillation.checks import (
+    JobInput,
+    warn_of_epochs,
+    warn_of_few_rows,
+    warn_of_foreign_spaces,
+    warn_of_lanes,
+    warn_of_unreached,
+)
 from launch.distillation.config import CorpusConfig, RunConfig
 from launch.distillation.probe_input import build_probe
+from launch.distillation.prompt import RunPrompt, prompt_of_students
 from launch.distillation.run_facts import ProbeFacts
 from launch.distillation.run_files import (
     check_teacher,
@@ -24,6 +32,7 @@ from launch.distillation.run_files import (
     write_run_folder,
 )
 from launch.distillation.teacher_check import check_teacher_on_text
+from launch.distillation.text_teacher import BatchesFrom, VectorSource
 from launch.job.machine import note_machine, settle_precision
 from launch.job.run_folder import check_alike, check_shared, hold_run_folder, keep_kernels, write_done
 from pretrain.checkpoints.checkpoint import checkpoint_folders
@@ -46,10 +55,11 @@ SAMPLE_TOKENS = 4096  # for fitting the norms of projected layers; four times as
 Probe = tuple[LiveProbe | None, ProbeFacts | None]
 
 
-def count_rows(manifest: Manifest, config: CorpusConfig) -> np.ndarray | None:
+def count_rows(manifest: Manifest, config: CorpusConfig, text_tokens: int) -> np.ndarray | None:
     """Return the number of rows of each block [blocks], or None if rows are packed. Each rank counts a share.
 
-    Every rank must call it. A ValueError on one rank is raised on all.
+    Rows have `text_tokens` tokens besides a prompt. Every rank must call it. A ValueError on one rank is raised on
+    all.
     """
     if config.rows == "packed":
         return None
@@ -57,7 +67,7 @@ def count_rows(manifest: Manifest, config: CorpusConfig) -> np.ndarray | None:
     outcome: np.ndarray | ValueError
     try:
         share = range(len(manifest.blocks))[rank::world_size]
-        outcome = count_padded_rows(config.rows, manifest, config.row_tokens, share, not rank)
+        outcome = count_padded_rows(config.rows, manifest, text_tokens, share, not rank)
     except ValueError as error:
         outcome = error
     num_rows = np.zeros(len(manifest.blocks), dtype=np.int64)
@@ -68,11 +78,18 @@ def count_rows(manifest: Manifest, config: CorpusConfig) -> np.ndarray | None:
     return num_rows
 
 
-def build_stream(manifest: Manifest, config: CorpusConfig) -> RowStream:
-    """Return the stream of training rows. Every rank must call it."""
+def build_stream(
+    manifest: Manifest,
+    config: CorpusConfig,
+    rows_per_step: int = 1,
+    prompt: RunPrompt | None = None,
+    gives_places: bool = False,
+) -> RowStream:
+    """Return the stream of training rows, as students read them. Every rank must call it."""
+    text_tokens, before = config.row_tokens - (len(prompt.ids) if prompt else 0), prompt_of_students(prompt)
     return RowStream(
         manifest,
-        config.row_tokens,
+        text_tokens + len(before),
         config.seed,
         config.weights,
         config.rows,
@@ -80,7 +97,11 @@ def build_stream(manifest: Manifest, config: CorpusConfig) -> RowStream:
         masking=config.masking,
         on_fault=config.on_fault,
         num_lanes=config.num_lanes,
-        num_rows=count_rows(manifest, config),
+        num_rows=count_rows(manifest, config, text_tokens),
+        rows_per_step=rows_per_step,
+        bucket_steps=config.bucket_steps,
+        prompt=before,
+        gives_places=gives_places,
     )
 
 
@@ -110,7 +131,8 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: Stop, devic
     check_alike(config.model_dump(mode="json"), {"corpus": {"fingerprint": manifest.fingerprint}})
     config = keep_kernels(config, run)
     given, (config, ran_on) = config, settle_precision(config, run, device)
-    stream = build_stream(manifest, config.corpus)
+    keeps_vectors = config.teacher is not None and config.teacher.vectors is not None
+    stream = build_stream(manifest, config.corpus, config.deepspeed.train_batch_size, job.prompt, keeps_vectors)
     teacher, teacher_fingerprint, students, (probe, probe_facts) = build_models(config, job, stream, run, device)
     check_alike({}, {"teacher": {"fingerprint": teacher_fingerprint}})
     rows = config.deepspeed.micro_rows(world_size)
@@ -123,18 +145,26 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: Stop, devic
         warn_of_epochs(config, stream.rows_per_epoch)
         warn_of_few_rows(config, world_size)
         warn_of_unreached(config, unreached)
+        warn_of_foreign_spaces(config)
         for remark in job.probe.remarks if job.probe else []:
             warnings.warn(remark, stacklevel=2)
         score = None
         if isinstance(teacher, Teacher) and not (run / "run.json").is_file():
             score = check_teacher_on_text(config, manifest, stream, teacher, rows, device)
-        write_run_folder(given, manifest, teacher_fingerprint, unreached, run, probe_facts, score)
+        prompt = job.prompt.text if job.prompt else None
+        write_run_folder(given, manifest, teacher_fingerprint, unreached, run, probe_facts, score, prompt)
         for student in students:
             save_start(student, run)
         print(f"[rank 0] {config.length(stream.rows_per_epoch)}", file=sys.stderr, flush=True)
 
     on_rank_zero(start_run)
     check_shared(run / "config.json")
+    batches_from: BatchesFrom = lambda position: stream.batches(position, rows, rank, world_size)  # noqa: E731
+    if config.reads_vectors_alone:
+        assert isinstance(teacher, Teacher) and teacher_fingerprint
+        source = VectorSource(config, manifest, job.prompt, teacher, teacher_fingerprint, device)
+        teacher, batches_from = source.settle(stream, batches_from, rows, lambda: stop.reason)
+        del source  # with the teacher, which is not needed any more where its vectors are kept
     engines = [
         StudentEngine(student, settings, config.deepspeed, config.training.total_steps, world_size)
         for student, settings in zip(students, config.students, strict=True)
@@ -144,9 +174,8 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: Stop, devic
         config.training,
         teacher,
         engines,
-        lambda position: stream.batches(position, rows, rank, world_size),
+        batches_from,
         config.deepspeed.train_batch_size,
-        config.corpus.row_tokens,
         device,
         lambda: stop.reason,
         probe,
@@ -182,7 +211,7 @@ def build_models(
 def _build_probe(
     config: RunConfig, job: JobInput, teacher: HuggingFaceModel | None, run: Path, device: torch.device
 ) -> Probe:
-    return build_probe(config, job.probe, job.manifest, teacher, run, device) if job.probe else (None, None)
+    return build_probe(config, job.probe, job.manifest, teacher, run, device, job.prompt) if job.probe else (None, None)
 
 
 @Progress("building the students")

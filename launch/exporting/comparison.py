@@ -15,9 +15,8 @@ from pretrain.probes.vectors import batch_by_length, masked_mean, nearest_neighb
 from pretrain.progress import Progress
 from tasks.config import TaskConfig
 from tasks.evaluation import predict, score
-from tasks.examples import Example, Question, Tagged
-from tasks.kinds.entities import spread_tags, tags_of
-from tasks.kinds.reading import answers_of
+from tasks.examples import Example
+from tasks.kinds.registry import KINDS
 from tasks.rows import Row
 
 Batch = Mapping[str, Tensor]
@@ -155,7 +154,11 @@ def compare(answered: Mapping[str, Answered], material: Material) -> dict[str, d
 
 def _figures(one: Answered, first: Answered, material: Material) -> dict[str, float]:
     if material.task:
-        changed = [a != b for a, b in zip(_answers(one, material), _answers(first, material), strict=True)]
+        kind = KINDS[material.task.kind]
+        before, after = (
+            kind.answers(form.logits, material.rows, material.examples, material.names) for form in (first, one)
+        )
+        changed = [a != b for a, b in zip(after, before, strict=True)]
         scores = score(one.logits, material.rows, material.examples, material.task, material.names)
         return {"changed": sum(changed) / len(changed), "score": scores[material.task.scored_by]}
     mean = first.vectors.mean(0)
@@ -166,20 +169,6 @@ def _figures(one: Answered, first: Answered, material: Material) -> dict[str, fl
         labels = material.labels[: material.num_train], material.labels[material.num_train :]
         figures["score"], figures["score_error"] = nearest_neighbour_accuracy(near, labels[0], far, labels[1])
     return figures
-
-
-def _answers(one: Answered, material: Material) -> list[Any]:
-    """Return the answer to every example: a class, a tag for every character, or words of the text."""
-    examples = material.examples
-    if isinstance(examples[0], Question):
-        return [*answers_of(one.logits, material.rows, examples).values()]  # type: ignore[arg-type]
-    if isinstance(examples[0], Tagged):
-        tags = tags_of(material.names)
-        return [
-            spread_tags([tags[index] for index in values.argmax(-1).tolist()], row, len(examples[row.example].text))
-            for values, row in zip(one.logits, material.rows, strict=True)
-        ]
-    return [int(values.argmax()) for values in one.logits]
 
 
 def losses(figures: Mapping[str, Mapping[str, float]]) -> list[str]:

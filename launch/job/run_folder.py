@@ -22,7 +22,7 @@ AnyConfig = TypeVar("AnyConfig", bound=BaseModel)
 
 # Keys that may differ between ranks: paths on their hosts, whose contents are compared instead.
 _PATHS = re.compile(
-    r"about|corpus\.(manifest|cache_folder|cache_gigabytes)|teacher\.path|student|(probe\.)?task\.(train|dev)|"
+    r"about|corpus\.(manifest|cache_folder|cache_gigabytes)|teacher\.(path|vectors)|student|(probe\.)?task\.(train|dev)|"
     r"probe\.heldout|stages\.ged\.config|students\.\d+\.init\.student"
 )
 

@@ -1,11 +1,11 @@
 """The model card of a published student: what the run knows and publishing measured, nothing else."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from launch.command_line.wording import duration
+from launch.publishing.card_scores import describe_scores
 from launch.publishing.making import (
     describe_machines,
     describe_objective,
@@ -18,8 +18,8 @@ from launch.publishing.making import (
     share_of_corpus,
     teacher_place,
 )
+from launch.publishing.sentence_folder import prompts_of_students
 from pretrain.checkpoints.checkpoint import TrainingState
-from pretrain.probes.vectors import NUM_NEIGHBOURS
 
 _FEW_TOKENS = 10_000_000  # general students usually read a thousand times as many
 CARD = """---
@@ -175,9 +175,10 @@ def model_card(
         num_non_embedding=measured.num_non_embedding / 1e6,
         file_megabytes=measured.file_megabytes,
         speed=_speed(measured),
-        scores="\n".join(_scores(name, record)),
+        scores="\n".join(describe_scores(name, record.facts, record.metrics, record.state.step)),
         limits="\n".join(f"- {limit}" for limit in _limits(record, unreached, has_head)),
-        advice=_advice(bool(load_options), has_head) + describe_vectors(student["objective"], teacher_is),
+        advice=_advice(bool(load_options), has_head, prompts_of_students(config["teacher"], teacher))
+        + describe_vectors(student["objective"], teacher_is),
         licence=licence or "not stated: the terms of the teacher and of the sources below apply",
         kind="student" if teacher else "encoder",
         origin=f"distilled from `{teacher_is}` on" if teacher else "trained without a teacher on",
@@ -214,41 +215,6 @@ def _speed(measured: Measured) -> str:
     return f"{texts}, {alone} ({where})"
 
 
-def _scores(name: str, record: RunRecord) -> Iterator[str]:
-    """Rows of what the run's probe gave last, with what the untrained student and the teacher give."""
-    probe, prefix = record.facts.get("probe") or {}, f"{name}/probe/"
-    measures = {key: [line for line in record.metrics if f"{prefix}{key}" in line] for key in _MEASURES}
-    if not any(measures.values()):
-        yield "| scores | none: the run that made it measured none |"
-    for key, lines in measures.items():
-        if lines:
-            last, before = lines[-1][f"{prefix}{key}"], lines[0] if lines[0]["step"] == 0 else None
-            at = "" if lines[-1]["step"] == record.state.step else f" at step {lines[-1]['step']:,.0f}"
-            start = before[f"{prefix}{key}"] if before else None
-            yield _MEASURES[key](last, start, probe, at)
-
-
-def _accuracy_row(accuracy: float, start: float | None, probe: Mapping[str, Any], at: str) -> str:
-    error = math.sqrt(max(0.0, accuracy * (1 - accuracy)) / max(1, probe.get("num_dev", 0)))
-    others = {"the teacher": probe.get("teacher_accuracy"), "always the commonest label": probe.get("chance"),
-              "this student before training": start}  # fmt: skip
-    compared = "; ".join(f"{who} {100 * share:.1f} %" for who, share in others.items() if share is not None)
-    texts = f"{probe.get('num_dev', 0):,} texts of {probe.get('task')}, each labelled by its {NUM_NEIGHBOURS} nearest "
-    texts += f"neighbours among {probe.get('num_train', 0):,}"
-    return (
-        f"| nearest-neighbour accuracy{at} | {100 * accuracy:.1f} ± {100 * error:.1f} % "
-        f"({texts}); {compared or 'nothing to compare with'} |"
-    )
-
-
-def _loss_row(loss: float, start: float | None, probe: Mapping[str, Any], at: str) -> str:
-    before = "" if start is None else f"; {start:.3f} before training"
-    return f"| held-out relation loss{at} | {loss:.3f} (0 is the teacher{before}) |"
-
-
-_MEASURES = {"neighbour_accuracy": _accuracy_row, "heldout_relation_loss": _loss_row}
-
-
 def _limits(record: RunRecord, unreached: Sequence[str], has_head: bool) -> Iterator[str]:
     """What the student must not be used for."""
     row_tokens, tokens = record.config["corpus"]["row_tokens"], record.state.tokens
@@ -266,8 +232,9 @@ def _limits(record: RunRecord, unreached: Sequence[str], has_head: bool) -> Iter
     yield "Decisions about people: it has the biases of its teacher and its corpus, and nobody has measured them."
 
 
-def _advice(without_pooler: bool, has_head: bool) -> str:
-    advice = ["Texts had no prefix in training."]
+def _advice(without_pooler: bool, has_head: bool, prompts: Mapping[str, str]) -> str:
+    advice = [f"In training {prompt!r} stood before every text." for prompt in prompts.values()]
+    advice = advice or ["Texts had no prefix in training."]
     if without_pooler:
         advice.append(
             "There is no trained pooler, so the model is loaded without one: it would be drawn at random. Models for "

@@ -1,8 +1,9 @@
 """What makes a published student a sentence-transformers folder: its pooling and the map to the teacher's width."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -13,7 +14,12 @@ from pretrain.objectives.sentence import SentenceConfig
 
 
 def save_sentence_modules(
-    objectives: Sequence[ObjectiveConfig], width: int, row_tokens: int, training: Path, folder: Path
+    objectives: Sequence[ObjectiveConfig],
+    width: int,
+    row_tokens: int,
+    training: Path,
+    folder: Path,
+    prompts: Mapping[str, str],
 ) -> None:
     """Write the files by which sentence-transformers reads a student, if it was trained for text vectors.
 
@@ -22,6 +28,7 @@ def save_sentence_modules(
         width: its hidden width.
         row_tokens: the longest text that it was trained on.
         training: the checkpoint's training.safetensors, which has the trained map.
+        prompts: what stood before every text that it was trained on, by name; the first becomes the default one.
     """
     found = next(((index, one) for index, one in enumerate(objectives) if isinstance(one, SentenceConfig)), None)
     if found is None:
@@ -45,7 +52,17 @@ def save_sentence_modules(
     ]
     _write(folder / "modules.json", listed)
     _write(folder / "sentence_bert_config.json", {"max_seq_length": row_tokens, "do_lower_case": False})
-    _write(folder / "config_sentence_transformers.json", {"prompts": {}, "similarity_fn_name": "cosine"})
+    # encode_query and encode_document look for these two, and put nothing before a text without them
+    both = {name: text for text in prompts.values() for name in ("query", "document")}
+    settings = {"prompts": {**prompts, **both}, "default_prompt_name": next(iter(prompts), None)}
+    _write(folder / "config_sentence_transformers.json", settings | {"similarity_fn_name": "cosine"})
+
+
+def prompts_of_students(teacher: Mapping[str, Any] | None, facts: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return by name the prompt that students of a run read, from config.json's and run.json's `teacher`."""
+    if not teacher or not facts or teacher["prompt"] is None or not teacher["prompts_students"]:
+        return {}
+    return {teacher["prompt"]: facts["prompt"]}
 
 
 def _write(path: Path, values: object) -> None:

@@ -15,7 +15,7 @@ from launch.distillation.config import RunConfig, read_run_config
 from launch.distillation.run_facts import read_facts
 from launch.publishing.making import public_name, teacher_place
 from launch.publishing.model_card import Measured, RunRecord, model_card
-from launch.publishing.sentence_folder import save_sentence_modules
+from launch.publishing.sentence_folder import prompts_of_students, save_sentence_modules
 from pretrain.checkpoints.checkpoint import Checkpoints, read_state
 from pretrain.device import cpu_name
 from pretrain.durable import damage, new_folder
@@ -71,7 +71,8 @@ def publish(
         )
         own = save_settings(run, student, partial, teacher_name)
         row_tokens, training = record.config["corpus"]["row_tokens"], checkpoint / student / "training.safetensors"
-        save_sentence_modules(own.objective, own.hidden_size, row_tokens, training, partial)
+        prompts = prompts_of_students(record.config["teacher"], record.facts["teacher"])
+        save_sentence_modules(own.objective, own.hidden_size, row_tokens, training, partial, prompts)
         measured = measure(partial, row_tokens)
         options = load_options(partial)
         card = model_card(student, record, measured, output.name, options, teacher_name, licence)
@@ -116,7 +117,7 @@ def training_config(config: RunConfig, student: str, teacher_name: str | None = 
     corpus = config.corpus.model_copy(update={"manifest": "corpus/manifest.json", "cache_folder": None})
     teacher = config.teacher
     if teacher:
-        teacher = teacher.model_copy(update={"path": teacher_place(teacher.path, teacher_name)})
+        teacher = teacher.model_copy(update={"path": teacher_place(teacher.path, teacher_name), "vectors": None})
     return config.model_copy(update={"corpus": corpus, "teacher": teacher, "students": [own], "probe": None})
 
 

@@ -144,6 +144,15 @@ def draw_probe(run: Run) -> list[tuple[str, str]]:
         teacher = None if run.teacher_accuracy is None else 100 * run.teacher_accuracy
         svg = draw_lines(percent, "nearest-neighbour accuracy, %", teacher=teacher)
         charts.append(("Neighbour accuracy while training, by the run's own probe", svg))
+    for name, title in (("retrieval", "Titles that find their text"),
+                        ("asymmetric_retrieval", "Titles that find the teacher's vector of their text"),
+                        ("similarity_auc", "Area under the curve of similar pairs")):  # fmt: skip
+        scores = {student: run.series(f"{student}/probe/{name}") for student in run.students}
+        if any(steps for steps, _ in scores.values()):
+            shares = {
+                student: (steps, [100 * value for value in values]) for student, (steps, values) in scores.items()
+            }
+            charts.append((f"{title} while training", draw_lines(shares, "%")))
     if any(steps for steps, _ in losses.values()):
         charts.append(("Held-out relation loss while training", draw_lines(losses, "QQ + KK + VV", log_y=True)))
     return charts

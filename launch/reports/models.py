@@ -1,10 +1,10 @@
 """The models of a report and what is measured of them: probes without training, a search, cost, held-out loss."""
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,22 +18,30 @@ from corpus.vocabulary.pieces import pieces_by_id
 from corpus.vocabulary.tokenizer import tokenizer_fingerprint
 from launch.distillation.probe_config import ProbeConfig
 from launch.distillation.probe_input import Labelled, read_labelled_texts
+from launch.distillation.probe_pairs import Documents, SimilarPairs
 from launch.reports.folders import file_megabytes, untrained_student
+from launch.reports.recipes import foreign_spaces, read_own_recipe
 from launch.reports.search import draw_queries, find_texts, list_results, searchable
 from pretrain.models.pretrained import check_vocabulary, load_encoder, load_pretrained
+from pretrain.models.sentence_files import MEAN, VectorRecipe
 from pretrain.models.shape import EncoderShape
 from pretrain.precision import Dtype
 from pretrain.probes.cost import compare_cost
 from pretrain.probes.heldout import heldout_relation_losses
-from pretrain.probes.vectors import chance_accuracy, mean_pooled, nearest_neighbour_accuracy, retrieval_accuracy
+from pretrain.probes.vectors import (
+    chance_accuracy,
+    mean_pooled,
+    nearest_neighbour_accuracy,
+    retrieval_accuracy,
+    similarity_auc,
+)
 from pretrain.progress import Progress
 from tasks.config import Columns, TaskConfig
 
 MAX_TOKENS = 64
-MAX_DOCUMENTS = 1000
+QUERY, DOCUMENT = ("query",), ("document", "passage", "corpus")  # names of prompts, as sentence-transformers looks
 HELDOUT_BATCHES, HELDOUT_ROWS, HELDOUT_ROW_TOKENS = 8, 32, 128
 
-Pairs = tuple[list[str], list[str]]
 Models = dict[str, tuple[Any, Any]]
 
 
@@ -41,18 +49,21 @@ Models = dict[str, tuple[Any, Any]]
 class Material:
     """What models are measured on.
 
-    `train` is searched for the neighbours of `asked`. `pairs` are titles and texts of documents; `queries` are asked
-    among them, or a few of the titles where there are none. Texts are cut at `max_tokens`. `remarks` are what a reader
-    of the scores should know.
+    `train` is searched for the neighbours of `asked`. `documents` are titles and texts; `queries` are asked among the
+    texts, or a few of the titles where there are none. `pairs` are labelled as similar or not. Texts are cut at
+    `max_tokens`. `remarks` are what a reader of the scores should know.
     """
 
     train: Labelled
     asked: Labelled
     remarks: Sequence[str] = ()
-    pairs: Pairs | None = None
+    documents: Documents | None = None
     queries: tuple[str, ...] = ()
     heldout: Manifest | None = None
     max_tokens: int = MAX_TOKENS
+    pairs: SimilarPairs | None = None
+    pairs_task: str = ""
+    pair_tokens: int = MAX_TOKENS
 
     @property
     def chance(self) -> float:
@@ -80,29 +91,6 @@ def read_texts(task: TaskConfig) -> tuple[Labelled, Labelled, list[str]]:
     return *texts, [remark.removeprefix("probe.task").removeprefix(": ") for remark in remarks]
 
 
-def read_pairs(path: Path) -> Pairs:
-    """Return (titles, texts) of the first documents of a {"title", "text"} file.
-
-    Raise ValueError naming file and line.
-    """
-    titles, texts, number = [], [], 0
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                record = json.loads(line)
-                titles.append(str(record["title"]))
-                texts.append(str(record["text"]))
-                if number == MAX_DOCUMENTS:
-                    break
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError):
-        raise ValueError(f'{path}:{number}: want {{"title": ..., "text": ...}}') from None
-    if len(titles) < 2:
-        raise ValueError(f"{path}: {len(titles)} documents; a search needs at least 2")
-    return titles, texts
-
-
 def read_models(folders: Mapping[str, str], max_tokens: int = MAX_TOKENS) -> Models:
     """Return `{name: (model, tokenizer)}`, float32, without a pooler (no probe needs it).
 
@@ -128,12 +116,15 @@ def read_model(path: str) -> tuple[Any, Any]:
     return model.eval(), tokenizer
 
 
-def probe_models(models: Models, material: Material, dtype: Dtype = "float32") -> dict[str, dict[str, float]]:
+def probe_models(
+    models: Models, recipes: Mapping[str, VectorRecipe], material: Material, dtype: Dtype = "float32"
+) -> dict[str, dict[str, float]]:
     """Return `accuracy` and `standard_error` of each model's mean-pooled vectors."""
     train, asked = material.train, material.asked
     scores = {}
     for name in models:
-        vectors = _embed(models, name, train[0] + asked[0], material, dtype, "probe")
+        mean = replace(MEAN, prompts=recipes[name].prompts)
+        vectors = _embed(models, name, mean, material.max_tokens, dtype, train[0] + asked[0], "probe", *QUERY)
         near, far = vectors[: len(train[0])], vectors[len(train[0]) :]
         result = nearest_neighbour_accuracy(near, train[1], far, asked[1])
         scores[name] = dict(zip(("accuracy", "standard_error"), result, strict=True))
@@ -141,35 +132,69 @@ def probe_models(models: Models, material: Material, dtype: Dtype = "float32") -
 
 
 def search_documents(
-    models: Models, material: Material, dtype: Dtype = "float32"
+    models: Models, recipes: Mapping[str, VectorRecipe], spaces: Mapping[str, str], material: Material, dtype: Dtype
 ) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]]]:
     """Ask titles, and the queries, among the texts of the documents.
 
-    Return (`retrieval` and `retrieval_error` of each model, results as `launch.reports.search.list_results` gives).
+    Return (`retrieval` and `retrieval_error` of each model, and `asymmetric` ones of models in the first one's space;
+    results as `launch.reports.search.list_results` gives).
+
+    Args:
+        recipes: how each model's vectors are made.
+        spaces: why a model's vectors are not in the space of the first one's, by its name; the others' are.
     """
-    if not material.pairs:
+    if not material.documents:
         return {}, []
-    titles, texts = material.pairs
+    titles, texts = material.documents
     owners: list[int | None] = [None] * len(material.queries) or [*draw_queries(titles, texts)]
     queries = material.queries or [titles[place] for place in owners if place is not None]
-    scores, found = {}, {}
+    scores: dict[str, dict[str, float]] = {}
+    found, first = {}, None
     for name in models:
-        title_vectors, text_vectors = (
-            _embed(models, name, side, material, dtype, "search") for side in (titles, texts)
-        )
+        embed = partial(_embed, models, name, recipes[name], material.max_tokens, dtype)
+        title_vectors, text_vectors = embed(titles, "search", *QUERY), embed(texts, "search", *DOCUMENT)
         result = retrieval_accuracy(title_vectors, text_vectors)
         scores[name] = dict(zip(("retrieval", "retrieval_error"), result, strict=True))
-        query_vectors = _embed(models, name, list(queries), material, dtype)
+        if first is None:
+            first = text_vectors
+        elif name not in spaces:
+            result = retrieval_accuracy(title_vectors, first)
+            scores[name] |= dict(zip(("asymmetric", "asymmetric_error"), result, strict=True))
+        query_vectors = embed(list(queries), None, *QUERY)
         found[name] = find_texts(query_vectors, title_vectors, text_vectors, searchable(texts))
     return scores, list_results(queries, found, titles, owners)
 
 
+def compare_pairs(
+    models: Models, recipes: Mapping[str, VectorRecipe], material: Material, dtype: Dtype
+) -> dict[str, dict[str, float]]:
+    """Return `similarity_auc` and `similarity_error` of each model: how well cosines tell similar pairs."""
+    if not material.pairs:
+        return {}
+    first, second, labels = material.pairs
+    scores = {}
+    for name in models:
+        vectors = _embed(models, name, recipes[name], material.pair_tokens, dtype, first + second, "pairs", *QUERY)
+        one, other = vectors.chunk(2)
+        result = similarity_auc(one, other, labels)
+        scores[name] = dict(zip(("similarity_auc", "similarity_error"), result, strict=True))
+    return scores
+
+
 def _embed(
-    models: Models, name: str, texts: list[str], material: Material, dtype: Dtype, what: str | None = None
+    models: Models,
+    name: str,
+    recipe: VectorRecipe,
+    max_tokens: int,
+    dtype: Dtype,
+    texts: list[str],
+    what: str | None = None,
+    *prompts: str,
 ) -> Tensor:
     model, tokenizer = models[name]
-    progress = f"{what} {name}" if what else None
-    return mean_pooled(model, tokenizer, texts, max_tokens=material.max_tokens, dtype=dtype, progress=progress)
+    progress, prompt = f"{what} {name}" if what else None, recipe.prompts.of(*prompts)
+    options: dict[str, Any] = {"recipe": recipe, "prompt": prompt, "max_tokens": max_tokens, "progress": progress}
+    return mean_pooled(model, tokenizer, texts, dtype=dtype, **options)
 
 
 def measure_heldout(models: Models, manifest: Manifest, dtype: Dtype = "float32") -> dict[str, float]:
@@ -194,8 +219,11 @@ def measure_models(
     Retrieval and the held-out loss are left out where the material has nothing for them. Vectors and relations are
     computed in `dtype`, costs always in float32.
     """
-    scores = probe_models(models, material, dtype)
-    retrieval, search = search_documents(models, material, dtype)
+    recipes = {name: read_own_recipe(name, folder) for name, folder in folders.items()}
+    spaces = foreign_spaces(folders, models, recipes)
+    scores = probe_models(models, recipes, material, dtype)
+    retrieval, search = search_documents(models, recipes, spaces, material, dtype)
+    similarity = compare_pairs(models, recipes, material, dtype)
     with Progress("timing the models"):
         costs = compare_cost(models, material.asked[0], max_tokens=material.max_tokens)
     # Last: reading relations changes the attention that the models run with.
@@ -204,10 +232,11 @@ def measure_models(
     for name, (model, _) in models.items():
         row = {"name": name, "num_layers": model.config.num_hidden_layers, "hidden_size": model.config.hidden_size}
         row |= {"untrained": bool(untrained_student(folders[name]))}
-        row |= costs[name] | scores[name] | retrieval.get(name, {})
+        row |= costs[name] | scores[name] | retrieval.get(name, {}) | similarity.get(name, {})
         for key, value in (
             ("file_megabytes", file_megabytes(folders[name])),
             ("heldout_relation_loss", losses.get(name)),
+            ("not_asymmetric", spaces.get(name) if "retrieval" in row else None),
         ):
             if value is not None:
                 row[key] = value

@@ -94,6 +94,8 @@ COLUMNS = (
     Column("texts_per_second", "Texts a second", 1, ",.0f", "slower", "faster"),
     Column("accuracy", "Neighbour accuracy, %", 100, ".1f", error_key="standard_error"),
     Column("retrieval", "Title finds its text, %", 100, ".1f", error_key="retrieval_error"),
+    Column("asymmetric", "Title finds the teacher's vector of its text, %", 100, ".1f", error_key="asymmetric_error"),
+    Column("similarity_auc", "Similar pairs, AUC %", 100, ".1f", error_key="similarity_error"),
     Column("heldout_relation_loss", "Held-out relation loss", 1, ".3f"),
 )
 

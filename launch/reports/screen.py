@@ -13,6 +13,8 @@ _SHOWN = {  # columns of the page, under titles that leave them side by side
     "texts_per_second": "texts/s",
     "accuracy": "neighbours, %",
     "retrieval": "title finds text, %",
+    "asymmetric": "the teacher's, %",
+    "similarity_auc": "pairs, AUC %",
 }
 _TITLE_CHARACTERS = 32  # of two columns each, they and a model's name fit a line of 80
 

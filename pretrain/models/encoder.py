@@ -63,6 +63,7 @@ class Features:
     Attributes:
         rotated: queries and keys after rotation; those before it in models without.
         head: the masked-language head, which turns the last hidden state into logits; None if there is none.
+        text_vectors: vectors of whole texts [B, D] in place of any states, where objectives read nothing else.
         logits: a task model's output: [B, C] over classes of a text, [B, L, C] over classes of each token,
             [B, L, 2] for the start and end of a span, or [B, 1] for rows that are a choice each.
     """
@@ -73,6 +74,7 @@ class Features:
     value: dict[int, Tensor] = field(default_factory=dict)
     rotated: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     head: VocabularyHead | None = None
+    text_vectors: Tensor | None = None
     logits: Tensor | None = None
 
     def projection(self, name: str, layer: int, rotated: bool = False) -> Tensor:

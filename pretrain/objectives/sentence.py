@@ -4,11 +4,11 @@ Shapes: B rows of one text each, L tokens, D hidden width of each model, W ranks
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.distributed as dist
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from pretrain.models.encoder import Features, Reads, real_tokens
@@ -32,6 +32,16 @@ class SentenceConfig(ObjectiveConfig):
     pooling: Pooling  # of both models, as the teacher's vectors are made
     similarities: Annotated[float, Field(ge=0)] = 0.0  # weight of the error of cosines between texts
     dims: list[PositiveInt] = Field(default_factory=list)  # numbers of first dimensions to match too (Matryoshka)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pooling_is_named(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "pooling" not in values:
+            raise ValueError(
+                "pooling: must say how the teacher's vectors are made, as its 1_Pooling/config.json does: mean (E5, "
+                "GTE), first (BGE) or last (Qwen3-Embedding)"
+            )
+        return values
 
     def problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
         """Yield why the dimensions do not fit the teacher, if so."""
@@ -59,7 +69,9 @@ class Sentence(ProjectedObjective):
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the terms for rows of one text each."""
         real = real_tokens(batch)
-        target = pool(teacher.hidden_states[self.teacher_layer].float(), real, self.pooling)
+        target = teacher.text_vectors
+        if target is None:
+            target = pool(teacher.hidden_states[self.teacher_layer].float(), real, self.pooling)
         output = self.projection(pool(student.hidden_states[self.student_layer], real, self.pooling)).float()
         cosines = [nn.functional.cosine_similarity(output[:, :dim], target[:, :dim], dim=-1) for dim in self.dims]
         terms = {"sentence/cosine": 1 - torch.stack(cosines).mean()}

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from pretrain.models.pooling import pool
+from pretrain.models.sentence_files import MEAN, VectorRecipe
 from pretrain.precision import Dtype, autocast
 from pretrain.progress import Progress
 
@@ -23,6 +25,8 @@ def mean_pooled(
     tokenizer: Any,
     texts: Sequence[str],
     *,
+    recipe: VectorRecipe = MEAN,
+    prompt: str = "",
     max_tokens: int = 128,
     rows_per_batch: int = 64,
     device: str | torch.device = "cpu",
@@ -31,12 +35,13 @@ def mean_pooled(
 ) -> torch.Tensor:
     """Return each text's vector: the mean of the last hidden states over real tokens, float32 [N, D] on the CPU.
 
-    The mean is in float32 and without padding, so a vector does not depend on the other texts of its batch. Raise
-    ValueError if there are no texts.
+    With another recipe the vectors are made by that. The mean is in float32 and without padding, so a vector does not
+    depend on the other texts of its batch. Raise ValueError if there are no texts.
 
     Args:
         model: a Hugging Face encoder; it is moved to `device` and keeps its training mode.
-        max_tokens: length at which texts are cut.
+        prompt: stands before every text.
+        max_tokens: length at which texts are cut, with the prompt.
         rows_per_batch: texts per batch; texts of similar length are batched together.
         dtype: the type of computation, by autocast.
         progress: name of the phase in the progress display; None for no display.
@@ -47,11 +52,12 @@ def mean_pooled(
     model = model.to(device).eval()
     vectors: list[torch.Tensor] = [torch.empty(0)] * len(texts)
     with Progress(progress or "embedding", len(texts), "texts", hidden=progress is None) as shown:
-        for chosen, rows in batch_by_length(tokenizer, texts, max_tokens, rows_per_batch):
+        prompted = [prompt + text for text in texts]
+        for chosen, rows in batch_by_length(tokenizer, prompted, max_tokens, rows_per_batch):
             batch = {name: tensor.to(device) for name, tensor in rows.items()}
             with autocast(device, dtype):
                 hidden = model(**batch).last_hidden_state
-            for i, vector in zip(chosen, masked_mean(hidden, batch["attention_mask"]), strict=True):
+            for i, vector in zip(chosen, recipe_vectors(hidden, batch["attention_mask"], recipe), strict=True):
                 vectors[i] = vector
             shown.update(len(chosen))
     if was_training:
@@ -68,6 +74,15 @@ def batch_by_length(
     for start in range(0, len(order), rows_per_batch):
         chosen = order[start : start + rows_per_batch]
         yield chosen, dict(tokenizer.pad({"input_ids": [rows[i] for i in chosen]}, return_tensors="pt"))
+
+
+def recipe_vectors(hidden: torch.Tensor, attention_mask: torch.Tensor, recipe: VectorRecipe) -> torch.Tensor:
+    """Return the vectors that a recipe makes of `hidden` [B, L, D], float32 [B, D or D_out] on the CPU."""
+    if recipe.pooling == "mean":
+        vectors = masked_mean(hidden, attention_mask)
+    else:
+        vectors = pool(hidden.float(), attention_mask.bool(), recipe.pooling).cpu()
+    return vectors if recipe.projection is None else vectors @ recipe.projection.T.float().cpu()
 
 
 def masked_mean(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -136,6 +151,29 @@ def retrieval_accuracy(query_vectors: torch.Tensor, document_vectors: torch.Tens
     found = (query @ document.T).argmax(dim=1) == torch.arange(len(query))
     accuracy = found.float().mean().item()
     return accuracy, math.sqrt(accuracy * (1 - accuracy) / len(query))
+
+
+def similarity_auc(first: torch.Tensor, second: torch.Tensor, labels: Sequence[int]) -> tuple[float, float]:
+    """Return how well the cosine of pairs tells label 1 from 0: the area under the ROC curve, and its standard error.
+
+    The area is the share of (1, 0) pairs of pairs in which the first has the higher cosine; equal ones count half. The
+    error is that of Hanley and McNeil (1982).
+
+    Args:
+        first, second: vectors [N, D] of the texts of each pair.
+        labels: N labels, 0 or 1, both of which must occur; ValueError otherwise.
+    """
+    cosines = torch.nn.functional.cosine_similarity(first.double(), second.double(), dim=-1)
+    is_similar = torch.tensor([bool(label) for label in labels])
+    ones, zeros = int(is_similar.sum()), int((~is_similar).sum())
+    if len(cosines) != len(labels) or not ones or not zeros:
+        raise ValueError(f"{len(cosines)} pairs with {ones} labels 1 and {zeros} labels 0; both labels must occur")
+    _, inverse, counts = cosines.unique(return_inverse=True, return_counts=True)
+    ranks = (counts.cumsum(0) - (counts - 1) / 2).double()[inverse]  # equal cosines share their mean rank
+    area = float((ranks[is_similar].sum() - ones * (ones + 1) / 2) / (ones * zeros))
+    one, other = area / (2 - area), 2 * area**2 / (1 + area)
+    variance = (area * (1 - area) + (ones - 1) * (one - area**2) + (zeros - 1) * (other - area**2)) / (ones * zeros)
+    return area, math.sqrt(max(0.0, variance))
 
 
 def check_sizes(

@@ -36,7 +36,6 @@ class Metrics:
         self,
         run: Path,
         total_steps: int,
-        tokens_per_step: int,
         step: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -50,24 +49,23 @@ class Metrics:
         self._waiting: list[bytes] = []  # lines that could not be written yet
         self._tensorboard: SummaryWriter | None = SummaryWriter(run / "tensorboard", purge_step=step + 1)
         self._show_configuration(run / "config.json", step)
-        self._total_steps, self._tokens_per_step = total_steps, tokens_per_step
+        self._total_steps = total_steps
         self._bar = tqdm(
-            total=total_steps * tokens_per_step,
-            initial=step * tokens_per_step,
-            unit="tok",
-            unit_scale=True,
+            total=total_steps,
+            initial=step,
+            unit=" steps",
             mininterval=1.0,
             file=sys.stderr,
             dynamic_ncols=True,
             disable=None,  # means: without a terminal
         )
-        self._pace = Pace(total_steps, tokens_per_step, step, clock)
+        self._pace = Pace(total_steps, step, clock)
         self._heartbeat = Heartbeat(lambda: say(self._pace.line()), clock)
 
-    def advance(self) -> None:
-        """Count one step as done; reads nothing from the device."""
-        self._bar.update(self._tokens_per_step)
-        if self._pace.advance():
+    def advance(self, num_tokens: int) -> None:
+        """Count one step of so many real tokens as done; reads nothing from the device."""
+        self._bar.update()
+        if self._pace.advance(num_tokens):
             say(self._pace.line())
             self._heartbeat.postpone()
         if self._pace.is_first and self._bar.disable:
@@ -102,7 +100,8 @@ class Metrics:
         shown = {name: f"{value:.4f}" for name, value in values.items()}
         losses = [f"{name.removesuffix('/loss')} {text}" for name, text in shown.items() if name.endswith("/loss")]
         if not self._bar.disable:
-            self._bar.set_postfix_str(", ".join([f"step {step}", *losses]))
+            rate = f", {values['tokens_per_second']:,.0f} tokens/s" if "tokens_per_second" in values else ""
+            self._bar.set_postfix_str(", ".join([f"step {step}", *losses]) + rate)
         elif losses:
             print(f"step {step} of {self._total_steps}: {', '.join(losses)}{self._rate(step, values)}", file=sys.stderr)
             self._heartbeat.postpone()
@@ -112,7 +111,7 @@ class Metrics:
     def _rate(self, step: int, values: Mapping[str, float]) -> str:
         if not (rate := values.get("tokens_per_second")):
             return ""
-        seconds = (self._total_steps - step) * self._tokens_per_step / rate
+        seconds = (self._total_steps - step) * self._pace.tokens_per_step / rate
         return f"; {rate:,.0f} tokens/s, {tqdm.format_interval(seconds)} left"
 
     def _write_waiting(self) -> None:
@@ -148,9 +147,10 @@ class Metrics:
 class Pace:
     """The speed of a run, measured from the end of its first step, which compiles kernels and fills caches."""
 
-    def __init__(self, total_steps: int, tokens_per_step: int, step: int, clock: Callable[[], float]) -> None:
-        self._total_steps, self._tokens_per_step, self._clock = total_steps, tokens_per_step, clock
-        self._first, self._step = step + 1, step
+    def __init__(self, total_steps: int, step: int, clock: Callable[[], float]) -> None:
+        self._total_steps, self._clock = total_steps, clock
+        self._before, self._first, self._step = step, step + 1, step
+        self._tokens = self._first_tokens = 0  # real ones of this process; those of its first step
         self._opened, self._printed = clock(), False
         self._since = self._last = self._opened  # when the first step and the last one ended
 
@@ -159,11 +159,17 @@ class Pace:
         """Whether the last step was the first one of this process."""
         return self._step == self._first
 
-    def advance(self) -> bool:
-        """Count one step; return whether to print the one early line that every run prints."""
+    @property
+    def tokens_per_step(self) -> float:
+        """Real tokens of a step, the mean of those of this process."""
+        return self._tokens / max(1, self._step - self._before)
+
+    def advance(self, num_tokens: int) -> bool:
+        """Count one step of so many real tokens; return whether to print the one early line that every run prints."""
         self._step, self._last = self._step + 1, self._clock()
+        self._tokens += num_tokens
         if self.is_first:
-            self._since = self._last
+            self._since, self._first_tokens = self._last, num_tokens
         is_due = self._step > self._first and not self._printed and self._last - self._opened >= FIRST_SECONDS
         self._printed = self._printed or is_due
         return is_due
@@ -175,7 +181,8 @@ class Pace:
             seconds = max(self._last - self._since, 1e-9) / num_steps
             left = duration((self._total_steps - self._step) * seconds)
             each = f"{seconds:.2f}" if seconds < 10 else f"{seconds:.0f}"
-            parts.append(f"{each} s per step, {self._tokens_per_step / seconds:,.0f} tokens/s, {left} left")
+            rate = (self._tokens - self._first_tokens) / (seconds * num_steps)
+            parts.append(f"{each} s per step, {rate:,.0f} tokens/s, {left} left")
         if waited >= LINE_SECONDS or not parts:
             parts.append(f"step {self._step + 1} has taken {duration(waited)} so far")
         return f"step {self._step} of {self._total_steps}: {'; '.join(parts)}"

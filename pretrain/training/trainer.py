@@ -66,7 +66,7 @@ class Trainer:
         teacher: returns the features of a batch for all students: a `Teacher`, or `no_teacher`.
         engines: one for each student.
         batches_from: returns this rank's endless micro-batches [B, L] from a row position, counted over all ranks.
-        rows_per_step, row_tokens: size of a global batch.
+        rows_per_step: size of a global batch.
         stop_requested: returns why this rank should stop, or NONE; the ranks agree on the largest reason.
         probe: measured before the first step, at its own steps and after the last one.
 
@@ -82,13 +82,12 @@ class Trainer:
         engines: Sequence[StudentEngine],
         batches_from: Callable[[int], Generator[dict[str, Tensor], None, None]],
         rows_per_step: int,
-        row_tokens: int,
         device: torch.device,
         stop_requested: Callable[[], StopReason] = lambda: StopReason.NONE,
         probe: LiveProbe | None = None,
     ) -> None:
         self.run, self.config, self.teacher, self.engines = run, config, teacher, engines
-        self.batches_from, self.rows_per_step, self.row_tokens = batches_from, rows_per_step, row_tokens
+        self.batches_from, self.rows_per_step = batches_from, rows_per_step
         self.device, self.stop_requested, self.probe = device, stop_requested, probe
         self.agreement = Agreement(config.collective_timeout_seconds)
         limit_collectives(config.collective_timeout_seconds)  # after the engines, which make groups
@@ -100,6 +99,7 @@ class Trainer:
         self._reads_places = any(engine.student.head for engine in engines)
         self._needs_counts = any(engine.student.needs_counts for engine in engines)
         self._skipped_rows = 0  # on this rank since the last logged step
+        self._tokens = self._step_tokens = 0  # real ones on this rank: not yet in the state, and of the last step
         self.checkpoints = Checkpoints(run, config.keep_checkpoints)
         with Progress("loading the checkpoint"):
             self.state = self.checkpoints.load(engines)
@@ -174,6 +174,7 @@ class Trainer:
         self._data_seconds = 0.0
         micro_batches = [self._next(batches) for _ in range(self.engines[0].accumulation_steps)]
         counts = step_counts(micro_batches, self.device) if self._needs_counts else {}
+        self._step_tokens = sum(int(batch["attention_mask"].sum()) for batch in micro_batches)
         for index, batch in enumerate(micro_batches):
             # Rows that the corpus could not read come empty: CLS, SEP and padding.
             self._skipped_rows += int((batch["attention_mask"].sum(1) <= 2).sum())
@@ -211,21 +212,20 @@ class Trainer:
         return zlib.crc32(f"{self.config.seed} {name} {step} {index} {dist.get_rank()}".encode())
 
     def _open_metrics(self) -> Metrics | None:
-        tokens_per_step, opened = self.rows_per_step * self.row_tokens, []
-        on_rank_zero(
-            lambda: opened.append(Metrics(self.run, self.config.total_steps, tokens_per_step, self.state.step))
-        )
+        opened: list[Metrics] = []
+        on_rank_zero(lambda: opened.append(Metrics(self.run, self.config.total_steps, self.state.step)))
         return opened[0] if opened else None
 
     def _advance(self, metrics: Metrics | None) -> None:
         self.state = TrainingState(
             step=self.state.step + 1,
             rows=self.state.rows + self.rows_per_step,
-            tokens=self.state.tokens + self.rows_per_step * self.row_tokens,
+            tokens=self.state.tokens,
             seconds=time.perf_counter() - self._started,
         )
-        if metrics:
-            metrics.advance()
+        self._tokens += self._step_tokens
+        if metrics:  # between logged steps ranks do not ask each other
+            metrics.advance(self._step_tokens * dist.get_world_size())
 
     def _log_start(self, metrics: Metrics | None) -> StopReason:
         """Probe and log the students before their first step. Return why any rank was asked to stop, or NONE."""
@@ -252,6 +252,7 @@ class Trainer:
         values = {f"{engine.name}/{name}": v for engine in self.engines for name, v in engine.take_metrics().items()}
         skipped_rows, self._skipped_rows = torch.tensor(self._skipped_rows, device=self.device), 0
         dist.all_reduce(skipped_rows)
+        self._count_tokens()
         self._check_skipped(values)
         # Taking the metrics has waited for the device, so now the time is right.
         state = self.state.model_copy(update={"seconds": time.perf_counter() - self._started})
@@ -261,6 +262,12 @@ class Trainer:
             rate = (state.tokens - since.tokens) / (state.seconds - since.seconds)
             facts = {**state.model_dump(), "tokens_per_second": rate, "skipped_rows": int(skipped_rows)}
             metrics.write({**facts, **values, **probe})
+
+    def _count_tokens(self) -> None:
+        """Add the real tokens of all ranks to the state. Every rank must call it."""
+        tokens, self._tokens = torch.tensor(self._tokens, device=self.device), 0
+        dist.all_reduce(tokens)
+        self.state = self.state.model_copy(update={"tokens": self.state.tokens + int(tokens)})
 
     def _check_skipped(self, values: Mapping[str, float]) -> None:
         """Warn about skipped steps. Raise ValueError, on every rank, after too many in a row."""
@@ -284,6 +291,7 @@ class Trainer:
         """
         bad = [engine.name for engine in self.engines if engine.is_bad] if continues else []
         if not bad:
+            self._count_tokens()
             with Progress(f"saving the checkpoint of step {self.state.step}") as saving:
                 self.checkpoints.save(self.engines, self.state)
             self._save_seconds = saving.seconds

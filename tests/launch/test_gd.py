@@ -52,7 +52,8 @@ def test_a_finished_run_is_told_of_by_its_folder_alone_and_says_how_to_publish(f
     arguments = Namespace(config=None, overrides=[], run=finished_run)
     assert rank.run_job(prepare, arguments, World(), SimpleNamespace(reason=0)) == 0
     said = capsys.readouterr().out
-    assert "6 steps, 768 tokens" in said
+    tokens = read_metrics(finished_run)[-1]["tokens"]
+    assert f"6 steps, {tokens:,.0f} tokens" in said
     assert "already done, 20" in said and str(finished_run / "done.json") in said
     command = f"python launch/publish.py --run {finished_run} --student"
     assert said.splitlines()[-2:] == [

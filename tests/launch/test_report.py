@@ -15,8 +15,9 @@ from corpus.building.builder import build_corpus
 from corpus.config import BuildConfig
 from corpus.shards.manifest import load_manifest
 from corpus.vocabulary.training import build_unigram, save_backend
+from launch.distillation.probe_pairs import read_documents
 from launch.report import main
-from launch.reports.models import labels_task, measure_heldout, read_models, read_pairs, read_texts
+from launch.reports.models import labels_task, measure_heldout, read_models, read_texts
 from tests.launch.tiny_e5 import PIECES, SCORES
 
 STEPS = [
@@ -162,7 +163,7 @@ def test_faulty_documents_are_named(tmp_path, text, message):
     if text:
         (tmp_path / "pairs.jsonl").write_text(text)
     with pytest.raises(ValueError, match=message):
-        read_pairs(tmp_path / "pairs.jsonl")
+        read_documents(tmp_path / "pairs.jsonl")
 
 
 def test_models_are_read_in_float32_without_pooler(workplace):

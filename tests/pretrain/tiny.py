@@ -158,7 +158,6 @@ def train(
         engines,
         lambda position: rows_from(position, micro_rows, rank, world_size),
         rows_per_step=8,
-        row_tokens=ROW_TOKENS,
         device=device,
         stop_requested=stop_requested,
         probe=probe,

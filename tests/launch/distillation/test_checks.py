@@ -2,7 +2,14 @@
 
 import pytest
 
-from launch.distillation.checks import MAX_EPOCHS, warn_of_epochs, warn_of_few_rows, warn_of_lanes, warn_of_unreached
+from launch.distillation.checks import (
+    MAX_EPOCHS,
+    warn_of_epochs,
+    warn_of_few_rows,
+    warn_of_foreign_spaces,
+    warn_of_lanes,
+    warn_of_unreached,
+)
 from launch.distillation.config import read_run_config
 from pretrain.models.teacher import Teacher
 from pretrain.students.student import build_student
@@ -43,6 +50,18 @@ def test_a_probe_of_untrained_states_causes_a_warning(config_file, recwarn):
     assert f" 10 tensors that no objective trains ({first} to encoder.layer.1.output.LayerNorm.bias): trust" in str(
         told[0].message
     )
+
+
+def test_students_whose_vectors_are_elsewhere_have_no_asymmetric_retrieval(config_file, recwarn):
+    sentence = [f'students.{i}.objective=[{{"type": "sentence", "pooling": "mean"}}]' for i in range(2)]
+    warn_of_foreign_spaces(read_run_config(config_file, ['probe={"heldout": "m"}']))
+    warn_of_foreign_spaces(read_run_config(config_file, ['probe={"documents": "d"}', "corpus.rows=texts", *sentence]))
+    assert not recwarn
+    with pytest.warns(
+        UserWarning, match="probe.documents: other: no asymmetric_retrieval: no objective sentence"
+    ) as told:
+        warn_of_foreign_spaces(read_run_config(config_file, ['probe={"documents": "d"}', sentence[0]]))
+    assert len(told) == 1
 
 
 def test_a_run_of_thousands_of_epochs_causes_a_warning(config_file, recwarn):

@@ -16,7 +16,7 @@ ALONE = ["teacher=null", 'students.0.architecture={"model_type": "bert"}', 'stud
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["probe={}"], r"^probe: .*needs a task, a heldout corpus, or both"),
+        (["probe={}"], r"^probe: .*needs a task, documents, pairs or a heldout corpus"),
         ([f"probe.task={PAIR}"], r"^probe: .*task\.kind: must be sentence, got pair"),
         (["probe.every_step=5"], r"^probe\.every_step: unknown key; did you mean every_steps\?"),
         ([f"probe.task={TASK}", "probe.max_train=9"], r"^probe\.max_train: .*greater than or equal to 10, got 9"),

@@ -1,5 +1,6 @@
 """What a run writes into its folder is whole whenever the process is killed."""
 
+import json
 import re
 
 import pytest
@@ -8,7 +9,7 @@ from corpus.shards.manifest import load_manifest
 from launch.distillation import run_files
 from launch.distillation.config import read_run_config
 from launch.distillation.run_facts import read_facts
-from launch.distillation.run_files import save_start, summary, write_run_folder
+from launch.distillation.run_files import check_run_folder, save_start, summary, write_run_folder
 from launch.job.run_folder import write_done
 from pretrain.checkpoints.checkpoint import TrainingState
 from pretrain.probes.teacher_check import HeadScore
@@ -53,3 +54,16 @@ def test_a_start_that_a_kill_left_half_is_written_again(tmp_path, teacher_folder
     save_start(student, tmp_path)
     names = {path.name for path in (tmp_path / "start/small").iterdir()}
     assert {"model.safetensors", "tokenizer.json"} <= names and len(list((tmp_path / "start").iterdir())) == 1
+
+
+@pytest.mark.parametrize(("rows", "is_changed"), [("texts", True), ("pairs", True), ("packed", False)])
+def test_a_run_from_before_rows_were_sorted_by_length_goes_on_in_its_own_order(tmp_path, config_file, rows, is_changed):
+    config = read_run_config(config_file, [f"corpus.rows={rows}"])
+    values = config.model_dump(mode="json")
+    del values["corpus"]["bucket_steps"]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    if is_changed:
+        with pytest.raises(ValueError, match=r"another configuration; changed: corpus\.bucket_steps\."):
+            check_run_folder(config, None, tmp_path)
+        config = read_run_config(config_file, [f"corpus.rows={rows}", "corpus.bucket_steps=1"])
+    check_run_folder(config, None, tmp_path)

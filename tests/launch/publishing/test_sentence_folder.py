@@ -11,6 +11,7 @@ from transformers import AutoModel, AutoTokenizer
 from launch.distillation.session import distil_alone
 from launch.publishing.student_folder import publish
 from pretrain.models.pooling import recorded_pooling
+from pretrain.models.sentence_files import Prompts, read_prompts
 from pretrain.training.metrics import read_metrics
 
 SENTENCE = {"type": "sentence", "pooling": "mean", "similarities": 10.0, "dims": [12]}
@@ -74,3 +75,23 @@ def test_another_pooling_than_the_teachers_is_refused(values, tmp_path, teacher_
     message = r"objective.1.pooling: the teacher's vectors are pooled by first \(.*1_Pooling/config.json\), got mean"
     with pytest.raises(ValueError, match=message):
         distil_alone(values, tmp_path / "run")
+
+
+@pytest.mark.job
+@pytest.mark.parametrize("is_of_students", [True, False])
+def test_the_prompt_of_training_is_published_where_students_read_it(values, tmp_path, teacher_folder, is_of_students):
+    own = tmp_path / "own"
+    own.mkdir()
+    for file in teacher_folder.iterdir():
+        (own / file.name).symlink_to(file)
+    (own / "config_sentence_transformers.json").write_text('{"prompts": {"query": "天地:", "document": "玄黄:"}}')
+    values["teacher"] |= {"path": str(own), "prompt": "query", "prompts_students": is_of_students}
+    values["students"][0]["objective"] = [SENTENCE]
+    values["training"]["total_steps"] = 2
+    assert not distil_alone(values, tmp_path / "run")
+    publish(tmp_path / "run", "small", tmp_path / "small", teacher_name="org/teacher")
+    prompts = read_prompts(str(tmp_path / "small"))
+    assert prompts == (Prompts(dict.fromkeys(("query", "document"), "天地:"), "query") if is_of_students else Prompts())
+    card = (tmp_path / "small/README.md").read_text(encoding="utf-8")
+    assert ("In training '天地:' stood before every text." in card) == is_of_students
+    assert json.loads((tmp_path / "small/training.json").read_text())["teacher"]["vectors"] is None

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from pretrain.models.sentence_files import VectorRecipe
 from pretrain.probes.cost import compare_cost, model_size
 from pretrain.probes.vectors import (
     chance_accuracy,
@@ -17,6 +18,7 @@ from pretrain.probes.vectors import (
     mean_pooled,
     nearest_neighbour_accuracy,
     retrieval_accuracy,
+    similarity_auc,
 )
 
 CHARACTERS = "天地人山水火风雨"
@@ -224,3 +226,38 @@ def test_retrieval_finds_each_query_s_own_document():
 def test_retrieval_wants_as_many_queries_as_documents(shapes):
     with pytest.raises(ValueError, match=r"queries are .*, documents .*; they must be as many, at least 2"):
         retrieval_accuracy(*(torch.zeros(shape) for shape in shapes))
+
+
+def slow_auc(first, second, labels):
+    cosines = torch.nn.functional.cosine_similarity(first.double(), second.double()).tolist()
+    ones = [one for one, label in zip(cosines, labels, strict=True) if label]
+    zeros = [one for one, label in zip(cosines, labels, strict=True) if not label]
+    return sum((a > b) + 0.5 * (a == b) for a in ones for b in zeros) / (len(ones) * len(zeros))
+
+
+def test_similarity_is_the_share_of_similar_pairs_that_are_nearer():
+    generator = torch.Generator().manual_seed(0)
+    first, second = torch.randint(-1, 2, (2, 60, 3), generator=generator).float() + 0.1  # many cosines are equal
+    labels = (torch.rand(60, generator=generator) < 0.4).int().tolist()
+    area, error = similarity_auc(first, second, labels)
+    assert area == pytest.approx(slow_auc(first, second, labels)) and 0.03 < error < 0.1
+    assert similarity_auc(torch.eye(4), torch.eye(4)[[0, 2, 1, 3]], [1, 0, 0, 1])[0] == 1.0
+
+
+@pytest.mark.parametrize("labels", [[1, 1], [0, 0]])
+def test_pairs_of_one_label_have_no_similarity(labels):
+    with pytest.raises(ValueError, match=r"2 pairs with \d labels 1 and \d labels 0; both labels must occur"):
+        similarity_auc(torch.ones(2, 3), torch.ones(2, 3), labels)
+
+
+@pytest.mark.parametrize("pooling", ["first", "last", "mean"])
+def test_a_recipe_pools_maps_and_puts_a_prompt_before_texts(model, tokenizer, pooling):
+    projection = torch.randn(5, model.config.hidden_size, generator=torch.Generator().manual_seed(0))
+    recipe = VectorRecipe(pooling, projection)
+    found = mean_pooled(model, tokenizer, TEXTS, recipe=recipe, prompt=TEXTS[1], rows_per_batch=2)
+    for text, vector in zip(TEXTS, found, strict=True):
+        batch = tokenizer(TEXTS[1] + text, return_tensors="pt", truncation=True, max_length=128)
+        with torch.no_grad():
+            hidden = model(input_ids=batch["input_ids"]).last_hidden_state[0]
+        pooled = {"first": hidden[0], "last": hidden[-1], "mean": hidden.mean(0)}[pooling]
+        torch.testing.assert_close(vector, projection @ pooled, rtol=1e-4, atol=1e-4)

@@ -12,9 +12,9 @@ from pretrain.training.metrics import Metrics, Pace, read_metrics
 
 
 def write(run, steps, resumed=0):
-    metrics = Metrics(run, total_steps=10, tokens_per_step=4, step=resumed)
+    metrics = Metrics(run, total_steps=10, step=resumed)
     for step in steps:
-        metrics.advance()
+        metrics.advance(4)
         metrics.write({"step": step, "a/loss": 1.0 / step})
     metrics.close()
 
@@ -82,7 +82,7 @@ class FullDisk:
 
 
 def test_lines_wait_for_a_disk_that_is_full_and_none_is_half_written(tmp_path):
-    metrics = Metrics(tmp_path, total_steps=10, tokens_per_step=4)
+    metrics = Metrics(tmp_path, total_steps=10)
     metrics.write({"step": 1})
     metrics._file = FullDisk(metrics._file)
     full = os.strerror(errno.ENOSPC)
@@ -97,7 +97,7 @@ def test_lines_wait_for_a_disk_that_is_full_and_none_is_half_written(tmp_path):
 
 
 def test_a_tensorboard_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch):
-    metrics = Metrics(tmp_path, total_steps=10, tokens_per_step=4)
+    metrics = Metrics(tmp_path, total_steps=10)
 
     def fail(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -112,7 +112,7 @@ def test_a_tensorboard_that_cannot_be_written_stops_nothing(tmp_path, monkeypatc
 
 def test_tensorboard_shows_losses_and_probes_first_and_the_configuration_as_text(tmp_path):
     (tmp_path / "config.json").write_text('{\n  "about": "中文"\n}')
-    metrics = Metrics(tmp_path, total_steps=10, tokens_per_step=4)
+    metrics = Metrics(tmp_path, total_steps=10)
     metrics.write({"step": 0, "a/probe/neighbour_accuracy": 0.25})
     values = {"a/loss": 1.0, "b/loss": 2.0, "a/relation/query": 0.5, "a/hidden/0": 0.25, "a/learning_rate": 1e-3}
     metrics.write({"step": 2, "seconds": 9.0} | values | {"a/grad_norm": 3.0, "a/skipped_steps": 0})
@@ -135,10 +135,10 @@ PROBED = "step 0: a neighbour_accuracy 0.2500, b neighbour_accuracy 0.5000"
 
 def show(run):
     """A probed step before the first, and two logged ones."""
-    metrics = Metrics(run, total_steps=5000, tokens_per_step=4)
+    metrics = Metrics(run, total_steps=5000)
     metrics.write({"step": 0, "a/probe/neighbour_accuracy": 0.25, "b/probe/neighbour_accuracy": 0.5})
     metrics.write({"step": 1, "a/loss": 1.0, "b/loss": 0.5})
-    metrics.advance()
+    metrics.advance(4)
     metrics.write({"step": 1000, "a/loss": 0.25, "b/loss": 0.5, "tokens_per_second": 12.0})
     metrics.close()
 
@@ -155,7 +155,7 @@ def test_on_a_terminal_scores_of_a_probe_stay_above_the_progress_line(tmp_path, 
     monkeypatch.setattr("sys.stderr", terminal)
     show(tmp_path)
     lines = terminal.getvalue().split("\n")
-    assert any(line.endswith(PROBED) for line in lines) and "step 1000, a 0.2500, b 0.5000]" in lines[-2]
+    assert any(line.endswith(PROBED) for line in lines) and "step 1000, a 0.2500, b 0.5000, 12 tokens/s]" in lines[-2]
     assert " of 5000" not in terminal.getvalue()
 
 
@@ -168,28 +168,28 @@ class Clock:
 
 def test_the_early_line_leaves_the_first_step_out_and_waits_for_five_seconds():
     clock, said = Clock(), []
-    pace = Pace(total_steps=5000, tokens_per_step=4096, step=100, clock=clock)
+    pace = Pace(total_steps=5000, step=100, clock=clock)
     for seconds in (60, 2, 2, 2):  # the first one compiles
         clock.now += seconds
-        said.append(pace.line() if pace.advance() else None)
+        said.append(pace.line() if pace.advance(4096) else None)
     assert said == [None, "step 102 of 5000: 2.00 s per step, 2,048 tokens/s, 2:43:16 left", None, None]
-    pace = Pace(total_steps=5000, tokens_per_step=4096, step=0, clock=clock)
+    pace = Pace(total_steps=5000, step=0, clock=clock)
     said = []
     for _ in range(10):
         clock.now += 1
-        said.append(pace.advance())
+        said.append(pace.advance(4096))
     assert said.index(True) == 4 and said.count(True) == 1
 
 
 def test_a_step_of_minutes_is_reported_while_it_runs():
     clock = Clock()
-    pace = Pace(total_steps=10, tokens_per_step=1000, step=0, clock=clock)
+    pace = Pace(total_steps=10, step=0, clock=clock)
     clock.now += 90
-    pace.advance()
+    pace.advance(1000)
     clock.now += 30
     assert pace.line() == "step 1 of 10: step 2 has taken 0:30 so far"
     clock.now += 70
-    pace.advance()
+    pace.advance(1000)
     clock.now += 65
     assert pace.line() == "step 2 of 10: 100 s per step, 10 tokens/s, 13:20 left; step 3 has taken 1:05 so far"
 
@@ -197,10 +197,10 @@ def test_a_step_of_minutes_is_reported_while_it_runs():
 def test_without_a_terminal_a_minute_without_a_logged_step_gives_a_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("pretrain.progress.Heartbeat.start", lambda self: None)  # its thread's work is done here
     clock = Clock()
-    metrics = Metrics(tmp_path, total_steps=1000, tokens_per_step=100, clock=clock)
+    metrics = Metrics(tmp_path, total_steps=1000, clock=clock)
     for step in range(1, 201):
         clock.now += 1
-        metrics.advance()
+        metrics.advance(4)
         if step % 100 == 0:
             metrics.write({"step": step, "a/loss": 1.0, "tokens_per_second": 100.0})
         metrics._heartbeat.look()
