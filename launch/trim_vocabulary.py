@@ -130,7 +130,8 @@ def trim_model(model: PreTrainedModel, kept: np.ndarray) -> PreTrainedModel:
     modules = [model.get_input_embeddings(), model.get_output_embeddings()]
     by_piece = {p.data_ptr() for module in modules if module is not None for p in module.parameters()}
     rows = torch.from_numpy(kept)
-    state = {name: value[rows] if value.data_ptr() in by_piece else value for name, value in model.state_dict().items()}
+    full = model.state_dict()
+    state = {name: value[rows] if value.data_ptr() in by_piece else value.clone() for name, value in full.items()}
     config = copy.deepcopy(model.config)
     config.get_text_config().vocab_size = len(kept)
     _renumber(config, kept)
