@@ -25,12 +25,14 @@ def insert_prompt(batch: Batch, prompt: torch.Tensor, frame: Frame) -> Batch:
     for name, values in batch.items():
         if values.dim() == 2:
             as_before = torch.cat([values, values[:, -1:].expand(-1, len(prompt))], dim=1)
-            values = torch.where(is_empty, as_before, _widened(name, values, prompt, len(frame.before)))
+            values = torch.where(is_empty, as_before, _widened(name, values, mask.bool(), prompt, len(frame.before)))
         widened[name] = values
     return widened
 
 
-def _widened(name: str, values: torch.Tensor, prompt: torch.Tensor, num_before: int) -> torch.Tensor:
+def _widened(
+    name: str, values: torch.Tensor, real: torch.Tensor, prompt: torch.Tensor, num_before: int
+) -> torch.Tensor:
     first, rest = values[:, :num_before], values[:, num_before:]
     between = values[:, :1].expand(-1, len(prompt))  # of masks, types and documents: as at the row's first token
     if name == "input_ids":
@@ -39,5 +41,5 @@ def _widened(name: str, values: torch.Tensor, prompt: torch.Tensor, num_before: 
         between = torch.full_like(between, IGNORED)
     elif name == "position_ids":
         between = torch.arange(num_before, num_before + len(prompt), device=values.device).expand(len(values), -1)
-        rest = rest + len(prompt)
+        rest = torch.where(real[:, num_before:], rest + len(prompt), rest)  # padding stays at 0
     return torch.cat([first, between, rest], dim=1)

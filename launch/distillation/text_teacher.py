@@ -123,7 +123,8 @@ class VectorSource:
         if stored is None:
             return self._teacher, batches_from
         VectorMaker(stored, stream, self._teacher, rows_per_batch, self._device).make(self._num_rows, stop_requested)
-        return stored_teacher, lambda position: with_vectors(batches_from(position), stored, self._teacher.frame)
+        frame = self._teacher.frame  # what is returned must not keep the teacher
+        return stored_teacher, lambda position: with_vectors(batches_from(position), stored, frame)
 
 
 class VectorMaker:

@@ -136,8 +136,8 @@ def test_what_a_run_without_a_teacher_cannot_do_is_refused(alone, tmp_path):
 
     assert said("corpus.row_tokens=64") == "corpus.row_tokens: mine has 40 positions, got 64"
     assert said("students.0.architecture=null").startswith("students.0.architecture: is required without a")
-    assert "students.0.architecture.model_type: model_type 'gpt2' is not supported; supported: bert" in said(
-        "students.0.architecture.model_type=gpt2"
+    assert "students.0.architecture.model_type: model_type 'mpnet' is not supported: its attention does not go" in said(
+        "students.0.architecture.model_type=mpnet"
     )
 
 
