@@ -26,6 +26,7 @@ from launch.distillation.probe_pairs import Documents, SimilarPairs, read_docume
 from launch.distillation.prompt import RunPrompt, prompt_of_students
 from launch.distillation.run_facts import ProbeFacts, read_facts
 from launch.distillation.run_files import tokenizer_name
+from launch.distillation.vector_map import read_vector_map
 from pretrain.models.encoder import Encoder, HuggingFaceModel, Reads
 from pretrain.models.sentence_files import VectorRecipe, read_recipe
 from pretrain.objectives.sentence import SentenceConfig
@@ -232,7 +233,8 @@ def _measure_teacher(
     assert config.probe and config.teacher
     objectives = [one for student in config.students for one in student.objective]
     pooling = next((one.pooling for one in objectives if isinstance(one, SentenceConfig)), None)
-    recipe = VectorRecipe(pooling) if pooling else read_recipe(config.teacher.path)[0]
+    own = read_recipe(config.teacher.path)[0]
+    recipe = VectorRecipe(pooling, read_vector_map(config)) if pooling else own
     scores: dict[str, float | None] = {}
     if data.documents and probe.documents:
         texts = TitledDocuments(*data.documents, *settings(config.corpus.row_tokens))

@@ -6,6 +6,7 @@ Shapes: B rows of one text each, L tokens, D the teacher's width.
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import TextIO
 
@@ -51,8 +52,9 @@ class TextTeacher:
     def __call__(self, batch: Mapping[str, Tensor]) -> Features:
         """Return features that have the vectors [B, D] of texts, float32, and nothing else."""
         prompted = insert_prompt(dict(batch), self._prompt, self.frame)
-        states = self._teacher(prompted).hidden_states[self._teacher.encoder.reads.num_layers]
-        return Features(text_vectors=pool(states.float(), real_tokens(prompted), self._pooling))
+        features = self._teacher(prompted)
+        states = features.hidden_states[self._teacher.encoder.reads.num_layers]
+        return Features(text_vectors=features.mapped(pool(states.float(), real_tokens(prompted), self._pooling)))
 
 
 def stored_teacher(batch: Mapping[str, Tensor]) -> Features:
@@ -98,11 +100,13 @@ class VectorSource:
         self._num_rows, self._device = config.training.total_steps * config.deepspeed.train_batch_size, device
         self._stored: StoredVectors | None = None
         if config.teacher and config.teacher.vectors:
+            dense = teacher.vector_map
             identity = {
                 "teacher": teacher_fingerprint,
                 "precision": str(next(teacher.parameters()).dtype).removeprefix("torch."),
                 "pooling": self._pooling,
                 "prompt": ids,
+                "dense": None if dense is None else sha256(dense.cpu().numpy().tobytes()).hexdigest(),
                 "corpus": manifest.fingerprint,
                 "text_tokens": config.corpus.row_tokens - len(ids),
             }

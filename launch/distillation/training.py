@@ -33,6 +33,7 @@ from launch.distillation.run_files import (
 )
 from launch.distillation.teacher_check import check_teacher_on_text
 from launch.distillation.text_teacher import BatchesFrom, VectorSource
+from launch.distillation.vector_map import read_vector_map, warn_of_other_maps
 from launch.job.machine import note_machine, settle_precision
 from launch.job.run_folder import check_alike, check_shared, hold_run_folder, keep_kernels, write_done
 from pretrain.checkpoints.checkpoint import checkpoint_folders
@@ -146,6 +147,7 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: Stop, devic
         warn_of_few_rows(config, world_size)
         warn_of_unreached(config, unreached)
         warn_of_foreign_spaces(config)
+        warn_of_other_maps(config)
         for remark in job.probe.remarks if job.probe else []:
             warnings.warn(remark, stacklevel=2)
         score = None
@@ -203,8 +205,9 @@ def build_models(
     check_teacher(run, teacher_fingerprint)
     students = build_students(config, model, head, stream, run, job.manifest.tokenizer.pad_token_id)
     probe = _build_probe(config, job, model, run, device)
-    reads = [student.teacher_reads for student in students]
-    return Teacher(model, reads, config.teacher.dtype, device, head), teacher_fingerprint, students, probe
+    reads, vector_map = [student.teacher_reads for student in students], read_vector_map(config)
+    teacher = Teacher(model, reads, config.teacher.dtype, device, head, vector_map)
+    return teacher, teacher_fingerprint, students, probe
 
 
 @Progress("measuring the teacher")

@@ -63,6 +63,7 @@ class Features:
     Attributes:
         rotated: queries and keys after rotation; those before it in models without.
         head: the masked-language head, which turns the last hidden state into logits; None if there is none.
+        vector_map: a linear map [D, D] that a model's files put after the pooling, float32; None without.
         text_vectors: vectors of whole texts [B, D] in place of any states, where objectives read nothing else.
         logits: a task model's output: [B, C] over classes of a text, [B, L, C] over classes of each token,
             [B, L, 2] for the start and end of a span, or [B, 1] for rows that are a choice each.
@@ -76,6 +77,11 @@ class Features:
     head: VocabularyHead | None = None
     text_vectors: Tensor | None = None
     logits: Tensor | None = None
+    vector_map: Tensor | None = None
+
+    def mapped(self, vectors: Tensor) -> Tensor:
+        """Return pooled vectors [B, D] as the model's own files make them of these: through `vector_map`."""
+        return vectors if self.vector_map is None else vectors @ self.vector_map.T
 
     def projection(self, name: str, layer: int, rotated: bool = False) -> Tensor:
         """Return the queries ("query"), keys or values of a layer; the first two after rotation if `rotated`."""

@@ -116,15 +116,18 @@ def _read_projection(model: str) -> Tensor | None:
     after = [(kind, path) for kind, path in kinds if kind not in ("Transformer", "Pooling", "Normalize")]
     if not after:
         return None
-    (kind, path), *more = after
-    config = recorded_file(model, f"{path}/config.json")
-    weights = recorded_file(model, f"{path}/model.safetensors")
-    settings = _read(config) if config else {}
-    activation = settings.get("activation_function", _IDENTITY)
-    if more or kind != "Dense" or activation != _IDENTITY or settings.get("bias") or not weights:
-        what = ", ".join(name for name, _ in after)
-        raise NotImplementedError(f"{modules}: {what} after the pooling is more than one linear map without bias")
-    return load_file(weights)["linear.weight"].float()
+    product: Tensor | None = None
+    for kind, path in after:
+        config = recorded_file(model, f"{path}/config.json")
+        weights = recorded_file(model, f"{path}/model.safetensors")
+        settings = _read(config) if config else {}
+        activation = settings.get("activation_function", _IDENTITY)
+        if kind != "Dense" or activation != _IDENTITY or settings.get("bias") or not weights:
+            what = ", ".join(name for name, _ in after)
+            raise NotImplementedError(f"{modules}: {what} after the pooling is more than linear maps without bias")
+        linear = load_file(weights)["linear.weight"].float()
+        product = linear if product is None else linear @ product  # EmbeddingGemma has two
+    return product
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -65,6 +65,7 @@ class Teacher(nn.Module):
         reads: what each student reads (`Student.teacher_reads`); one pass serves all.
         dtype: the type its weights are converted to; "auto" for the best type native to the device.
         head: its masked-language head, if an objective reads that.
+        vector_map: see Features.
     """
 
     def __init__(
@@ -74,9 +75,11 @@ class Teacher(nn.Module):
         dtype: WantedDtype,
         device: torch.device | str,
         head: VocabularyHead | None = None,
+        vector_map: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.head = head
+        self.vector_map = None if vector_map is None else vector_map.to(device)
         self.encoder = Encoder(model, union(reads))
         cut_layers(model.base_model, self.encoder.reads.num_layers)
         self.requires_grad_(False).eval().to(device, getattr(torch, choose_dtype(dtype, device)))
@@ -94,7 +97,7 @@ class Teacher(nn.Module):
     def forward(self, batch: Mapping[str, Tensor]) -> Features:
         """Return the features [B, L, D_teacher] of a batch of `input_ids` [B, L] and so on (see Encoder.forward)."""
         features: Features = self.encoder(batch)
-        features.head = self.head
+        features.head, features.vector_map = self.head, self.vector_map
         return features
 
 

@@ -71,7 +71,7 @@ class Sentence(ProjectedObjective):
         real = real_tokens(batch)
         target = teacher.text_vectors
         if target is None:
-            target = pool(teacher.hidden_states[self.teacher_layer].float(), real, self.pooling)
+            target = teacher.mapped(pool(teacher.hidden_states[self.teacher_layer].float(), real, self.pooling))
         output = self.projection(pool(student.hidden_states[self.student_layer], real, self.pooling)).float()
         cosines = [nn.functional.cosine_similarity(output[:, :dim], target[:, :dim], dim=-1) for dim in self.dims]
         terms = {"sentence/cosine": 1 - torch.stack(cosines).mean()}

@@ -50,8 +50,8 @@ def test_pooling_map_and_prompts_are_read(tmp_path):
         ({"pooling": '{"pooling_mode_mean_tokens": true, "include_prompt": false}', "prompts": {"prompts": {"a": "b"}}},
          r"leaves the tokens of prompts out \(include_prompt\), which is not done here"),
         ({"dense": {"activation_function": "torch.nn.modules.activation.Tanh"}}, "Dense after the pooling is more"),
-        ({"dense": {"bias": True}}, "Dense after the pooling is more than one linear map without bias"),
-        ({"dense": {}, "kinds": ("Dense", "LayerNorm")}, "Dense, LayerNorm after the pooling is more than one"),
+        ({"dense": {"bias": True}}, "Dense after the pooling is more than linear maps without bias"),
+        ({"dense": {}, "kinds": ("Dense", "LayerNorm")}, "Dense, LayerNorm after the pooling is more than linear"),
     ],
 )  # fmt: skip
 def test_what_is_not_done_here_is_said_and_the_mean_taken(tmp_path, given, message):
