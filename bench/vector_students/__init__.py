@@ -1,0 +1,1 @@
+"""Students for text vectors, and of a modern architecture, beside one by states and relations."""
