@@ -5,11 +5,11 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import torch.distributed as dist
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 from transformers import AutoTokenizer
 
@@ -19,6 +19,7 @@ from pretrain.models.encoder import without_padding
 from pretrain.models.pretrained import load_pretrained
 from pretrain.models.shape import EncoderShape
 from pretrain.models.teacher import Teacher, TeacherFunction, no_teacher
+from pretrain.objectives.objective import Objective
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
 from pretrain.precision import WantedDtype, autocast
 from pretrain.progress import Progress
@@ -28,6 +29,7 @@ from pretrain.settings import Settings
 from pretrain.students.initialization import map_back, seeded
 from pretrain.students.student import Student
 from pretrain.training.trainer import LoopConfig, Trainer, TrainingConfig
+from tasks.adversarial import AdversarialConfig, AdversarialStudent
 from tasks.batches import TaskBatches, collate
 from tasks.config import TaskConfig
 from tasks.evaluation import predict, score
@@ -53,6 +55,18 @@ class StageConfig(Settings):
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig(warmup_ratio=0.1)
     objective: Annotated[list[TaskObjective], Field(min_length=1)]
+    adversarial: AdversarialConfig | None = None  # also train on embeddings perturbed to where the loss is larger
+
+    @field_validator("adversarial")
+    @classmethod
+    def _check_labels(cls, value: Any, info: ValidationInfo) -> Any:
+        objectives = info.data.get("objective", [])  # empty if they are wrong themselves
+        if value and objectives and not any(one.reads_task_head for one in objectives):
+            raise ValueError(
+                f"{value.type} needs a loss of the predictions, which this stage does not train: add an objective of "
+                "type labels or soft_labels, or give adversarial to ft or td2"
+            )
+        return value
 
     @property
     def reads_labels(self) -> bool:
@@ -151,14 +165,20 @@ class Stage:
         config, own = self.config, EncoderShape.of(model.config)
         if not config.needs_teacher:
             objectives = [objective.build(own, own) for objective in config.objective]
-            return Student(name, model, objectives, config.dropout_prob).to(self.device), no_teacher
+            return self._student(name, model, objectives).to(self.device), no_teacher
         assert teacher is not None
         task = self.task
         large = load_task_model(teacher, task.config.kind, task.data.labels, 0, config.needs_teacher_head)
         objectives = [objective.build(EncoderShape.of(large.config), own) for objective in config.objective]
-        student = Student(name, model, objectives, config.dropout_prob)
+        student = self._student(name, model, objectives)
         student.start_from(map_back(large.base_model, model.base_model))
         return student.to(self.device), Teacher(large, [student.teacher_reads], dtype, self.device)
+
+    def _student(self, name: str, model: TaskModel, objectives: Sequence[Objective]) -> Student:
+        dropout_prob, adversarial = self.config.dropout_prob, self.config.adversarial
+        if adversarial:
+            return AdversarialStudent(name, model, objectives, dropout_prob, adversarial)
+        return Student(name, model, objectives, dropout_prob)
 
     def _to_device(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: tensor.to(self.device) for name, tensor in without_padding(batch).items()}

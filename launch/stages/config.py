@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from launch.command_line.config_file import prefix_errors
 from launch.command_line.fingerprints import model_inputs, tokenizer_of
@@ -32,6 +32,13 @@ class GeneralStageConfig(Settings):
 
     config: str  # a configuration file of launch/gd.py with one student
     set: tuple[str, ...] = ()  # its keys to change, as for --set
+    adversarial: JsonValue = None  # must be left out: general text has no labels
+
+    @field_validator("adversarial")
+    @classmethod
+    def _check_labels(cls, value: JsonValue) -> None:
+        if value is not None:
+            raise ValueError("general text has no labels; give adversarial to ft or td2")
 
     def run_config(self, teacher: str, student: str) -> RunConfig:
         """Read the configuration file, and put in the teacher and the student to start from."""
