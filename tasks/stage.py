@@ -39,6 +39,7 @@ from tasks.label_objectives import TaskObjective
 from tasks.models import TaskModel, load_task_model
 from tasks.readers import encode
 from tasks.rows import Row, Tokenizer
+from tasks.teachers import SeveralTeachers, WeightedTeacher
 
 
 def release_memory() -> None:
@@ -115,7 +116,8 @@ class Stage:
         run: folder for checkpoints and metrics; training resumes from the newest checkpoint.
         name: the student's name in metrics and checkpoints.
         student: folder or hub id of a model, with or without a head for the task.
-        teacher: the same for the teacher; None if no objective needs one.
+        teacher: the same for the teacher, or several teachers that are fine-tuned already, for objectives that read
+            nothing but predictions; None if no objective needs one.
         loop: its seed determines a new head, the order of examples and dropout.
 
     Raises:
@@ -129,7 +131,7 @@ class Stage:
         task: EncodedTask,
         config: StageConfig,
         student: str,
-        teacher: str | None,
+        teacher: str | Sequence[WeightedTeacher] | None,
         teacher_dtype: WantedDtype,
         loop: LoopConfig,
         deepspeed: DeepSpeedConfig,
@@ -160,7 +162,7 @@ class Stage:
         )
 
     def _build(
-        self, name: str, model: TaskModel, teacher: str | None, dtype: WantedDtype
+        self, name: str, model: TaskModel, teacher: str | Sequence[WeightedTeacher] | None, dtype: WantedDtype
     ) -> tuple[Student, TeacherFunction]:
         config, own = self.config, EncoderShape.of(model.config)
         if not config.needs_teacher:
@@ -168,11 +170,20 @@ class Stage:
             return self._student(name, model, objectives).to(self.device), no_teacher
         assert teacher is not None
         task = self.task
+        if not isinstance(teacher, str):
+            student = self._student(name, model, [objective.build(own, own) for objective in config.objective])
+            return student.to(self.device), self._several(teacher, student, dtype)
         large = load_task_model(teacher, task.config.kind, task.data.labels, 0, config.needs_teacher_head)
         objectives = [objective.build(EncoderShape.of(large.config), own) for objective in config.objective]
         student = self._student(name, model, objectives)
         student.start_from(map_back(large.base_model, model.base_model))
         return student.to(self.device), Teacher(large, [student.teacher_reads], dtype, self.device)
+
+    def _several(self, teachers: Sequence[WeightedTeacher], student: Student, dtype: WantedDtype) -> SeveralTeachers:
+        task = self.task
+        models = [load_task_model(one.path, task.config.kind, task.data.labels, 0, True) for one in teachers]
+        frozen = [Teacher(model, [student.teacher_reads], dtype, self.device) for model in models]
+        return SeveralTeachers(frozen, [one.weight for one in teachers])
 
     def _student(self, name: str, model: TaskModel, objectives: Sequence[Objective]) -> Student:
         dropout_prob, adversarial = self.config.dropout_prob, self.config.adversarial

@@ -66,6 +66,7 @@ class Features:
         text_vectors: vectors of whole texts [B, D] in place of any states, where objectives read nothing else.
         logits: a task model's output: [B, C] over classes of a text, [B, L, C] over classes of each token,
             [B, L, 2] for the start and end of a span, or [B, 1] for rows that are a choice each.
+        weighted_logits: the same of several teachers, each with its share of the average of their probabilities.
     """
 
     hidden_states: dict[int, Tensor] = field(default_factory=dict)
@@ -76,6 +77,7 @@ class Features:
     head: VocabularyHead | None = None
     text_vectors: Tensor | None = None
     logits: Tensor | None = None
+    weighted_logits: list[tuple[float, Tensor]] = field(default_factory=list)
 
     def projection(self, name: str, layer: int, rotated: bool = False) -> Tensor:
         """Return the queries ("query"), keys or values of a layer; the first two after rotation if `rotated`."""
