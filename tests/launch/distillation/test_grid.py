@@ -1,12 +1,15 @@
 """A grid is the students that it stands for, written out; what does not fit is refused with its path."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from launch.distillation.config import read_run_config
+from launch.distillation.run_facts import read_facts
 from pretrain.models.shape import EncoderShape
+from tests.launch.conftest import launch
 
 ROOT = Path(__file__).parents[3]
 TEACHER = EncoderShape("bert", 24, 1024, 16, 4096, 21128, 512)
@@ -109,3 +112,18 @@ def test_objectives_that_do_not_fit_a_size_name_the_student():
         re.match(r"students\.1\.objective\.0\.num_relation_heads: must divide.*96.*\(student s-2l128d\)$", line)
         for line in lines
     ), lines
+
+
+def test_a_run_trains_every_student_of_a_grid_and_goes_on_with_it(config_values, tmp_path):
+    shared = {
+        key: value for key, value in config_values["students"][0].items() if key not in ("num_layers", "hidden_size")
+    }
+    grid = shared | {"name": "s", "grid": {"num_layers": [1, 2], "hidden_size": [12]}, "init": {"layers": "scratch"}}
+    training = config_values["training"] | {"total_steps": 1}
+    (tmp_path / "grid.json").write_text(json.dumps(config_values | {"students": [grid], "training": training}))
+    run, arguments = tmp_path / "run", ("--config", str(tmp_path / "grid.json"), "--run", str(tmp_path / "run"))
+    done = launch(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert read_facts(run / "run.json").unreached_parameters.keys() == {"s-1l12d", "s-2l12d"}
+    assert {path.name for path in (run / "checkpoints/step_1").iterdir() if path.is_dir()} == {"s-1l12d", "s-2l12d"}
+    assert launch(*arguments).returncode == 0  # finished already: the same grid is no other configuration
