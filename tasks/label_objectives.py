@@ -39,7 +39,8 @@ class LabelsConfig(ObjectiveConfig):
 class SoftLabelsConfig(ObjectiveConfig):
     """Cross-entropy against the teacher's predictions at a temperature T (arXiv:1503.02531), times T^2 as there.
 
-    The factor keeps the size of the gradient. With T = 1 this is TinyBERT's prediction-layer distillation
+    Of several teachers the probabilities are averaged, after the softmax at T: an average of logits would be that of
+    no teacher's. The factor keeps the size of the gradient. With T = 1 this is TinyBERT's prediction-layer distillation
     (arXiv:1909.10351, equation 10).
     """
 
@@ -88,9 +89,12 @@ class SoftLabels(Objective):
 
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the term `soft_labels`."""
-        assert teacher.logits is not None and student.logits is not None
-        (teacher_logits, labels), (student_logits, _) = choices(teacher.logits, batch), choices(student.logits, batch)
-        targets = (teacher_logits / self.temperature).softmax(-1)
+        assert student.logits is not None
+        student_logits, labels = choices(student.logits, batch)
+        targets = torch.zeros((), device=student_logits.device)
+        alone = [] if teacher.logits is None else [(1.0, teacher.logits)]
+        for share, logits in teacher.weighted_logits or alone:
+            targets = targets + share * (choices(logits, batch)[0] / self.temperature).softmax(-1)
         losses = -(targets * (student_logits / self.temperature).log_softmax(-1)).sum(-1) * self.temperature**2
         return {"soft_labels": _mean(losses, labels != IGNORED, self.reduction, batch)}
 

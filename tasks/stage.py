@@ -5,11 +5,11 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import torch.distributed as dist
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 from transformers import AutoTokenizer
 
@@ -19,6 +19,7 @@ from pretrain.models.encoder import without_padding
 from pretrain.models.pretrained import load_pretrained
 from pretrain.models.shape import EncoderShape
 from pretrain.models.teacher import Teacher, TeacherFunction, no_teacher
+from pretrain.objectives.objective import Objective
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
 from pretrain.precision import WantedDtype, autocast
 from pretrain.progress import Progress
@@ -28,6 +29,7 @@ from pretrain.settings import Settings
 from pretrain.students.initialization import map_back, seeded
 from pretrain.students.student import Student
 from pretrain.training.trainer import LoopConfig, Trainer, TrainingConfig
+from tasks.adversarial import AdversarialConfig, AdversarialStudent
 from tasks.batches import TaskBatches, collate
 from tasks.config import TaskConfig
 from tasks.evaluation import predict, score
@@ -37,6 +39,7 @@ from tasks.label_objectives import TaskObjective
 from tasks.models import TaskModel, load_task_model
 from tasks.readers import encode
 from tasks.rows import Row, Tokenizer
+from tasks.teachers import SeveralTeachers, WeightedTeacher
 
 
 def release_memory() -> None:
@@ -53,6 +56,18 @@ class StageConfig(Settings):
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig(warmup_ratio=0.1)
     objective: Annotated[list[TaskObjective], Field(min_length=1)]
+    adversarial: AdversarialConfig | None = None  # also train on embeddings perturbed to where the loss is larger
+
+    @field_validator("adversarial")
+    @classmethod
+    def _check_labels(cls, value: Any, info: ValidationInfo) -> Any:
+        objectives = info.data.get("objective", [])  # empty if they are wrong themselves
+        if value and objectives and not any(one.reads_task_head for one in objectives):
+            raise ValueError(
+                f"{value.type} needs a loss of the predictions, which this stage does not train: add an objective of "
+                "type labels or soft_labels, or give adversarial to ft or td2"
+            )
+        return value
 
     @property
     def reads_labels(self) -> bool:
@@ -101,7 +116,8 @@ class Stage:
         run: folder for checkpoints and metrics; training resumes from the newest checkpoint.
         name: the student's name in metrics and checkpoints.
         student: folder or hub id of a model, with or without a head for the task.
-        teacher: the same for the teacher; None if no objective needs one.
+        teacher: the same for the teacher, or several teachers that are fine-tuned already, for objectives that read
+            nothing but predictions; None if no objective needs one.
         loop: its seed determines a new head, the order of examples and dropout.
 
     Raises:
@@ -115,7 +131,7 @@ class Stage:
         task: EncodedTask,
         config: StageConfig,
         student: str,
-        teacher: str | None,
+        teacher: str | Sequence[WeightedTeacher] | None,
         teacher_dtype: WantedDtype,
         loop: LoopConfig,
         deepspeed: DeepSpeedConfig,
@@ -146,19 +162,34 @@ class Stage:
         )
 
     def _build(
-        self, name: str, model: TaskModel, teacher: str | None, dtype: WantedDtype
+        self, name: str, model: TaskModel, teacher: str | Sequence[WeightedTeacher] | None, dtype: WantedDtype
     ) -> tuple[Student, TeacherFunction]:
         config, own = self.config, EncoderShape.of(model.config)
         if not config.needs_teacher:
             objectives = [objective.build(own, own) for objective in config.objective]
-            return Student(name, model, objectives, config.dropout_prob).to(self.device), no_teacher
+            return self._student(name, model, objectives).to(self.device), no_teacher
         assert teacher is not None
         task = self.task
+        if not isinstance(teacher, str):
+            student = self._student(name, model, [objective.build(own, own) for objective in config.objective])
+            return student.to(self.device), self._several(teacher, student, dtype)
         large = load_task_model(teacher, task.config.kind, task.data.labels, 0, config.needs_teacher_head)
         objectives = [objective.build(EncoderShape.of(large.config), own) for objective in config.objective]
-        student = Student(name, model, objectives, config.dropout_prob)
+        student = self._student(name, model, objectives)
         student.start_from(map_back(large.base_model, model.base_model))
         return student.to(self.device), Teacher(large, [student.teacher_reads], dtype, self.device)
+
+    def _several(self, teachers: Sequence[WeightedTeacher], student: Student, dtype: WantedDtype) -> SeveralTeachers:
+        task = self.task
+        models = [load_task_model(one.path, task.config.kind, task.data.labels, 0, True) for one in teachers]
+        frozen = [Teacher(model, [student.teacher_reads], dtype, self.device) for model in models]
+        return SeveralTeachers(frozen, [one.weight for one in teachers])
+
+    def _student(self, name: str, model: TaskModel, objectives: Sequence[Objective]) -> Student:
+        dropout_prob, adversarial = self.config.dropout_prob, self.config.adversarial
+        if adversarial:
+            return AdversarialStudent(name, model, objectives, dropout_prob, adversarial)
+        return Student(name, model, objectives, dropout_prob)
 
     def _to_device(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: tensor.to(self.device) for name, tensor in without_padding(batch).items()}

@@ -1,7 +1,7 @@
 """Strict JSON configuration files: `--set` overrides, every problem at once, and what differs between two."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -19,15 +19,28 @@ def prefix_errors(key: str) -> Iterator[None]:
         raise ValueError(f"{key}: {error}") from error
 
 
-def read_strictly(model: type[Config], source: Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
+def read_strictly(
+    model: type[Config],
+    source: Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    expand: Callable[[Any], Any] = lambda values: values,
+) -> Config:
     """Decode a JSON file, or the object itself, strictly, with `dotted.key=value` overrides.
+
+    Args:
+        expand: replaces abbreviations in the values after the overrides.
 
     Raises ValueError with every problem on a separate line: key, what was wanted, what was given.
     """
     values = read_values(source) if isinstance(source, Path) else json.loads(json.dumps(source))
     for text in overrides:
         override(values, text)
-    return validate(model, values, source if isinstance(source, Path) else "the configuration")
+    where = source if isinstance(source, Path) else "the configuration"
+    try:
+        values = expand(values)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return validate(model, values, where)
 
 
 def changed_keys(

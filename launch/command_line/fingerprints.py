@@ -6,16 +6,23 @@ from hashlib import sha256
 from corpus.vocabulary.pieces import pieces_by_id
 from corpus.vocabulary.tokenizer import load_tokenizer, tokenizer_fingerprint
 from pretrain.models.folder import check_place
-from pretrain.models.pretrained import check_vocabulary, load_encoder, read_shape
+from pretrain.models.pretrained import check_vocabulary, load_encoder, load_model, read_shape
 from pretrain.models.teacher import fingerprint
 from tasks.config import TaskConfig
 from tasks.kinds.record_files import task_files
+from tasks.kinds.registry import KINDS
 
 
 @cache
 def model_inputs(path: str) -> dict[str, str]:
     """Return fingerprints of an encoder's weights and its tokenizer. Raise ValueError if either cannot be loaded."""
     return {"weights": fingerprint(load_encoder(path)), "tokenizer": tokenizer_of(path)}
+
+
+@cache
+def task_model_inputs(path: str, kind: str) -> dict[str, str]:
+    """Return the same of a model with the head for a kind of task, whose weights count too."""
+    return {"weights": fingerprint(load_model(KINDS[kind].auto_class, path)[0]), "tokenizer": tokenizer_of(path)}
 
 
 def tokenizer_of(path: str) -> str:

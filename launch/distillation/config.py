@@ -11,6 +11,7 @@ from corpus.rows.order import NUM_LANES
 from corpus.rows.packing import RowKind
 from corpus.shards.manifest import OnFault
 from launch.command_line.config_file import read_strictly
+from launch.distillation.grid import expand_grids
 from launch.distillation.probe_config import ProbeConfig
 from pretrain.engines.deepspeed_config import DeepSpeedConfig
 from pretrain.models.family import family_of
@@ -94,7 +95,7 @@ class RunConfig(Settings):
     def check(self, teacher: EncoderShape | None) -> None:
         """Raise ValueError listing everything that does not fit this teacher, or a run without one (None)."""
         problems = [
-            f"students.{index}.{key}: {message}"
+            f"students.{index}.{key}: {message}" + (f" (student {student.name})" if len(self.students) > 1 else "")
             for index, student in enumerate(self.students)
             for key, message in student.problems(teacher)
         ]
@@ -174,4 +175,4 @@ class RunConfig(Settings):
 
 def read_run_config(source: Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
     """Read the configuration of a run: a JSON file, or the object itself. Raise ValueError listing every problem."""
-    return read_strictly(RunConfig, source, overrides)
+    return read_strictly(RunConfig, source, overrides, expand_grids)

@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 
 from corpus.vocabulary.saved import save_tokenizer
 from launch.command_line.config_file import changed_keys, read_strictly
-from launch.command_line.fingerprints import file_inputs, model_inputs
+from launch.command_line.fingerprints import file_inputs, model_inputs, task_model_inputs
 from launch.command_line.next_command import load_line
 from launch.distillation.checks import check_input
 from launch.distillation.run_files import check_run_folder
@@ -66,11 +66,14 @@ def _check_order(names: list[StageName], run: Path) -> None:
 
 def inputs_of(config: TaskRunConfig) -> dict[str, Any]:
     """Return fingerprints of the models, their tokenizers and the examples that a chain starts with."""
-    return {
+    inputs: dict[str, Any] = {
         "teacher": model_inputs(config.teacher.path) if config.teacher else None,
         "student": model_inputs(config.student),
         "files": file_inputs(config.task),
     }
+    if config.teachers:  # absent without: runs that began before there could be several have no such key
+        inputs["teachers"] = [task_model_inputs(one.path, config.task.kind) for one in config.teachers]
+    return inputs
 
 
 def check_inputs(config: TaskRunConfig, run: Path) -> None:
@@ -150,9 +153,9 @@ class Chain:
 
     def _run_stage(self, name: StageName) -> StopReason:
         config, folder = self.settled, self.run / name
-        student, teacher = (self.teacher, None) if name == "ft" else (self.student, self.teacher)
+        student, teacher = (self.teacher, None) if name == "ft" else (self.student, config.teachers or self.teacher)
         assert student
-        dtype = config.teacher.dtype if config.teacher else "float32"
+        dtype = config.teacher.dtype if config.teacher else config.deepspeed.torch_autocast.wanted
         stage = Stage(
             folder, name, self.task, getattr(config.stages, name), student, teacher, dtype, config.training,
             config.deepspeed, self.device, lambda: self.stop.reason,

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from launch.command_line.config_file import prefix_errors
 from launch.command_line.fingerprints import model_inputs, tokenizer_of
@@ -21,6 +21,7 @@ from pretrain.training.trainer import LoopConfig
 from tasks.config import TaskConfig
 from tasks.models import check_head
 from tasks.stage import StageConfig
+from tasks.teachers import WeightedTeacher
 
 StageName = Literal["ft", "ged", "td1", "td2"]
 ORDER: tuple[StageName, ...] = ("ft", "ged", "td1", "td2")
@@ -32,6 +33,13 @@ class GeneralStageConfig(Settings):
 
     config: str  # a configuration file of launch/gd.py with one student
     set: tuple[str, ...] = ()  # its keys to change, as for --set
+    adversarial: JsonValue = None  # must be left out: general text has no labels
+
+    @field_validator("adversarial")
+    @classmethod
+    def _check_labels(cls, value: JsonValue) -> None:
+        if value is not None:
+            raise ValueError("general text has no labels; give adversarial to ft or td2")
 
     def run_config(self, teacher: str, student: str) -> RunConfig:
         """Read the configuration file, and put in the teacher and the student to start from."""
@@ -59,6 +67,7 @@ class TaskRunConfig(Settings):
     about: str = ""  # a description for people
     task: TaskConfig
     teacher: TeacherConfig | None = None
+    teachers: Annotated[list[WeightedTeacher], Field(min_length=1)] | None = None  # in its place: for soft_labels alone
     student: Annotated[str, Field(min_length=1)]
     stages: StagesConfig
     training: LoopConfig = LoopConfig()
@@ -71,11 +80,35 @@ class TaskRunConfig(Settings):
             raise ValueError(f"stages: must have at least one of {', '.join(ORDER)}")
         wanting = [name for name in ("td1", "td2") if (one := getattr(stages, name)) and one.needs_teacher]
         wanting += [name for name in ("ft", "ged") if getattr(stages, name)]
-        if wanting and self.teacher is None:
+        if self.teachers:
+            self._check_several()
+        elif wanting and self.teacher is None:
             raise ValueError(f"teacher: stages.{wanting[0]} needs one")
         if stages.ft and stages.ft.needs_teacher:
             raise ValueError('stages.ft.objective: must be [{"type": "labels"}]: fine-tuning has no teacher')
         return self
+
+    def _check_several(self) -> None:
+        """Raise ValueError if several teachers are given to stages that read more than their predictions."""
+        if self.teacher:
+            raise ValueError("teachers: are given in place of teacher; leave out one of them")
+        paths = [one.path for one in self.teachers or ()]
+        if repeated := [path for path in paths if paths.count(path) > 1]:
+            raise ValueError(f"teachers: {repeated[0]} is listed more than once; give it a weight")
+        for name in ("ft", "ged"):
+            if getattr(self.stages, name):
+                raise ValueError(
+                    f"stages.{name}: has one teacher; fine-tune each in a run of its own, list their ft/model folders "
+                    f"in teachers, and leave out {name}"
+                )
+        for name in ("td1", "td2"):
+            stage: StageConfig | None = getattr(self.stages, name)
+            for index, one in enumerate(stage.objective if stage else []):
+                if one.needs_teacher and not one.reads_task_teacher:
+                    raise ValueError(
+                        f"stages.{name}.objective.{index}: {one.type} reads states of one teacher; several teach "
+                        "predictions alone (soft_labels): give teacher for this stage, in a run of its own"
+                    )
 
     @cached_property
     def general(self) -> RunConfig | None:
@@ -96,11 +129,22 @@ class TaskRunConfig(Settings):
                 f"student: {self.student} has another tokenizer than the teacher {self.teacher.path}; use a student "
                 "distilled from a teacher with this tokenizer"
             )
+        for index, one in enumerate(self.teachers or ()):
+            problems += self._several_problems(f"teachers.{index}.path", one.path, tokenizer)
         if self.general and self.general.needs_teacher_head and self.stages.ft:
             lost = "fine-tuning replaces that by the task's head"
             problems.append(f"stages.ged: distilbert needs a teacher's masked-language head; {lost}")
         if problems:
             raise ValueError("\n".join(problems))
+
+    def _several_problems(self, key: str, path: str, tokenizer: str) -> Iterator[str]:
+        with prefix_errors(key):
+            most, teachers_tokenizer = read_shape(path).max_row_tokens, tokenizer_of(path)
+        if teachers_tokenizer != tokenizer:
+            remedy = "all teachers read the student's rows; use teachers with its tokenizer"
+            yield f"{key}: {path} has another tokenizer than the student {self.student}; {remedy}"
+        if self.task.row_tokens > most:
+            yield f"task.row_tokens: {path} has {most} positions, got {self.task.row_tokens}"
 
     def _length_problems(self, student: EncoderShape, teacher: EncoderShape | None) -> Iterator[str]:
         for owner, shape in (("student", student), ("teacher", teacher)):
@@ -119,6 +163,9 @@ class TaskRunConfig(Settings):
     def check_heads(self, labels: Sequence[str]) -> None:
         """Raise ValueError if a model has a head for another task, or TD2 would learn from a teacher without a head."""
         check_head(self.student, self.task.kind, labels)
+        for index, one in enumerate(self.teachers or ()):
+            with prefix_errors(f"teachers.{index}.path"):
+                check_head(one.path, self.task.kind, labels, needs_head=True)
         if self.teacher:
             td2 = self.stages.td2
             needs_head = bool(td2 and td2.needs_teacher_head and not self.stages.ft)

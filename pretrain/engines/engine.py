@@ -156,6 +156,7 @@ class StudentEngine:
         """
         torch.manual_seed(seed)
         self.student.progress = self.steps / self.total_steps
+        self.student.loss_scale = self._loss_scale.scale if self._loss_scale else 1.0
         loss, terms = self.engine(batch, teacher)
         self.engine.backward(loss * self._loss_scale.scale if self._loss_scale and not self.sharded else loss)
         is_good = loss.detach().isfinite().float()

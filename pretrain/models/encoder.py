@@ -67,6 +67,7 @@ class Features:
         text_vectors: vectors of whole texts [B, D] in place of any states, where objectives read nothing else.
         logits: a task model's output: [B, C] over classes of a text, [B, L, C] over classes of each token,
             [B, L, 2] for the start and end of a span, or [B, 1] for rows that are a choice each.
+        weighted_logits: the same of several teachers, each with its share of the average of their probabilities.
     """
 
     hidden_states: dict[int, Tensor] = field(default_factory=dict)
@@ -77,6 +78,7 @@ class Features:
     head: VocabularyHead | None = None
     text_vectors: Tensor | None = None
     logits: Tensor | None = None
+    weighted_logits: list[tuple[float, Tensor]] = field(default_factory=list)
     vector_map: Tensor | None = None
 
     def mapped(self, vectors: Tensor) -> Tensor:

@@ -81,7 +81,8 @@ class Teacher(nn.Module):
         self.head = head
         self.vector_map = None if vector_map is None else vector_map.to(device)
         self.encoder = Encoder(model, union(reads))
-        cut_layers(model.base_model, self.encoder.reads.num_layers)
+        if not self.encoder.reads.logits:  # a task's head reads the last layer
+            cut_layers(model.base_model, self.encoder.reads.num_layers)
         self.requires_grad_(False).eval().to(device, getattr(torch, choose_dtype(dtype, device)))
         if can_pack(model):
             pack_linears(model)

@@ -64,6 +64,17 @@ class ArchitectureConfig(Settings):
         return config
 
 
+class GridConfig(Settings):
+    """Sizes of several students that are alike in all else: every number of layers with every width.
+
+    They are named NAME-4l256d and so on. Not given, heads are 64 wide and feed-forward layers four times as wide as the
+    student, as those of arXiv:1908.08962.
+    """
+
+    num_layers: Annotated[list[PositiveInt], Field(min_length=1)]
+    hidden_size: Annotated[list[PositiveInt], Field(min_length=1)]
+
+
 StudentName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -75,6 +86,7 @@ class StudentConfig(Settings):
     hidden_size: PositiveInt
     num_attention_heads: PositiveInt
     intermediate_size: PositiveInt
+    grid: GridConfig | None = None  # in place of num_layers and hidden_size: a student of each size
     architecture: ArchitectureConfig | None = None  # null: the teacher's, if that is like BERT's; else required
     dropout_prob: Annotated[float, Field(ge=0, lt=1)] = 0.0  # in training; the published config keeps the family's
     init: InitConfig = InitConfig()

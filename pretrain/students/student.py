@@ -43,6 +43,7 @@ class Student(nn.Module):
         self.name = name
         self.dtype: Dtype = "float32"  # the type `forward` computes in; weights stay float32
         self.progress = 0.0  # share of the run's steps that is done, for schedules of weights
+        self.loss_scale: Tensor | float = 1.0  # by which the loss is multiplied before its backward pass, in float16
         self.objectives = nn.ModuleList(objectives)
         self.encoder = Encoder(model, union(objective.student_reads for objective in objectives))
         self.teacher_reads = union(objective.teacher_reads for objective in objectives)

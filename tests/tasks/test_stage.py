@@ -27,8 +27,9 @@ def task(first_character, general):
 
 
 def stage(
-    run, task, student, teacher=None, objective=LABELS, epochs=12, seed=3, stop_at=None, dropout_prob=0.1, ratio=1
-):
+    run, task, student, teacher=None, objective=LABELS, epochs=12, seed=3, stop_at=None, dropout_prob=0.1, ratio=1,
+    adversarial=None, **engine,
+):  # fmt: skip
     """On one rank; asks to stop after so many steps."""
     device, asked = start_distributed(), []
 
@@ -37,9 +38,10 @@ def stage(
         return 15 if stop_at and len(asked) > stop_at else 0
 
     optimizer = {"lr": 3e-3, "head_lr_ratio": ratio}
-    config = StageConfig(epochs=epochs, dropout_prob=dropout_prob, optimizer=optimizer, objective=objective)
+    values = {"epochs": epochs, "dropout_prob": dropout_prob, "optimizer": optimizer, "objective": objective}
+    config = StageConfig.model_validate(values | {"adversarial": adversarial})
     loop = LoopConfig(log_every_steps=4, save_every_steps=100, seed=seed)
-    deepspeed = DeepSpeedConfig.model_validate(DEEPSPEED)
+    deepspeed = DeepSpeedConfig.model_validate(DEEPSPEED | engine)
     return Stage(run, "s", task, config, student, teacher, "float32", loop, deepspeed, device, stop_requested)
 
 
@@ -87,6 +89,24 @@ def test_stopped_and_resumed_equals_uninterrupted(fine_tuned, tmp_path, task, ge
     assert resumed.trainer.train() == 0
     ours, theirs = weights(resumed), weights(fine_tuned[0])
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("adversarial", [{"type": "fgm"}, {"type": "pgd", "num_steps": 2}], ids=["fgm", "pgd"])
+def test_an_adversarial_stage_resumes_exactly_and_is_the_same_at_any_zero_stage(adversarial, tmp_path, task, general):
+    def train(run, stop_at=None, zero=0):
+        keys = {"zero_optimization": {"stage": zero}}
+        one = stage(tmp_path / run, task, general, epochs=2, stop_at=stop_at, adversarial=adversarial, **keys)
+        assert one.trainer.train() == (15 if stop_at else 0)
+        return weights(one)
+
+    whole, _, resumed = train("whole"), train("stopped", stop_at=3), train("stopped")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    for zero in (1, 2):
+        sharded = train(f"zero{zero}", zero=zero)
+        for name in whole:
+            torch.testing.assert_close(sharded[name], whole[name], atol=2e-4, rtol=1e-3)
+    clean = weights(stage(tmp_path / "clean", task, general, epochs=2))
+    assert not torch.equal(clean["encoder.model.classifier.weight"], whole["encoder.model.classifier.weight"])
 
 
 @pytest.mark.parametrize("ratio", [1, 20])

@@ -1,0 +1,129 @@
+"""Adversarial training (FGM, arXiv:1605.07725; PGD, arXiv:1706.06083): a stage also learns from perturbed embeddings.
+
+A perturbation is added to the output of the embeddings, not to their weights, and has its own norm in every row. So it
+does not depend on which rows share a batch, and no optimizer, accumulated gradient or ZeRO stage takes part in it.
+
+Shapes: B rows, L tokens, E width of the word embeddings. In multiple choice every choice is a row.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator
+from torch import Tensor, nn
+
+from pretrain.models.encoder import Features, HuggingFaceModel, real_tokens
+from pretrain.objectives.objective import Objective
+from pretrain.settings import Settings
+from pretrain.students.student import Student
+
+Size = Annotated[float, Field(gt=0)]
+
+
+class FGMConfig(Settings):
+    """One step of length epsilon along the gradient of the loss; twice the time of a stage without."""
+
+    type: Literal["fgm"]
+    epsilon: Size = 1.0  # norm of a row's perturbation, over its real tokens
+
+    @property
+    def steps(self) -> tuple[int, float]:
+        """Number of steps, and their length."""
+        return 1, self.epsilon
+
+
+class PGDConfig(Settings):
+    """Several steps along the gradient, each projected to the ball of radius epsilon; num_steps + 1 times the time."""
+
+    type: Literal["pgd"]
+    epsilon: Size = 1.0  # largest norm of a row's perturbation, over its real tokens
+    step_size: Size = 0.3  # length of a step
+    num_steps: PositiveInt = 3  # passes that only look for the perturbation
+
+    @field_validator("step_size")
+    @classmethod
+    def _check_step(cls, value: float, info: ValidationInfo) -> float:
+        epsilon = info.data.get("epsilon")
+        if epsilon and value > epsilon:
+            raise ValueError(f"must be at most epsilon ({epsilon}), got {value}: longer steps end outside of the ball")
+        return value
+
+    @property
+    def steps(self) -> tuple[int, float]:
+        """Number of steps, and their length."""
+        return self.num_steps, self.step_size
+
+
+AdversarialConfig = Annotated[FGMConfig | PGDConfig, Field(discriminator="type")]
+
+
+class AdversarialStudent(Student):
+    """A student whose loss is that of the text plus that of its embeddings moved to where the loss is larger.
+
+    Both are trained on in one backward pass. Dropout is drawn anew for every pass. A gradient that is not finite makes
+    the loss so, and the step is skipped as any other.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: HuggingFaceModel,
+        objectives: Sequence[Objective],
+        dropout_prob: float,
+        adversarial: FGMConfig | PGDConfig,
+    ) -> None:
+        super().__init__(name, model, objectives, dropout_prob)
+        self.adversarial = adversarial
+
+    def _loss(self, batch: Mapping[str, Tensor], teacher: Features) -> tuple[Tensor, dict[str, Tensor]]:
+        if not (self.training and torch.is_grad_enabled()):
+            return super()._loss(batch, teacher)
+        num_steps, step_size = self.adversarial.steps
+        real = real_tokens(batch).unsqueeze(-1)  # [B, L, 1]
+        width = self.encoder.model.base_model.get_input_embeddings().embedding_dim
+        delta = torch.zeros(*real.shape[:2], width, device=real.device)
+        clean, terms = self._perturbed(delta.requires_grad_(), batch, teacher)
+        loss = clean
+        for step in range(num_steps):
+            # Asked for the perturbation alone, autograd leaves the gradients of weights as they are
+            (gradient,) = torch.autograd.grad(loss * self.loss_scale, delta, retain_graph=loss is clean)
+            delta = within(delta.detach() + step_size * unit_rows(gradient * real), self.adversarial.epsilon)
+            last = step == num_steps - 1
+            loss, _ = self._perturbed(delta.requires_grad_(not last), batch, teacher)
+        total = clean + loss
+        return total, {**terms, "loss": total.detach(), "adversarial": loss.detach()}
+
+    def _perturbed(
+        self, delta: Tensor, batch: Mapping[str, Tensor], teacher: Features
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        with added(self.encoder.model.base_model.get_input_embeddings(), delta):
+            return super()._loss(batch, teacher)
+
+
+@contextmanager
+def added(embeddings: nn.Module, delta: Tensor) -> Iterator[None]:
+    """Add a perturbation [B, L, E] to the output of the embeddings within the context."""
+    hook = embeddings.register_forward_hook(lambda module, args, output: output + delta)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def unit_rows(gradient: Tensor) -> Tensor:
+    """Return a gradient [B, L, E] with norm 1 in every row; rows of zeros, as without labels, stay zeros."""
+    largest = gradient.abs().amax((1, 2), keepdim=True)
+    gradient = gradient / largest.where(largest > 0, 1)  # the squares of tiny gradients would be zeros
+    norm = _norms(gradient)
+    return gradient / norm.where(norm > 0, 1)
+
+
+def within(delta: Tensor, epsilon: float) -> Tensor:
+    """Return perturbations [B, L, E] whose rows have at most the norm epsilon: longer ones are shortened to it."""
+    return delta / (_norms(delta) / epsilon).clamp(min=1)
+
+
+def _norms(rows: Tensor) -> Tensor:
+    return rows.square().sum((1, 2), keepdim=True).sqrt()
