@@ -1,5 +1,6 @@
 """The student to export: its encoder or task model, its tokenizer, and the modules that make vectors of texts."""
 
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -115,7 +116,7 @@ def read_student(folder: Path) -> Exported:
 
 def _head_of(folder: Path, config: Any) -> str | None:
     """Return the class with a task's head that a config names. Raise ValueError for one that cannot be exported."""
-    named = [name for name in config.architectures or [] if "For" in name]
+    named = [name for name in config.architectures or [] if re.search("For[A-Z]", name)]  # not RoFormerModel
     if not named:
         return None
     if named[0].endswith(_LEFT_OUT):

@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from launch.distillation.config import read_run_config
 from launch.publish import main
 from launch.publishing.student_folder import load_options, publish
+from pretrain.training.metrics import read_metrics
 
 
 @pytest.fixture
@@ -67,12 +68,14 @@ def test_its_tokenizer_cuts_where_its_positions_end(published, finished_run):
         assert AutoTokenizer.from_pretrained(folder).model_max_length == 40
 
 
-def test_the_card_tells_the_runs_facts(published):
+def test_the_card_tells_the_runs_facts(published, finished_run):
+    tokens = read_metrics(finished_run)[-1]["tokens"]  # without padding
+    assert 700 < tokens <= 6 * 8 * 16
     card = (published / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlanguage: zh\n")
     for fact in (
         "6 of 6, 8 rows of 16 tokens",
-        "| tokens seen | 768 (",
+        f"| tokens seen | {tokens} (",
         "300 documents",
         "`minilm_v2`",
         "tiny (not stated)",

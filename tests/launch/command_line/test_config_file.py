@@ -11,7 +11,7 @@ PAIR = '{"name": "t", "kind": "pair", "train": "a", "dev": "b"}'
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("probe={}", "probe: needs a task, a heldout corpus, or both"),
+        ("probe={}", "probe: needs a task, documents, pairs or a heldout corpus"),
         (f'probe={{"task": {PAIR}}}', "probe.task: columns.text_b: must be given for kind pair and for no other kind"),
         ("students.0.objective.0.type=mini", "students.0.objective.0: unknown type 'mini'; must be one of minilm_v2, "),
         ("students.0.objective.0=3", 'students.0.objective.0: must be an object with a "type", one of minilm_v2, '),

@@ -71,7 +71,7 @@ def test_heads_that_cannot_be_exported_are_named(auto_class, make_student, run):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "distilbert"}, "model_type 'distilbert' is not supported"),
+        ({"model_type": "mpnet"}, "model_type 'mpnet' is not supported"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type 'relative_key' is not computed"),
     ],
 )

@@ -48,7 +48,12 @@ def rows(num_rows, length, pad, vocab_size=200):
     return {"input_ids": ids.masked_fill(mask == 0, pad), "attention_mask": mask, "token_type_ids": types}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+def test_what_torchs_exporter_cannot_trace_is_refused(make_student, tmp_path):
+    with pytest.raises(ValueError, match="cannot be exported: "):
+        write_graph(read_student(make_student("gemma3_text")).answers, tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "gemma3_text"])
 def test_a_graph_answers_as_the_model_for_any_number_and_length_of_rows(family, make_student, tmp_path):
     sizes = {"use_task_id": True} if family == "ernie" else {}
     student = read_student(make_student(family, **sizes))

@@ -252,6 +252,7 @@ def test_pairs_of_one_label_have_no_similarity(labels):
 
 @pytest.mark.parametrize("pooling", ["first", "last", "mean"])
 def test_a_recipe_pools_maps_and_puts_a_prompt_before_texts(model, tokenizer, pooling):
+    model.eval()
     projection = torch.randn(5, model.config.hidden_size, generator=torch.Generator().manual_seed(0))
     recipe = VectorRecipe(pooling, projection)
     found = mean_pooled(model, tokenizer, TEXTS, recipe=recipe, prompt=TEXTS[1], rows_per_batch=2)
