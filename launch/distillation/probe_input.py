@@ -233,8 +233,7 @@ def _measure_teacher(
     assert config.probe and config.teacher
     objectives = [one for student in config.students for one in student.objective]
     pooling = next((one.pooling for one in objectives if isinstance(one, SentenceConfig)), None)
-    own = read_recipe(config.teacher.path)[0]
-    recipe = VectorRecipe(pooling, read_vector_map(config)) if pooling else own
+    recipe = VectorRecipe(pooling, read_vector_map(config)) if pooling else read_recipe(config.teacher.path)[0]
     scores: dict[str, float | None] = {}
     if data.documents and probe.documents:
         texts = TitledDocuments(*data.documents, *settings(config.corpus.row_tokens))

@@ -98,36 +98,30 @@ def read_recipe(model: str) -> tuple[VectorRecipe, str]:
         return plain, f"{path} pools in another way than mean, first or last token"
     if leaves_prompt_out(model) and any(prompts.texts.values()):
         return plain, f"{path} leaves the tokens of prompts out (include_prompt), which is not done here"
-    try:
-        projection = _read_projection(model)
-    except NotImplementedError as error:
-        return plain, str(error)
+    projection, problem = _read_projection(model)
+    if problem:
+        return plain, problem
     return VectorRecipe(pooling, projection, prompts, is_recorded=True), ""  # type: ignore[arg-type]
 
 
-def _read_projection(model: str) -> Tensor | None:
-    """Return the linear map after the pooling, if there is one.
-
-    Raise NotImplementedError naming what follows the pooling instead.
-    """
+def _read_projection(model: str) -> tuple[Tensor | None, str]:
+    """Return the linear map after the pooling, None without one, and what is there instead, empty if nothing."""
     modules = recorded_file(model, "modules.json")
     listed = json.loads(modules.read_bytes()) if modules else []
     kinds = [(str(one["type"]).rpartition(".")[2], str(one["path"])) for one in listed]
     after = [(kind, path) for kind, path in kinds if kind not in ("Transformer", "Pooling", "Normalize")]
-    if not after:
-        return None
     product: Tensor | None = None
     for kind, path in after:
         config = recorded_file(model, f"{path}/config.json")
         weights = recorded_file(model, f"{path}/model.safetensors")
         settings = _read(config) if config else {}
-        activation = settings.get("activation_function", _IDENTITY)
-        if kind != "Dense" or activation != _IDENTITY or settings.get("bias") or not weights:
+        plain = settings.get("activation_function") == _IDENTITY and settings.get("bias") is False  # not its defaults
+        if kind != "Dense" or not plain or not weights:
             what = ", ".join(name for name, _ in after)
-            raise NotImplementedError(f"{modules}: {what} after the pooling is more than linear maps without bias")
+            return None, f"{modules}: {what} after the pooling is more than linear maps without bias"
         linear = load_file(weights)["linear.weight"].float()
         product = linear if product is None else linear @ product  # EmbeddingGemma has two
-    return product
+    return product, ""
 
 
 def _read(path: Path) -> dict[str, Any]:

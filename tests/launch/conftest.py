@@ -40,6 +40,16 @@ def teacher_folder(tmp_path_factory: pytest.TempPathFactory, wordpiece: Path) ->
     return folder
 
 
+def with_pooling(teacher: Path, folder: Path, flag: str = "mean_tokens") -> Path:
+    """A teacher's folder again, with the file of sentence-transformers that says how its vectors are pooled."""
+    folder.mkdir()
+    for file in teacher.iterdir():
+        (folder / file.name).symlink_to(file)
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling/config.json").write_text(json.dumps({f"pooling_mode_{flag}": True}))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def config_values(teacher_folder: Path, corpus_folder: Path) -> dict[str, Any]:  # noqa: F811
     """A run of 6 steps of 8 rows of 16 tokens, two students."""

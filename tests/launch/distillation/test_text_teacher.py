@@ -13,7 +13,7 @@ from launch.distillation import text_teacher
 from launch.distillation.session import distil_alone
 from pretrain.models.teacher import Teacher
 from pretrain.training.metrics import read_metrics
-from tests.launch.conftest import launch
+from tests.launch.conftest import launch, with_pooling
 
 SENTENCE = {"type": "sentence", "pooling": "mean", "similarities": 10.0}
 
@@ -21,12 +21,7 @@ SENTENCE = {"type": "sentence", "pooling": "mean", "similarities": 10.0}
 @pytest.fixture
 def own_teacher(tmp_path, teacher_folder):
     """The teacher with files of sentence-transformers."""
-    folder = tmp_path / "own"
-    folder.mkdir()
-    for file in teacher_folder.iterdir():
-        (folder / file.name).symlink_to(file)
-    (folder / "1_Pooling").mkdir()
-    (folder / "1_Pooling/config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    folder = with_pooling(teacher_folder, tmp_path / "own")
     prompts = {"prompts": {"query": "天地:", "long": "天地玄黄宇宙洪荒"}}
     (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
     return folder

@@ -14,6 +14,7 @@ from launch.distillation.vector_map import read_vector_map, warn_of_other_maps
 from pretrain.models.encoder import Features
 from pretrain.objectives.sentence import SentenceConfig
 from pretrain.training.metrics import read_metrics
+from tests.launch.conftest import with_pooling
 from tests.pretrain.tiny import feature_batch, features, shape
 
 IDENTITY = "torch.nn.modules.linear.Identity"
@@ -22,12 +23,7 @@ IDENTITY = "torch.nn.modules.linear.Identity"
 @pytest.fixture
 def values(tmp_path, config_values, teacher_folder):
     """A run on text vectors of a teacher whose folder has two maps after the mean, 24 -> 6 -> 24."""
-    folder = tmp_path / "own"
-    folder.mkdir()
-    for file in teacher_folder.iterdir():
-        (folder / file.name).symlink_to(file)
-    (folder / "1_Pooling").mkdir()
-    (folder / "1_Pooling/config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    folder = with_pooling(teacher_folder, tmp_path / "own")
     values = copy.deepcopy(config_values)
     values["corpus"] |= {"rows": "texts"}
     values["teacher"]["path"] = str(folder)

@@ -13,6 +13,7 @@ from launch.publishing.student_folder import publish
 from pretrain.models.pooling import recorded_pooling
 from pretrain.models.sentence_files import Prompts, read_prompts
 from pretrain.training.metrics import read_metrics
+from tests.launch.conftest import with_pooling
 
 SENTENCE = {"type": "sentence", "pooling": "mean", "similarities": 10.0, "dims": [12]}
 
@@ -65,13 +66,7 @@ def test_rows_that_are_no_texts_are_refused(values, tmp_path):
 
 
 def test_another_pooling_than_the_teachers_is_refused(values, tmp_path, teacher_folder):
-    own = tmp_path / "own"
-    own.mkdir()
-    for file in teacher_folder.iterdir():
-        (own / file.name).symlink_to(file)
-    (own / "1_Pooling").mkdir()
-    (own / "1_Pooling/config.json").write_text('{"pooling_mode_cls_token": true}')
-    values["teacher"]["path"] = str(own)
+    values["teacher"]["path"] = str(with_pooling(teacher_folder, tmp_path / "own", "cls_token"))
     message = r"objective.1.pooling: the teacher's vectors are pooled by first \(.*1_Pooling/config.json\), got mean"
     with pytest.raises(ValueError, match=message):
         distil_alone(values, tmp_path / "run")
