@@ -21,7 +21,9 @@ def in_space(workplace) -> Path:
     (student / "1_Pooling").mkdir()
     (student / "1_Pooling/config.json").write_text('{"pooling_mode_cls_token": true}')
     (student / "2_Dense").mkdir()
-    (student / "2_Dense/config.json").write_text('{"bias": false}')
+    (student / "2_Dense/config.json").write_text(
+        '{"bias": false, "activation_function": "torch.nn.modules.linear.Identity"}'
+    )
     save_file({"linear.weight": torch.randn(16, 8)}, student / "2_Dense/model.safetensors")
     kinds = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense"))
     modules = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in kinds]
