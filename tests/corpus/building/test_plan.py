@@ -83,7 +83,9 @@ def test_a_file_that_is_one_document_is_never_split(tmp_path, tokenizer, monkeyp
     assert units == [["\n".join(["0123456"] * 8)], ["89"]]
 
 
-def test_large_packed_inputs_warn_once_a_source(tmp_path, tokenizer):
+def test_large_packed_inputs_warn_once_a_source(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setattr(plans, "_LARGE_BYTES", 1 << 26)  # which the message calls 1 GiB
+
     def plan(**sizes):
         folder = tmp_path / "_".join(sizes)
         folder.mkdir()
@@ -94,15 +96,15 @@ def test_large_packed_inputs_warn_once_a_source(tmp_path, tokenizer):
         return build_plan(config(sources=[source]), tokenizer)
 
     with pytest.warns(UserWarning) as caught:
-        plan(small=1 << 30, big=3 << 30, bigger=9 << 30)
+        plan(small=1 << 26, big=3 << 26, bigger=9 << 26)
     (message,) = (str(warning.message) for warning in caught)
     assert message == (
-        "news: inputs above 1 GiB that cannot be split: 2, the largest small_big_bigger/bigger.jsonl.gz with 9.7 GB; "
+        "news: inputs above 1 GiB that cannot be split: 2, the largest small_big_bigger/bigger.jsonl.gz with 0.6 GB; "
         "each is read by one core and from its beginning after a stop: split or unpack them to use more cores"
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(plan(alone=1 << 30).units) == 1
+        assert len(plan(alone=1 << 26).units) == 1
 
 
 def test_places_in_later_units_count_from_a_byte(tmp_path, tokenizer, monkeypatch):

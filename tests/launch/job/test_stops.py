@@ -42,22 +42,25 @@ def check_stop(jobs: list[Job], code: int | None, reason: str, before: int) -> i
 
 
 DISTURBANCES = {
-    "a rank": [
-        (75, "SIGTERM", lambda job: os.kill(job.ranks()[0], signal.SIGTERM)),
-        (None, "SIGINT|SIGTERM", lambda job: os.killpg(job.process.pid, signal.SIGINT)),  # Ctrl-C
-    ],
-    "the launcher": [
-        (-signal.SIGTERM, "the launcher is gone", lambda job: job.process.terminate()),
-        (-signal.SIGKILL, "the launcher is gone", lambda job: job.process.kill()),
-    ],
+    "a rank": (75, "SIGTERM", lambda job: os.kill(job.ranks()[0], signal.SIGTERM)),
+    "Ctrl-C": (None, "SIGINT|SIGTERM", lambda job: os.killpg(job.process.pid, signal.SIGINT)),
+    "the launcher": (-signal.SIGTERM, "the launcher is gone", lambda job: job.process.terminate()),
+    "the launcher at once": (-signal.SIGKILL, "the launcher is gone", lambda job: job.process.kill()),
 }
 
 
-@pytest.mark.parametrize("who", DISTURBANCES)
-def test_signals_and_lost_launchers_end_every_rank_with_a_checkpoint(long_config, tmp_path, who):
+# The slow ones: each costs a launch
+@pytest.mark.parametrize(
+    "ways",
+    [
+        ["a rank", "the launcher at once"],
+        pytest.param(["Ctrl-C", "the launcher"], marks=pytest.mark.slow),
+    ],
+)
+def test_signals_and_lost_launchers_end_every_rank_with_a_checkpoint(long_config, tmp_path, ways):
     """One run, stopped again and again, each time in another way, and going on from there."""
     step = 0
-    for code, reason, disturb in DISTURBANCES[who]:
+    for code, reason, disturb in map(DISTURBANCES.__getitem__, ways):
         with Job(deepspeed_command(), long_config, tmp_path / "run") as job:
             job.until_step(step + 5)
             disturb(job)
