@@ -1,11 +1,12 @@
 """The first ten minutes on a GPU: whether everything is right there, and how fast it is.
 
-    python bench/gpu_check.py [--sections kernels waits job speed twice] [--output bench/results/gpu.json]
+    python bench/gpu_check.py [--sections kernels waits job speed capture twice] [--output bench/results/gpu.json]
 
 kernels  portable and Triton relation kernels against float64 and the straightforward way, values and times
 waits    host synchronisations, kernel launches and attention kernels of a step, by mask
 job      launch/gd.py stopped and continued against undisturbed, published and compared on the CPU
 speed    steps of 24 x 1024 and 12 x 768 with each kernel: tokens/s, share of the matrix rate, peak memory
+capture  the teacher's pass launched as one CUDA graph against kernel by kernel: features and times
 twice    twenty steps twice: the same bits, or how far apart
 
 Each section is a process of its own with a time limit, so that one that fails costs no other. The result is written
@@ -26,7 +27,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
-SECTIONS = {"kernels": 150, "waits": 60, "job": 180, "speed": 150, "twice": 60}  # seconds that each may take
+SECTIONS = {
+    "kernels": 120,
+    "waits": 60,
+    "job": 180,
+    "speed": 140,
+    "capture": 40,
+    "twice": 60,
+}  # seconds that each may take
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

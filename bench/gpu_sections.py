@@ -8,6 +8,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,8 +18,10 @@ from bench import relations
 from bench.clock import DEVICE, clock
 from bench.gd_step import matrix_rate, needed_operations
 from bench.gd_ways import VOCAB, build_models, set_teacher
+from pretrain.models.encoder import Features
 from pretrain.objectives.kernel_choice import triton_problem
 from pretrain.precision import choose_dtype
+from pretrain.training.captured_teacher import captured
 
 Facts = dict[str, Any]
 LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-3, 1e-2  # against float64; gradients are rounded to bfloat16
@@ -136,19 +139,52 @@ def _time_step(teacher_sizes: str, student: str, kernel: str, rows: int, length:
 
     for _ in range(2):
         step()
-    times, host, teacher_times = [], [], []
+    times, host = [], []
     for _ in range(repeats):
         start = clock()
         step()
         host.append(time.perf_counter() - start)  # until the launches are made: the device may still work
         times.append(clock() - start)
+    teacher_seconds = _median_seconds(lambda: teacher(batch), repeats)
+    peak = torch.cuda.max_memory_allocated() if DEVICE.type == "cuda" else 0
+    medians = {"seconds": statistics.median(times), "host seconds": statistics.median(host)}
+    return medians | {"teacher seconds": teacher_seconds, "peak bytes": peak}
+
+
+def capture(tiny: bool) -> Facts:
+    """The teacher's pass as one CUDA graph against kernel by kernel: times, and how far apart the features are."""
+    set_teacher("2x192" if tiny else "24x1024")
+    _release()
+    teacher, _ = build_models(["4l312d"], "minilm_v2", 2)
+    facts: Facts = {"ok": None if DEVICE.type == "cpu" else True, "passes": []}
+    for rows, length in ((2, 16),) if tiny else ((4, 128), (16, 128), (64, 128)):
+        for mask in ("full rows", "padding", "documents"):
+            batches = [_masked(rows, length, mask, seed) for seed in range(2)]
+            ways = {"launched": teacher, "captured": captured(teacher, DEVICE)}
+            found = {name: [_copied(way(batch)) for batch in batches] for name, way in ways.items()}
+            pairs = zip(found["launched"], found["captured"], strict=True)
+            distance = max(float((b - a).norm() / a.norm()) for a, b in pairs)
+            times = {name: _median_seconds(partial(way, batches[0])) for name, way in ways.items()}
+            facts["passes"].append({"rows": rows, "row_tokens": length, "mask": mask, "distance": distance} | times)
+            facts["ok"] = facts["ok"] and distance < 1e-3
+            said = ", ".join(f"{name} {1000 * seconds:.2f} ms" for name, seconds in times.items())
+            print(f"{rows} x {length}, {mask}: {said}; features {distance:.0e} apart", flush=True)
+    return facts
+
+
+def _copied(features: Features) -> Tensor:
+    """All queries, keys and values that were read, in one tensor of their own."""
+    read = [*features.query.values(), *features.key.values(), *features.value.values()]
+    return torch.cat([one.float().flatten() for one in read])
+
+
+def _median_seconds(run: Callable[[], object], repeats: int = 10) -> float:
+    times = []
     for _ in range(repeats):
         start = clock()
-        teacher(batch)
-        teacher_times.append(clock() - start)
-    peak = torch.cuda.max_memory_allocated() if DEVICE.type == "cuda" else 0
-    medians = (statistics.median(one) for one in (times, host, teacher_times))
-    return dict(zip(("seconds", "host seconds", "teacher seconds"), medians, strict=True)) | {"peak bytes": peak}
+        run()
+        times.append(clock() - start)
+    return statistics.median(times)
 
 
 def twice(tiny: bool) -> Facts:
@@ -196,4 +232,10 @@ def _release() -> None:
         torch.cuda.empty_cache()
 
 
-SECTIONS: dict[str, Callable[[bool], Facts]] = {"kernels": kernels, "waits": waits, "speed": speed, "twice": twice}
+SECTIONS: dict[str, Callable[[bool], Facts]] = {
+    "kernels": kernels,
+    "waits": waits,
+    "speed": speed,
+    "capture": capture,
+    "twice": twice,
+}

@@ -49,11 +49,12 @@ class CorpusConfig(Settings):
 
 
 class DistillationTeacher(TeacherConfig):
-    """The frozen teacher, the precision it computes in, and for text vectors its prompt and where they are kept."""
+    """The frozen teacher, how it computes, and for text vectors its prompt and where they are kept."""
 
     prompt: str | None = None  # name in its config_sentence_transformers.json: stands before every text
     prompts_students: bool = True  # students read the prompt too, and are published with it
     vectors: str | None = None  # folder of its text vectors: made once, read by every later student of `sentence`
+    capture: bool = False  # launch its pass as one CUDA graph: faster where micro-batches are small
 
 
 class RunConfig(Settings):

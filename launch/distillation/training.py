@@ -42,6 +42,7 @@ from pretrain.models.encoder import HuggingFaceModel
 from pretrain.models.shape import EncoderShape
 from pretrain.models.teacher import Teacher, TeacherFunction, fingerprint, load_teacher, no_teacher
 from pretrain.models.vocabulary_head import VocabularyHead
+from pretrain.objectives.kernel_choice import kernels_taken
 from pretrain.probes.live_probe import LiveProbe
 from pretrain.progress import Progress
 from pretrain.ranks.peers import PeerLost, joined_ranks
@@ -50,6 +51,7 @@ from pretrain.ranks.together import gather_objects, on_rank_zero
 from pretrain.students.config import StudentConfig
 from pretrain.students.initialization import InitConfig
 from pretrain.students.student import Student, build_student
+from pretrain.training.captured_teacher import captured
 from pretrain.training.trainer import Trainer
 
 SAMPLE_TOKENS = 4096  # for fitting the norms of projected layers; four times as many give no better students
@@ -167,6 +169,8 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: Stop, devic
         source = VectorSource(config, manifest, job.prompt, teacher, teacher_fingerprint, device)
         teacher, batches_from = source.settle(stream, batches_from, rows, lambda: stop.reason)
         del source  # with the teacher, which is not needed any more where its vectors are kept
+    if config.teacher and config.teacher.capture:
+        teacher = captured(teacher, device)
     engines = [
         StudentEngine(student, settings, config.deepspeed, config.training.total_steps, world_size)
         for student, settings in zip(students, config.students, strict=True)
@@ -182,6 +186,7 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: Stop, devic
         lambda: stop.reason,
         probe,
     )
+    ran_on = ran_on.model_copy(update={"relation_kernels": kernels_taken()})
     on_rank_zero(lambda: note_machine(run, ran_on, trainer.state.step))
     return trainer
 

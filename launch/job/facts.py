@@ -36,6 +36,7 @@ class RanOn(Facts):
     device: str
     teacher: Dtype | None = None
     students: Dtype
+    relation_kernels: list[str] = Field(default_factory=list)  # those that compute relation losses there
 
     @property
     def dtypes(self) -> dict[str, Dtype]:

@@ -20,7 +20,8 @@ from pretrain.models.vocabulary_head import VocabularyHead
 
 HuggingFaceModel = Any  # its attributes differ by family
 _COLUMNS = 8  # rows are cut to a multiple of this
-_INPUTS = ("token_type_ids", "position_ids")
+_OPTIONAL = ("token_type_ids", "position_ids")
+INPUTS = ("input_ids", "attention_mask", "document_ids", *_OPTIONAL)  # all tensors of a batch that are read
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Encoder(nn.Module):
         self._has_choices = type(model).__name__.endswith("ForMultipleChoice")
         self._layer = 0
         self._features: Features | None = None  # set only during forward(): the model stays usable without this class
-        self._accepted = accepted(model, *_INPUTS)
+        self._accepted = accepted(model, *_OPTIONAL)
         self._rotary: tuple[Tensor, Tensor] | None = None
         self._hooks = [base.register_forward_hook(self._read_last)]
         for layer in layers_of(base):

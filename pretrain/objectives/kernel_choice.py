@@ -18,6 +18,7 @@ _Model = tuple[int, torch.dtype, bool]  # D, the type of a and b, and whether th
 
 _TRIAL_TOKENS = 80  # more than a tile, and not a multiple of one
 _TOLERANCE = 0.03  # relative, for gradients rounded to bfloat16; the errors of a wrong kernel are far larger
+_TAKEN: set[str] = set()
 _MIN_CAPABILITY = (8, 0)  # of NVIDIA's GPUs: Triton's minimum, and the first with bfloat16 and TF32
 
 
@@ -35,6 +36,11 @@ def triton_problem(device_type: str) -> str | None:
     return None
 
 
+def kernels_taken() -> list[str]:
+    """Return which kernels have computed relation losses in this process."""
+    return sorted(_TAKEN)
+
+
 def use_triton(kernel: Kernel, teacher: Pair, student: Pair, num_relation_heads: int) -> bool:
     """Return whether Triton is to compute the relation loss of these tensors, [B, L, D] each.
 
@@ -44,6 +50,12 @@ def use_triton(kernel: Kernel, teacher: Pair, student: Pair, num_relation_heads:
     Raises:
         ValueError: if `kernel` is "triton" and it does not work here.
     """
+    chosen = _works(kernel, teacher, student, num_relation_heads)
+    _TAKEN.add("triton" if chosen else "portable")
+    return chosen
+
+
+def _works(kernel: Kernel, teacher: Pair, student: Pair, num_relation_heads: int) -> bool:
     device = student[0].device
     if kernel == "portable" or (kernel == "auto" and device.type != "cuda"):
         return False

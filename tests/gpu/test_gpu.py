@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent
 def test_what_depends_on_the_device_is_right_on_the_gpu():
     of_a_rank = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PYTEST_ADDOPTS")
     environment = {name: value for name, value in os.environ.items() if name not in of_a_rank}
-    tests = [str(FOLDER), str(FOLDER.parent / "pretrain/test_relation_kernels.py")]
+    tests = [str(FOLDER), str(FOLDER.parent / "pretrain/objectives/test_relation_kernels.py")]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(
         command, env=environment | {"DS_ACCELERATOR": "cuda"}, capture_output=True, text=True, timeout=600

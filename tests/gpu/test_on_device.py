@@ -16,6 +16,7 @@ from pretrain.objectives.relation_loss import relation_loss
 from pretrain.objectives.vocabulary import with_places
 from pretrain.ranks.process_group import start_distributed
 from pretrain.students.student import build_student
+from pretrain.training.captured_teacher import captured
 from tests.pretrain import tiny
 
 pytestmark = pytest.mark.gpu
@@ -110,6 +111,22 @@ def test_distilbert_gives_the_same_loss_as_on_a_cpu(device):
         assert all(one.grad.isfinite().all() for one in student.parameters() if one.grad is not None)
         losses.append(loss.detach().cpu())
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU; test_captured_teacher.py has a stand-in for graphs")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_captured_teacher_gives_the_features_of_one_launched_kernel_by_kernel(device, dtype):
+    reads = Reads(hidden_states=frozenset({0, 2, 4}), projections=frozenset({3}))
+    teacher = Teacher(tiny.teacher_model(), [reads], dtype, device)
+    ours = captured(teacher, device)
+    assert ours is not teacher
+    for padding in (True, False, True):
+        batch = {name: tensor.to(device) for name, tensor in tiny.batch(padding=padding).items()}
+        expected = {layer: state.clone() for layer, state in teacher(batch).hidden_states.items()}
+        found = ours(batch).hidden_states
+        assert found.keys() == expected.keys()
+        for layer, state in expected.items():
+            torch.testing.assert_close(found[layer], state)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU; on the CPU tests/bench/test_gpu_check.py runs it")

@@ -12,7 +12,7 @@ FACTS = {
     "teacher": None,
     "unreached_parameters": {"small": []},
     "probe": None,
-    "ran_on": [{"step": 0, "device": "CPU", "teacher": None, "students": "float32"}],
+    "ran_on": [{"step": 0, "device": "CPU", "teacher": None, "students": "float32", "relation_kernels": ["portable"]}],
 }
 
 
@@ -26,7 +26,8 @@ def test_older_runs_noted_no_machine(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({name: FACTS[name] for name in FACTS if name != "ran_on"}))
     assert read_ran_on(tmp_path / "run.json") == read_facts(tmp_path / "run.json").ran_on == []
     (tmp_path / "run.json").write_text(json.dumps({"ran_on": FACTS["ran_on"]}))  # all that a task's stages note
-    assert read_ran_on(tmp_path / "run.json") == [RanOn(device="CPU", students="float32")]
+    noted = RanOn(device="CPU", students="float32", relation_kernels=["portable"])
+    assert read_ran_on(tmp_path / "run.json") == [noted]
 
 
 def test_every_problem_is_reported(tmp_path):
