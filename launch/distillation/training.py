@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -244,7 +244,23 @@ def build_students(
         message = f"projecting the teacher's layers to {', '.join(projected)}"
         print(f"[rank 0] {message}, on {sample['input_ids'].numel():,} tokens", file=sys.stderr, flush=True)
     seed = config.training.seed
-    return [build_student(one, teacher, seed, sample, head, pad_token_id=pad_token_id) for one in settings]
+    students = [build_student(one, teacher, seed, sample, head, pad_token_id=pad_token_id) for one in settings]
+    if dist.get_rank() == 0:
+        for note in layer_notes(students, shape):
+            print(f"[rank 0] {note}", file=sys.stderr, flush=True)
+    return students
+
+
+def layer_notes(students: Sequence[Student], teacher: EncoderShape) -> Iterator[str]:
+    """Say whose relations students learn, of a teacher in some of whose layers tokens attend only to those near."""
+    for student in students if teacher.sliding_layers else ():
+        read = sorted(student.teacher_reads.projections | student.teacher_reads.rotated)
+        if read:
+            which = ", ".join(map(str, read))
+            yield (
+                f"{student.name} learns relations of the teacher's layer {which} of {teacher.num_layers}, where every "
+                "token attends to all"
+            )
 
 
 def skip_costly_init(student: StudentConfig, run: Path) -> StudentConfig:

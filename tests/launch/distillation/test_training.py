@@ -15,8 +15,10 @@ from corpus.shards.manifest import load_manifest
 from corpus.shards.store import LocalStore
 from launch.distillation import training
 from launch.distillation.config import CorpusConfig
-from launch.distillation.training import build_stream
-from tests.pretrain.tiny import spawn, student_config
+from launch.distillation.training import build_stream, layer_notes
+from pretrain.models.shape import EncoderShape
+from pretrain.students.student import build_student
+from tests.pretrain.tiny import spawn, student_config, teacher_model
 
 
 def count_on_rank(rank: int, corpus: Path, folder: Path) -> None:
@@ -74,3 +76,14 @@ def test_a_student_starts_as_configured_where_no_checkpoint_is_thereskip_costly_
     (tmp_path / "start" / student.name).mkdir(parents=True)
     (tmp_path / "checkpoints" / name).mkdir(parents=True)
     assert (training.skip_costly_init(student, tmp_path) == student) == is_new
+
+
+@pytest.mark.parametrize(("family", "layer"), [("modernbert", 4), ("gemma3_text", 6), ("bert", None)])
+def test_the_layer_whose_relations_are_learnt_is_named_where_others_have_windows(family, layer):
+    teacher = teacher_model(family, num_hidden_layers=6)
+    shape = EncoderShape.of(teacher.config)
+    objective = [{"type": "minilm", "num_relation_heads": 4}]
+    init = {"embeddings": "scratch", "layers": "scratch"}
+    student = build_student(student_config(objective=objective, init=init), teacher, seed=0)
+    notes = [f"small learns relations of the teacher's layer {layer} of 6, where every token attends to all"]
+    assert list(layer_notes([student], shape)) == (notes if layer else [])
