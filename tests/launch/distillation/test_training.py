@@ -84,6 +84,7 @@ def test_the_layer_whose_relations_are_learnt_is_named_where_others_have_windows
     shape = EncoderShape.of(teacher.config)
     objective = [{"type": "minilm", "num_relation_heads": 4}]
     init = {"embeddings": "scratch", "layers": "scratch"}
-    student = build_student(student_config(objective=objective, init=init), teacher, seed=0)
+    config = student_config(hidden_size=16, objective=objective, init=init)
+    student = build_student(config, teacher, seed=0)
     notes = [f"small learns relations of the teacher's layer {layer} of 6, where every token attends to all"]
     assert list(layer_notes([student], shape)) == (notes if layer else [])
