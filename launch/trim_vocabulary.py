@@ -42,6 +42,7 @@ from launch.command_line.terminal import accept_any_terminal
 from launch.job.messages import mute_transformers
 from pretrain.models.folder import check_place
 from pretrain.models.pretrained import load_pretrained
+from pretrain.models.shape import row_offset
 from pretrain.models.weights import check_found
 from pretrain.progress import Progress
 
@@ -211,6 +212,9 @@ def save_trimmed(options: argparse.Namespace, folder: Path) -> str:
         **names,
     )
     save_tokenizer(trimmed, folder)
+    settings = small.config.get_text_config()
+    if not row_offset(settings):
+        settings.pad_token_id = trimmed.pad_token_id  # the tokenizer may have been given another
     # transformers fills missing weights (usually a pooler) with random numbers: do not save them
     small.save_pretrained(folder, state_dict={n: v for n, v in small.state_dict().items() if n not in missing})
     copy_sentence_files(Path(options.model), folder)

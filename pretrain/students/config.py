@@ -17,7 +17,6 @@ from pretrain.students.initialization import InitConfig
 _COMPUTING = ("hidden_act", "layer_norm_eps", "initializer_range")
 _TOKENS = ("bos_token_id", "eos_token_id")
 _SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
-_DERIVED = ("layer_types", "head_dim", "num_key_value_heads")  # a family's defaults follow from the sizes
 _UNDECLARED = {  # keys that a family's config or model reads and its config class does not declare
     "modernbert": ("global_attn_every_n_layers",),
     "gemma3_text": ("sliding_window_pattern",),
@@ -112,10 +111,15 @@ class StudentConfig(Settings):
         """Return the student's Hugging Face config: that of its teacher or its architecture, with the student's sizes.
 
         In its last layer every token attends to all, whatever the family's pattern of sliding windows: relations and
-        vectors are read there.
+        vectors are read there. Every head has keys and values of its own unless options say otherwise.
         """
         values = base.to_dict() | dict(zip(_SIZES, self._sizes, strict=True))
-        for key in (*_NOT_INHERITED, *_DERIVED):
+        own = {
+            "head_dim": self.hidden_size // self.num_attention_heads,
+            "num_key_value_heads": self.num_attention_heads,
+        }
+        values |= {key: size for key, size in own.items() if key in values}
+        for key in (*_NOT_INHERITED, "layer_types"):
             values.pop(key, None)
         values |= self.architecture.options if self.architecture else {}
         config = AutoConfig.for_model(**values)

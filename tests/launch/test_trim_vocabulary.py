@@ -130,6 +130,7 @@ def test_a_decoder_of_bytes_keeps_its_ids_precision_and_pooling(qwen, tmp_path, 
     end, start = new.vocab[END], new.vocab["<|im_start|>"]
     assert after.dtype == torch.bfloat16 and after.config.vocab_size == len(new)
     assert (after.config.bos_token_id, after.config.eos_token_id) == (end, start)
+    assert after.config.pad_token_id == new.pad_token_id  # by which a classifier finds the last token of a text
     assert (after.generation_config.eos_token_id, after.generation_config.pad_token_id) == ([start, end], end)
     assert after.lm_head.weight.data_ptr() == after.model.embed_tokens.weight.data_ptr()
     assert recorded_pooling(tmp_path / "out") == "last" and (tmp_path / "out/modules.json").is_file()

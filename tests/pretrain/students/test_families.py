@@ -203,3 +203,13 @@ def test_what_a_student_of_another_kind_starts_with_is_said():
         "random"
     )
     assert student_config().init.notes(bert, bert) is None
+
+
+@pytest.mark.parametrize("sizes", [(24, 4), (32, 2)], ids=str)
+@pytest.mark.parametrize("family", OTHERS)
+def test_a_students_heads_follow_from_its_sizes_without_options(family, sizes):
+    width, heads = sizes
+    architecture = {"model_type": family, "max_row_tokens": 32}
+    config = of_family(family, PLAIN[:1], hidden_size=width, num_attention_heads=heads, architecture=architecture)
+    student = train_a_step(config, teacher_model())
+    assert student.encoder.shape.attention_size == width
