@@ -78,6 +78,7 @@ def _run_here(
 ) -> bool:
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    _loaded.cache_clear()  # the folder may have been begun again since
     try:
         for index in shards:
             if stop_requested():

@@ -34,6 +34,8 @@ def test_counts_of_a_step():
         "num_labelled": 4 / 2,
         "num_known": 4 / 2,
     }
+    unknown = [part | {"labels": part["labels"].masked_fill(part["labels"] >= 0, -101)} for part in parts]
+    assert step_counts(unknown, CPU)["num_labelled"] == 2 and step_counts(unknown, CPU)["num_known"] == 0
     documents = torch.tensor([[0, 0, 1, 1, 1, 1, 1, 1, 1], [0, 1, 1, 1, -1, -1, -1, -1, -1]] * 2)
     pairs = step_counts([whole | {"document_ids": documents}], CPU)["num_pairs"]
     assert pairs == 2 * (4 + 49 + 1 + 9)

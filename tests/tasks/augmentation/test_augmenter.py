@@ -144,8 +144,8 @@ def test_a_record_that_lacks_a_column_is_named():
 @pytest.mark.parametrize(
     ("kind", "source", "message"),
     [
-        ("reading", "neighbours", "t: kind reading cannot be augmented: answers are words of the text at a place in it, "
-         "and both would change; give more texts without labels as task.unlabelled"),
+        ("reading", "neighbours", "t: kind reading cannot be augmented: answers are words of the text at a place in "
+         "it, and both would change; give more texts without labels as task.unlabelled"),
         ("choice", "masked_language", "t: kind choice cannot be augmented: questions and choices are about words"),
         ("idioms", "mask_and_ngram", "t: kind idioms cannot be augmented: questions and choices"),
         ("entities", "mask_and_ngram", "and the spans of kind entities would move; use masked_language or neighbours"),

@@ -1,4 +1,4 @@
-"""Whole words are filled as a plain search by the whole model fills them; candidates are Chinese words of one length."""
+"""Whole words are filled as by a plain search with the whole model; candidates are Chinese words of one length."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from tasks.augmentation.masked_language import MaskedLanguage
 from tasks.augmentation.texts import Text, Word
 from tests.pretrain.tiny import teacher_model
 from tests.tasks.augmentation.conftest import CHARACTERS, AnyWord, Pairs
-from tests.tasks.conftest import fast
+from tests.tasks.conftest import build_unigram, fast
 
 CPU = torch.device("cpu")
 
@@ -113,9 +113,5 @@ def test_pieces_of_several_characters_keep_the_length_too(unigram):
 
 
 def test_what_it_needs_is_said(unigram, small_tokenizer, head):
-    from tests.tasks.conftest import build_unigram
-
-    with pytest.raises(
-        ValueError, match="masked_language needs a mask token, and its tokenizer has none; use --source"
-    ):
+    with pytest.raises(ValueError, match="masked_language needs a mask token, and its tokenizer has none; use"):
         source(head, build_unigram())
