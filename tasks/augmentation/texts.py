@@ -16,10 +16,8 @@ from tasks.kinds.registry import KINDS
 _CHINESE = re.compile(r"[\u3400-\u9fff]+")
 # Parts of speech of the segmenter that carry content: adjectives, adverbs, idioms, nouns, places, times, verbs, ...
 _CONTENT = set("abdijlnstvz")
-_FUNCTION_WORDS = {
-    *"不没未无非别是有在会能可要想让使被把将就都也还又再只才很太最更已曾来去上下",
-    *"没有 不是 不会 不能 可以 已经 还是 就是 都是".split(),
-}
+_FUNCTION_WORDS = set("不没未无非别是有在会能可要想让使被把将就都也还又再只才很太最更已曾来去上下")
+_FUNCTION_WORDS |= {"没有", "不是", "不会", "不能", "可以", "已经", "还是", "就是", "都是"}
 NUM_COMMON_WORDS = 50_000
 
 
