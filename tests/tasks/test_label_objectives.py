@@ -107,8 +107,8 @@ def test_two_halves_are_the_whole(kind, name):
     (student, batch), (teacher, _) = draw(kind), draw(kind, seed=1)
     if kind == "tokens":
         batch["labels"][0, 2:] = batch["labels"][3] = IGNORED  # rows with few labels, and with none
-    num_labelled = {"num_labelled": step_counts([batch], torch.device("cpu"))["num_labelled"] / 2}
-    for reduction, counts in (("rows", {}), ("tokens", num_labelled)):
+    of_halves = {key: value / 2 for key, value in step_counts([batch], torch.device("cpu")).items()}
+    for reduction, counts in (("rows", {}), ("tokens", of_halves)):
         halves = [
             loss(name, student[part], {key: values[part] for key, values in batch.items()} | counts, teacher[part],
                  reduction=reduction)
