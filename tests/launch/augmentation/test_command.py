@@ -67,10 +67,12 @@ def test_a_stopped_command_goes_on_and_ends_with_the_same_bytes(
     assert (tmp_path / "out" / FILE).read_bytes() == (made / FILE).read_bytes()
 
 
-def test_masked_words_are_found_by_the_models_own_head(task_file, model, tmp_path, capsys):
-    assert run(task_file, model, tmp_path / "out", "--workers", "1", "--candidates", "3", source="masked_language")
+def test_masked_words_are_found_by_the_models_own_head(task_values, model, tmp_path, capsys):
+    (tmp_path / "few.jsonl").write_text("".join(Path(task_values["train"]).read_text().splitlines(keepends=True)[:4]))
+    (tmp_path / "t.json").write_text(json.dumps({"task": task_values | {"train": str(tmp_path / "few.jsonl")}}))
+    assert run(str(tmp_path / "t.json"), model, tmp_path / "out", "--workers", "1", source="masked_language")
     said = capsys.readouterr().out
-    assert "of 130 records" in said and "task.augmented=" in said.splitlines()[-1]
+    assert "of 4 records" in said and "task.augmented=" in said.splitlines()[-1]
 
 
 def test_masked_texts_need_no_head(task_file, encoder, tmp_path):
