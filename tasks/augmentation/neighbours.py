@@ -1,7 +1,7 @@
 """Candidates for words by the model's own embeddings: what replaces GloVe, without a download.
 
 A word's vector is the mean of its pieces' embeddings, less the mean of all words; neighbours are those with the largest
-cosine. N words, E width of the embeddings.
+cosine. Words of one character are left: what they mean their neighbours in the text decide. E is the embeddings' width.
 """
 
 from collections import defaultdict
@@ -49,6 +49,8 @@ class Neighbours:
         return [[self._nearest(word) for word in text.words] for text in texts]
 
     def _nearest(self, word: Word) -> list[str]:
+        if len(word.text) == 1:
+            return []
         key = word.text, word.part
         if key not in self._found:
             names, vectors = self._groups.get((len(word.text), word.part), ([], torch.empty(0)))

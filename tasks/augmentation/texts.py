@@ -18,7 +18,7 @@ _CHINESE = re.compile(r"[\u3400-\u9fff]+")
 _CONTENT = set("abdijlnstvz")
 _FUNCTION_WORDS = set("不没未无非别是有在会能可要想让使被把将就都也还又再只才很太最更已曾来去上下")
 _FUNCTION_WORDS |= {"没有", "不是", "不会", "不能", "可以", "已经", "还是", "就是", "都是"}
-NUM_COMMON_WORDS = 50_000
+NUM_COMMON_WORDS = 20_000
 
 
 class Segmenter(Protocol):
@@ -121,10 +121,12 @@ def _text(column: Column, text: str, segmenter: Segmenter, spans: Sequence[tuple
     assert "".join(segments) == text, text
     starts = accumulate(map(len, segments), initial=0)
     words = [Word(start, word, part[:1]) for start, (word, part) in zip(starts, tagged, strict=False)]
+    # What the segmenter joins by guess, without knowing it, is often no word
     usable = (
         word
         for word in words
         if is_chinese(word.text)
+        and segmenter.has_word(word.text)
         and word.part in _CONTENT
         and word.text not in _FUNCTION_WORDS
         and all(word.end <= start or end <= word.start for start, end in spans)
