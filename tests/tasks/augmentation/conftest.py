@@ -20,6 +20,13 @@ class AnyWord:
         return True
 
 
+class OneWord(AnyWord):
+    """Every text is one word."""
+
+    def tag(self, text):
+        return [(text, "n")]
+
+
 class Pairs(AnyWord):
     """Words of two characters each."""
 

@@ -8,7 +8,7 @@ from pretrain.models.vocabulary_head import VocabularyHead
 from tasks.augmentation.masked_language import MaskedLanguage
 from tasks.augmentation.texts import Text, Word
 from tests.pretrain.tiny import teacher_model
-from tests.tasks.augmentation.conftest import CHARACTERS, AnyWord, Pairs
+from tests.tasks.augmentation.conftest import CHARACTERS, OneWord, Pairs
 from tests.tasks.conftest import build_unigram, fast
 
 CPU = torch.device("cpu")
@@ -55,11 +55,7 @@ def test_words_are_filled_as_by_the_plain_search(masked_model, small_tokenizer, 
         text_of("辰宿", "辰"),
     ]
 
-    class Whole(AnyWord):
-        def tag(self, text):
-            return [(text, "n")]
-
-    found = source(head, small_tokenizer, segmenter=Whole()).candidates(texts)
+    found = source(head, small_tokenizer, segmenter=OneWord()).candidates(texts)
     for text, options in zip(texts, found, strict=True):
         for word, candidates in zip(text.words, options, strict=True):
             assert candidates == reference(masked_model, small_tokenizer, text.text, word.text, 5), word

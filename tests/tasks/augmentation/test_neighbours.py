@@ -6,7 +6,7 @@ import torch
 
 from tasks.augmentation.neighbours import Neighbours
 from tasks.augmentation.texts import Text, Word, common_words, fits
-from tests.tasks.augmentation.conftest import CHARACTERS, AnyWord
+from tests.tasks.augmentation.conftest import CHARACTERS, OneWord
 
 
 def text_of(*words):
@@ -29,7 +29,7 @@ WORDS = [2 * character for character in CHARACTERS]  # each with the vector of i
 
 
 def test_the_nearest_come_first_and_never_the_word_itself(embeddings, small_tokenizer):
-    source = Neighbours(embeddings, small_tokenizer, [*WORDS, "天地玄", "荒日月"], AnyWord(), 2)
+    source = Neighbours(embeddings, small_tokenizer, [*WORDS, "天地玄", "荒日月"], OneWord(), 2)
     ((found,),) = source.candidates([text_of("玄玄")])
     assert set(found) == {"地地", "黄黄"}
     ((found,),) = source.candidates([text_of("天地玄")])
@@ -38,17 +38,17 @@ def test_the_nearest_come_first_and_never_the_word_itself(embeddings, small_toke
 
 def test_batched_and_one_by_one_are_the_same(embeddings, small_tokenizer):
     texts = [text_of(*WORDS[n : n + 3]) for n in range(10)]
-    together = Neighbours(embeddings, small_tokenizer, WORDS, AnyWord(), 5).candidates(texts)
-    apart = [Neighbours(embeddings, small_tokenizer, WORDS, AnyWord(), 5).candidates([text])[0] for text in texts]
+    together = Neighbours(embeddings, small_tokenizer, WORDS, OneWord(), 5).candidates(texts)
+    apart = [Neighbours(embeddings, small_tokenizer, WORDS, OneWord(), 5).candidates([text])[0] for text in texts]
     assert together == apart and all(len(one) == 5 for found in together for one in found)
 
 
 def test_words_of_one_character_or_without_pieces_have_no_neighbours(embeddings, small_tokenizer):
-    source = Neighbours(embeddings, small_tokenizer, [*WORDS, *CHARACTERS, "猫猫"], AnyWord(), 5)
+    source = Neighbours(embeddings, small_tokenizer, [*WORDS, *CHARACTERS, "猫猫"], OneWord(), 5)
     unknown, single, known = source.candidates([text_of("猫猫", "天", "天天")])[0]
     assert unknown == single == [] and len(known) == 5
     with pytest.raises(ValueError, match="its tokenizer has pieces for none of the words of these texts"):
-        Neighbours(embeddings, small_tokenizer, ["猫", "狗"], AnyWord(), 5)
+        Neighbours(embeddings, small_tokenizer, ["猫", "狗"], OneWord(), 5)
 
 
 @pytest.mark.parametrize(
