@@ -24,17 +24,23 @@ def prepare(arguments: argparse.Namespace, run: Path, world: World) -> Train:
     from launch.command_line.output_folder import check_writable
     from launch.stages.chain import Chain, check_chain
     from launch.stages.config import TaskRunConfig
-    from tasks.readers import read_task
+    from tasks.readers import read_task, with_unlabelled
 
     config = read_strictly(TaskRunConfig, arguments.config, arguments.overrides)
     config.deepspeed.accumulation_steps(world.size)
     config.check()
     check_chain(config, run, world.size)
-    data = read_task(config.task)
+    data, more = read_task(config.task), ""
+    if config.reads_unlabelled:
+        data, more = with_unlabelled(data, config.task)
+    elif config.task.augmented or config.task.unlabelled:
+        more = "task.augmented and task.unlabelled are not read: neither td1 nor td2 has an objective with a teacher"
     config.check_heads(data.labels)
     check_writable(run, "run folder")
     if world.rank == 0:
         say(f"{config.task.name}: {data.summary}")
+        if more:
+            say(f"{config.task.name}: {more}")
     return lambda stop, on_lost: Chain(config, data, run, stop, on_lost).train()
 
 

@@ -28,6 +28,12 @@ def _as_text(label: Any) -> Any:
 Label = Annotated[str, BeforeValidator(_as_text, json_schema_input_type=str | int)]
 
 
+def not_augmented(kind: str) -> str:
+    """Return why texts of a kind of task are not augmented, and what to do instead; empty if they are."""
+    why = KINDS[kind].why_not_augmented
+    return f"kind {kind} cannot be augmented: {why}; give more texts without labels as task.unlabelled" if why else ""
+
+
 class TaskConfig(Settings):
     """One task. The kinds are those of the NLPCC-2020 task on small models, and CLUEWSC's coreference.
 
@@ -48,8 +54,15 @@ class TaskConfig(Settings):
     ignored_labels: tuple[Label, ...] = ()  # records to leave out, such as OCNLI's "-", which has no agreed label
     metric: Metric | None = None  # null: the kind's default
     skip_unanswerable: bool = False  # of reading: leave out questions whose answer is missing or not in the text
+    augmented: str | None = None  # texts from launch/augment_task.py: td1 and td2 learn the teacher's answers to them
+    unlabelled: str | None = None  # more texts in the form of the task, labels not read: the same as `augmented`
     row_tokens: Annotated[int, Field(ge=16)] = 128
     window_stride: Annotated[int, Field(ge=1)] = 128  # of reading: tokens by which windows of a long text overlap
+
+    @property
+    def labelled(self) -> "TaskConfig":
+        """The task without texts that only stages with a teacher read."""
+        return self.model_copy(update={"augmented": None, "unlabelled": None})
 
     @property
     def scored_by(self) -> str:
@@ -71,6 +84,8 @@ class TaskConfig(Settings):
         for key in kind.fixed_keys:
             if key in self.model_fields_set and getattr(self, key) != type(self).model_fields[key].get_default():
                 raise ValueError(f"{key}: must be left out for kind {self.kind}, whose files have a fixed format")
+        if self.augmented and kind.why_not_augmented:
+            raise ValueError(f"augmented: {not_augmented(self.kind)}")
         if self.labels is not None:
             self._check_labels(self.labels, kind.min_labels)
         for problem in kind.problems(self):

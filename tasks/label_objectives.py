@@ -16,13 +16,14 @@ from pretrain.models.shape import EncoderShape
 from pretrain.objectives.objective import Objective, ObjectiveConfig, Reduction, token_weights
 from pretrain.objectives.registry import EncoderObjective, Registry
 from pretrain.objectives.relation_loss import MASKED
-from tasks.rows import IGNORED
+from tasks.rows import IGNORED, UNLABELLED
 
 
 class LabelsConfig(ObjectiveConfig):
     """Cross-entropy against the labels: fine-tuning, and the hard half of TD2.
 
-    The mean is over all labels of a step, as in transformers: with entities, long texts then count more.
+    The mean is over all labels of a step, as in transformers: with entities, long texts then count more. Texts without
+    labels (`task.augmented`, `task.unlabelled`) count nowhere.
     """
 
     needs_teacher = False
@@ -73,10 +74,11 @@ class Labels(Objective):
         """Return the term `labels`."""
         assert student.logits is not None
         logits, labels = choices(student.logits, batch)
+        labels = labels.masked_fill(labels == UNLABELLED, IGNORED)
         losses = torch.nn.functional.cross_entropy(
             logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="none"
         )
-        return {"labels": _mean(losses.view(labels.shape), labels != IGNORED, self.reduction, batch)}
+        return {"labels": _mean(losses.view(labels.shape), labels != IGNORED, self.reduction, batch.get("num_known"))}
 
 
 class SoftLabels(Objective):
@@ -96,7 +98,7 @@ class SoftLabels(Objective):
         for share, logits in teacher.weighted_logits or alone:
             targets = targets + share * (choices(logits, batch)[0] / self.temperature).softmax(-1)
         losses = -(targets * (student_logits / self.temperature).log_softmax(-1)).sum(-1) * self.temperature**2
-        return {"soft_labels": _mean(losses, labels != IGNORED, self.reduction, batch)}
+        return {"soft_labels": _mean(losses, labels != IGNORED, self.reduction, batch.get("num_labelled"))}
 
 
 def choices(logits: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -117,6 +119,6 @@ def choices(logits: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor
     return logits, batch["labels"]
 
 
-def _mean(losses: Tensor, counted: Tensor, reduction: Reduction, batch: Mapping[str, Tensor]) -> Tensor:
-    """Return the mean of the losses [B, N] that are counted."""
-    return (losses * token_weights(counted, reduction, batch.get("num_labelled"))).sum()
+def _mean(losses: Tensor, counted: Tensor, reduction: Reduction, count: Tensor | None) -> Tensor:
+    """Return the mean of the losses [B, N] that are counted; `count` is their mean number in a micro-batch."""
+    return (losses * token_weights(counted, reduction, count)).sum()

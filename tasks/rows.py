@@ -3,11 +3,12 @@
 Shapes: L tokens of one row; rows are as long as their text, up to `row_tokens`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 Tokenizer = Any  # a fast tokenizer of transformers
-IGNORED = -100  # torch's cross-entropy ignores this label
+IGNORED = -100  # torch's cross-entropy ignores this label: there is nothing to predict
+UNLABELLED = -101  # there is something to predict, for the teacher and the student, but no label for it
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,16 @@ class EncodedExamples:
     rows: list[Row]
     num_cut: int = 0
     cut: str = ""
+
+
+def without_labels(row: Row) -> Row:
+    """Return a row with UNLABELLED in the place of its labels: a teacher's predictions are all that is learned."""
+
+    def hidden(label: int) -> int:
+        return IGNORED if label == IGNORED else UNLABELLED
+
+    labels = {name: [*map(hidden, one)] if isinstance(one, list) else hidden(one) for name, one in row.labels.items()}
+    return replace(row, labels=labels)
 
 
 def count_cut(encoded: Any) -> int:

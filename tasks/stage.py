@@ -38,7 +38,7 @@ from tasks.kinds.kind import TaskData
 from tasks.label_objectives import TaskObjective
 from tasks.models import TaskModel, load_task_model
 from tasks.readers import encode
-from tasks.rows import Row, Tokenizer
+from tasks.rows import Row, Tokenizer, without_labels
 from tasks.teachers import SeveralTeachers, WeightedTeacher
 
 
@@ -94,19 +94,21 @@ class EncodedTask:
     tokenizer: Tokenizer
     train: list[Row]
     dev: list[Row]
+    unlabelled: list[Row]
 
 
 @Progress("encoding the examples")
 def encode_task(config: TaskConfig, data: TaskData, tokenizer_path: str) -> EncodedTask:
-    """Encode the training and development examples of a task; warn about texts that are cut.
+    """Encode the training, development and unlabelled examples of a task; warn about texts that are cut.
 
     Raise ValueError if the tokenizer cannot be loaded.
     """
     tokenizer = load_pretrained(AutoTokenizer, tokenizer_path)
-    train, dev = (encode(part, config, data.labels, tokenizer) for part in (data.train, data.dev))
-    for cut in dict.fromkeys(filter(None, (train.cut, dev.cut))):
+    parts = (data.train, data.dev, data.unlabelled)
+    train, dev, more = (encode(part, config, data.labels, tokenizer) for part in parts)
+    for cut in dict.fromkeys(filter(None, (train.cut, dev.cut, more.cut))):
         warnings.warn(cut, stacklevel=2)
-    return EncodedTask(config, data, tokenizer, train.rows, dev.rows)
+    return EncodedTask(config, data, tokenizer, train.rows, dev.rows, list(map(without_labels, more.rows)))
 
 
 class Stage:
@@ -143,7 +145,8 @@ class Stage:
         with seeded(loop.seed):
             self.student, teacher_function = self._build(name, model, teacher, teacher_dtype)
         rank, world_size = dist.get_rank(), dist.get_world_size()
-        batches = TaskBatches(task.train, task.tokenizer.pad_token_id, deepspeed.train_batch_size, loop.seed)
+        rows = [*task.train, *(task.unlabelled if config.needs_teacher else ())]
+        batches = TaskBatches(rows, task.tokenizer.pad_token_id, deepspeed.train_batch_size, loop.seed)
         total_steps = max(1, round(config.epochs * batches.steps_per_epoch))
         self.unreached = self.student.freeze_unreached(
             teacher_function, self._to_device(collate(task.train[:2], task.tokenizer.pad_token_id))

@@ -14,14 +14,15 @@ from corpus.vocabulary.tokenizer import TextEncoder
 
 def check_segmenter() -> None:
     """Raise ValueError if rjieba is not installed."""
-    _segmenter()
+    load_segmenter()
 
 
-def _segmenter() -> Any:
+def load_segmenter(needed_by: str = "whole_words") -> Any:
+    """Return rjieba. Raise ValueError, naming what needs it, if it is not installed."""
     try:
         import rjieba
     except ImportError as error:
-        raise ValueError("whole_words needs the package rjieba: pip install rjieba==0.2.2") from error
+        raise ValueError(f"{needed_by} needs the package rjieba: pip install rjieba==0.2.2") from error
     return rjieba
 
 
@@ -30,7 +31,7 @@ def encode_with_words(encoder: TextEncoder, texts: list[str]) -> Iterator[tuple[
 
     Uses the tokenizer itself, whose offsets are needed: 2 MB/s a core, where the table for WordPiece reaches 190.
     """
-    cut = _segmenter().cut
+    cut = load_segmenter().cut
     for text, encoding in zip(texts, encoder.backend.encode_batch(texts, add_special_tokens=False), strict=True):
         offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
         yield np.array(encoding.ids, dtype=encoder.dtype), _plane(cut(text), offsets)

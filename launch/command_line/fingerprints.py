@@ -37,9 +37,10 @@ def tokenizer_of(path: str) -> str:
 
 
 def file_inputs(task: TaskConfig) -> dict[str, str]:
-    """Return digests of a task's two files."""
-    files = {"train": task.train, "dev": task.dev}
+    """Return digests of a task's files; of two, unless it has augmented or unlabelled texts."""
+    files = {"train": task.train, "dev": task.dev, "augmented": task.augmented, "unlabelled": task.unlabelled}
     return {
         name: sha256(b"".join(path.read_bytes() for path in task_files(pattern))).hexdigest()[:16]
         for name, pattern in files.items()
+        if pattern
     }

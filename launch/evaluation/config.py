@@ -108,7 +108,7 @@ def _model(argument: str) -> tuple[str, str]:
 
 
 def read_task_file(argument: str, flag: str) -> TaskConfig:
-    """Read a task by the name of a file in configs/tasks or by a path.
+    """Read a task by the name of a file in configs/tasks or by a path, without texts for distillation alone.
 
     Raise ValueError naming the flag and what was given if there is no such file.
     """
@@ -116,7 +116,7 @@ def read_task_file(argument: str, flag: str) -> TaskConfig:
     if not path.is_file():
         known = ", ".join(sorted(one.stem for one in TASK_FOLDER.glob("*.json")))
         raise ValueError(f"{flag} {argument}: no such file; must be a path or one of {known}")
-    return read_strictly(_TaskFile, path).task
+    return read_strictly(_TaskFile, path).task.labelled
 
 
 def _once(pairs: Iterator[tuple[str, Any]], flag: str) -> dict[str, Any]:

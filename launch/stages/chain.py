@@ -69,7 +69,7 @@ def inputs_of(config: TaskRunConfig) -> dict[str, Any]:
     inputs: dict[str, Any] = {
         "teacher": model_inputs(config.teacher.path) if config.teacher else None,
         "student": model_inputs(config.student),
-        "files": file_inputs(config.task),
+        "files": file_inputs(config.task if config.reads_unlabelled else config.task.labelled),
     }
     if config.teachers:  # absent without: runs that began before there could be several have no such key
         inputs["teachers"] = [task_model_inputs(one.path, config.task.kind) for one in config.teachers]

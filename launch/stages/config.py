@@ -110,6 +110,11 @@ class TaskRunConfig(Settings):
                         "predictions alone (soft_labels): give teacher for this stage, in a run of its own"
                     )
 
+    @property
+    def reads_unlabelled(self) -> bool:
+        """Whether a stage learns from the teacher alone, and so from texts without labels."""
+        return any(stage and stage.needs_teacher for stage in (self.stages.td1, self.stages.td2))
+
     @cached_property
     def general(self) -> RunConfig | None:
         """The configuration of GED with the teacher before FT; its file is read once."""

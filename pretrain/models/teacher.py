@@ -26,22 +26,27 @@ class TeacherConfig(Settings):
     dtype: WantedDtype = "auto"  # auto: the best of bfloat16, float16 and float32 that is native to the device
 
 
-def load_teacher_head(path: str) -> VocabularyHead:
+def load_teacher_head(
+    path: str, needed_by: str = "distilbert", otherwise: str = "an objective that needs none"
+) -> VocabularyHead:
     """Return the teacher's masked-language head in float32 on the CPU; its `model.base_model` is the encoder.
+
+    Args:
+        needed_by, otherwise: what needs the head and what works without it, for messages.
 
     Raise ValueError if the teacher has no weights for such a head: transformers would make them random.
     """
     shape = read_shape(path)
     if not shape.family.has_head:
         raise ValueError(
-            f"{path!r}: a {shape.model_type} model has no masked-language head, which distilbert needs; use an "
-            "objective that needs none"
+            f"{path!r}: a {shape.model_type} model has no masked-language head, which {needed_by} needs; use "
+            f"{otherwise}"
         )
     model, drawn = load_model(AutoModelForMaskedLM, path)
     if missing := sorted(drawn):
         raise ValueError(
-            f"{path!r} has no masked-language head, which distilbert needs (missing: {missing[0]} and "
-            f"{len(missing) - 1} more); use a teacher saved with its head, or an objective that needs none"
+            f"{path!r} has no masked-language head, which {needed_by} needs (missing: {missing[0]} and "
+            f"{len(missing) - 1} more); use a teacher saved with its head, or {otherwise}"
         )
     return VocabularyHead(model)
 

@@ -151,4 +151,5 @@ def token_weights(mask: Tensor, reduction: Reduction = "rows", count: Tensor | N
     """
     if reduction == "rows":
         return mask / (mask.sum(-1, keepdim=True).clamp(min=1) * len(mask))
-    return mask / (mask.sum() if count is None else count).clamp(min=1)
+    # A count below 1 is right, that of a step with fewer of them than micro-batches; 0 would make 0 / 0
+    return mask / (mask.sum().clamp(min=1) if count is None else count.clamp(min=1e-6))

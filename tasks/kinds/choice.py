@@ -29,6 +29,7 @@ class _Chosen(TaskKind):
     fixed_keys = ("columns", "labels", "ignored_labels")
     min_labels = 0
     answer_fields = ("label", "answer")
+    why_not_augmented = "questions and choices are about words of the text, which would change"
 
     @abstractmethod
     def parse(self, record: Record, number: int, answers: dict[str, Any] | None) -> Iterator[Choice]:

@@ -65,6 +65,7 @@ class TaskData:
     num_overlapping: int  # development examples whose text is also in training
     num_nested: int = 0  # entities that overlap a longer one
     num_skipped: int = 0  # questions without an answer in their text
+    unlabelled: tuple[Example, ...] = ()  # augmented and other texts whose labels are not known
 
     @property
     def summary(self) -> str:
@@ -112,6 +113,7 @@ class TaskKind(ABC):
         has_second_text: whether an example has two texts, and `columns.text_b` must be set.
         has_questions: whether an example is a question, which may have no answer.
         min_labels: the fewest labels that make a task.
+        why_not_augmented: why words of its texts cannot be replaced; empty if they can.
         answer_fields: the keys of its answers.
     """
 
@@ -122,6 +124,7 @@ class TaskKind(ABC):
     has_second_text: ClassVar[bool] = False
     has_questions: ClassVar[bool] = False
     min_labels: ClassVar[int] = 2
+    why_not_augmented: ClassVar[str] = "its records are not known to be texts whose words may be replaced"
     answer_fields: ClassVar[tuple[str, ...]] = ("label",)
 
     def problems(self, config: TaskSettings) -> Iterator[str]:

@@ -30,6 +30,7 @@ class Reading(TaskKind):
     fixed_keys = ("columns", "labels", "ignored_labels")
     min_labels = 0
     has_questions = True
+    why_not_augmented = "answers are words of the text at a place in it, and both would change"
     answer_fields = ("answer",)
 
     def problems(self, config: TaskSettings) -> Iterator[str]:

@@ -31,6 +31,7 @@ class RecordKind(TaskKind):
     """
 
     label_noun: ClassVar[str] = "labelled examples"
+    why_not_augmented = ""
 
     @abstractmethod
     def example(self, record: Record, columns: Columns) -> Classified | Tagged:

@@ -7,7 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 from pretrain.models.encoder import Features, Reads
 from pretrain.training.micro_batches import step_counts
 from tasks.label_objectives import TaskObjective, choices
-from tasks.rows import IGNORED
+from tasks.rows import IGNORED, UNLABELLED
 from tests.pretrain.tiny import shape
 
 NUM_ROWS, NUM_TOKENS, NUM_CLASSES = 8, 6, 5
@@ -107,8 +107,8 @@ def test_two_halves_are_the_whole(kind, name):
     (student, batch), (teacher, _) = draw(kind), draw(kind, seed=1)
     if kind == "tokens":
         batch["labels"][0, 2:] = batch["labels"][3] = IGNORED  # rows with few labels, and with none
-    num_labelled = {"num_labelled": step_counts([batch], torch.device("cpu"))["num_labelled"] / 2}
-    for reduction, counts in (("rows", {}), ("tokens", num_labelled)):
+    of_halves = {key: value / 2 for key, value in step_counts([batch], torch.device("cpu")).items()}
+    for reduction, counts in (("rows", {}), ("tokens", of_halves)):
         halves = [
             loss(name, student[part], {key: values[part] for key, values in batch.items()} | counts, teacher[part],
                  reduction=reduction)
@@ -183,3 +183,36 @@ def test_the_objectives_of_general_distillation_serve_tasks_too(name):
     keys = {"num_relation_heads": 4} if name == "minilm_v2" else {}
     built = objective(type=name, **keys)
     assert not built.student_reads.logits and built.student_reads.num_layers > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_without_labels_teach_the_teachers_predictions_alone(kind):
+    (student, batch), (teacher, _) = draw(kind), draw(kind, seed=1)
+    known = slice(0, 3)
+    hidden = {
+        name: values.masked_fill(torch.arange(NUM_ROWS).view(-1, *[1] * (values.dim() - 1)) >= 3, UNLABELLED)
+        if name not in ("input_ids", "attention_mask")
+        else values
+        for name, values in batch.items()
+    }
+    student.requires_grad_()
+    value = loss("labels", student, hidden)
+    torch.testing.assert_close(value, loss("labels", student[known], {k: v[known] for k, v in batch.items()}))
+    value.backward()
+    assert student.grad[known].abs().sum() > 0 and not student.grad[3:].any()
+    student.grad = None
+    torch.testing.assert_close(
+        loss("soft_labels", student, hidden, teacher), loss("soft_labels", student, batch, teacher)
+    )
+    loss("soft_labels", student, hidden, teacher).backward()
+    assert all(row.any() for row in student.grad)
+
+
+def test_a_label_counts_the_same_in_any_micro_batch_however_few_there_are():
+    student, batch = draw("text")
+    batch["labels"][1:] = UNLABELLED  # one label in four micro-batches
+    parts = [{name: values[n : n + 2] for name, values in batch.items()} for n in (0, 2, 4, 6)]
+    counts = step_counts(parts, torch.device("cpu"))
+    assert counts["num_known"] == 1 / 4 and counts["num_labelled"] == 2
+    found = [loss("labels", student[2 * n : 2 * n + 2], part | counts) for n, part in enumerate(parts)]
+    torch.testing.assert_close(sum(found) / 4, loss("labels", student, batch))

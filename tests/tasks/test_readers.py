@@ -6,7 +6,8 @@ import pytest
 
 from tasks.config import TaskConfig
 from tasks.examples import Classified, Entity, Tagged
-from tasks.readers import read_task
+from tasks.kinds.kind import TaskData
+from tasks.readers import read_task, with_unlabelled
 
 PAIR = {"text": "sentence1", "text_b": "sentence2"}
 
@@ -233,3 +234,49 @@ def test_a_list_of_records_is_read_as_lines_are(tmp_path, read, indent):
 def test_f1_of_more_than_two_classes_is_refused(read):
     with pytest.raises(ValueError, match=r"train.json: metric f1 needs two classes, got 3; use macro_f1 instead"):
         read("sentence", sentences("a", "b", "c"), sentences("a"), metric="f1")
+
+
+def more(tmp_path, kind, records, name="more.jsonl", **keys):
+    """The examples without labels of a task, and the message on them."""
+    task = TaskConfig(name="t", kind=kind, train="a", dev="b", **keys, unlabelled=write(tmp_path / name, *records))
+    data, message = with_unlabelled(TaskData((), (), (), 0, 0, 0), task)
+    return data.unlabelled, message
+
+
+def test_texts_without_labels_are_read_in_the_form_of_the_task(tmp_path):
+    found, message = more(tmp_path, "sentence", [{"sentence": "甲"}, {"sentence": "乙", "label": "unknown"}])
+    assert [one.text for one in found] == ["甲", "乙"]
+    assert message == "2 unlabelled examples, without their labels, for stages with a teacher"
+    (pair,), _ = more(tmp_path, "pair", [{"sentence1": "甲", "sentence2": "乙"}], columns=PAIR)
+    assert (pair.text, pair.text_b) == ("甲", "乙")
+    (tagged,), _ = more(tmp_path, "entities", [{"text": "甲乙"}])
+    assert tagged == Tagged("甲乙", ())
+
+
+def test_augmented_texts_are_json_lines_whatever_the_form_of_the_task(tmp_path):
+    keys = {"format": "csv", "has_header": False, "columns": {"text": 1, "label": 0}}
+    path = write(tmp_path / "augmented.jsonl", {"0": "x", "1": "甲", "augmented": True, "source": 0})
+    more_text = tmp_path / "more.csv"
+    more_text.write_text("x,乙\n", encoding="utf-8")
+    task = TaskConfig(
+        name="t", kind="sentence", train="a", dev="b", augmented=path, unlabelled=str(more_text), **keys
+    )  # fmt: skip
+    data, message = with_unlabelled(TaskData((), (), (), 0, 0, 0), task)
+    assert [one.text for one in data.unlabelled] == ["甲", "乙"]
+    assert message.startswith("1 augmented and 1 unlabelled examples")
+    assert task.labelled.augmented is None and task.labelled.unlabelled is None
+
+
+def test_texts_without_labels_that_cannot_be_read_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"more.jsonl:2: has no sentence; it has text"):
+        more(tmp_path, "sentence", [{"sentence": "甲"}, {"text": "乙"}])
+    with pytest.raises(ValueError, match=r"more.jsonl: contains no texts"):
+        more(tmp_path, "sentence", [])
+    task = TaskConfig(name="t", kind="sentence", train="a", dev="b", augmented=str(tmp_path / "none.jsonl"))
+    with pytest.raises(ValueError, match=r"none.jsonl: cannot be read: No such file"):
+        with_unlabelled(TaskData((), (), (), 0, 0, 0), task)
+
+
+def test_augmented_texts_of_kinds_that_are_not_augmented_are_refused():
+    with pytest.raises(ValueError, match=r"augmented: kind reading cannot be augmented: .* as task.unlabelled"):
+        TaskConfig(name="t", kind="reading", train="a", dev="b", window_stride=32, augmented="c")

@@ -1,5 +1,6 @@
 """A stage learns, resumes exactly after a stop, and raises errors for unsuitable models."""
 
+import dataclasses
 import json
 
 import pytest
@@ -14,6 +15,7 @@ from pretrain.training.trainer import LoopConfig
 from tasks.batches import collate
 from tasks.models import check_head, load_task_model
 from tasks.readers import read_task
+from tasks.rows import without_labels
 from tasks.stage import Stage, StageConfig, encode_task
 from tests.pretrain.tiny import teacher_model
 
@@ -236,3 +238,17 @@ def test_students_of_any_family_learn_a_task_from_any_teacher(tmp_path, first_ch
         lines = (tmp_path / student / "run" / "metrics.jsonl").read_text().splitlines()
         losses = [json.loads(line)["s/loss"] for line in lines]
         assert losses[-1] < losses[0]
+
+
+def test_only_stages_with_a_teacher_read_texts_without_labels(fine_tuned, tmp_path, task, general):
+    more = dataclasses.replace(task, unlabelled=list(map(without_labels, task.train * 3)))
+    assert stage(tmp_path / "ft", more, general).trainer.config.total_steps == 12 * 4
+    soft = [*LABELS, {"type": "soft_labels"}]
+    whole = stage(tmp_path / "whole", more, general, fine_tuned[1], soft, epochs=1)
+    assert whole.trainer.config.total_steps == 4 * 4
+    assert whole.trainer.train() == 0
+    stopped = stage(tmp_path / "stopped", more, general, fine_tuned[1], soft, epochs=1, stop_at=3)
+    assert stopped.trainer.train() == 15
+    resumed = stage(tmp_path / "stopped", more, general, fine_tuned[1], soft, epochs=1)
+    assert resumed.trainer.train() == 0
+    assert all(torch.equal(one, weights(whole)[name]) for name, one in weights(resumed).items())

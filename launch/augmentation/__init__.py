@@ -1,0 +1,1 @@
+"""The job of launch/augment_task.py: copies of a task's texts, made in shards by worker processes."""
