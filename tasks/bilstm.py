@@ -28,7 +28,8 @@ KINDS = ("sentence", "pair")  # of tasks that it can learn
 class BiLSTMSizes(Settings):
     """The sizes of a bidirectional LSTM that begins in this run, and its first embeddings.
 
-    embeddings: "teacher" for the teacher's on their principal components, "scratch" for random ones.
+    embeddings: "teacher" for the teacher's on their principal components, "scratch" for random ones; both are brought
+        to the same size, a root mean square of 1.
     """
 
     hidden_size: PositiveInt = 384  # of each direction
@@ -189,7 +190,9 @@ def build_bilstm(sizes: BiLSTMSizes, kind: str, teacher: str, separator: int | N
         max_row_tokens=EncoderShape.of(model.config).max_row_tokens,
     )
     with seeded(seed):
-        student = BiLSTMModel(config)
-        if sizes.embeddings == "teacher":
-            student.word_embeddings.weight.copy_(words @ embedding_basis(words, sizes.embedding_size))
+        student, width = BiLSTMModel(config), sizes.embedding_size
+        is_random = sizes.embeddings == "scratch"
+        vectors = torch.randn(len(words), width) if is_random else words @ embedding_basis(words, width)
+        # No norm follows as in BERT, and from numbers as small as its embeddings' an LSTM learns slowly
+        student.word_embeddings.weight.copy_(vectors / vectors.square().mean().sqrt())
     return student
