@@ -85,7 +85,7 @@ class TaskRunConfig(Settings):
     about: str = ""  # a description for people
     task: TaskConfig
     teacher: TeacherConfig | None = None
-    teachers: Annotated[list[WeightedTeacher], Field(min_length=1)] | None = None  # in its place: for soft_labels alone
+    teachers: Annotated[list[WeightedTeacher], Field(min_length=1)] | None = None  # in its place: of predictions alone
     student: AnyStudent  # the folder of a published one, or an object: one that begins here
     stages: StagesConfig
     training: LoopConfig = LoopConfig()
@@ -148,7 +148,7 @@ class TaskRunConfig(Settings):
                 if one.needs_teacher and not one.reads_task_teacher:
                     raise ValueError(
                         f"stages.{name}.objective.{index}: {one.type} reads states of one teacher; several teach "
-                        "predictions alone (soft_labels): give teacher for this stage, in a run of its own"
+                        "predictions alone (soft_labels, logits_mse): give teacher for this stage, in a run of its own"
                     )
 
     @cached_property
@@ -268,7 +268,7 @@ class TaskRunConfig(Settings):
         if self.general:
             return self.general.students[0].model_dump(mode="json")
         try:
-            made = json.loads((Path(self.tokenizer_path) / PROVENANCE).read_text(encoding="utf-8"))
+            made = json.loads((Path(str(self.student)) / PROVENANCE).read_text(encoding="utf-8"))
             return made if all("type" in one for one in made["objective"]) else None
         except (OSError, ValueError, KeyError, TypeError):
             return None

@@ -25,6 +25,7 @@ from tests.processes import run_script
 STAGE = {"epochs": 6, "optimizer": {"lr": 3e-3}}
 BILSTM = {"bilstm": {"hidden_size": 12, "embedding_size": 16}}
 DEEPSPEED = {"train_batch_size": 4, "train_micro_batch_size_per_gpu": 4, "torch_autocast": {"enabled": False}}
+pytestmark = pytest.mark.job
 KINDS = ("sentence", "pair")
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from bench.bilstm import trial
 from launch.command_line.config_file import read_strictly
 from launch.command_line.fingerprints import task_model_inputs
 from launch.stages.chain import check_inputs, inputs_of
@@ -143,6 +144,7 @@ def test_a_student_that_begins_here_is_decoded():
     assert config.tokenizer_path == "teacher" and read_strictly(TaskRunConfig, VALUES).tokenizer_path == "student"
     assert read_strictly(TaskRunConfig, several(student=BILSTM["student"])).tokenizer_path == "a"
     read_strictly(TaskRunConfig, several({"td2": STAGE | {"objective": [{"type": "logits_mse"}]}}))
+    assert read_strictly(TaskRunConfig, trial.CONFIG).student.bilstm.hidden_size == 384
 
 
 @pytest.mark.parametrize(
