@@ -125,7 +125,7 @@ class BiLSTMForSequenceClassification(PreTrainedModel):
         mask, vectors = _mask(input_ids, attention_mask), self.bilstm.embed(input_ids)
         if self.config.kind == "pair":
             vectors, mask = _two_texts(vectors, mask, input_ids == self.config.separator)
-        pooled = largest(self.bilstm.states(vectors, mask), mask)
+        pooled = _largest(self.bilstm.states(vectors, mask), mask)
         if self.config.kind == "pair":
             u, v = pooled.chunk(2)
             pooled = torch.cat([u, v, u * v, (u - v).abs()], 1)
@@ -156,7 +156,7 @@ def _two_texts(vectors: Tensor, mask: Tensor, separators: Tensor) -> tuple[Tenso
     return torch.cat([vectors, vectors.gather(1, moved)]), torch.cat([first, second])
 
 
-def largest(states: Tensor, mask: Tensor) -> Tensor:
+def _largest(states: Tensor, mask: Tensor) -> Tensor:
     """Return the maximum [B, D] of states [B, L, D] over the real tokens of each row; zeros for a row without any."""
     pooled = states.masked_fill(~mask.unsqueeze(-1), -torch.inf).amax(1)
     return pooled.masked_fill(~mask.any(1, keepdim=True), 0.0)

@@ -167,8 +167,8 @@ class TaskRunConfig(Settings):
 
     def check(self) -> None:
         """Raise ValueError listing everything that does not fit these models."""
-        with prefix_errors("student"):
-            is_new = isinstance(self.student, NewStudent)
+        is_new = isinstance(self.student, NewStudent)
+        with prefix_errors("teacher" if is_new else "student"):
             student = None if is_new else read_shape(self.tokenizer_path, needs_layers=False)
             tokenizer = tokenizer_of(self.tokenizer_path)
         with prefix_errors("teacher.path"):

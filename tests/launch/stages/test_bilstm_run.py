@@ -13,6 +13,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from corpus.vocabulary.saved import save_tokenizer
 from launch import predict
 from launch.command_line.config_file import read_strictly
+from launch.distillation.checks import check_input
+from launch.distillation.config import read_run_config
 from launch.evaluation.config import Evaluation, EvaluationConfig
 from launch.exporting.exporter import export
 from launch.exporting.onnx_server import open_graph
@@ -133,7 +135,7 @@ def test_its_graph_answers_as_it_does(made, tmp_path):
             torch.testing.assert_close(torch.from_numpy(found), model(**batch).logits, atol=1e-5, rtol=0)
 
 
-def test_a_trained_one_is_trained_further_and_is_refused_elsewhere(chain, tmp_path):
+def test_a_trained_one_is_trained_further_and_is_refused_elsewhere(chain, config_file, tmp_path):
     run, values, _ = chain
     model = str(run / "td2/model")
     further = values | {"student": model, "stages": {"td2": values["stages"]["td2"]}}
@@ -152,3 +154,5 @@ def test_a_trained_one_is_trained_further_and_is_refused_elsewhere(chain, tmp_pa
     evaluation = Evaluation(EvaluationConfig.model_validate({"deepspeed": DEEPSPEED}), {"b": model}, {}, (1,))
     with pytest.raises(ValueError, match=r"^--models b: '.*model': a bilstm has no layers to read"):
         evaluation.check()
+    with pytest.raises(ValueError, match=r"^teacher.path: '.*model': a bilstm has no layers to read"):
+        check_input(read_run_config(config_file, [f"teacher.path={model}"]), tmp_path / "gd", 1)
