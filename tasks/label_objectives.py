@@ -56,9 +56,26 @@ class SoftLabelsConfig(ObjectiveConfig):
         return SoftLabels(self)
 
 
-TASK = Registry(LabelsConfig | SoftLabelsConfig | EncoderObjective)
+class LogitsMSEConfig(ObjectiveConfig):
+    """Mean squared error of the logits against the teacher's (arXiv:1903.12136): soft labels at a high temperature.
+
+    Of several teachers the errors are averaged.
+    """
+
+    reads_task_head = reads_task_teacher = True
+
+    type: Literal["logits_mse"]
+    reduction: Reduction = "tokens"  # the mean over all labels of a step, or over those of a row, then rows
+
+    def build(self, teacher: EncoderShape, student: EncoderShape) -> "LogitsMSE":
+        """Build the objective."""
+        return LogitsMSE(self)
+
+
+LabelObjective = LabelsConfig | SoftLabelsConfig | LogitsMSEConfig
+TASK = Registry(LabelObjective | EncoderObjective)
 TaskObjective = Annotated[
-    SerializeAsAny[LabelsConfig | SoftLabelsConfig | EncoderObjective | ObjectiveConfig], WrapValidator(TASK.validate)
+    SerializeAsAny[LabelObjective | EncoderObjective | ObjectiveConfig], WrapValidator(TASK.validate)
 ]
 
 
@@ -94,11 +111,35 @@ class SoftLabels(Objective):
         assert student.logits is not None
         student_logits, labels = choices(student.logits, batch)
         targets = torch.zeros((), device=student_logits.device)
-        alone = [] if teacher.logits is None else [(1.0, teacher.logits)]
-        for share, logits in teacher.weighted_logits or alone:
+        for share, logits in _taught(teacher):
             targets = targets + share * (choices(logits, batch)[0] / self.temperature).softmax(-1)
         losses = -(targets * (student_logits / self.temperature).log_softmax(-1)).sum(-1) * self.temperature**2
         return {"soft_labels": _mean(losses, labels != IGNORED, self.reduction, batch.get("num_labelled"))}
+
+
+class LogitsMSE(Objective):
+    """Mean squared error of the logits; impossible choices, whose logits are equal, do not count."""
+
+    def __init__(self, config: LogitsMSEConfig) -> None:
+        super().__init__()
+        self.weight, self.reduction = config.weight, config.reduction
+        self.teacher_reads = self.student_reads = Reads(logits=True)
+
+    def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the term `logits_mse`."""
+        assert student.logits is not None
+        student_logits, labels = choices(student.logits, batch)
+        errors = torch.zeros((), device=student_logits.device)
+        for share, logits in _taught(teacher):
+            errors = errors + share * (student_logits - choices(logits, batch)[0]).square()
+        losses = errors.sum(-1) / (student_logits != MASKED).sum(-1)
+        return {"logits_mse": _mean(losses, labels != IGNORED, self.reduction, batch)}
+
+
+def _taught(teacher: Features) -> list[tuple[float, Tensor]]:
+    """Return the logits of every teacher with its share of 1."""
+    alone = [] if teacher.logits is None else [(1.0, teacher.logits)]
+    return teacher.weighted_logits or alone
 
 
 def choices(logits: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Task models: a Hugging Face encoder with the head for a kind of task."""
+"""Task models: a Hugging Face encoder, or the LSTM of tasks/bilstm.py, with the head for a kind of task."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +7,7 @@ from transformers import AutoConfig
 
 from pretrain.models.pretrained import load_model, load_pretrained
 from pretrain.students.initialization import seeded
+from tasks.bilstm import BiLSTMConfig
 from tasks.kinds.registry import KINDS
 
 TaskModel = Any  # a model of one of these classes
@@ -50,6 +51,8 @@ def _heads_of(config: Any) -> list[str]:
 def check_head(path: str, kind: str, labels: Sequence[str], needs_head: bool = False) -> None:
     """Raise ValueError if a model's config names a head for another task, or none although one is needed."""
     config, names = load_pretrained(AutoConfig, path), KINDS[kind].outputs(labels)
+    if isinstance(config, BiLSTMConfig) and config.kind != kind:
+        raise ValueError(f"{path}: is a BiLSTM for tasks of kind {config.kind}, not {kind}")
     heads = _heads_of(config)
     if other := [name for name in heads if not name.endswith(_HEADS[kind])]:
         raise ValueError(f"{path}: is a {other[0]}, which cannot be used for a task of kind {kind}")

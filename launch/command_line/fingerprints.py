@@ -32,7 +32,7 @@ def tokenizer_of(path: str) -> str:
     """
     check_place(path)
     tokenizer = load_tokenizer(path)
-    check_vocabulary(path, read_shape(path).vocab_size, pieces_by_id(tokenizer))
+    check_vocabulary(path, read_shape(path, needs_layers=False).vocab_size, pieces_by_id(tokenizer))
     return tokenizer_fingerprint(tokenizer)
 
 

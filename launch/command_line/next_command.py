@@ -17,16 +17,17 @@ def publish_line(run: Path, student: str) -> str:
     return next_line(*publish, "--run", run, "--student", student, "--output", output)
 
 
-def load_line(folder: Path, auto_class: str = "AutoModel", options: str = "") -> str:
+def load_line(folder: Path, auto_class: str = "AutoModel", options: str = "", before: str = "") -> str:
     """Return the line with the command that loads a model and its tokenizer in an interactive Python.
 
     Args:
         options: further arguments of the model's `from_pretrained`, as they are typed.
+        before: what Python needs first, such as an import.
     """
     path = json.dumps(str(folder), ensure_ascii=False)  # in double quotes because the shell's are single
     model = f"{auto_class}.from_pretrained({', '.join(filter(None, (path, options)))})"
     loads = f"model, tokenizer = {model}, AutoTokenizer.from_pretrained({path})"
-    return next_line("python", "-i", "-c", f"from transformers import {auto_class}, AutoTokenizer; {loads}")
+    return next_line("python", "-i", "-c", f"{before}from transformers import {auto_class}, AutoTokenizer; {loads}")
 
 
 def train_line(manifest: str, tokenizer: str) -> str:

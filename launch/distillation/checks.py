@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import tasks.bilstm  # noqa: F401  (without it transformers says that it is too old for such a teacher)
 from corpus.rows.masking import Masker
 from corpus.rows.mixture import source_weights
 from corpus.shards.block_cache import BlockCache

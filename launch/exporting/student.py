@@ -107,8 +107,8 @@ def read_student(folder: Path) -> Exported:
             f"{folder}: cannot be exported: {num_bytes / 1e9:.1f} GB of weights, and an ONNX file holds "
             f"{BYTES_OF_A_FILE / 1e9:.0f} GB"
         )
-    inputs = tuple(name for name in tokenizer("天")) if "attention_mask" in tokenizer.model_input_names else ()
-    if not inputs:
+    inputs = tuple(name for name in tokenizer("天") if shape.has_layers or name != "token_type_ids")
+    if "attention_mask" not in inputs:
         raise ValueError(f"{folder}: its tokenizer gives no attention_mask: add it to model_input_names")
     longest = min(shape.max_row_tokens, tokenizer.model_max_length, vectors.max_tokens if vectors else 1 << 30)
     return Exported(folder, Answers(model.eval(), inputs, outputs, vectors).eval(), tokenizer, head, longest)

@@ -32,7 +32,7 @@ class Predictor:
     def __init__(self, path: str, task: TaskConfig, dtype: Dtype, device: torch.device) -> None:
         self.task, self.dtype, self.device = task, dtype, device
         tokenizer_of(path)
-        if task.row_tokens > (most := read_shape(path).max_row_tokens):
+        if task.row_tokens > (most := read_shape(path, needs_layers=False).max_row_tokens):
             raise ValueError(f"{path}: has {most} positions, but {task.name} needs {task.row_tokens} (task.row_tokens)")
         self.labels = labels_of(path, task)
         check_head(path, task.kind, self.labels)

@@ -3,6 +3,7 @@
 <run>/ft, ged, td1, td2        run folders, with a done.json when finished
 <run>/<stage>/model            the result of the stage, with its tokenizer: teacher or student of the next one
 <run>/<stage>/scores.json      scores on the development examples
+<run>/start                    a student that begins in the run, before any stage
 <run>/config.json, inputs.json configuration, and fingerprints of models and files
 """
 
@@ -30,11 +31,12 @@ from launch.job.run_folder import check_alike, check_shared, hold_run_folder, ke
 from launch.publishing.student_folder import publish
 from launch.stages.config import ORDER, GeneralStageConfig, StageName, TaskRunConfig
 from pretrain.durable import new_folder, write_durably
-from pretrain.models.pretrained import load_pretrained
+from pretrain.models.pretrained import load_pretrained, read_shape
 from pretrain.ranks.peers import PeerLost, joined_ranks
 from pretrain.ranks.stopping import Stop, StopReason
 from pretrain.ranks.together import on_rank_zero
 from pretrain.students.student import Student
+from tasks.bilstm import build_bilstm
 from tasks.evaluation import score_of_commonest_label
 from tasks.kinds.kind import TaskData
 from tasks.kinds.registry import KINDS
@@ -68,7 +70,7 @@ def inputs_of(config: TaskRunConfig) -> dict[str, Any]:
     """Return fingerprints of the models, their tokenizers and the examples that a chain starts with."""
     inputs: dict[str, Any] = {
         "teacher": model_inputs(config.teacher.path) if config.teacher else None,
-        "student": model_inputs(config.student),
+        "student": model_inputs(config.student) if isinstance(config.student, str) else None,
         "files": file_inputs(config.task if config.reads_unlabelled else config.task.labelled),
     }
     if config.teachers:  # absent without: runs that began before there could be several have no such key
@@ -103,8 +105,9 @@ class Chain:
         on_lost: Callable[[PeerLost], None],
     ) -> None:
         self.config, self.data, self.run, self.stop, self.on_lost = config, data, run, stop, on_lost
-        self.teacher, self.student = config.teacher.path if config.teacher else None, config.student
-        self.task: EncodedTask = encode_task(config.task, data, config.student)
+        self.teacher = config.teacher.path if config.teacher else None
+        self.student = config.student if isinstance(config.student, str) else str(run / "start")
+        self.task: EncodedTask = encode_task(config.task, data, config.tokenizer_path)
         self.commonest = score_of_commonest_label(data, config.task)
 
     def train(self) -> StopReason:
@@ -150,6 +153,17 @@ class Chain:
         self.config.deepspeed.warn(dist.get_world_size())
         write_durably(self.run / "config.json", self.config.model_dump_json(indent=2))
         note_machine(self.run, ran_on, 0)
+        self._begin_student()
+
+    def _begin_student(self) -> None:
+        config, folder = self.config, self.run / "start"
+        if isinstance(config.student, str) or folder.is_dir():
+            return
+        sizes, separator = config.student.bilstm, self.task.tokenizer.sep_token_id
+        model = build_bilstm(sizes, config.task.kind, config.tokenizer_path, separator, config.training.seed)
+        with new_folder(folder) as partial:
+            model.save_pretrained(partial)
+            self._save_tokenizer(partial, model.config.max_row_tokens)
 
     def _run_stage(self, name: StageName) -> StopReason:
         config, folder = self.settled, self.run / name
@@ -178,8 +192,10 @@ class Chain:
     def _publish(self, folder: Path, student: Student) -> None:
         with new_folder(folder / "model", replace=True) as partial:
             student.published.save_pretrained(partial)
-            tokenizer = load_pretrained(AutoTokenizer, self.config.student)
-            save_tokenizer(tokenizer, partial, student.encoder.shape.max_row_tokens)
+            self._save_tokenizer(partial, student.encoder.shape.max_row_tokens)
+
+    def _save_tokenizer(self, folder: Path, max_tokens: int) -> None:
+        save_tokenizer(load_pretrained(AutoTokenizer, self.config.tokenizer_path), folder, max_tokens)
 
     def _run_general(self, stage: GeneralStageConfig) -> StopReason:
         assert self.teacher
@@ -220,4 +236,7 @@ def summary(config: TaskRunConfig, run: Path, commonest: float | None = None) ->
         lines.append(f"{'':<8}{commonest:>16.4f}  always the commonest label")
     last = [name for name in ORDER if getattr(config.stages, name)][-1]
     auto_class = "AutoModel" if last == "ged" else KINDS[config.task.kind].auto_class.__name__
-    return "\n".join([*lines, f"models: {run}/<stage>/model", load_line(run / last / "model", auto_class)])
+    model = run / last / "model"
+    is_ours = not read_shape(str(model), needs_layers=False).has_layers
+    line = load_line(model, auto_class, before="import tasks.bilstm; " if is_ours else "")
+    return "\n".join([*lines, f"models: {run}/<stage>/model", line])

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import Discriminator, Field, JsonValue, Tag, field_validator, model_validator
 
 from launch.command_line.config_file import prefix_errors
 from launch.command_line.fingerprints import model_inputs, tokenizer_of
@@ -18,6 +18,8 @@ from pretrain.models.shape import EncoderShape
 from pretrain.models.teacher import TeacherConfig
 from pretrain.settings import Settings
 from pretrain.training.trainer import LoopConfig
+from tasks.bilstm import KINDS as BILSTM_KINDS
+from tasks.bilstm import BiLSTMSizes
 from tasks.config import TaskConfig
 from tasks.models import check_head
 from tasks.stage import StageConfig
@@ -61,14 +63,30 @@ class StagesConfig(Settings):
     td2: StageConfig | None = None
 
 
+class NewStudent(Settings):
+    """A student that begins in this run, with the tokenizer of its teacher; it learns predictions, in td2."""
+
+    bilstm: BiLSTMSizes  # a bidirectional LSTM with a maximum over tokens, for tasks of kind sentence and pair
+
+
+def _kind_of_student(value: Any) -> str:
+    return "published" if isinstance(value, str) else "new"
+
+
+Published = Annotated[str, Field(min_length=1)]
+AnyStudent = Annotated[
+    Annotated[Published, Tag("published")] | Annotated[NewStudent, Tag("new")], Discriminator(_kind_of_student)
+]
+
+
 class TaskRunConfig(Settings):
-    """A task, a teacher, a published student, and the stages to run with them."""
+    """A task, a teacher, a student, and the stages to run with them."""
 
     about: str = ""  # a description for people
     task: TaskConfig
     teacher: TeacherConfig | None = None
-    teachers: Annotated[list[WeightedTeacher], Field(min_length=1)] | None = None  # in its place: for soft_labels alone
-    student: Annotated[str, Field(min_length=1)]
+    teachers: Annotated[list[WeightedTeacher], Field(min_length=1)] | None = None  # in its place: of predictions alone
+    student: AnyStudent  # the folder of a published one, or an object: one that begins here
     stages: StagesConfig
     training: LoopConfig = LoopConfig()
     deepspeed: DeepSpeedConfig
@@ -86,7 +104,30 @@ class TaskRunConfig(Settings):
             raise ValueError(f"teacher: stages.{wanting[0]} needs one")
         if stages.ft and stages.ft.needs_teacher:
             raise ValueError('stages.ft.objective: must be [{"type": "labels"}]: fine-tuning has no teacher')
+        if isinstance(self.student, NewStudent):
+            for problem in self._problems_without_layers():
+                raise ValueError(problem)
         return self
+
+    def _problems_without_layers(self) -> Iterator[str]:
+        """Yield what a student that has no layers to read, a BiLSTM, cannot learn."""
+        if self.task.kind not in BILSTM_KINDS:
+            yield (
+                f"student: a BiLSTM learns tasks of kind {' and '.join(BILSTM_KINDS)}, and {self.task.name} is of kind "
+                f"{self.task.kind}: use a published student"
+            )
+        if not self.teacher and not self.teachers and isinstance(self.student, NewStudent):
+            yield "student: a BiLSTM begins with a teacher's tokenizer, even where it learns labels alone: give teacher"
+        if self.stages.ged:
+            yield "stages.ged: general distillation reads layers of the student, and a BiLSTM has none: leave it out"
+        for name in ("td1", "td2"):
+            stage: StageConfig | None = getattr(self.stages, name)
+            for index, one in enumerate(stage.objective if stage else []):
+                if not one.reads_task_head:
+                    yield (
+                        f"stages.{name}.objective.{index}: {one.type} reads layers of the student, and a BiLSTM has "
+                        "none: use soft_labels, logits_mse and labels, in td2"
+                    )
 
     def _check_several(self) -> None:
         """Raise ValueError if several teachers are given to stages that read more than their predictions."""
@@ -107,7 +148,7 @@ class TaskRunConfig(Settings):
                 if one.needs_teacher and not one.reads_task_teacher:
                     raise ValueError(
                         f"stages.{name}.objective.{index}: {one.type} reads states of one teacher; several teach "
-                        "predictions alone (soft_labels): give teacher for this stage, in a run of its own"
+                        "predictions alone (soft_labels, logits_mse): give teacher for this stage, in a run of its own"
                     )
 
     @property
@@ -119,16 +160,30 @@ class TaskRunConfig(Settings):
     def general(self) -> RunConfig | None:
         """The configuration of GED with the teacher before FT; its file is read once."""
         ged, teacher = self.stages.ged, self.teacher
-        return ged.run_config(teacher.path, self.student) if ged and teacher else None
+        return ged.run_config(teacher.path, self.student) if ged and teacher and isinstance(self.student, str) else None
+
+    @property
+    def tokenizer_path(self) -> str:
+        """The model whose tokenizer encodes the rows: a published student, or the first teacher of a new one."""
+        if isinstance(self.student, str):
+            return self.student
+        teachers = [one for one in (self.teacher, *(self.teachers or ())) if one]
+        return teachers[0].path
 
     def check(self) -> None:
         """Raise ValueError listing everything that does not fit these models."""
-        with prefix_errors("student"):
-            student, tokenizer = read_shape(self.student), tokenizer_of(self.student)
+        is_new = isinstance(self.student, NewStudent)
+        with prefix_errors("teacher" if is_new else "student"):
+            student = None if is_new else read_shape(self.tokenizer_path, needs_layers=False)
+            tokenizer = tokenizer_of(self.tokenizer_path)
         with prefix_errors("teacher.path"):
             teacher = read_shape(self.teacher.path) if self.teacher else None
             teachers_tokenizer = tokenizer_of(self.teacher.path) if self.teacher else tokenizer
-        problems = [*self._length_problems(student, teacher), *self._objective_problems(student, teacher)]
+        problems = [*self._length_problems(student, teacher)]
+        if student and student.has_layers:
+            problems += self._objective_problems(student, teacher)
+        elif student:
+            problems += self._problems_without_layers()
         if self.teacher and teachers_tokenizer != tokenizer:
             problems.append(
                 f"student: {self.student} has another tokenizer than the teacher {self.teacher.path}; use a student "
@@ -147,11 +202,11 @@ class TaskRunConfig(Settings):
             most, teachers_tokenizer = read_shape(path).max_row_tokens, tokenizer_of(path)
         if teachers_tokenizer != tokenizer:
             remedy = "all teachers read the student's rows; use teachers with its tokenizer"
-            yield f"{key}: {path} has another tokenizer than the student {self.student}; {remedy}"
+            yield f"{key}: {path} has another tokenizer than the student {self.tokenizer_path}; {remedy}"
         if self.task.row_tokens > most:
             yield f"task.row_tokens: {path} has {most} positions, got {self.task.row_tokens}"
 
-    def _length_problems(self, student: EncoderShape, teacher: EncoderShape | None) -> Iterator[str]:
+    def _length_problems(self, student: EncoderShape | None, teacher: EncoderShape | None) -> Iterator[str]:
         for owner, shape in (("student", student), ("teacher", teacher)):
             if shape and self.task.row_tokens > shape.max_row_tokens:
                 most = shape.max_row_tokens
@@ -167,7 +222,8 @@ class TaskRunConfig(Settings):
 
     def check_heads(self, labels: Sequence[str]) -> None:
         """Raise ValueError if a model has a head for another task, or TD2 would learn from a teacher without a head."""
-        check_head(self.student, self.task.kind, labels)
+        if isinstance(self.student, str):
+            check_head(self.student, self.task.kind, labels)
         for index, one in enumerate(self.teachers or ()):
             with prefix_errors(f"teachers.{index}.path"):
                 check_head(one.path, self.task.kind, labels, needs_head=True)
@@ -178,7 +234,7 @@ class TaskRunConfig(Settings):
 
     def warn_of_other_losses(self) -> None:
         """Warn if TD1 has other losses or another teacher than the student was distilled with."""
-        if self.stages.td1 is None:
+        if self.stages.td1 is None or not isinstance(self.student, str):
             return
         now = {one.type: one.model_dump(mode="json") for one in self.stages.td1.objective}
         made = self._made_by()
@@ -217,7 +273,7 @@ class TaskRunConfig(Settings):
         if self.general:
             return self.general.students[0].model_dump(mode="json")
         try:
-            made = json.loads((Path(self.student) / PROVENANCE).read_text(encoding="utf-8"))
+            made = json.loads((Path(str(self.student)) / PROVENANCE).read_text(encoding="utf-8"))
             return made if all("type" in one for one in made["objective"]) else None
         except (OSError, ValueError, KeyError, TypeError):
             return None

@@ -108,7 +108,8 @@ class Encoder(nn.Module):
 
     Args:
         model: an encoder, or a task model that contains one, as from AutoModelForSequenceClassification. Its attention
-            is set to the fastest on this machine. ValueError if its family is not supported.
+            is set to the fastest on this machine. ValueError if its family is not supported, or it has no layers and
+            more than its predictions shall be read.
         reads: what `forward` returns.
     """
 
@@ -123,7 +124,13 @@ class Encoder(nn.Module):
         self._features: Features | None = None  # set only during forward(): the model stays usable without this class
         self._accepted = accepted(model, *_OPTIONAL)
         self._rotary: tuple[Tensor, Tensor] | None = None
-        self._hooks = [base.register_forward_hook(self._read_last)]
+        self._hooks: list[Any] = []
+        if not self.shape.has_layers:
+            if reads != Reads(logits=True):
+                raise ValueError(f"a {self.shape.model_type} has no layers to read, only predictions")
+            self._uses_interface = True
+            return
+        self._hooks.append(base.register_forward_hook(self._read_last))
         for layer in layers_of(base):
             self._hooks.append(layer.register_forward_pre_hook(self._read_input, with_kwargs=True))
         projections = projections_of(base)

@@ -41,16 +41,23 @@ def one_line(error: Exception) -> str:
     return words if len(words) <= _MOST_CHARACTERS else f"{words[:_MOST_CHARACTERS]}..."
 
 
-def read_shape(path: str) -> EncoderShape:
+def read_shape(path: str, needs_layers: bool = True) -> EncoderShape:
     """Return the sizes of a model from its config alone.
 
-    Raise ValueError if there is no config or its family is not supported.
+    Raise ValueError if there is no config or its family is not supported, or if it has no layers that could be read
+    although `needs_layers`.
     """
     config = load_pretrained(AutoConfig, path)
     try:
-        return EncoderShape.of(config)
+        shape = EncoderShape.of(config)
     except ValueError as error:
         raise ValueError(f"{path!r}: {error}") from error
+    if needs_layers and not shape.has_layers:
+        raise ValueError(
+            f"{path!r}: a {shape.model_type} has no layers to read: it can be the student of launch/td.py, label text "
+            "(launch/predict.py) and be exported, and nothing else"
+        )
+    return shape
 
 
 def load_model(auto_class: Any, path: str, **options: Any) -> tuple[HuggingFaceModel, set[str]]:
@@ -89,6 +96,8 @@ def check_reading(path: str, model: HuggingFaceModel) -> None:
     are numbered in another way.
     """
     shape, training = EncoderShape.of(model.config), model.training
+    if not shape.has_layers:
+        return
     ids = (torch.arange(_CHECKED_TOKENS) % shape.vocab_size).unsqueeze(0)
     last, layers = shape.num_layers, frozenset({shape.num_layers})
     wanted = model.eval()(input_ids=ids).last_hidden_state

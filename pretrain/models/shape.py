@@ -14,6 +14,7 @@ class EncoderShape:
         head_size: width of a head of the queries, where it is not hidden_size / num_attention_heads.
         sliding_layers: layers, from 1, whose tokens attend only to those within `window` tokens.
         is_rotary: whether queries and keys are rotated by their positions.
+        has_layers: whether states, queries, keys and values can be read; of a task's LSTM only predictions can.
     """
 
     model_type: str
@@ -29,10 +30,14 @@ class EncoderShape:
     sliding_layers: frozenset[int] = frozenset()
     window: int | None = None
     is_rotary: bool = False
+    has_layers: bool = True
 
     @classmethod
     def of(cls, config: Any) -> "EncoderShape":
         """Return the sizes in a Hugging Face config. Raise ValueError if its family or positions are not supported."""
+        own_shape: EncoderShape | None = getattr(config, "encoder_shape", None)
+        if own_shape:  # of a class outside transformers, which has no layers
+            return own_shape
         model_type = check_family(config)
         check_positions(config)
         own, width = getattr(config, "head_dim", None), config.hidden_size // config.num_attention_heads

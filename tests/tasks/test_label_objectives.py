@@ -12,6 +12,7 @@ from tests.pretrain.tiny import shape
 
 NUM_ROWS, NUM_TOKENS, NUM_CLASSES = 8, 6, 5
 KINDS = ("text", "tokens", "reading")
+NAMES = ("labels", "soft_labels", "logits_mse")
 
 
 def objective(**values):
@@ -91,7 +92,39 @@ def test_a_high_temperature_keeps_the_size_of_the_gradient_and_matches_logits():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["labels", "soft_labels"])
+@pytest.mark.parametrize("temperature", [1.0, 3.0, 20.0])
+def test_distillation_equals_a_reference_in_float64_a_label_at_a_time(kind, temperature):
+    (student, batch), (teacher, _) = draw(kind), draw(kind, seed=1)
+    ours, theirs = (choices(one, batch)[0].double().flatten(0, 1) for one in (student, teacher))
+    soft, squared = [], []
+    for own, target in zip(ours, theirs, strict=True):
+        wanted = torch.exp(target / temperature) / torch.exp(target / temperature).sum()
+        found = torch.exp(own / temperature) / torch.exp(own / temperature).sum()
+        soft.append(-(wanted * found.log()).sum() * temperature**2)
+        squared.append(((own - target) ** 2).mean())
+    for name, values, keys in (("soft_labels", soft, {"temperature": temperature}), ("logits_mse", squared, {})):
+        expected = torch.stack(values).mean()
+        torch.testing.assert_close(loss(name, student, batch, teacher, **keys).double(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_error_of_logits_does_not_count_impossible_choices():
+    """Of rows with three answers and with two."""
+    logits, batch = torch.tensor([[1.0], [2.0], [4.0], [1.0], [5.0]]), {"num_choices": torch.tensor([3, 2])}
+    batch["labels"] = torch.tensor([0, 1])
+    expected = ((1 + 4 + 16) / 3 + (1 + 25) / 2) / 2
+    assert loss("logits_mse", logits, batch, torch.zeros_like(logits)).item() == pytest.approx(expected)
+
+
+def test_errors_of_several_teachers_are_averaged():
+    (student, batch), teachers = draw("text"), [draw("text", seed)[0] for seed in (1, 2)]
+    several = Features(weighted_logits=[(0.25, teachers[0]), (0.75, teachers[1])])
+    (found,) = objective(type="logits_mse")(several, Features(logits=student), batch).values()
+    alone = [loss("logits_mse", student, batch, one) for one in teachers]
+    torch.testing.assert_close(found, 0.25 * alone[0] + 0.75 * alone[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_padding_changes_nothing(kind, name):
     (student, batch), (teacher, _) = draw(kind), draw(kind, seed=1)
     (wide, wide_batch), (wide_teacher, _) = padded(student, batch, kind), padded(teacher, batch, kind)
@@ -102,7 +135,7 @@ def test_padding_changes_nothing(kind, name):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["labels", "soft_labels"])
+@pytest.mark.parametrize("name", NAMES)
 def test_two_halves_are_the_whole(kind, name):
     (student, batch), (teacher, _) = draw(kind), draw(kind, seed=1)
     if kind == "tokens":
@@ -117,7 +150,7 @@ def test_two_halves_are_the_whole(kind, name):
         torch.testing.assert_close(sum(halves) / 2, loss(name, student, batch, teacher, reduction=reduction))
 
 
-@pytest.mark.parametrize("name", ["labels", "soft_labels"])
+@pytest.mark.parametrize("name", NAMES)
 def test_tokens_without_a_label_count_nowhere(name):
     (student, batch), (teacher, _) = draw("tokens"), draw("tokens", seed=1)
     batch["labels"][:, 0] = batch["labels"][:, 4] = IGNORED
@@ -151,7 +184,7 @@ def test_no_answer_begins_or_ends_in_padding():
 @pytest.mark.parametrize("kind", KINDS)
 def test_losses_of_half_precision_are_float32(kind):
     student, batch = draw(kind)
-    for name in ("labels", "soft_labels"):
+    for name in NAMES:
         half = loss(name, student.bfloat16(), batch, student.bfloat16())
         assert half.dtype == torch.float32
         torch.testing.assert_close(half, loss(name, student.bfloat16().float(), batch, student.bfloat16().float()))
@@ -170,7 +203,7 @@ def test_labels_read_no_teacher_and_soft_labels_read_its_answer():
         ({"type": "soft_labels", "temperature": 0}, "greater than 0"),
         ({"type": "labels", "temperature": 2}, "Extra inputs are not permitted"),
         ({"type": "labels", "weight": -1}, "greater than 0"),
-        ({"type": "mlm"}, "unknown type 'mlm'; must be one of labels, soft_labels, minilm_v2"),
+        ({"type": "mlm"}, "unknown type 'mlm'; must be one of labels, soft_labels, logits_mse, minilm_v2"),
     ],
 )
 def test_objectives_that_are_none_are_refused(values, message):

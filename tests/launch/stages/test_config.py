@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from bench.bilstm import trial
 from launch.command_line.config_file import read_strictly
 from launch.command_line.fingerprints import task_model_inputs
 from launch.stages.chain import check_inputs, inputs_of
@@ -130,3 +131,48 @@ def test_every_teacher_is_recorded_with_its_head(models):
     task_model_inputs.cache_clear()
     with pytest.raises(ValueError, match=r"was started with another teachers.1.weights. Give another --run folder"):
         check_inputs(config, folder)
+
+
+RELATIONS = [{"type": "minilm_v2", "num_relation_heads": 4}]
+BILSTM = VALUES | {"student": {"bilstm": {"hidden_size": 8}}}
+NO_LAYERS = "reads layers of the student, and a BiLSTM has none: use soft_labels, logits_mse and labels, in td2"
+
+
+def test_a_student_that_begins_here_is_decoded():
+    config = read_strictly(TaskRunConfig, BILSTM, ["student.bilstm.num_layers=2", "stages.td2.adversarial.type=fgm"])
+    assert config.student.bilstm.num_layers == 2 and config.student.bilstm.embedding_size == 300
+    assert config.tokenizer_path == "teacher" and read_strictly(TaskRunConfig, VALUES).tokenizer_path == "student"
+    assert read_strictly(TaskRunConfig, several(student=BILSTM["student"])).tokenizer_path == "a"
+    read_strictly(TaskRunConfig, several({"td2": STAGE | {"objective": [{"type": "logits_mse"}]}}))
+    assert read_strictly(TaskRunConfig, trial.CONFIG).student.bilstm.hidden_size == 384
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (BILSTM | {"task": VALUES["task"] | {"kind": "entities"}},
+         "student: a BiLSTM learns tasks of kind sentence and pair, and t is of kind entities: use a"),
+        (BILSTM | {"task": VALUES["task"] | {"kind": "coreference"}}, "student: a BiLSTM learns tasks of kind"),
+        (BILSTM | {"teacher": None, "stages": {"td2": STAGE | {"objective": LABELS}}},
+         "student: a BiLSTM begins with a teacher's tokenizer, even where it learns labels alone: give teacher"),
+        (BILSTM | {"stages": {"ged": {"config": "configs/4l312d.json"}}},
+         "stages.ged: general distillation reads layers of the student, and a BiLSTM has none: leave it out"),
+        (BILSTM | {"stages": {"td1": STAGE | {"objective": RELATIONS}}},
+         f"stages.td1.objective.0: minilm_v2 {NO_LAYERS}"),
+        (BILSTM | {"stages": {"td2": STAGE | {"objective": [*LABELS, {"type": "hidden_states"}]}}},
+         f"stages.td2.objective.1: hidden_states {NO_LAYERS}"),
+        (BILSTM | {"stages": {"td2": STAGE | {"objective": [{"type": "tinybert"}]}}},
+         f"stages.td2.objective.0: tinybert {NO_LAYERS}"),
+        (BILSTM | {"student": {"bilstm": {"hidden_size": 0}}},
+         "student.bilstm.hidden_size: Input should be greater than 0, got 0"),
+        (BILSTM | {"student": {"bilstm": {"hiden_size": 8}}},
+         "student.bilstm.hiden_size: unknown key; did you mean hidden_size?"),
+        (BILSTM | {"student": {}}, "student.bilstm: required, and not given"),
+        (BILSTM | {"student": {"gru": {}}}, "student.bilstm: required, and not given"),
+        (BILSTM | {"student": ""}, "student: String should have at least 1 character"),
+    ],
+)  # fmt: skip
+def test_a_bilstm_is_refused_what_it_cannot_learn(values, message):
+    with pytest.raises(ValueError, match=r".") as caught:
+        read_strictly(TaskRunConfig, values)
+    assert any(line.startswith(message) for line in str(caught.value).splitlines()), caught.value

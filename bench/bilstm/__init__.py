@@ -1,0 +1,1 @@
+"""A BiLSTM by labels alone and taught by a fine-tuned encoder."""
