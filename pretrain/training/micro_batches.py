@@ -14,7 +14,7 @@ from pretrain.models.encoder import real_tokens
 
 Batch = Mapping[str, Tensor]
 
-_NAMES = ("num_real", "num_pairs", "num_labelled")
+_NAMES = ("num_real", "num_pairs", "num_labelled", "num_ordered")
 _LABELS = ("labels", "start_positions", "end_positions")
 _IGNORED = -100
 
@@ -32,8 +32,8 @@ def step_counts(batches: Sequence[Batch], device: torch.device) -> dict[str, Ten
     """Return the mean number of tokens of each kind in a micro-batch of this step, float32 scalars on the device.
 
     `num_real`: real tokens; `num_pairs`: pairs of real tokens of a row, or of a document if batches have
-    `document_ids`; `num_labelled`: labels that are not ignored. The mean is over all micro-batches of all ranks, so
-    every rank must call it; nothing waits for the device.
+    `document_ids`; `num_labelled`: labels that are not ignored; `num_ordered`: pairs of texts whose order is asked.
+    The mean is over all micro-batches of all ranks, so every rank must call it; nothing waits for the device.
 
     Args:
         batches: this rank's micro-batches of the step, on the CPU.
@@ -46,9 +46,10 @@ def step_counts(batches: Sequence[Batch], device: torch.device) -> dict[str, Ten
 
 
 def _count(batch: Batch) -> Tensor:
-    """Return the counts of one micro-batch, int64 [3]."""
+    """Return the counts of one micro-batch, int64 [4]."""
     real = real_tokens(batch).long()
     documents = batch.get("document_ids", torch.zeros_like(real)).clamp(min=0)
     of_documents = torch.zeros_like(real).scatter_add_(1, documents, real)
     labelled = sum(int((batch[name] != _IGNORED).sum()) for name in _LABELS if name in batch)
-    return torch.stack([real.sum(), of_documents.square().sum(), torch.tensor(labelled)])
+    ordered = int((batch["order_labels"] != _IGNORED).sum()) if "order_labels" in batch else 0
+    return torch.stack([real.sum(), of_documents.square().sum(), torch.tensor(labelled), torch.tensor(ordered)])
