@@ -13,6 +13,7 @@ from pretrain.optimizer import OptimizerConfig, ScheduleConfig
 from pretrain.settings import Problems, Settings
 from pretrain.students.initialization import InitConfig
 
+_ANY_VOCABULARY = 1 << 16  # where only other sizes are asked for
 _APART = "leave out one of them, or train one student from another (init.student)"
 # What a student of another family takes over from its teacher, where both have BERT's layers and these compute alike
 _COMPUTING = ("hidden_act", "layer_norm_eps", "initializer_range")
@@ -186,7 +187,9 @@ class StudentConfig(Settings):
             if objective.needs_teacher:
                 yield f"objective.{index}.type", f"{objective.type} needs a teacher; mlm works without one"
             elif self.architecture:
-                own = EncoderShape.of(self.hugging_face_config(self.architecture.build(vocab_size=1, pad_token_id=0)))
+                own = EncoderShape.of(
+                    self.hugging_face_config(self.architecture.build(_ANY_VOCABULARY, pad_token_id=0))
+                )
                 for key, message in objective.problems(own, own):
                     yield f"objective.{index}.{key}", message
         yield from self._sampling_problems()

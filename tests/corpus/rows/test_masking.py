@@ -7,7 +7,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from corpus.rows.masking import IGNORED, Masker, MaskingSettings, _choose_words
+from corpus.permutation import derive_key, mix
+from corpus.rows.masking import IGNORED, Masker, MaskingSettings, _choose_words, _join_words, _random, _run_lengths
 from corpus.rows.stream import RowStream
 from corpus.shards.manifest import load_manifest
 from tests.corpus.rows.test_stream import with_word_planes
@@ -165,6 +166,54 @@ def test_words_are_taken_in_the_order_of_their_ranks():
         assert chosen[1].sum() == (7 if number == 7 else 0)
 
 
+def test_old_runs_keep_their_masks(manifest):
+    """By the first version: tenths of random bits, of which eight give the mask token and one another piece."""
+    ids = random_rows(manifest, 300)
+    masker = Masker(manifest, MaskingSettings(prob=0.5), 17)
+    chosen, random = masker._choose(ids, np.arange(300), None)
+    random = mix(random + derive_key(17, 4))
+    others = masker._ordinary[(mix(random) >> np.uint64(1)).astype(np.int64) % len(masker._ordinary)]
+    draws, mask_id = random % np.uint64(10), manifest.tokenizer.mask_token_id
+    expected = np.where(draws < 8, mask_id, np.where(draws == 8, others, ids[chosen]))
+    assert (masker.mask(ids, np.arange(300))[0][chosen] == expected).all()
+
+
+@pytest.mark.parametrize(("mask_share", "random_share"), [(0.85, 0.0), (1.0, 0.0), (0.0, 1.0), (0.333, 0.25)])
+def test_shares_of_what_replaces_tokens_can_be_chosen(manifest, mask_share, random_share):
+    ids = random_rows(manifest)
+    settings = MaskingSettings(mask_share=mask_share, random_share=random_share)
+    masked, labels = Masker(manifest, settings, 17).mask(ids, np.arange(len(ids)))
+    chosen = labels != IGNORED
+    became, was, count = masked[chosen], labels[chosen], chosen.sum()
+    kept = 1 - mask_share - random_share + random_share / (manifest.tokenizer.vocab_size - 5)
+    assert abs((became == manifest.tokenizer.mask_token_id).mean() - mask_share) < 5 * (0.25 / count) ** 0.5
+    assert abs((became == was).mean() - kept) < 5 * (0.25 / count) ** 0.5
+
+
+@pytest.mark.parametrize("whole_words", [False, True])
+def test_runs_of_n_words_are_as_likely_as_one_nth(worded, whole_words):
+    ids = random_rows(worded, 6000)
+    continues = np.random.default_rng(1).random(ids.shape) < 0.3
+    settings = MaskingSettings(max_ngram=3, whole_words=whole_words, prob=0.05)
+    masker = Masker(worded, settings, 17)
+    labels = masker.mask(ids, np.arange(len(ids)), continues)[1]
+    special = special_ids(worded)
+    counts = np.zeros(8)
+    for row in range(1, 6000, 2):  # without padding: 100 tokens, of which 5 are chosen
+        words = words_of(ids[row], continues[row] & whole_words, special)
+        states = [{labels[row, column] != IGNORED for column in word} for word in words]
+        assert all(len(state) == 1 for state in states), "a word is masked in part"
+        runs = "".join("x" if True in state else " " for state in states).split()
+        counts[min(map(len, runs), default=0)] += len(runs) == 1
+        assert (labels[row] != IGNORED).sum() <= 5
+    lengths = _run_lengths(_random(derive_key(1), np.arange(2000), 100), 3)
+    expected = np.array([6, 3, 2]) / 11
+    assert abs(np.bincount(lengths.ravel())[1:] / lengths.size - expected).max() < 0.005
+    together = [_join_words(np.zeros((1, 8), bool), np.ones((1, 8), bool), np.array([[2, 1, 3, 2, 1, 1, 1, 1]]))]
+    assert together[0][0].tolist() == [True, True, False, False, True, True, False, True]
+    assert counts[1:4].sum() > 100
+
+
 def test_corpora_that_cannot_be_masked_are_refused(manifest):
     with pytest.raises(ValueError, match="masking whole words needs word planes; build the corpus with whole_words"):
         RowStream(manifest, ROW_TOKENS, 17, masking=WORDS)
@@ -173,3 +222,8 @@ def test_corpora_that_cannot_be_masked_are_refused(manifest):
         RowStream(manifest.model_copy(update={"tokenizer": tokenizer}), ROW_TOKENS, 17, masking=MaskingSettings())
     with pytest.raises(ValidationError, match="prob\n  Input should be less than 1"):
         MaskingSettings(prob=1.0)
+    with pytest.raises(ValidationError, match="max_ngram\n  Input should be less than or equal to 10"):
+        MaskingSettings(max_ngram=11)
+    shares = r"mask_share \(0.95\) and random_share \(0.1\) are shares of the same tokens: together at most 1"
+    with pytest.raises(ValidationError, match=shares):
+        MaskingSettings(mask_share=0.95)

@@ -28,7 +28,9 @@ def parts_of(batch):
 def test_counts_of_a_step():
     whole, parts = parts_of(labelled_batch())
     counts = {name: value.item() for name, value in step_counts(parts, CPU).items()}
-    assert counts == {"num_real": (9 + 4 + 9 + 4) / 2, "num_pairs": (81 + 16 + 81 + 16) / 2, "num_labelled": 4 / 2}
+    real, pairs = (9 + 4 + 9 + 4) / 2, (81 + 16 + 81 + 16) / 2
+    assert counts == {"num_real": real, "num_pairs": pairs, "num_labelled": 4 / 2, "num_ordered": 0}
+    assert step_counts([whole | {"order_labels": torch.tensor([0, 1, -100, 1])}], CPU)["num_ordered"] == 3
     documents = torch.tensor([[0, 0, 1, 1, 1, 1, 1, 1, 1], [0, 1, 1, 1, -1, -1, -1, -1, -1]] * 2)
     pairs = step_counts([whole | {"document_ids": documents}], CPU)["num_pairs"]
     assert pairs == 2 * (4 + 49 + 1 + 9)
@@ -82,4 +84,4 @@ def count_on_rank(rank, folder):
 def test_counts_are_over_all_ranks(tmp_path):
     spawn(count_on_rank, (tmp_path,))
     found = [json.loads((tmp_path / f"counts_{rank}").read_text()) for rank in range(2)]
-    assert found == [{"num_real": (6 + 7) / 2, "num_pairs": (26 + 29) / 2, "num_labelled": 0}] * 2
+    assert found == [{"num_real": (6 + 7) / 2, "num_pairs": (26 + 29) / 2, "num_labelled": 0, "num_ordered": 0}] * 2
