@@ -196,12 +196,14 @@ class StudentConfig(Settings):
 
     def _sampling_problems(self) -> Problems:
         """Yield which objectives cannot stand beside one whose samples the student reads in place of the text."""
-        first = next((index for index, one in enumerate(self.objective) if one.samples_tokens), None)
-        for index, one in enumerate(self.objective) if first is not None else ():
-            name = f"objective.{first} ({self.objective[first or 0].type})"
-            if index != first and one.needs_masking:
+        sampling = [index for index, one in enumerate(self.objective) if one.samples_tokens]
+        for index, one in enumerate(self.objective) if sampling else ():
+            name = f"objective.{sampling[0]} ({self.objective[sampling[0]].type})"
+            if index == sampling[0]:
+                continue
+            if one.needs_masking:
                 yield f"objective.{index}.type", f"{one.type} predicts masked tokens, which {name} replaces; {_APART}"
-            elif index != first and one.needs_teacher:
+            elif one.needs_teacher:
                 yield (
                     f"objective.{index}.type",
                     f"{one.type} compares what teacher and student make of one text, and with {name} they read "
