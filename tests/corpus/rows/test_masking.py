@@ -8,7 +8,16 @@ import torch
 from pydantic import ValidationError
 
 from corpus.permutation import derive_key, mix
-from corpus.rows.masking import IGNORED, Masker, MaskingSettings, _choose_words, _join_words, _random, _run_lengths
+from corpus.rows.masking import (
+    IGNORED,
+    Masker,
+    MaskingSettings,
+    _choose_words,
+    _join_words,
+    _of_first_tokens,
+    _random,
+    _run_lengths,
+)
 from corpus.rows.stream import RowStream
 from corpus.shards.manifest import load_manifest
 from tests.corpus.rows.test_stream import with_word_planes
@@ -191,27 +200,32 @@ def test_shares_of_what_replaces_tokens_can_be_chosen(manifest, mask_share, rand
 
 
 @pytest.mark.parametrize("whole_words", [False, True])
-def test_runs_of_n_words_are_as_likely_as_one_nth(worded, whole_words):
-    ids = random_rows(worded, 6000)
+def test_ngrams_are_of_whole_words_and_keep_the_rate(worded, whole_words):
+    ids, special = random_rows(worded, 400)[1::2], special_ids(worded)  # 100 tokens each, of which 10 are chosen
     continues = np.random.default_rng(1).random(ids.shape) < 0.3
-    settings = MaskingSettings(max_ngram=3, whole_words=whole_words, prob=0.05)
-    masker = Masker(worded, settings, 17)
-    labels = masker.mask(ids, np.arange(len(ids)), continues)[1]
-    special = special_ids(worded)
-    counts = np.zeros(8)
-    for row in range(1, 6000, 2):  # without padding: 100 tokens, of which 5 are chosen
-        words = words_of(ids[row], continues[row] & whole_words, special)
-        states = [{labels[row, column] != IGNORED for column in word} for word in words]
-        assert all(len(state) == 1 for state in states), "a word is masked in part"
-        runs = "".join("x" if True in state else " " for state in states).split()
-        counts[min(map(len, runs), default=0)] += len(runs) == 1
-        assert (labels[row] != IGNORED).sum() <= 5
+    num_runs = {}
+    for most in (1, 3):
+        settings = MaskingSettings(max_ngram=most, whole_words=whole_words, prob=0.1)
+        labels = Masker(worded, settings, 17).mask(ids, np.arange(len(ids)), continues)[1]
+        num_runs[most] = 0
+        for row in range(len(ids)):
+            words = words_of(ids[row], continues[row] & whole_words, special)
+            states = [{labels[row, column] != IGNORED for column in word} for word in words]
+            assert all(len(state) == 1 for state in states), "a word is masked in part"
+            num_runs[most] += len("".join("x" if True in state else " " for state in states).split())
+        assert 9.9 < (labels != IGNORED).sum(1).mean() <= (labels != IGNORED).sum(1).max() == 10
+    assert num_runs[3] < 0.8 * num_runs[1]
+
+
+def test_runs_of_n_words_are_as_likely_as_one_nth_and_end_at_special_tokens():
     lengths = _run_lengths(_random(derive_key(1), np.arange(2000), 100), 3)
-    expected = np.array([6, 3, 2]) / 11
-    assert abs(np.bincount(lengths.ravel())[1:] / lengths.size - expected).max() < 0.005
-    together = [_join_words(np.zeros((1, 8), bool), np.ones((1, 8), bool), np.array([[2, 1, 3, 2, 1, 1, 1, 1]]))]
-    assert together[0][0].tolist() == [True, True, False, False, True, True, False, True]
-    assert counts[1:4].sum() > 100
+    assert abs(np.bincount(lengths.ravel())[1:] / lengths.size - np.array([6, 3, 2]) / 11).max() < 0.005
+    is_text = np.ones((1, 8), dtype=bool)
+    continues = _join_words(np.zeros((1, 8), dtype=bool), is_text, np.array([[2, 1, 3, 2, 1, 1, 1, 1]]))
+    assert continues[0, 1:].tolist() == [True, False, False, True, True, False, True]
+    is_text[0, 4] = False
+    random = np.arange(8, dtype=np.uint64)[None]
+    assert _of_first_tokens(random, is_text, continues).tolist() == [[0, 0, 2, 3, 4, 5, 6, 6]]
 
 
 def test_corpora_that_cannot_be_masked_are_refused(manifest):

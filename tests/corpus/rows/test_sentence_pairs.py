@@ -145,10 +145,10 @@ def test_types_tell_the_texts_as_they_stand_and_draws_lie_below_one(stream):
 
 def test_pieces_that_end_sentences_are_found_or_the_tokenizer_is_refused(tmp_path, wordpiece):
     (tmp_path / "vocab.txt").write_text(
-        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "。", "，", "？！", "天", "。天"])
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "。", "，", "？！", "天", "。天"])
     )
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
-    assert sentence_end_ids("mine", load_tokenizer(str(tmp_path))) == [4, 6]
+    assert sentence_end_ids("mine", load_tokenizer(str(tmp_path))) == [5, 7]
     with pytest.raises(ValueError, match=re.escape("the tokenizer mine has no piece that ends a sentence, of ! ; ?")):
         sentence_end_ids("mine", load_tokenizer(str(wordpiece)))
 

@@ -75,7 +75,7 @@ def test_the_terms_and_gradients_equal_the_reference(reduction):
     parameters = [one for name, one in student.named_parameters() if "pooler" not in name]
     fast = torch.autograd.grad(loss, parameters)
     for a, b in zip(fast, torch.autograd.grad(slow[0] + 50 * slow[1], parameters), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
 def test_a_sample_that_hits_the_text_is_not_replaced_and_other_places_keep_their_tokens():
