@@ -36,10 +36,14 @@ class SentenceOrderConfig(ObjectiveConfig):
 
 
 class SentenceOrder(Objective):
-    """The loss `sentence_order`, and `sentence_order/right`, the share of pairs that are told right, only logged."""
+    """The loss `sentence_order`, and two shares of all rows that are only logged.
+
+    `sentence_order/asked` are pairs, `sentence_order/right` those that are told right. Of rows sorted by length, some
+    steps have no pair: the loss they log is 0.
+    """
 
     reduction: Reduction = "tokens"  # a mean over a step, here of pairs: batches have their number
-    shares = MappingProxyType({"sentence_order/right": 0.0})
+    shares = MappingProxyType({"sentence_order/asked": 0.0, "sentence_order/right": 0.0})
 
     def __init__(self, config: SentenceOrderConfig, student: EncoderShape) -> None:
         super().__init__()
@@ -64,5 +68,6 @@ class SentenceOrder(Objective):
         right = (logits.detach().argmax(-1) == labels).sum()
         return {
             "sentence_order": errors / batch.get("num_ordered", num_pairs).clamp(min=1),
-            "sentence_order/right": right / num_pairs.clamp(min=1),
+            "sentence_order/asked": num_pairs / len(labels),
+            "sentence_order/right": right / len(labels),
         }

@@ -26,9 +26,10 @@ def test_loss_and_gradient_equal_the_reference_and_rows_of_one_text_count_nothin
         logits = linear(pooled, classifier.weight.double(), classifier.bias.double())
         slow.append((-torch.log_softmax(logits, 0)[LABELS[row]], logits.argmax() == LABELS[row]))
     losses, right = (torch.stack(column).double().mean() for column in zip(*slow, strict=True))
-    assert list(terms) == ["sentence_order", "sentence_order/right"]
+    assert list(terms) == ["sentence_order", "sentence_order/asked", "sentence_order/right"]
     torch.testing.assert_close(terms["sentence_order"].double(), losses, rtol=1e-5, atol=1e-6)
-    assert terms["sentence_order/right"].item() == pytest.approx(right.item())
+    assert terms["sentence_order/asked"] == 3 / 4
+    assert terms["sentence_order/right"].item() == pytest.approx(right.item() * 3 / 4)
     torch.testing.assert_close(objective.total(terms), 0.5 * terms["sentence_order"])
     (fast,), (exact,) = (
         torch.autograd.grad(one, states, retain_graph=True) for one in (terms["sentence_order"], losses)
@@ -40,7 +41,7 @@ def test_loss_and_gradient_equal_the_reference_and_rows_of_one_text_count_nothin
 def test_rows_without_any_pair_have_no_loss():
     objective = SentenceOrderConfig(type="sentence_order").build(shape(), shape(2, 12))
     terms = objective(Features(), Features({2: torch.randn(4, 9, 12)}), {"order_labels": torch.full((4,), -100)})
-    assert [value.item() for value in terms.values()] == [0, 0]
+    assert [value.item() for value in terms.values()] == [0, 0, 0]
 
 
 def test_micro_batches_with_the_count_of_their_step_average_to_the_whole():
