@@ -150,7 +150,7 @@ def num_padded_rows(kind: RowKind, lengths: np.ndarray, row_tokens: int, num_fra
 
 def build_text_rows(values: np.ndarray, lengths: np.ndarray, row_tokens: int, frame: Frame) -> np.ndarray:
     """Return the rows [rows, L] of a block's documents one by one; arguments as for `build_packed_rows`."""
-    sizes = _sizes_of_parts(lengths, num_padded_rows("texts", lengths, row_tokens, frame.num_tokens))
+    sizes = sizes_of_parts(lengths, num_padded_rows("texts", lengths, row_tokens, frame.num_tokens))
     first, columns = len(frame.before), np.arange(row_tokens)
     rows = np.full((len(sizes), row_tokens), frame.pad, dtype=values.dtype)
     rows[(columns >= first) & (columns < first + sizes[:, None])] = values  # row by row, in the order of the documents
@@ -160,7 +160,7 @@ def build_text_rows(values: np.ndarray, lengths: np.ndarray, row_tokens: int, fr
     return rows
 
 
-def _sizes_of_parts(lengths: np.ndarray, parts: np.ndarray) -> np.ndarray:
+def sizes_of_parts(lengths: np.ndarray, parts: np.ndarray) -> np.ndarray:
     """Return the tokens of each part, int64 [rows], of documents that are split into so many nearly equal parts."""
     document = np.repeat(np.arange(len(lengths)), parts)  # [rows]
     part = np.arange(len(document)) - (np.cumsum(parts) - parts)[document]
@@ -169,7 +169,7 @@ def _sizes_of_parts(lengths: np.ndarray, parts: np.ndarray) -> np.ndarray:
 
 def build_pair_rows(values: np.ndarray, lengths: np.ndarray, row_tokens: int, frame: Frame) -> np.ndarray:
     """Return the pair rows [rows, L] of a block's documents; arguments as for `build_packed_rows`."""
-    sizes = _sizes_of_parts(lengths, num_padded_rows("pairs", lengths, row_tokens))
+    sizes = sizes_of_parts(lengths, num_padded_rows("pairs", lengths, row_tokens))
     random = mix(np.arange(len(sizes), dtype=np.uint64)) >> np.uint64(1)
     size_of_a = 1 + random.astype(np.int64) % np.maximum(sizes - 1, 1)
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from corpus.progress import track
+from corpus.rows.document_places import begins_of, document_places
 from corpus.rows.length_buckets import LengthBuckets
 from corpus.rows.masking import Masker, MaskingSettings
 from corpus.rows.mixture import source_weights
@@ -29,6 +30,7 @@ from corpus.rows.packing import (
 )
 from corpus.rows.prompts import insert_prompt
 from corpus.rows.read_ahead import Batch, read_ahead
+from corpus.rows.sentence_pairs import SentencePairs
 from corpus.shards.block import Block
 from corpus.shards.manifest import Manifest, OnFault
 from corpus.shards.shard import DamagedBlock, read_blocks, read_sound_blocks
@@ -83,6 +85,9 @@ class RowStream:
             every rank then reads all blocks.
         prompt: ids that stand after the CLS of every text; texts are cut shorter by so many.
         gives_places: whether batches have `block` and `row`, int64 [B]: where each row lies in the corpus.
+        gives_draws: with masking, whether batches have `draws` (see `batches`).
+        sentence_ends: ids of pieces that end sentences: pairs are cut there, and half of them are swapped
+            (corpus/rows/sentence_pairs.py).
 
     Attributes:
         rows_per_epoch: rows of every epoch.
@@ -109,6 +114,8 @@ class RowStream:
         bucket_steps: int = 1,
         prompt: Sequence[int] = (),
         gives_places: bool = False,
+        gives_draws: bool = False,
+        sentence_ends: Sequence[int] = (),
     ) -> None:
         self._prompt, self._text_tokens = torch.tensor(prompt, dtype=torch.int64), row_tokens - len(prompt)
         check_rows(kind, self._text_tokens)
@@ -117,7 +124,8 @@ class RowStream:
         self._masker = Masker(manifest, masking, seed) if masking else None
         if continues_word and not manifest.has_word_planes:
             raise ValueError(f"{manifest.store.location}: the corpus was built without word planes")
-        self._manifest = manifest
+        self._sentence_pairs = SentencePairs(sentence_ends, self._frame, seed) if sentence_ends else None
+        self._manifest, self._gives_draws = manifest, gives_draws
         self.row_tokens, self._kind, self._gives_places = row_tokens, kind, gives_places
         self._seed, self._step_rows = seed, rows_per_step
         self._bucket_steps = 1 if kind == "packed" else bucket_steps
@@ -190,6 +198,8 @@ class RowStream:
                 yield (empty, np.zeros(empty.shape, dtype=bool))[: 1 + self._reads_words]
                 continue
             ids, lengths, plane = block
+            if self._sentence_pairs:
+                build_rows = self._sentence_pairs.builder(ids)
             rows = build_rows(ids, lengths, self._text_tokens, frame)
             if self._reads_words and plane is not None:
                 yield rows, build_rows(plane, lengths, self._text_tokens, frame.of_planes)
@@ -223,6 +233,8 @@ class RowStream:
             position_ids: the place of a token in its document, whose CLS is at 0; 0 for padding.
             continues_word: 1 for a token that continues the word of the token before it.
             labels: with masking, the original id of tokens to predict, and -100 elsewhere (corpus/rows/masking.py).
+            draws: a random number from 0 to below 1 for each token, float64, for objectives that sample tokens.
+            order_labels: int64 [B], 1 for a pair that was swapped, 0 for one that was not, -100 for a row of one text.
 
         Raises ValueError for impossible arguments at once, and while iterating whatever reading raises.
         """
@@ -261,16 +273,21 @@ class RowStream:
         return batch
 
     def _to_batch(self, planes: Planes, positions: np.ndarray | None = None) -> Batch:
-        ids, frame = planes[0], self._frame
+        frame, swapped = self._frame, {}
+        if self._sentence_pairs and positions is not None:
+            planes, swapped["order_labels"] = self._sentence_pairs.swap_half(planes, positions)
+        ids = planes[0]
         # Text never contains special ids: a padding id is padding, and SEP ends a text.
         is_real = ids != frame.pad
-        batch = {"input_ids": ids.astype(np.int64), "attention_mask": is_real.astype(np.int64)}
+        batch = {"input_ids": ids.astype(np.int64), "attention_mask": is_real.astype(np.int64), **swapped}
         if self._documents_apart:
-            batch |= _places(_begins(ids, frame), is_real)
+            batch |= document_places(begins_of(ids, frame), is_real)
         if self._gives_words:
             batch["continues_word"] = planes[1].astype(np.int64)
         if self._masker and positions is not None:
             batch["input_ids"], batch["labels"] = self._masker.mask(ids, positions, *planes[1:])
+            if self._gives_draws:
+                batch["draws"] = self._masker.draws(positions, ids.shape[1])
         if self._kind == "pairs":
             ends = ids == frame.sep
             texts_before = np.cumsum(ends, axis=1, dtype=np.int64) - ends
@@ -279,20 +296,3 @@ class RowStream:
         # All elements share one zero in memory, so nothing may be written to it.
         types = {"token_type_ids": torch.zeros(1, dtype=torch.int64).expand(ids.shape)}
         return insert_prompt(types | tensors, self._prompt, self._frame)
-
-
-def _begins(ids: np.ndarray, frame: Frame) -> np.ndarray:
-    """Whether a document begins at each token, bool [n, L]: at every CLS, or at the row's start and after every SEP."""
-    if frame.cls is not None:
-        return ids == frame.cls
-    begins = np.ones(ids.shape, dtype=bool)
-    begins[:, 1:] = ids[:, :-1] == frame.sep
-    return begins
-
-
-def _places(begins: np.ndarray, is_real: np.ndarray) -> dict[str, np.ndarray]:
-    """Each token's document in its row and place in that document, int64 [n, L]; `begins` is true at its start."""
-    columns = np.arange(begins.shape[1])
-    first = np.maximum.accumulate(np.where(begins, columns, 0), axis=1)
-    documents = np.cumsum(begins, axis=1, dtype=np.int64) - 1
-    return {"document_ids": np.where(is_real, documents, -1), "position_ids": np.where(is_real, columns - first, 0)}

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import tasks.bilstm  # noqa: F401  (without it transformers says that it is too old for such a teacher)
 from corpus.rows.masking import Masker
 from corpus.rows.mixture import source_weights
+from corpus.rows.sentence_pairs import sentence_end_ids
 from corpus.shards.block_cache import BlockCache
 from corpus.shards.manifest import Manifest, load_manifest
 from corpus.shards.store import StoreLost
@@ -120,11 +121,12 @@ def warn_of_unreached(config: RunConfig, unreached: Mapping[str, Sequence[str]])
 
 
 class JobInput(NamedTuple):
-    """The input of a run: the manifest of its corpus, the data of its probe, and its prompt."""
+    """The input of a run: its corpus's manifest, its probe's data, its prompt, and the ids at which pairs are cut."""
 
     manifest: Manifest
     probe: ProbeData | None
     prompt: RunPrompt | None = None
+    sentence_ends: tuple[int, ...] = ()
 
 
 @Progress("checking the input")
@@ -143,7 +145,7 @@ def check_input(config: RunConfig, run: Path, world_size: int) -> JobInput:
     check_run_folder(config, manifest, run)
     prompt = read_prompt(config)
     check_prompt(prompt.text if prompt else None, run)
-    return JobInput(manifest, read_probe_data(config, manifest), prompt)
+    return JobInput(manifest, read_probe_data(config, manifest), prompt, _read_sentence_ends(config, manifest))
 
 
 def _load_corpus_of(config: RunConfig, run: Path) -> Manifest:
@@ -173,6 +175,15 @@ def check_tokenizer(config: RunConfig, manifest: Manifest, teacher: EncoderShape
             f"({manifest.tokenizer.fingerprint[:12]}), {other} ({found[:12]}); "
             + ("build the corpus with the teacher's tokenizer" if config.teacher else "build the corpus again")
         )
+
+
+def _read_sentence_ends(config: RunConfig, manifest: Manifest) -> tuple[int, ...]:
+    """Return the ids of pieces that end sentences if pairs are cut there. Raise ValueError if there are none."""
+    if config.corpus.order == "kept":
+        return ()
+    name = tokenizer_name(config, manifest)
+    with prefix_errors("corpus.order"):
+        return tuple(sentence_end_ids(name, load_tokenizer(name)))
 
 
 def load_corpus(config: CorpusConfig) -> Manifest:

@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model
 from corpus.rows.masking import MaskingSettings
 from corpus.rows.order import NUM_LANES
 from corpus.rows.packing import RowKind
+from corpus.rows.sentence_pairs import PairOrder
 from corpus.shards.manifest import OnFault
 from launch.command_line.config_file import read_strictly
 from launch.distillation.grid import expand_grids
@@ -39,6 +40,7 @@ class CorpusConfig(Settings):
     seed: NonNegativeInt = 17  # for the order of rows
     weights: dict[str, NonNegativeFloat] = Field(default_factory=dict)  # by source; 1 for sources not listed
     rows: RowKind = "packed"  # or TinyBERT's pairs of consecutive text, CLS A SEP B SEP, or texts: a document a row
+    order: PairOrder = "kept"  # of pairs; swapped_half: whole sentences, B before A in half, for sentence_order
     bucket_steps: PositiveInt = 64  # of pairs, texts: rows are sorted by length within so many steps; 1: not sorted
     attend_within_documents: bool = False  # read each packed document as if it were alone in its row
     masking: MaskingSettings | None = None  # for objectives that predict masked tokens
@@ -100,7 +102,12 @@ class RunConfig(Settings):
             for index, student in enumerate(self.students)
             for key, message in student.problems(teacher)
         ]
-        problems += [*self._masking_problems(), *self._text_problems(), *self._vector_problems()]
+        problems += [
+            *self._order_problems(),
+            *self._masking_problems(),
+            *self._text_problems(),
+            *self._vector_problems(),
+        ]
         problems += self._document_problems(teacher)
         owners = {"the teacher": teacher} | {student.name: student.architecture for student in self.students}
         for owner, limits in owners.items():
@@ -123,6 +130,20 @@ class RunConfig(Settings):
                 if objective.reads_text_vectors and self.corpus.rows != "texts":
                     where = f"students.{index}.objective.{number}"
                     yield f'corpus.rows: must be "texts" because {where} ({objective.type}) compares vectors of texts'
+
+    def _order_problems(self) -> Iterator[str]:
+        if self.corpus.order != "kept" and self.corpus.rows != "pairs":
+            yield f'corpus.order: {self.corpus.order} is for corpus.rows "pairs", got {self.corpus.rows}'
+        for index, student in enumerate(self.students):
+            for number, objective in enumerate(student.objective):
+                if objective.reads_order and self.corpus.order != "swapped_half":
+                    where = f"students.{index}.objective.{number} ({objective.type})"
+                    yield f'corpus.order: {where} needs swapped pairs: "rows": "pairs", "order": "swapped_half"'
+
+    @property
+    def samples_tokens(self) -> bool:
+        """Whether a student reads sampled tokens, for which batches have random numbers."""
+        return any(one.samples_tokens for student in self.students for one in student.objective)
 
     def _document_problems(self, teacher: EncoderShape | None) -> Iterator[str]:
         types = {"teacher": teacher.model_type if teacher else ""}
@@ -170,7 +191,7 @@ class RunConfig(Settings):
             if self.corpus.masking and not student.needs_masking:
                 yield (
                     f"corpus.masking: students.{index} has no objective that predicts masked tokens; add one (mlm, "
-                    "distilbert), train this student in another run, or leave out masking"
+                    "distilbert, replaced_tokens), train this student in another run, or leave out masking"
                 )
 
 

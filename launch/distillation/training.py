@@ -87,6 +87,8 @@ def build_stream(
     rows_per_step: int = 1,
     prompt: RunPrompt | None = None,
     gives_places: bool = False,
+    gives_draws: bool = False,
+    sentence_ends: Sequence[int] = (),
 ) -> RowStream:
     """Return the stream of training rows, as students read them. Every rank must call it."""
     text_tokens, before = config.row_tokens - (len(prompt.ids) if prompt else 0), prompt_of_students(prompt)
@@ -105,6 +107,8 @@ def build_stream(
         bucket_steps=config.bucket_steps,
         prompt=before,
         gives_places=gives_places,
+        gives_draws=gives_draws,
+        sentence_ends=sentence_ends,
     )
 
 
@@ -135,7 +139,15 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: Stop, devic
     config = keep_kernels(config, run)
     given, (config, ran_on) = config, settle_precision(config, run, device)
     keeps_vectors = config.teacher is not None and config.teacher.vectors is not None
-    stream = build_stream(manifest, config.corpus, config.deepspeed.train_batch_size, job.prompt, keeps_vectors)
+    stream = build_stream(
+        manifest,
+        config.corpus,
+        config.deepspeed.train_batch_size,
+        job.prompt,
+        gives_places=keeps_vectors,
+        gives_draws=config.samples_tokens,
+        sentence_ends=job.sentence_ends,
+    )
     teacher, teacher_fingerprint, students, (probe, probe_facts) = build_models(config, job, stream, run, device)
     check_alike({}, {"teacher": {"fingerprint": teacher_fingerprint}})
     rows = config.deepspeed.micro_rows(world_size)

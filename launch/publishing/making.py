@@ -71,6 +71,20 @@ def describe_vectors(objectives: Sequence[Mapping[str, Any]], teacher: str | Non
     )
 
 
+def describe_heads(types: Sequence[str], model_type: str, has_words: bool) -> str:
+    """Markdown on the heads of ELECTRA and ALBERT: the class that loads them, or that they are left out."""
+    heads = {
+        "replaced_tokens": ("that tells replaced tokens", model_type == "electra", "ElectraForPreTraining"),
+        "sentence_order": ("that tells swapped texts", model_type == "albert" and has_words, "AlbertForPreTraining"),
+    }
+    said = [
+        f"`{kind}` loads it with the head {what}." if is_kept else f"The head {what} is not in this folder."
+        for name, (what, is_kept, kind) in heads.items()
+        if name in types
+    ]
+    return "\n" + " ".join(said) + "\n" if said else ""
+
+
 def losses_table(name: str, last: Mapping[str, float]) -> str:
     """Markdown of the student's loss and its terms in one logged step."""
     rows = [f"| {term} | {value:.4f} |" for term, value in loss_terms(last, name).items()]

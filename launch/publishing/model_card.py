@@ -7,6 +7,7 @@ from typing import Any
 from launch.command_line.wording import duration
 from launch.publishing.card_scores import describe_scores
 from launch.publishing.making import (
+    describe_heads,
     describe_machines,
     describe_objective,
     describe_start,
@@ -178,6 +179,7 @@ def model_card(
         scores="\n".join(describe_scores(name, record.facts, record.metrics, record.state.step)),
         limits="\n".join(f"- {limit}" for limit in _limits(record, unreached, has_head)),
         advice=_advice(bool(load_options), has_head, prompts_of_students(config["teacher"], teacher))
+        + describe_heads(types, measured.model_type, has_head)
         + describe_vectors(student["objective"], teacher_is),
         licence=licence or "not stated: the terms of the teacher and of the sources below apply",
         kind="student" if teacher else "encoder",

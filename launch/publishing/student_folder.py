@@ -184,5 +184,6 @@ def difference_to_live(folder: Path, recorded: Path) -> float:
     output = model(input_ids=live["input_ids"], output_hidden_states=True)
     differences = [(output.hidden_states[-1] - live["last_hidden_state"]).abs().max()]
     if "logits" in live:
-        differences.append((output.logits[:, -1] - live["logits"]).abs().max())
+        logits = output.prediction_logits if "prediction_logits" in output else output.logits
+        differences.append((logits[:, -1] - live["logits"]).abs().max())
     return float(max(differences))

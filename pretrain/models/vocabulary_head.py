@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForPreTraining
 from transformers.activations import ACT2FN
 
 from pretrain.models.family import family_of
@@ -71,6 +71,7 @@ def _transform(model: Any) -> nn.Sequential:
 
 
 def auto_class_of(folder: Path) -> Any:
-    """Return the class that loads all of a saved model: AutoModelForMaskedLM if it has that head, else AutoModel."""
+    """Return the class that loads all of a saved model: that of its heads for pretraining, AutoModel without."""
     names = AutoConfig.from_pretrained(folder).architectures or []
-    return AutoModelForMaskedLM if any(name.endswith("ForMaskedLM") for name in names) else AutoModel
+    kinds = {"ForMaskedLM": AutoModelForMaskedLM, "ForPreTraining": AutoModelForPreTraining}
+    return next((kind for end, kind in kinds.items() if any(name.endswith(end) for name in names)), AutoModel)

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from pretrain.models.encoder import Features, Reads
+from pretrain.models.encoder import Features, HuggingFaceModel, Reads
 from pretrain.models.shape import EncoderShape
 from pretrain.settings import Problems, Settings, Share
 
@@ -58,6 +58,9 @@ class ObjectiveConfig(Settings):
     needs_student_head: ClassVar[bool] = False  # trains a masked-language head of the student
     reads_task_head: ClassVar[bool] = False  # reads the student's predictions for a labelled task
     reads_task_teacher: ClassVar[bool] = False  # reads the teacher's predictions too
+    reads_order: ClassVar[bool] = False  # tells swapped pairs of texts from others
+    samples_tokens: ClassVar[bool] = False  # replaces tokens that the student reads by sampled ones
+    head_family: ClassVar[str | None] = None  # the family whose ForPreTraining class publishes this objective's head
 
     type: str
     weight: Weight = 1.0
@@ -90,10 +93,18 @@ class Objective(nn.Module):
     """
 
     reduction: Reduction = "rows"
+    reads_labels: bool = False  # needs the positions of masked tokens without a masked-language head
     shares: Mapping[str, float] = MappingProxyType({})  # weights of the terms that do not have weight 1
     weight: Weight
     teacher_reads: Reads
     student_reads: Reads
+
+    def attach(self, model: HuggingFaceModel) -> None:
+        """Take what is needed of the student's whole model, such as a head of its own. Called once, before training."""
+
+    def prepare(self, batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the batch as the student is to read it; `forward` gets the same."""
+        return batch
 
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the unweighted loss terms, float32 scalars, by metric name.

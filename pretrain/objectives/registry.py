@@ -9,7 +9,9 @@ from pydantic import SerializeAsAny, WrapValidator
 from pretrain.objectives.layers import HiddenStatesConfig, PatientKDConfig, TinyBERTConfig
 from pretrain.objectives.objective import ObjectiveConfig
 from pretrain.objectives.relations import MiniLMConfig, MiniLMv2Config
+from pretrain.objectives.replaced_tokens import ReplacedTokensConfig
 from pretrain.objectives.sentence import SentenceConfig
+from pretrain.objectives.sentence_order import SentenceOrderConfig
 from pretrain.objectives.vocabulary import DistilBERTConfig, MaskedLMConfig
 
 
@@ -52,13 +54,14 @@ def _import_config(path: str) -> type[ObjectiveConfig]:
     return found
 
 
-# To add an objective, add its configuration class to one of these lines: the second if it needs a masked-language head.
+# To add an objective, add its configuration class to one of these lines: the second if it needs a masked-language head,
+# or rows as only a corpus gives them.
 EncoderObjective = (
     MiniLMv2Config | MiniLMConfig | TinyBERTConfig | HiddenStatesConfig | PatientKDConfig | SentenceConfig
 )
-HeadObjective = DistilBERTConfig | MaskedLMConfig
+CorpusObjective = DistilBERTConfig | MaskedLMConfig | ReplacedTokensConfig | SentenceOrderConfig
 
-GENERAL = Registry(EncoderObjective | HeadObjective)
+GENERAL = Registry(EncoderObjective | CorpusObjective)
 GeneralObjective = Annotated[
-    SerializeAsAny[EncoderObjective | HeadObjective | ObjectiveConfig], WrapValidator(GENERAL.validate)
+    SerializeAsAny[EncoderObjective | CorpusObjective | ObjectiveConfig], WrapValidator(GENERAL.validate)
 ]

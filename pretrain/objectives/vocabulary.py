@@ -104,9 +104,9 @@ class DistilBERT(ProjectedObjective):
     def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the terms `distilbert/soft`, `distilbert/mlm` and `distilbert/cosine`, without those of weight 0."""
         name = "real_places" if self.positions == "real" else "labelled_places"
-        target = _decoder_inputs(teacher, self.teacher_layer, places := _places(batch, name))
+        target = _decoder_inputs(teacher, self.teacher_layer, places := places_of(batch, name))
         output = _decoder_inputs(student, self.student_layer, places)
-        soft = distillation_loss(target, output, _weights(batch, name, self.reduction), self.temperature)
+        soft = distillation_loss(target, output, place_weights(batch, name, self.reduction), self.temperature)
         terms = {"distilbert/soft": soft}
         if self.shares["distilbert/mlm"]:
             terms["distilbert/mlm"] = _masked_language_loss(student, self.student_layer, batch, self.reduction)
@@ -124,14 +124,17 @@ def with_places(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     For a batch on the CPU: finding them on a device would wait for it.
     """
-    places = {"real_places": _places(batch, "real_places")}
+    places = {"real_places": places_of(batch, "real_places")}
     if "labels" in batch:
-        places["labelled_places"] = _places(batch, "labelled_places")
+        places["labelled_places"] = places_of(batch, "labelled_places")
     return {**batch, **places}
 
 
-def _places(batch: Mapping[str, Tensor], name: str) -> Tensor:
-    """Return the positions [N] among the B x L tokens, from the batch or computed from its masks."""
+def places_of(batch: Mapping[str, Tensor], name: str) -> Tensor:
+    """Return the positions [N] of "real_places" or "labelled_places" among the B x L tokens.
+
+    They are in the batch, or computed from its masks.
+    """
     if name in batch:
         return batch[name]
     return _mask(batch, name).flatten().nonzero().squeeze(1)
@@ -141,15 +144,16 @@ def _mask(batch: Mapping[str, Tensor], name: str) -> Tensor:
     return real_tokens(batch) if name == "real_places" else batch["labels"] != IGNORED
 
 
-def _weights(batch: Mapping[str, Tensor], name: str, reduction: Reduction) -> Tensor:
+def place_weights(batch: Mapping[str, Tensor], name: str, reduction: Reduction) -> Tensor:
+    """Return the weights [N] by which a sum over such positions is the mean of this reduction."""
     count = batch.get("num_real" if name == "real_places" else "num_labelled")
-    return token_weights(_mask(batch, name), reduction, count).flatten().index_select(0, _places(batch, name))
+    return token_weights(_mask(batch, name), reduction, count).flatten().index_select(0, places_of(batch, name))
 
 
 def _masked_language_loss(student: Features, layer: int, batch: Mapping[str, Tensor], reduction: Reduction) -> Tensor:
-    places = _places(batch, "labelled_places")
+    places = places_of(batch, "labelled_places")
     labels = batch["labels"].flatten().index_select(0, places)
-    weights = _weights(batch, "labelled_places", reduction)
+    weights = place_weights(batch, "labelled_places", reduction)
     return masked_language_loss(*_decoder_inputs(student, layer, places), labels, weights)
 
 

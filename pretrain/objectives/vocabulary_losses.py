@@ -33,14 +33,43 @@ def masked_language_loss(
         A float32 scalar, computed in float32 from inputs of any floating type; 0 without positions.
     """
 
+    return sampled_language_loss(states, weight, bias, labels, shares, None, chunk_bytes)[0]
+
+
+def sampled_language_loss(
+    states: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    labels: Tensor,
+    shares: Tensor,
+    draws: Tensor | None,
+    chunk_bytes: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the loss of `masked_language_loss`, and a token sampled from each softmax, int64 [N], without gradients.
+
+    Args:
+        draws: a random number from 0 to below 1 for each position, [N]: the token is the first whose cumulative
+            probability exceeds it. Without them the tokens are the labels.
+    """
+    sampled = labels.clone()
+
     def cross_entropy(logits: Tensor, part: slice) -> tuple[Tensor, Tensor]:
         wanted, share = labels[part].unsqueeze(-1), shares[part].float().unsqueeze(-1)
         log_q = torch.log_softmax(logits, -1)
         loss = -(log_q.gather(-1, wanted) * share).sum()
-        gradient = log_q.exp_().mul_(share)
-        return loss, gradient.scatter_add_(-1, wanted, -share)
+        q = log_q.exp_()
+        if draws is not None:
+            sampled[part] = _sample(q, draws[part])
+        return loss, q.mul_(share).scatter_add_(-1, wanted, -share)
 
-    return _sum_by_chunks(states, weight, bias, cross_entropy, chunk_bytes)
+    return _sum_by_chunks(states, weight, bias, cross_entropy, chunk_bytes), sampled
+
+
+def _sample(probabilities: Tensor, draws: Tensor) -> Tensor:
+    """Return the indexes [N] at which cumulative probabilities [N, V] first exceed the draws [N], in float64."""
+    cumulative = probabilities.cumsum(-1, dtype=torch.float64)  # float32 would lose rare tokens behind others
+    wanted = (draws.double() * cumulative[:, -1]).unsqueeze(-1)
+    return torch.searchsorted(cumulative, wanted, right=True).squeeze(-1).clamp(max=probabilities.shape[-1] - 1)
 
 
 def distillation_loss(

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import Field, JsonValue, PositiveInt, model_validator
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForPreTraining
 
 from pretrain.models.family import FamilyName, family_of
 from pretrain.models.shape import EncoderShape, row_offset
@@ -13,6 +13,8 @@ from pretrain.optimizer import OptimizerConfig, ScheduleConfig
 from pretrain.settings import Problems, Settings
 from pretrain.students.initialization import InitConfig
 
+_ANY_VOCABULARY = 1 << 16  # where only other sizes are asked for
+_APART = "leave out one of them, or train one student from another (init.student)"
 # What a student of another family takes over from its teacher, where both have BERT's layers and these compute alike
 _COMPUTING = ("hidden_act", "layer_norm_eps", "initializer_range")
 _TOKENS = ("bos_token_id", "eos_token_id")
@@ -138,6 +140,14 @@ class StudentConfig(Settings):
         """Whether an objective trains a masked-language head of the student."""
         return any(one.needs_student_head for one in self.objective)
 
+    def auto_class(self, model_type: str) -> Any:
+        """Return transformers' class of an encoder of this family with the heads that are published."""
+        joins = any(one.head_family == model_type for one in self.objective)
+        # ElectraForPreTraining has no masked-language head; AlbertForPreTraining has one, which must not stay random.
+        if joins and self.needs_head == (model_type == "albert"):
+            return AutoModelForPreTraining
+        return AutoModelForMaskedLM if self.needs_head else AutoModel
+
     @property
     def needs_masking(self) -> bool:
         """Whether an objective predicts masked tokens."""
@@ -167,6 +177,7 @@ class StudentConfig(Settings):
         if own.is_rotary and own.attention_size // own.num_attention_heads % 2:
             yield "num_attention_heads", "heads that are rotated by positions need an even width"
         yield from self.init.problems(teacher, self.shape(teacher))
+        yield from self._sampling_problems()
         for index, objective in enumerate(self.objective):
             for key, message in objective.problems(teacher, self.shape(teacher)):
                 yield f"objective.{index}.{key}", message
@@ -179,3 +190,26 @@ class StudentConfig(Settings):
         for index, objective in enumerate(self.objective):
             if objective.needs_teacher:
                 yield f"objective.{index}.type", f"{objective.type} needs a teacher; mlm works without one"
+            elif self.architecture:
+                own = EncoderShape.of(
+                    self.hugging_face_config(self.architecture.build(_ANY_VOCABULARY, pad_token_id=0))
+                )
+                for key, message in objective.problems(own, own):
+                    yield f"objective.{index}.{key}", message
+        yield from self._sampling_problems()
+
+    def _sampling_problems(self) -> Problems:
+        """Yield which objectives cannot stand beside one whose samples the student reads in place of the text."""
+        sampling = [index for index, one in enumerate(self.objective) if one.samples_tokens]
+        for index, one in enumerate(self.objective) if sampling else ():
+            name = f"objective.{sampling[0]} ({self.objective[sampling[0]].type})"
+            if index == sampling[0]:
+                continue
+            if one.needs_masking:
+                yield f"objective.{index}.type", f"{one.type} predicts masked tokens, which {name} replaces; {_APART}"
+            elif one.needs_teacher:
+                yield (
+                    f"objective.{index}.type",
+                    f"{one.type} compares what teacher and student make of one text, and with {name} they read "
+                    f"different ones; {_APART}",
+                )

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForMaskedLM
 
 from pretrain.models.encoder import Encoder, Features, HuggingFaceModel, union
 from pretrain.models.shape import EncoderShape
@@ -28,6 +27,7 @@ class Student(nn.Module):
         objectives: the losses; their projections are trained too.
         dropout_prob: replaces the dropout probability of the model.
         head: its masked-language head if an objective needs one; published together with the encoder.
+        whole: the model to publish, where it is more than `model`.
     """
 
     def __init__(
@@ -37,17 +37,21 @@ class Student(nn.Module):
         objectives: Sequence[Objective],
         dropout_prob: float = 0.0,
         head: VocabularyHead | None = None,
+        whole: HuggingFaceModel | None = None,
     ) -> None:
         super().__init__()
         self.head = head
+        self._published = (whole or (head.model if head else model),)  # in a tuple it is not registered a second time
         self.name = name
         self.dtype: Dtype = "float32"  # the type `forward` computes in; weights stay float32
         self.progress = 0.0  # share of the run's steps that is done, for schedules of weights
         self.loss_scale: Tensor | float = 1.0  # by which the loss is multiplied before its backward pass, in float16
+        for objective in objectives:
+            objective.attach(self.published)
         self.objectives = nn.ModuleList(objectives)
         self.encoder = Encoder(model, union(objective.student_reads for objective in objectives))
         self.teacher_reads = union(objective.teacher_reads for objective in objectives)
-        for module in model.modules():
+        for module in self.modules():
             if isinstance(module, nn.Dropout):
                 module.p = dropout_prob
         self.train()  # models loaded from a folder are in evaluation mode, without dropout
@@ -58,9 +62,14 @@ class Student(nn.Module):
         return any(objective.reduction == "tokens" for objective in self.objectives)
 
     @property
+    def reads_places(self) -> bool:
+        """Whether it reads the positions of real or masked tokens."""
+        return bool(self.head) or any(objective.reads_labels for objective in self.objectives)
+
+    @property
     def published(self) -> HuggingFaceModel:
-        """The model that is saved and published: the encoder, with its masked-language head if it has one."""
-        return self.head.model if self.head else self.encoder.model
+        """The model that is saved and published: the encoder, with the heads of its family that objectives train."""
+        return self._published[0]
 
     def forward(self, batch: Mapping[str, Tensor], teacher: Features) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted loss of one micro-batch, a float32 scalar, and by name its unweighted, detached terms.
@@ -73,6 +82,9 @@ class Student(nn.Module):
             return self._loss(batch, teacher)
 
     def _loss(self, batch: Mapping[str, Tensor], teacher: Features) -> tuple[Tensor, dict[str, Tensor]]:
+        for objective in self.objectives:
+            assert isinstance(objective, Objective)
+            batch = objective.prepare(batch)
         features: Features = self.encoder(batch)
         features.head = self.head
         total, terms = torch.zeros((), device=batch["input_ids"].device), {}
@@ -102,6 +114,7 @@ class Student(nn.Module):
             ids = torch.arange(16, device=next(self.parameters()).device).view(2, 8)
             ids = ids % self.encoder.shape.vocab_size
             batch = {"input_ids": ids, "token_type_ids": torch.zeros_like(ids), "labels": ids}
+            batch |= {"draws": torch.full(ids.shape, 0.5, device=ids.device), "order_labels": ids[:, 0] % 2}
         self(batch, teacher(batch))[0].backward()
         for parameter in self.parameters():
             parameter.requires_grad_(parameter.grad is not None)
@@ -139,9 +152,10 @@ def build_student(
         if teacher is not None and config.architecture:
             padding = (base.pad_token_id or 0) if pad_token_id is None else pad_token_id
             base = config.architecture.build(base.vocab_size, padding, teacher.config)
-        model, head = _build_model(config, base)
+        whole, head = _build_model(config, base)
+        model = whole.base_model
         objectives = [objective.build(shape, EncoderShape.of(model.config)) for objective in config.objective]
-        student = Student(config.name, model, objectives, config.dropout_prob, head)
+        student = Student(config.name, model, objectives, config.dropout_prob, head, whole)
         if teacher is None:
             return student
         student.start_from(initialize(model, teacher, config.init, sample))
@@ -154,8 +168,8 @@ def build_student(
 def _start_head(head: VocabularyHead, config: StudentConfig, teacher_head: VocabularyHead | None) -> None:
     source = teacher_head if config.init.embeddings == "teacher" else None
     if config.init.student:
-        kind = auto_class_of(Path(config.init.student))
-        source = VocabularyHead(kind.from_pretrained(config.init.student)) if kind is AutoModelForMaskedLM else None
+        published = auto_class_of(Path(config.init.student)).from_pretrained(config.init.student)
+        source = VocabularyHead(published) if published.get_output_embeddings() else None
     sizes = [[weight.shape for weight in one.transform.parameters()] if one else None for one in (source, head)]
     if source and sizes[0] == sizes[1]:
         head.transform.load_state_dict(source.transform.state_dict())
@@ -163,9 +177,9 @@ def _start_head(head: VocabularyHead, config: StudentConfig, teacher_head: Vocab
 
 
 def _build_model(config: StudentConfig, base: Any) -> tuple[HuggingFaceModel, VocabularyHead | None]:
+    """Return the student's whole model, and its masked-language head if an objective trains one."""
     values = config.hugging_face_config(base)
-    if not config.needs_head:
-        return AutoModel.from_config(values, dtype=torch.float32), None
-    values.tie_word_embeddings = True
-    head = VocabularyHead(AutoModelForMaskedLM.from_config(values, dtype=torch.float32))
-    return head.model.base_model, head
+    if config.needs_head:
+        values.tie_word_embeddings = True
+    whole = config.auto_class(values.model_type).from_config(values, dtype=torch.float32)
+    return whole, VocabularyHead(whole) if config.needs_head else None

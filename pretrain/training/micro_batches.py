@@ -14,7 +14,7 @@ from pretrain.models.encoder import real_tokens
 
 Batch = Mapping[str, Tensor]
 
-_NAMES = ("num_real", "num_pairs", "num_labelled", "num_known")
+_NAMES = ("num_real", "num_pairs", "num_labelled", "num_known", "num_ordered")
 _LABELS = ("labels", "start_positions", "end_positions")
 _IGNORED = -100
 
@@ -33,7 +33,8 @@ def step_counts(batches: Sequence[Batch], device: torch.device) -> dict[str, Ten
 
     `num_real`: real tokens; `num_pairs`: pairs of real tokens of a row, or of a document if batches have
     `document_ids`; `num_labelled`: labels that are not ignored; `num_known`: those of them that are known, and so not
-    negative. The mean is over all micro-batches of all ranks, so every rank must call it; nothing waits for the device.
+    negative; `num_ordered`: pairs of texts whose order is asked. The mean is over all micro-batches of all ranks, so
+    every rank must call it; nothing waits for the device.
 
     Args:
         batches: this rank's micro-batches of the step, on the CPU.
@@ -51,6 +52,8 @@ def _count(batch: Batch) -> Tensor:
     documents = batch.get("document_ids", torch.zeros_like(real)).clamp(min=0)
     of_documents = torch.zeros_like(real).scatter_add_(1, documents, real)
     labels = [batch[name] for name in _LABELS if name in batch]
-    labelled, known = (sum(int(one.sum()) for one in ones) for ones in
-                       ([one != _IGNORED for one in labels], [one >= 0 for one in labels]))  # fmt: skip
-    return torch.stack([real.sum(), of_documents.square().sum(), torch.tensor(labelled), torch.tensor(known)])
+    labelled = sum(int((one != _IGNORED).sum()) for one in labels)
+    known = sum(int((one >= 0).sum()) for one in labels)
+    ordered = int((batch["order_labels"] != _IGNORED).sum()) if "order_labels" in batch else 0
+    sums = real.sum(), of_documents.square().sum(), *map(torch.tensor, (labelled, known, ordered))
+    return torch.stack(sums)

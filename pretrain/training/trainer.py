@@ -96,7 +96,7 @@ class Trainer:
         self._step_started, self._save_seconds = 0.0, 0.0
         self._steps_are_long = True  # until the ranks agree on how long the first one took
         self._device_step: torch.cuda.Event | None = None  # where the last step ends in the device's queue
-        self._reads_places = any(engine.student.head for engine in engines)
+        self._reads_places = any(engine.student.reads_places for engine in engines)
         self._needs_counts = any(engine.student.needs_counts for engine in engines)
         self._skipped_rows = 0  # on this rank since the last logged step
         self._tokens = self._step_tokens = 0  # real ones on this rank: not yet in the state, and of the last step

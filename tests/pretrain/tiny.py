@@ -99,7 +99,7 @@ def feature_batch() -> dict[str, Tensor]:
 def rows_from(position: int, rows: int, rank: int, world_size: int) -> Generator[dict[str, Tensor], None, None]:
     """Endless micro-batches: row g is a function of g alone, rank r takes every world_size-th; some rows are padded.
 
-    Every id that 4 divides is to be predicted.
+    Every id that 4 divides is to be predicted. Of three rows one is swapped, one is not and one is of a single text.
     """
     while True:
         numbers = range(position + rank, position + rows * world_size, world_size)
@@ -108,8 +108,14 @@ def rows_from(position: int, rows: int, rank: int, world_size: int) -> Generator
         for index, number in enumerate(numbers):
             whole["attention_mask"][index, ROW_TOKENS - number % 3 :] = 0
         whole["labels"] = whole["input_ids"].masked_fill(whole["input_ids"] % 4 > 0, -100)
+        whole["draws"] = torch.stack([_draws(number) for number in numbers])
+        whole["order_labels"] = torch.tensor([(0, 1, -100)[number % 3] for number in numbers])
         yield whole
         position += rows * world_size
+
+
+def _draws(number: int) -> Tensor:
+    return torch.rand(ROW_TOKENS, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
 
 
 def train(

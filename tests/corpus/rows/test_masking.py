@@ -7,7 +7,17 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from corpus.rows.masking import IGNORED, Masker, MaskingSettings, _choose_words
+from corpus.permutation import derive_key, mix
+from corpus.rows.masking import (
+    IGNORED,
+    Masker,
+    MaskingSettings,
+    _choose_words,
+    _join_words,
+    _of_first_tokens,
+    _random,
+    _run_lengths,
+)
 from corpus.rows.stream import RowStream
 from corpus.shards.manifest import load_manifest
 from tests.corpus.rows.test_stream import with_word_planes
@@ -165,6 +175,59 @@ def test_words_are_taken_in_the_order_of_their_ranks():
         assert chosen[1].sum() == (7 if number == 7 else 0)
 
 
+def test_old_runs_keep_their_masks(manifest):
+    """By the first version: tenths of random bits, of which eight give the mask token and one another piece."""
+    ids = random_rows(manifest, 300)
+    masker = Masker(manifest, MaskingSettings(prob=0.5), 17)
+    chosen, random = masker._choose(ids, np.arange(300), None)
+    random = mix(random + derive_key(17, 4))
+    others = masker._ordinary[(mix(random) >> np.uint64(1)).astype(np.int64) % len(masker._ordinary)]
+    draws, mask_id = random % np.uint64(10), manifest.tokenizer.mask_token_id
+    expected = np.where(draws < 8, mask_id, np.where(draws == 8, others, ids[chosen]))
+    assert (masker.mask(ids, np.arange(300))[0][chosen] == expected).all()
+
+
+@pytest.mark.parametrize(("mask_share", "random_share"), [(0.85, 0.0), (1.0, 0.0), (0.0, 1.0), (0.333, 0.25)])
+def test_shares_of_what_replaces_tokens_can_be_chosen(manifest, mask_share, random_share):
+    ids = random_rows(manifest)
+    settings = MaskingSettings(mask_share=mask_share, random_share=random_share)
+    masked, labels = Masker(manifest, settings, 17).mask(ids, np.arange(len(ids)))
+    chosen = labels != IGNORED
+    became, was, count = masked[chosen], labels[chosen], chosen.sum()
+    kept = 1 - mask_share - random_share + random_share / (manifest.tokenizer.vocab_size - 5)
+    assert abs((became == manifest.tokenizer.mask_token_id).mean() - mask_share) < 5 * (0.25 / count) ** 0.5
+    assert abs((became == was).mean() - kept) < 5 * (0.25 / count) ** 0.5
+
+
+@pytest.mark.parametrize("whole_words", [False, True])
+def test_ngrams_are_of_whole_words_and_keep_the_rate(worded, whole_words):
+    ids, special = random_rows(worded, 400)[1::2], special_ids(worded)  # 100 tokens each, of which 10 are chosen
+    continues = np.random.default_rng(1).random(ids.shape) < 0.3
+    num_runs = {}
+    for most in (1, 3):
+        settings = MaskingSettings(max_ngram=most, whole_words=whole_words, prob=0.1)
+        labels = Masker(worded, settings, 17).mask(ids, np.arange(len(ids)), continues)[1]
+        num_runs[most] = 0
+        for row in range(len(ids)):
+            words = words_of(ids[row], continues[row] & whole_words, special)
+            states = [{labels[row, column] != IGNORED for column in word} for word in words]
+            assert all(len(state) == 1 for state in states), "a word is masked in part"
+            num_runs[most] += len("".join("x" if True in state else " " for state in states).split())
+        assert 9.9 < (labels != IGNORED).sum(1).mean() <= (labels != IGNORED).sum(1).max() == 10
+    assert num_runs[3] < 0.8 * num_runs[1]
+
+
+def test_runs_of_n_words_are_as_likely_as_one_nth_and_end_at_special_tokens():
+    lengths = _run_lengths(_random(derive_key(1), np.arange(2000), 100), 3)
+    assert abs(np.bincount(lengths.ravel())[1:] / lengths.size - np.array([6, 3, 2]) / 11).max() < 0.005
+    is_text = np.ones((1, 8), dtype=bool)
+    continues = _join_words(np.zeros((1, 8), dtype=bool), is_text, np.array([[2, 1, 3, 2, 1, 1, 1, 1]]))
+    assert continues[0, 1:].tolist() == [True, False, False, True, True, False, True]
+    is_text[0, 4] = False
+    random = np.arange(8, dtype=np.uint64)[None]
+    assert _of_first_tokens(random, is_text, continues).tolist() == [[0, 0, 2, 3, 4, 5, 6, 6]]
+
+
 def test_corpora_that_cannot_be_masked_are_refused(manifest):
     with pytest.raises(ValueError, match="masking whole words needs word planes; build the corpus with whole_words"):
         RowStream(manifest, ROW_TOKENS, 17, masking=WORDS)
@@ -173,3 +236,8 @@ def test_corpora_that_cannot_be_masked_are_refused(manifest):
         RowStream(manifest.model_copy(update={"tokenizer": tokenizer}), ROW_TOKENS, 17, masking=MaskingSettings())
     with pytest.raises(ValidationError, match="prob\n  Input should be less than 1"):
         MaskingSettings(prob=1.0)
+    with pytest.raises(ValidationError, match="max_ngram\n  Input should be less than or equal to 10"):
+        MaskingSettings(max_ngram=11)
+    shares = r"mask_share \(0.95\) and random_share \(0.1\) are shares of the same tokens: together at most 1"
+    with pytest.raises(ValidationError, match=shares):
+        MaskingSettings(mask_share=0.95)

@@ -1,10 +1,11 @@
 """Losses by chunks of positions against slow, obvious ones: position by position, float64."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pretrain.objectives.vocabulary_losses import distillation_loss, masked_language_loss
+from pretrain.objectives.vocabulary_losses import distillation_loss, masked_language_loss, sampled_language_loss
 
 VOCAB = 23
 
@@ -119,3 +120,26 @@ def test_memory_does_not_grow_with_positions_times_vocabulary():
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda t: t):
         masked_language_loss(*draw(0, num=500), *labels_and_shares(0, num=500))
     assert kept and sum(kept) <= 500 * 6 + VOCAB * 7
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 1 << 30])
+def test_sampled_tokens_have_the_softmaxs_distribution_and_the_loss_that_of_masked_tokens(chunk_bytes):
+    """Draws at even distances reach each token as often as its probability says, up to one."""
+    num = 1000
+    states, weight, bias = draw(0, num=1, scale=2.0)
+    labels, shares = labels_and_shares(1, num)
+    draws = (torch.arange(num, dtype=torch.float64) + 0.5) / num
+    every = states.expand(num, -1)
+    loss, sampled = sampled_language_loss(every, weight, bias, labels, shares, draws, chunk_bytes)
+    counts = torch.bincount(sampled, minlength=VOCAB)
+    assert (counts - num * log_softmax((states, weight, bias), 0).exp()).abs().max() <= 1
+    assert torch.equal(loss, masked_language_loss(every, weight, bias, labels, shares, chunk_bytes))
+
+
+def test_a_token_without_probability_is_never_sampled():
+    weight, bias = torch.zeros(VOCAB, 2), torch.full((VOCAB,), -1e4)
+    bias[[3, 9]] = 0.0
+    draws = torch.tensor([0.0, 0.4999, 0.5, 1 - 2**-53], dtype=torch.float64)
+    labels = torch.zeros(4, dtype=torch.long)
+    _, sampled = sampled_language_loss(torch.zeros(4, 2), weight, bias, labels, torch.ones(4), draws)
+    assert sampled.tolist() == [3, 3, 9, 9]

@@ -28,14 +28,12 @@ def parts_of(batch):
 def test_counts_of_a_step():
     whole, parts = parts_of(labelled_batch())
     counts = {name: value.item() for name, value in step_counts(parts, CPU).items()}
-    assert counts == {
-        "num_real": (9 + 4 + 9 + 4) / 2,
-        "num_pairs": (81 + 16 + 81 + 16) / 2,
-        "num_labelled": 4 / 2,
-        "num_known": 4 / 2,
-    }
+    real, pairs = (9 + 4 + 9 + 4) / 2, (81 + 16 + 81 + 16) / 2
+    labels = {"num_labelled": 4 / 2, "num_known": 4 / 2, "num_ordered": 0}
+    assert counts == {"num_real": real, "num_pairs": pairs} | labels
     unknown = [part | {"labels": part["labels"].masked_fill(part["labels"] >= 0, -101)} for part in parts]
     assert step_counts(unknown, CPU)["num_labelled"] == 2 and step_counts(unknown, CPU)["num_known"] == 0
+    assert step_counts([whole | {"order_labels": torch.tensor([0, 1, -100, 1])}], CPU)["num_ordered"] == 3
     documents = torch.tensor([[0, 0, 1, 1, 1, 1, 1, 1, 1], [0, 1, 1, 1, -1, -1, -1, -1, -1]] * 2)
     pairs = step_counts([whole | {"document_ids": documents}], CPU)["num_pairs"]
     assert pairs == 2 * (4 + 49 + 1 + 9)
@@ -89,4 +87,5 @@ def count_on_rank(rank, folder):
 def test_counts_are_over_all_ranks(tmp_path):
     spawn(count_on_rank, (tmp_path,))
     found = [json.loads((tmp_path / f"counts_{rank}").read_text()) for rank in range(2)]
-    assert found == [{"num_real": (6 + 7) / 2, "num_pairs": (26 + 29) / 2, "num_labelled": 0, "num_known": 0}] * 2
+    labels = {"num_labelled": 0, "num_known": 0, "num_ordered": 0}
+    assert found == [{"num_real": (6 + 7) / 2, "num_pairs": (26 + 29) / 2} | labels] * 2
