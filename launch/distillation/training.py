@@ -2,8 +2,9 @@
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -38,10 +39,11 @@ from launch.job.machine import note_machine, settle_precision
 from launch.job.run_folder import check_alike, check_shared, hold_run_folder, keep_kernels, write_done
 from pretrain.checkpoints.checkpoint import checkpoint_folders
 from pretrain.engines.engine import StudentEngine
-from pretrain.models.encoder import HuggingFaceModel
+from pretrain.models.encoder import HuggingFaceModel, without_padding
 from pretrain.models.shape import EncoderShape
 from pretrain.models.teacher import Teacher, TeacherFunction, fingerprint, load_teacher, no_teacher
 from pretrain.models.vocabulary_head import VocabularyHead
+from pretrain.objectives.vocabulary import with_places
 from pretrain.probes.live_probe import LiveProbe
 from pretrain.progress import Progress
 from pretrain.ranks.peers import PeerLost, joined_ranks
@@ -50,9 +52,11 @@ from pretrain.ranks.together import gather_objects, on_rank_zero
 from pretrain.students.config import StudentConfig
 from pretrain.students.initialization import InitConfig
 from pretrain.students.student import Student, build_student
+from pretrain.training.micro_batches import to_device
 from pretrain.training.trainer import Trainer
 
 SAMPLE_TOKENS = 4096  # for fitting the norms of projected layers; four times as many give no better students
+_REWIRING_BATCHES = 8  # of these tokens, for the importance of neurons: its absolute value is taken in each
 Probe = tuple[LiveProbe | None, ProbeFacts | None]
 
 
@@ -137,6 +141,7 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: Stop, devic
     teacher, teacher_fingerprint, students, (probe, probe_facts) = build_models(config, job, stream, run, device)
     check_alike({}, {"teacher": {"fingerprint": teacher_fingerprint}})
     rows = config.deepspeed.micro_rows(world_size)
+    rewire_students(config, students, teacher, stream, run, device)
     unreached = {student.name: student.to(device).freeze_unreached(teacher) for student in students}
 
     def start_run() -> None:
@@ -247,7 +252,28 @@ def skip_costly_init(student: StudentConfig, run: Path) -> StudentConfig:
 
     Projecting a large teacher's layers takes minutes, and longer on every rank of a host at once.
     """
-    is_saved = checkpoint_folders(run / "checkpoints") and (run / "start" / student.name).is_dir()
-    if dist.get_rank() == 0 and not is_saved:
+    if _starts_here(student.name, run):
         return student
     return student.model_copy(update={"init": InitConfig(embeddings="scratch")})
+
+
+def _starts_here(student: str, run: Path) -> bool:
+    """Whether this rank's initial weights of a student count: those of rank 0, without a checkpoint."""
+    is_saved = checkpoint_folders(run / "checkpoints") and (run / "start" / student).is_dir()
+    return dist.get_rank() == 0 and not is_saved
+
+
+def rewire_students(
+    config: RunConfig, students: Sequence[Student], teacher: TeacherFunction, stream: RowStream, run: Path,
+    device: torch.device,
+) -> None:  # fmt: skip
+    """Sort the neurons of elastic students on the first rows, where this rank's initial weights count."""
+    elastic = [one for one in students if one.inner and one.inner.narrows and _starts_here(one.name, run)]
+    if not elastic:
+        return
+    rows = max(1, SAMPLE_TOKENS // (_REWIRING_BATCHES * config.corpus.row_tokens))
+    with closing(stream.batches(0, rows)) as batches:
+        read = [without_padding(batch) for batch in islice(batches, _REWIRING_BATCHES)]
+    for student in elastic:
+        places = [with_places(batch) if student.head else batch for batch in read]
+        student.to(device).rewire(teacher, [to_device(batch, device) for batch in places])
