@@ -162,6 +162,8 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: Stop, devic
         write_run_folder(given, manifest, teacher_fingerprint, unreached, run, probe_facts, score, prompt)
         for student in students:
             save_start(student, run)
+            if student.inner:
+                print(f"[rank 0] {student.name} {student.inner.notes()}", file=sys.stderr, flush=True)
         print(f"[rank 0] {config.length(stream.rows_per_epoch)}", file=sys.stderr, flush=True)
 
     on_rank_zero(start_run)

@@ -43,9 +43,9 @@ class ElasticConfig(Settings):
             raise ValueError(f"{repeated[0]} is listed more than once")
         return value
 
-    def sizes(self, student: EncoderShape) -> list[Size]:
-        """Return all sizes of a student, the largest first."""
-        depths, widths = {student.num_layers, *self.depths}, {student.intermediate_size, *self.feed_forward}
+    def sizes(self, whole: Size) -> list[Size]:
+        """Return all sizes of a student, the largest first, which is the whole."""
+        depths, widths = {whole.num_layers, *self.depths}, {whole.feed_forward, *self.feed_forward}
         return sorted((Size(depth, width) for depth in depths for width in widths), reverse=True)
 
     def drawn(self, sizes: Sequence[Size], seed: int, step: int) -> list[Size]:

@@ -32,7 +32,7 @@ class SubNetworks(nn.Module):
         seed: int,
     ) -> None:
         super().__init__()
-        self.config, self.sizes, self._seed = config, config.sizes(encoder.shape), seed
+        self.config, self.sizes, self._seed = config, config.sizes(Size.of(encoder.shape)), seed
         self.objectives = nn.ModuleDict()  # by depth
         # The networks have no weights of their own, and in a dict they are not registered as submodules.
         self._parts: dict[Size, tuple[SubNetwork, nn.ModuleList]] = {}
@@ -54,6 +54,12 @@ class SubNetworks(nn.Module):
     def narrows(self) -> bool:
         """Whether neurons are to be sorted: a size has fewer of them than the largest."""
         return self.config.rewire and self.sizes[-1].feed_forward < self.sizes[0].feed_forward
+
+    def notes(self) -> str:
+        """Return what is trained, in words."""
+        every = self.config.sample == "all"
+        a_step = "all of them" if every else "the largest, the smallest and one that is drawn"
+        return f"holds {len(self.sizes)} sizes ({', '.join(map(str, self.sizes))}); a step trains {a_step}"
 
     def drawn(self, step: int | None) -> list[Size]:
         """Return the sizes, from the largest on, that a step trains; all of them for None."""

@@ -162,8 +162,9 @@ class LiveProbe:
     def measure(self, step: int, students: Iterable[Student]) -> dict[str, float]:
         """Return every student's scores by name, such as `probe/neighbour_accuracy`, and `probe_seconds`.
 
-        Scores of an elastic student's smaller sizes have theirs behind the name: `probe/neighbour_accuracy/2x600`. All but the seconds are the same on every rank. A score that cannot be measured causes a warning, not an error,
-        and is left out. Every rank must call it.
+        The smaller sizes of an elastic student have theirs behind the name: `probe/neighbour_accuracy/2x600`. All but
+        the seconds are the same on every rank. A score that cannot be measured causes a warning, not an error, and is
+        left out. Every rank must call it.
         """
         started, scores = time.perf_counter(), {}
         for student in students:

@@ -68,7 +68,7 @@ class Student(nn.Module):
 
     @property
     def networks(self) -> dict[str, tuple[Network, nn.ModuleList]]:
-        """What computes features, and its objectives: the whole as "", and each smaller size by its name, as "2x600"."""
+        """What computes features, and its objectives: the whole as "", each smaller size by its name, such as 2x600."""
         inner = self.inner.parts() if self.inner else {}
         return {"": (self.encoder, self.objectives), **{str(size): one for size, one in inner.items()}}
 
@@ -90,26 +90,25 @@ class Student(nn.Module):
             teacher: the teacher's features for this batch.
         """
         with autocast(batch["input_ids"].device, self.dtype):
-            if self.inner is None:
-                return self._loss(self.encoder, self.objectives, batch, teacher)
-            return self._mean_loss(self.inner, batch, teacher)
+            return self._loss(batch, teacher)
 
-    def _mean_loss(
-        self, inner: SubNetworks, batch: Mapping[str, Tensor], teacher: Features
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the mean loss of the sizes of this step, the loss of each, and the terms of the largest."""
-        drawn, losses, terms = inner.drawn(self.step), [], {}
+    def _loss(self, batch: Mapping[str, Tensor], teacher: Features) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss; of an elastic student the mean of this step's sizes, each one's, and the largest's terms."""
+        if self.inner is None:
+            return self.loss_of(self.encoder, self.objectives, batch, teacher)
+        drawn, losses, terms = self.inner.drawn(self.step), [], {}
         for size in drawn:
-            network, objectives = inner.parts().get(size, (self.encoder, self.objectives))
-            loss, own = self._loss(network.train(self.training), objectives, batch, teacher)
+            network, objectives = self.inner.parts().get(size, (self.encoder, self.objectives))
+            loss, own = self.loss_of(network.train(self.training), objectives, batch, teacher)
             losses.append(loss)
             terms |= {f"loss/{size}": own["loss"], **({} if terms else own)}
-        total = torch.stack(losses).mean() + inner.idle(drawn).to(losses[0].device)
+        total = torch.stack(losses).mean() + self.inner.idle(drawn).to(losses[0].device)
         return total, {**terms, "loss": total.detach()}
 
-    def _loss(
+    def loss_of(
         self, network: nn.Module, objectives: nn.ModuleList, batch: Mapping[str, Tensor], teacher: Features
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of the whole student or of one smaller size, and its terms, as `forward` does."""
         features: Features = network(batch)
         features.head = self.head
         total, terms = torch.zeros((), device=batch["input_ids"].device), {}
@@ -123,9 +122,10 @@ class Student(nn.Module):
 
     def start_from(self, basis: Tensor | None) -> None:
         """Start the objectives' projections at a map [D_teacher, D_student], if there is one."""
-        inner = self.inner.every_objective() if self.inner else ()
-        for objective in chain(self.objectives, inner) if basis is not None else ():
-            assert isinstance(objective, Objective) and basis is not None
+        if basis is None:
+            return
+        for objective in chain(self.objectives, self.inner.every_objective() if self.inner else ()):
+            assert isinstance(objective, Objective)
             objective.start_from(basis)
 
     @Progress("sorting neurons by importance")
@@ -139,7 +139,7 @@ class Student(nn.Module):
         importance, training = Importance(self.encoder.model), self.training
         self.eval()
         for batch in batches:
-            self._loss(self.encoder, self.objectives, batch, teacher(batch))[0].backward()
+            self.loss_of(self.encoder, self.objectives, batch, teacher(batch))[0].backward()
             importance.add()
             self.zero_grad()
         self.train(training)

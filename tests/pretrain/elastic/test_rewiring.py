@@ -26,7 +26,7 @@ def build(**changes: object) -> tuple[Student, Teacher]:
 
 
 def loss(student: Student, teacher: Teacher, inputs: dict[str, Tensor]) -> Tensor:
-    return student._loss(student.encoder, student.objectives, inputs, teacher(inputs))[0]
+    return student.loss_of(student.encoder, student.objectives, inputs, teacher(inputs))[0]
 
 
 def importance(student: Student, teacher: Teacher, batches: list[dict[str, Tensor]]) -> list[Tensor]:

@@ -76,7 +76,7 @@ def test_the_gradient_is_the_mean_of_those_of_separate_models():
         network, objectives = student.networks["" if size == Size(2, 20) else str(size)]
         model = cut_model(student.encoder.model, size).eval()  # without dropout, as the student
         alone = Encoder(model, network.reads)
-        student._loss(alone, objectives, inputs, features)[0].backward()
+        student.loss_of(alone, objectives, inputs, features)[0].backward()
         for name, one in gradients(student).items():
             wanted[name] += one / 4
         layers = {2: (0, 1), 1: (1,)}[size.num_layers]
@@ -109,7 +109,7 @@ SANDWICH = {"depths": [1], "feed_forward": [4, 8, 12], "sample": "sandwich"}
 
 def test_a_sandwich_is_the_largest_the_smallest_and_one_drawn_by_the_step():
     config = ElasticConfig(depths=[1, 2, 3], feed_forward=[8, 16], sample="sandwich")
-    sizes = config.sizes(EncoderShape("bert", 3, 12, 4, 20, 50, 40))
+    sizes = config.sizes(Size(3, 20))
     assert len(sizes) == 9 and (sizes[0], sizes[-1]) == (Size(3, 20), Size(1, 8))
     drawn = [config.drawn(sizes, 5, step) for step in range(200)]
     assert {(len(one), one[0], one[-1]) for one in drawn} == {(3, sizes[0], sizes[-1])}
