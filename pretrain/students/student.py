@@ -99,7 +99,8 @@ class Student(nn.Module):
         drawn, losses, terms = self.inner.drawn(self.step), [], {}
         for size in drawn:
             network, objectives = self.inner.parts().get(size, (self.encoder, self.objectives))
-            loss, own = self.loss_of(network.train(self.training), objectives, batch, teacher)
+            target = teacher.by_width.get(size.feed_forward, teacher)
+            loss, own = self.loss_of(network.train(self.training), objectives, batch, target)
             losses.append(loss)
             terms |= {f"loss/{size}": own["loss"], **({} if terms else own)}
         total = torch.stack(losses).mean() + self.inner.idle(drawn).to(losses[0].device)
@@ -129,17 +130,25 @@ class Student(nn.Module):
             objective.start_from(basis)
 
     @Progress("sorting neurons by importance")
-    def rewire(self, teacher: TeacherFunction, batches: Iterable[Mapping[str, Tensor]]) -> None:
+    def rewire(
+        self,
+        teacher: TeacherFunction,
+        batches: Iterable[Mapping[str, Tensor]],
+        objectives: nn.ModuleList | None = None,
+    ) -> None:
         """Sort the neurons of an elastic student by how much the loss of the whole depends on them on these batches.
 
         What the student computes stays the same. Nothing is done where every size has all neurons.
+
+        Args:
+            objectives: whose loss it is; the student's own by default.
         """
         if self.inner is None or not self.inner.narrows:
             return
         importance, training = Importance(self.encoder.model), self.training
         self.eval()
         for batch in batches:
-            self.loss_of(self.encoder, self.objectives, batch, teacher(batch))[0].backward()
+            self.loss_of(self.encoder, objectives or self.objectives, batch, teacher(batch))[0].backward()
             importance.add()
             self.zero_grad()
         self.train(training)
