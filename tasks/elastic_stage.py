@@ -143,6 +143,7 @@ class ElasticStage(Stage):
         if self.phase == "width":
             if dist.get_rank() == 0 and not checkpoint_folders(self.run / "checkpoints"):
                 student.rewire(whole, self._importance_batches(), nn.ModuleList([Labels(LabelsConfig(type="labels"))]))
+        if self.phase == "width" or not self.config.needs_teacher:
             return student, whole
         task, narrower = self.task, {}
         for width in {size.feed_forward for size in student.inner.sizes} - {student.encoder.shape.intermediate_size}:

@@ -41,7 +41,7 @@ def folders_of(run: Path, student: str, output: Path, all_sizes: bool) -> list[t
     if not (run / "config.json").is_file():
         raise ValueError(f"{run}: not a run folder (no config.json)")
     if not (sizes := sizes_of(run, student)):
-        raise ValueError(f"{run}: {student} is not elastic and has one size: leave out --all-sizes")
+        raise ValueError(f"{run}: has no elastic student {student}: leave out --all-sizes")
     if output.exists():
         raise ValueError(f"{output}: is already there; publish to a new folder")
     return [(output / str(size), size) for size in sizes]
@@ -86,7 +86,8 @@ def _line_of(line: Mapping[str, float], student: str, sizes: Sequence[Size], siz
     names, own = set(map(str, sizes)), {}
     for key, value in line.items():
         stem, _, last = key.rpartition("/")
-        if not key.startswith(f"{student}/") or (size == sizes[0] and last not in names and stem != student):
+        is_of_whole = last not in names and key != f"{student}/loss"
+        if not key.startswith(f"{student}/") or (is_of_whole and size == sizes[0]):
             own[key] = value
         elif last == str(size):
             own[stem] = value

@@ -82,7 +82,7 @@ class Cut:
         self._prefix = "" if base is model else f"{model.base_model_prefix}."
         stack = layer_stack(base)
         names = [name for name, module in base.named_modules() if module is stack]
-        self._layer = re.compile(rf"({re.escape(names[0])}\.)(\d+)(?=\.)") if names else None  # none in ALBERT
+        self._layer = re.compile(rf"^({re.escape(names[0])}\.)(\d+)(?=\.)") if names else None  # none in ALBERT
         self._kept = kept_layers(model.config.num_hidden_layers, size.num_layers)
         is_narrower = size.feed_forward < model.config.intermediate_size
         self._neurons = find_neurons(model.config) if is_narrower else {}
