@@ -140,9 +140,10 @@ class ElasticStage(Stage):
     ) -> tuple[Student, TeacherFunction]:
         student, whole = super()._build(name, model, teacher, dtype)
         assert isinstance(teacher, str) and student.inner
-        if self.phase == "width":
-            if dist.get_rank() == 0 and not checkpoint_folders(self.run / "checkpoints"):
-                student.rewire(whole, self._importance_batches(), nn.ModuleList([Labels(LabelsConfig(type="labels"))]))
+        starts = dist.get_rank() == 0 and not checkpoint_folders(self.run / "checkpoints")
+        if self.phase == "width" and starts:  # elsewhere a checkpoint or rank 0's weights replace these
+            labels = nn.ModuleList([Labels(LabelsConfig(type="labels"))])
+            student.rewire(whole, self._importance_batches(), labels)
         if self.phase == "width" or not self.config.needs_teacher:
             return student, whole
         task, narrower = self.task, {}
