@@ -55,7 +55,7 @@ class ElasticStageConfig(StageConfig):
 
     @field_validator("adversarial")
     @classmethod
-    def _check_labels(cls, value: JsonValue) -> None:
+    def _check_adversarial(cls, value: JsonValue) -> None:
         if value is not None:
             raise ValueError("is not for elastic stages; give adversarial to ft or td2")
 

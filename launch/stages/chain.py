@@ -12,6 +12,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +135,13 @@ class Chain:
             stage = getattr(self.config.stages, name)
             if stage is None:
                 continue
-            if not self._is_done(name):
+            if not self._is_done(self.run / name):
                 release_memory()
-                if reason := self._run(name, stage):
+                if name == "elastic":
+                    reason = self._run_elastic(stage)
+                else:
+                    reason = self._run_general(stage) if name == "ged" else self._run_stage(name)
+                if reason:
                     return reason
             if name == "ft":
                 self.teacher = str(self.run / name / "model")
@@ -144,13 +149,8 @@ class Chain:
                 self.student = str(self.run / name / "model")
         return StopReason.NONE
 
-    def _run(self, name: StageName, stage: Any) -> StopReason:
-        if name == "ged":
-            return self._run_general(stage)
-        return self._run_elastic(stage) if name == "elastic" else self._run_stage(name)
-
-    def _is_done(self, name: StageName) -> bool:
-        return on_rank_zero(lambda: read_done(self.run / name) is not None)
+    def _is_done(self, folder: Path) -> bool:
+        return on_rank_zero(lambda: read_done(folder) is not None)
 
     def _start(self, ran_on: RanOn) -> None:
         hold_run_folder(self.run)
@@ -190,7 +190,7 @@ class Chain:
         assert model and config.teacher
         for phase in settings.phases:
             own = folder if phase == settings.phases[-1] else folder / phase
-            if on_rank_zero(lambda own=own: read_done(own) is not None):
+            if self._is_done(own):
                 model = str(own / "model")
                 continue
             release_memory()
@@ -202,7 +202,7 @@ class Chain:
             if reason := stage.trainer.train():
                 return reason
             scores = stage.score_sizes(self.task.dev, self.data.dev)
-            on_rank_zero(lambda own=own, stage=stage, scores=scores: self._finish_elastic(own, stage, scores))
+            on_rank_zero(partial(self._finish_elastic, own, stage, scores))
             model = str(own / "model")
         return StopReason.NONE
 

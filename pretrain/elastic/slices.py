@@ -48,9 +48,9 @@ def find_neurons(config: Any) -> dict[str, Neurons]:
 
     Raise ValueError if the parameters of this family do not follow `intermediate_size`, or in an unknown way.
     """
-    width, found = getattr(config, "intermediate_size", None), {}
-    own = _shapes(config, width) if isinstance(width, int) else {}
-    wider = _shapes(config, width + 1) if isinstance(width, int) else {}
+    found: dict[str, Neurons] = {}
+    width = getattr(config, "intermediate_size", None) or 0
+    own, wider = (_shapes(config, one) if width else {} for one in (width, width + 1))
     for name, shape in own.items():
         for dim, (size, other) in enumerate(zip(shape, wider[name], strict=True)):
             if size == other:

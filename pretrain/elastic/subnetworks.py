@@ -1,6 +1,7 @@
 """The smaller sizes of an elastic student: their networks, their objectives, and which of them a step trains."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +38,8 @@ class SubNetworks(nn.Module):
         # The networks have no weights of their own, and in a dict they are not registered as submodules.
         self._parts: dict[Size, tuple[SubNetwork, nn.ModuleList]] = {}
         for size in self.sizes[1:]:
-            depth, own = str(size.num_layers), objectives
-            network = SubNetwork(encoder, size)
+            network, depth = SubNetwork(encoder, size), str(size.num_layers)
+            own: Any = objectives
             if size.num_layers < encoder.shape.num_layers:
                 if depth not in self.objectives:
                     self.objectives[depth] = nn.ModuleList(build(network.shape))

@@ -176,7 +176,7 @@ class LiveProbe:
         return scores | {"probe_seconds": time.perf_counter() - started}
 
     def _all_scores(self, student: Student) -> dict[str, float]:
-        scores = {}
+        scores: dict[str, float] = {}
         for size, (network, objectives) in student.networks.items():
             own = self._scores(network) | self.vector_scores(network, own_recipe(objectives))
             scores |= {f"{name}/{size}" if size else name: value for name, value in own.items()}

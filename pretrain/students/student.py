@@ -96,7 +96,8 @@ class Student(nn.Module):
         """Return the loss; of an elastic student the mean of this step's sizes, each one's, and the largest's terms."""
         if self.inner is None:
             return self.loss_of(self.encoder, self.objectives, batch, teacher)
-        drawn, losses, terms = self.inner.drawn(self.step), [], {}
+        terms: dict[str, Tensor] = {}
+        drawn, losses = self.inner.drawn(self.step), []
         for size in drawn:
             network, objectives = self.inner.parts().get(size, (self.encoder, self.objectives))
             target = teacher.by_width.get(size.feed_forward, teacher)
