@@ -23,7 +23,7 @@ def test_the_probe_scores_every_size_as_a_model_of_its_own():
     models = {"": student.encoder.model}
     models |= {f"/{size}": cut_model(student.encoder.model, size) for size in student.inner.sizes[1:]}
     wanted = heldout_relation_losses(teacher_model(), models, [batch()])
-    assert len(wanted) == 4 and len(set(wanted.values())) == 4
+    assert len(wanted) == 4 and len(set(wanted.values())) == 3, "relations of one layer do not read its feed-forward"
     for name, value in wanted.items():
         assert found[f"small/probe/heldout_relation_loss{name}"] == pytest.approx(value, rel=1e-4)
     assert student.training
