@@ -7,10 +7,12 @@ that other work on the machine counts little; medians.
 """
 
 import argparse
+import math
 import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 
@@ -23,10 +25,9 @@ from pretrain.optimizer import build_optimizer
 from pretrain.students.config import StudentConfig
 from pretrain.students.student import build_student
 
-STUDENT = {
+STUDENT: dict[str, Any] = {
     "name": "student", "num_layers": 4, "hidden_size": 312, "num_attention_heads": 12, "intermediate_size": 1200,
     "optimizer": {"lr": 0.001}, "schedule": {},
-    "objective": [{"type": "minilm_v2", "num_relation_heads": 24}, {"type": "hidden_states"}],
 }  # fmt: skip
 SIZES = {"depths": [2, 4], "feed_forward": [600, 1200]}
 WAYS = {"largest alone": None, "all four sizes": SIZES, "sandwich": SIZES | {"sample": "sandwich"}}
@@ -44,12 +45,14 @@ def main() -> None:
     sizes = {"num_hidden_layers": layers, "hidden_size": width, "intermediate_size": 4 * width}
     heads = max(one for one in range(1, 17) if width % one == 0)
     model = BertModel(BertConfig(**sizes, num_attention_heads=heads, vocab_size=options.vocabulary)).eval()
+    relations = {"type": "minilm_v2", "num_relation_heads": math.gcd(STUDENT["hidden_size"], width)}  # 24, or 8 of 1024
+    settings = STUDENT | {"objective": [relations, {"type": "hidden_states"}]}
     students = {
-        name: build_student(StudentConfig.model_validate(STUDENT | {"elastic": elastic}), model, 0)
+        name: build_student(StudentConfig.model_validate(settings | {"elastic": elastic}), model, 0)
         for name, elastic in WAYS.items()
     }
     optimizers = {
-        name: build_optimizer(one, StudentConfig.model_validate(STUDENT).optimizer) for name, one in students.items()
+        name: build_optimizer(one, StudentConfig.model_validate(settings).optimizer) for name, one in students.items()
     }
     teacher = Teacher(model, [one.teacher_reads for one in students.values()], "float32", "cpu")
     ids = torch.randint(5, options.vocabulary, (options.rows, options.row_tokens))
