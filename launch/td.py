@@ -1,4 +1,5 @@
-"""Task distillation: fine-tune the teacher (FT), continue general distillation (GED), distil the task (TD1, TD2).
+"""Task distillation: fine-tune the teacher (FT), continue general distillation (GED), distil the task (TD1, TD2),
+make the fine-tuned teacher elastic (DynaBERT).
 
     deepspeed launch/td.py --config configs/tasks/tnews.json [--run runs/mine] [--set student=students/4l312d ...]
 

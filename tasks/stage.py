@@ -4,6 +4,7 @@ import gc
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from pretrain.elastic.subnetwork import Network
 from pretrain.engines.deepspeed_config import DeepSpeedConfig
 from pretrain.engines.engine import StudentEngine
 from pretrain.models.encoder import without_padding
@@ -197,23 +199,32 @@ class Stage:
     def _to_device(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: tensor.to(self.device) for name, tensor in without_padding(batch).items()}
 
-    def score(self, rows: Sequence[Row], examples: Sequence[Example]) -> dict[str, float]:
+    def score(
+        self, rows: Sequence[Row], examples: Sequence[Example], network: Network | None = None
+    ) -> dict[str, float]:
         """Return every metric of the task's kind on encoded examples. Every rank must call it and predicts a share.
+
+        Args:
+            network: a smaller size of an elastic student; the whole by default.
 
         Raise ValueError if no objective trains a head (`config.reads_labels`).
         """
         if not self.config.reads_labels:
             raise ValueError(f"{self.student.name}: no objective trains its head, so it cannot be scored")
         rank, world_size, task = dist.get_rank(), dist.get_world_size(), self.task
+        network = network or self.student.encoder
         self.student.eval()
+        network.eval()
         with autocast(self.device, self.student.dtype):
-            predictions = predict(self._logits, rows[rank::world_size], task.tokenizer.pad_token_id, progress="scoring")
+            predictions = predict(
+                partial(self._logits, network), rows[rank::world_size], task.tokenizer.pad_token_id, progress="scoring"
+            )
         self.student.train()
         shares = gather_objects(predictions)
         logits = [shares[index % world_size][index // world_size] for index in range(len(rows))]
         return score(logits, rows, examples, task.config, task.data.labels)
 
-    def _logits(self, batch: Mapping[str, Tensor]) -> Tensor:
-        logits = self.student.encoder(self._to_device(batch)).logits
+    def _logits(self, network: Network, batch: Mapping[str, Tensor]) -> Tensor:
+        logits = network(self._to_device(batch)).logits
         assert logits is not None
         return logits

@@ -11,10 +11,11 @@ def next_line(*words: str | Path) -> str:
     return f"next: {shlex.join(map(str, words))}"
 
 
-def publish_line(run: Path, student: str) -> str:
-    """Return the line with the command that publishes a student of a finished run."""
+def publish_line(run: Path, student: str, all_sizes: bool = False) -> str:
+    """Return the line with the command that publishes a student of a finished run, or all sizes of an elastic one."""
     publish, output = ("python", "launch/publish.py"), Path("students") / student
-    return next_line(*publish, "--run", run, "--student", student, "--output", output)
+    every = ["--all-sizes"] if all_sizes else []
+    return next_line(*publish, "--run", run, "--student", student, *every, "--output", output)
 
 
 def load_line(folder: Path, auto_class: str = "AutoModel", options: str = "", before: str = "") -> str:

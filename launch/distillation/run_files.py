@@ -121,7 +121,7 @@ def summary(run: Path, config: RunConfig, done: Done) -> str:
     rate = done.tokens / max(done.seconds, 1e-9)
     took = f"{done.step:,} steps, {done.tokens:,} tokens, {done.seconds:,.0f} s, {rate:,.0f} tokens/s"
     where = [f"newest checkpoint: {run / 'checkpoints' / f'step_{done.step}'}"]
-    where += [publish_line(run, name) for name in names]
+    where += [publish_line(run, student.name, student.elastic is not None) for student in config.students]
     try:
         lines = read_losses(run, names[0])
     except ValueError as error:

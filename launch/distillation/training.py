@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +39,12 @@ from launch.job.machine import note_machine, settle_precision
 from launch.job.run_folder import check_alike, check_shared, hold_run_folder, keep_kernels, write_done
 from pretrain.checkpoints.checkpoint import checkpoint_folders
 from pretrain.engines.engine import StudentEngine
-from pretrain.models.encoder import HuggingFaceModel
+from pretrain.models.encoder import HuggingFaceModel, without_padding
 from pretrain.models.shape import EncoderShape
 from pretrain.models.teacher import Teacher, TeacherFunction, fingerprint, load_teacher, no_teacher
 from pretrain.models.vocabulary_head import VocabularyHead
 from pretrain.objectives.kernel_choice import kernels_taken
+from pretrain.objectives.vocabulary import with_places
 from pretrain.probes.live_probe import LiveProbe
 from pretrain.progress import Progress
 from pretrain.ranks.peers import PeerLost, joined_ranks
@@ -52,9 +54,11 @@ from pretrain.students.config import StudentConfig
 from pretrain.students.initialization import InitConfig
 from pretrain.students.student import Student, build_student
 from pretrain.training.captured_teacher import captured
+from pretrain.training.micro_batches import to_device
 from pretrain.training.trainer import Trainer
 
 SAMPLE_TOKENS = 4096  # for fitting the norms of projected layers; four times as many give no better students
+_REWIRING_BATCHES = 8  # of these tokens, for the importance of neurons: its absolute value is taken in each
 Probe = tuple[LiveProbe | None, ProbeFacts | None]
 
 
@@ -151,6 +155,7 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: Stop, devic
     teacher, teacher_fingerprint, students, (probe, probe_facts) = build_models(config, job, stream, run, device)
     check_alike({}, {"teacher": {"fingerprint": teacher_fingerprint}})
     rows = config.deepspeed.micro_rows(world_size)
+    rewire_students(config, students, teacher, stream, run, device)
     unreached = {student.name: student.to(device).freeze_unreached(teacher) for student in students}
 
     def start_run() -> None:
@@ -171,6 +176,8 @@ def build_trainer(config: RunConfig, job: JobInput, run: Path, stop: Stop, devic
         write_run_folder(given, manifest, teacher_fingerprint, unreached, run, probe_facts, score, prompt)
         for student in students:
             save_start(student, run)
+            if student.inner:
+                print(f"[rank 0] {student.name} {student.inner.notes()}", file=sys.stderr, flush=True)
         print(f"[rank 0] {config.length(stream.rows_per_epoch)}", file=sys.stderr, flush=True)
 
     on_rank_zero(start_run)
@@ -280,7 +287,28 @@ def skip_costly_init(student: StudentConfig, run: Path) -> StudentConfig:
 
     Projecting a large teacher's layers takes minutes, and longer on every rank of a host at once.
     """
-    is_saved = checkpoint_folders(run / "checkpoints") and (run / "start" / student.name).is_dir()
-    if dist.get_rank() == 0 and not is_saved:
+    if _starts_here(student.name, run):
         return student
     return student.model_copy(update={"init": InitConfig(embeddings="scratch")})
+
+
+def _starts_here(student: str, run: Path) -> bool:
+    """Whether this rank's initial weights of a student count: those of rank 0, without a checkpoint."""
+    is_saved = checkpoint_folders(run / "checkpoints") and (run / "start" / student).is_dir()
+    return dist.get_rank() == 0 and not is_saved
+
+
+def rewire_students(
+    config: RunConfig, students: Sequence[Student], teacher: TeacherFunction, stream: RowStream, run: Path,
+    device: torch.device,
+) -> None:  # fmt: skip
+    """Sort the neurons of elastic students on the first rows, where this rank's initial weights count."""
+    elastic = [one for one in students if one.inner and one.inner.narrows and _starts_here(one.name, run)]
+    if not elastic:
+        return
+    rows = max(1, SAMPLE_TOKENS // (_REWIRING_BATCHES * config.corpus.row_tokens))
+    with closing(stream.batches(0, rows)) as batches:
+        read = [without_padding(batch) for batch in islice(batches, _REWIRING_BATCHES)]
+    for student in elastic:
+        places = [with_places(batch) if student.head else batch for batch in read]
+        student.to(device).rewire(teacher, [to_device(batch, device) for batch in places])

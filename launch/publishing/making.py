@@ -52,6 +52,17 @@ def describe_start(init: Mapping[str, Any]) -> str:
     return f"embeddings: {embeddings}; layers: {names[layers]}"
 
 
+def describe_size(name: str, size: str, sizes: Sequence[str]) -> str:
+    """A row of the table on how one size of an elastic student was made; empty for other students."""
+    if not size:
+        return ""
+    others = ", ".join(one for one in sizes if one != size) or "none"
+    return (
+        f"| size | {size} (layers x feed-forward) of the elastic student {name}: one run trained this and {others} as "
+        "parts of one set of weights, from the same batches |\n"
+    )
+
+
 def describe_objective(objective: Mapping[str, Any]) -> str:
     """The objective's type and every setting of it."""
     settings = ", ".join(f"{key} {value}" for key, value in objective.items() if key != "type" and value is not None)

@@ -10,6 +10,7 @@ from launch.publishing.making import (
     describe_heads,
     describe_machines,
     describe_objective,
+    describe_size,
     describe_start,
     describe_unreached,
     describe_vectors,
@@ -30,7 +31,7 @@ pipeline_tag: {pipeline}
 {metadata}tags: [{tags}]
 ---
 
-# {name}
+# {title}
 
 A small Chinese text encoder: it turns text into vectors, for search, clustering, deduplication, and as the start of
 fine-tuning on a task. A general {kind},
@@ -70,7 +71,7 @@ vectors = (hidden * mask).sum(1) / mask.sum(1)  # the mean over real tokens
 | teacher | {teacher} |
 | objective | {objective} |
 | start | {start} |
-| licence of the weights | {licence} |
+{elastic}| licence of the weights | {licence} |
 | corpus | {corpus_tokens:,} tokens, {corpus_documents:,} documents, fingerprint {corpus_fingerprint} |
 | sources and licences | {sources} |
 | steps | {step:,} of {total_steps:,}, {rows_per_step} rows of {row_tokens} tokens each |
@@ -83,7 +84,7 @@ To make it again with general-distillation, from the configuration in this folde
 
 ```bash
 deepspeed launch/gd.py --config {folder}/training.json --run runs/{name}
-python launch/publish.py --run runs/{name} --student {name}{step_option} --output students/{name}
+python launch/publish.py --run runs/{name} --student {name}{step_option} --output {output}
 ```
 
 `training.json` expects the corpus{expected}; `--set` points it elsewhere. Other
@@ -112,13 +113,16 @@ HEAD = """
 @dataclass(frozen=True)
 class RunRecord:
     """What a run knows of one student: its resolved config, its run.json, the published state, its logged steps up to
-    that state (oldest first), and the papers of its objectives (arXiv numbers)."""
+    that state (oldest first), the papers of its objectives (arXiv numbers), and the sizes of an elastic student, with
+    that which the rest is about."""
 
     config: Mapping[str, Any]
     facts: Mapping[str, Any]
     state: TrainingState
     metrics: Sequence[Mapping[str, float]]
     papers: Sequence[str] = ()
+    sizes: Sequence[str] = ()
+    size: str = ""
 
 
 @dataclass(frozen=True)
@@ -192,7 +196,11 @@ def model_card(
         corpus_fingerprint=corpus["fingerprint"],
         sources="; ".join(sources),
         step=state.step,
-        step_option=f" --step {state.step}" if state.step < config["training"]["total_steps"] else "",
+        step_option=(f" --step {state.step}" if state.step < config["training"]["total_steps"] else "")
+        + (f" --size {record.size}" if record.size else ""),
+        title=f"{name} {record.size}".strip(),
+        output=f"students/{name}" + (f"/{record.size}" if record.size else ""),
+        elastic=describe_size(name, record.size, record.sizes),
         total_steps=config["training"]["total_steps"],
         rows_per_step=config["deepspeed"]["train_batch_size"],
         row_tokens=config["corpus"]["row_tokens"],

@@ -20,6 +20,7 @@ def save_sentence_modules(
     training: Path,
     folder: Path,
     prompts: Mapping[str, str],
+    trained: str = "objectives",
 ) -> None:
     """Write the files by which sentence-transformers reads a student, if it was trained for text vectors.
 
@@ -29,6 +30,7 @@ def save_sentence_modules(
         row_tokens: the longest text that it was trained on.
         training: the checkpoint's training.safetensors, which has the trained map.
         prompts: what stood before every text that it was trained on, by name; the first becomes the default one.
+        trained: the name of these objectives there.
     """
     found = next(((index, one) for index, one in enumerate(objectives) if isinstance(one, SentenceConfig)), None)
     if found is None:
@@ -37,7 +39,7 @@ def save_sentence_modules(
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
     flags = {f"pooling_mode_{name}": kind == objective.pooling for kind, name in POOLING_FLAGS.items()}
     _write(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **flags})
-    name = f"objectives.{index}.projection.weight"
+    name = f"{trained}.{index}.projection.weight"
     with safe_open(training, framework="pt") as file:
         projection = file.get_tensor(name) if name in file.keys() else None  # noqa: SIM118  (no mapping)
     if projection is not None:

@@ -16,9 +16,13 @@ from launch.distillation.run_facts import read_facts
 from launch.publishing.making import public_name, teacher_place
 from launch.publishing.model_card import Measured, RunRecord, model_card
 from launch.publishing.sentence_folder import prompts_of_students, save_sentence_modules
+from launch.publishing.sizes import choose_size, record_of, settings_of, sizes_of
 from pretrain.checkpoints.checkpoint import Checkpoints, read_state
 from pretrain.device import cpu_name
 from pretrain.durable import damage, new_folder
+from pretrain.elastic.size import Size
+from pretrain.elastic.slices import cut_model
+from pretrain.models.encoder import HuggingFaceModel
 from pretrain.models.family import family_of
 from pretrain.models.pretrained import load_encoder
 from pretrain.models.shape import EncoderShape
@@ -52,8 +56,13 @@ def publish(
     step: int | None = None,
     teacher_name: str | None = None,
     licence: str | None = None,
+    size: Size | None = None,
 ) -> float:
-    """Write the published folder and return the largest difference to the live student's fixed answers."""
+    """Write the published folder and return the largest difference to the live student's fixed answers.
+
+    Args:
+        size: of an elastic student, the largest by default.
+    """
     if not (run / "config.json").is_file() or not (run / "run.json").is_file():
         raise ValueError(f"{run}: not a run folder (no config.json and run.json)")
     if output.exists():
@@ -62,43 +71,57 @@ def publish(
     if not (checkpoint / student / "model").is_dir():
         names = ", ".join(sorted(path.parent.name for path in checkpoint.glob("*/model")))
         raise ValueError(f"{run}: no student {student!r}; students: {names}")
-    record = read_record(run, student, checkpoint)
+    record, size = read_record(run, student, checkpoint), choose_size(run, student, size)
     if teacher_name and not record.facts["teacher"]:
         raise ValueError(f"{run}: was trained without a teacher, so --teacher-name {teacher_name} says nothing")
     with new_folder(output) as partial:
-        save_model(
-            checkpoint / student / "model", run / "tokenizer", record.facts["unreached_parameters"][student], partial
-        )
-        own = save_settings(run, student, partial, teacher_name)
+        unreached = record.facts["unreached_parameters"][student]
+        whole, cut = save_model(checkpoint / student / "model", run / "tokenizer", unreached, partial, size)
+        if size:
+            record = record_of(record, student, sizes_of(run, student), size, whole, cut)
+        own = save_settings(run, student, partial, teacher_name, size)
         row_tokens, training = record.config["corpus"]["row_tokens"], checkpoint / student / "training.safetensors"
         prompts = prompts_of_students(record.config["teacher"], record.facts["teacher"])
-        save_sentence_modules(own.objective, own.hidden_size, row_tokens, training, partial, prompts)
+        is_inner = size is not None and size.num_layers < own.num_layers
+        trained = f"inner.objectives.{size.num_layers}" if size and is_inner else "objectives"
+        save_sentence_modules(own.objective, own.hidden_size, row_tokens, training, partial, prompts, trained)
         measured = measure(partial, row_tokens)
         options = load_options(partial)
         card = model_card(student, record, measured, output.name, options, teacher_name, licence)
         (partial / "README.md").write_text(card, encoding="utf-8")
-        difference = difference_to_live(partial, checkpoint / student / "outputs.safetensors")
+        inner = str(size) if size and size != Size(own.num_layers, own.intermediate_size) else None
+        difference = difference_to_live(partial, checkpoint / student / "outputs.safetensors", inner)
         if not difference <= TOLERANCE:
             raise ValueError(f"{output}: not published: outputs differ from the live student's by {difference:.2g}")
     return difference
 
 
-def save_model(model_folder: Path, tokenizer_folder: Path, unreached: list[str], folder: Path) -> None:
-    """Write model and tokenizer, without a pooler that no objective reached: it is random numbers."""
-    model = auto_class_of(model_folder).from_pretrained(model_folder)
+def save_model(
+    model_folder: Path, tokenizer_folder: Path, unreached: list[str], folder: Path, size: Size | None = None
+) -> tuple[HuggingFaceModel, HuggingFaceModel]:
+    """Write model and tokenizer, without a pooler that no objective reached: it is random numbers.
+
+    Return the encoders of the whole student and of what was written: the size of an elastic one, or the whole again.
+    """
+    whole = auto_class_of(model_folder).from_pretrained(model_folder)
+    model = cut_model(whole, size) if size else whole
     drawn = {name for name in unreached if name.startswith("pooler.")}
     model.save_pretrained(folder, state_dict={n: w for n, w in model.state_dict().items() if n not in drawn})
     save_tokenizer(
         AutoTokenizer.from_pretrained(tokenizer_folder), folder, EncoderShape.of(model.config).max_row_tokens
     )
+    return whole.base_model, model.base_model
 
 
-def save_settings(run: Path, student: str, folder: Path, teacher_name: str | None = None) -> StudentConfig:
+def save_settings(
+    run: Path, student: str, folder: Path, teacher_name: str | None = None, size: Size | None = None
+) -> StudentConfig:
     """Write distillation.json, which task distillation compares its own teacher with, and training.json, which trains
     this student again. Return the student's configuration."""
     config, facts = read_run_config(run / "config.json"), read_facts(run / "run.json")
     own = next(one for one in config.students if one.name == student)
     made = own.model_dump(mode="json") | {"teacher": facts.teacher.model_dump() if facts.teacher else None}
+    made = settings_of(made, size) if size else made
     (folder / "distillation.json").write_text(json.dumps(made, ensure_ascii=False, indent=2), encoding="utf-8")
     again = training_config(config, student, teacher_name)
     (folder / "training.json").write_text(again.model_dump_json(indent=2), encoding="utf-8")
@@ -177,9 +200,15 @@ def load_options(folder: Path) -> str:
 
 
 @torch.no_grad()
-def difference_to_live(folder: Path, recorded: Path) -> float:
-    """Largest absolute difference between a published folder's answers and those recorded while training."""
+def difference_to_live(folder: Path, recorded: Path, size: str | None = None) -> float:
+    """Largest absolute difference between a published folder's answers and those recorded while training.
+
+    Args:
+        size: of an elastic student, unless it is the whole. Its masked-language head is the whole's.
+    """
     live = load_file(recorded)
+    if size:
+        live = {"input_ids": live["input_ids"], "last_hidden_state": live[f"{size}/last_hidden_state"]}
     model = auto_class_of(folder).from_pretrained(folder).eval()
     output = model(input_ids=live["input_ids"], output_hidden_states=True)
     differences = [(output.hidden_states[-1] - live["last_hidden_state"]).abs().max()]

@@ -1,6 +1,7 @@
 """The stages of a task, run one after the other. Each has its own folder, so that a chain resumes after the last one.
 
 <run>/ft, ged, td1, td2        run folders, with a done.json when finished
+<run>/elastic                  the same, with sizes/2x600 and so on, and their table sizes.md
 <run>/<stage>/model            the result of the stage, with its tokenizer: teacher or student of the next one
 <run>/<stage>/scores.json      scores on the development examples
 <run>/start                    a student that begins in the run, before any stage
@@ -12,6 +13,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from launch.job.machine import note_machine, settle_precision
 from launch.job.run_folder import check_alike, check_shared, hold_run_folder, keep_kernels, read_done, write_done
 from launch.publishing.student_folder import publish
 from launch.stages.config import ORDER, GeneralStageConfig, StageName, TaskRunConfig
+from launch.stages.elastic import publish_sizes
 from pretrain.durable import new_folder, write_durably
 from pretrain.models.pretrained import load_pretrained, read_shape
 from pretrain.ranks.peers import PeerLost, joined_ranks
@@ -37,7 +40,9 @@ from pretrain.ranks.stopping import Stop, StopReason
 from pretrain.ranks.together import on_rank_zero
 from pretrain.students.student import Student
 from tasks.bilstm import build_bilstm
+from tasks.elastic_stage import ElasticStage, ElasticStageConfig
 from tasks.evaluation import score_of_commonest_label
+from tasks.examples import text_of
 from tasks.kinds.kind import TaskData
 from tasks.kinds.registry import KINDS
 from tasks.stage import EncodedTask, Stage, encode_task, release_memory
@@ -133,9 +138,13 @@ class Chain:
             stage = getattr(self.config.stages, name)
             if stage is None:
                 continue
-            if not self._is_done(name):
+            if not self._is_done(self.run / name):
                 release_memory()
-                if reason := self._run_general(stage) if name == "ged" else self._run_stage(name):
+                if name == "elastic":
+                    reason = self._run_elastic(stage)
+                else:
+                    reason = self._run_general(stage) if name == "ged" else self._run_stage(name)
+                if reason:
                     return reason
             if name == "ft":
                 self.teacher = str(self.run / name / "model")
@@ -143,8 +152,8 @@ class Chain:
                 self.student = str(self.run / name / "model")
         return StopReason.NONE
 
-    def _is_done(self, name: StageName) -> bool:
-        return on_rank_zero(lambda: read_done(self.run / name) is not None)
+    def _is_done(self, folder: Path) -> bool:
+        return on_rank_zero(lambda: read_done(folder) is not None)
 
     def _start(self, ran_on: RanOn) -> None:
         hold_run_folder(self.run)
@@ -188,6 +197,38 @@ class Chain:
 
         on_rank_zero(finish)
         return StopReason.NONE
+
+    def _run_elastic(self, settings: ElasticStageConfig) -> StopReason:
+        """Run the phases: all but the last in a folder of their own, the last one in the stage's."""
+        config, folder, model = self.settled, self.run / "elastic", self.teacher
+        assert model and config.teacher
+        for phase in settings.phases:
+            own = folder if phase == settings.phases[-1] else folder / phase
+            if self._is_done(own):
+                model = str(own / "model")
+                continue
+            release_memory()
+            stage = ElasticStage(
+                phase, own, self.task, settings, model, config.teacher.dtype, config.training, config.deepspeed,
+                self.device, lambda: self.stop.reason,
+            )  # fmt: skip
+            self.stop.waits_for = stage.trainer.outlook
+            if reason := stage.trainer.train():
+                return reason
+            scores = stage.score_sizes(self.task.dev, self.data.dev)
+            on_rank_zero(partial(self._finish_elastic, own, stage, scores))
+            model = str(own / "model")
+        return StopReason.NONE
+
+    def _finish_elastic(self, folder: Path, stage: ElasticStage, scores: dict[str, dict[str, float]]) -> None:
+        self._publish(folder, stage.student)
+        texts = [" ".join(text_of(example)) for example in self.data.dev[:100]]
+        scored_by, row_tokens = self.config.task.scored_by, self.config.task.row_tokens
+        publish_sizes(folder, stage.student.published, self.config.student, scores, scored_by, texts, row_tokens)
+        largest = next(iter(scores.values()))
+        write_durably(folder / "scores.json", json.dumps(largest, indent=2))
+        warn_of_collapse("elastic", largest[scored_by], self.commonest)
+        write_done(folder, stage.trainer.state)
 
     def _publish(self, folder: Path, student: Student) -> None:
         with new_folder(folder / "model", replace=True) as partial:
@@ -236,6 +277,8 @@ def summary(config: TaskRunConfig, run: Path, commonest: float | None = None) ->
         lines.append(f"{'':<8}{commonest:>16.4f}  always the commonest label")
     last = [name for name in ORDER if getattr(config.stages, name)][-1]
     auto_class = "AutoModel" if last == "ged" else KINDS[config.task.kind].auto_class.__name__
+    if (run / "elastic/sizes.md").is_file():
+        lines += ["", (run / "elastic/sizes.md").read_text(encoding="utf-8")]
     model = run / last / "model"
     is_ours = not read_shape(str(model), needs_layers=False).has_layers
     line = load_line(model, auto_class, before="import tasks.bilstm; " if is_ours else "")

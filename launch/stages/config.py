@@ -21,12 +21,13 @@ from pretrain.training.trainer import LoopConfig
 from tasks.bilstm import KINDS as BILSTM_KINDS
 from tasks.bilstm import BiLSTMSizes
 from tasks.config import TaskConfig
+from tasks.elastic_stage import ElasticStageConfig
 from tasks.models import check_head
 from tasks.stage import StageConfig
 from tasks.teachers import WeightedTeacher
 
-StageName = Literal["ft", "ged", "td1", "td2"]
-ORDER: tuple[StageName, ...] = ("ft", "ged", "td1", "td2")
+StageName = Literal["ft", "ged", "td1", "td2", "elastic"]
+ORDER: tuple[StageName, ...] = ("ft", "ged", "td1", "td2", "elastic")
 PROVENANCE = "distillation.json"  # in the folder of a published student: its part of the run's configuration
 
 
@@ -55,12 +56,13 @@ class GeneralStageConfig(Settings):
 
 
 class StagesConfig(Settings):
-    """The stages of ERNIE-Tiny. Stages that are left out are not run."""
+    """The stages of ERNIE-Tiny, and DynaBERT's of the teacher itself. Stages that are left out are not run."""
 
     ft: StageConfig | None = None  # fine-tunes the teacher; without it the teacher must be fine-tuned already
     ged: GeneralStageConfig | None = None
     td1: StageConfig | None = None
     td2: StageConfig | None = None
+    elastic: ElasticStageConfig | None = None  # makes smaller sizes of the fine-tuned teacher, not of the student
 
 
 class NewStudent(Settings):
@@ -94,10 +96,10 @@ class TaskRunConfig(Settings):
     @model_validator(mode="after")
     def _fits_together(self) -> "TaskRunConfig":
         stages = self.stages
-        if not any((stages.ft, stages.ged, stages.td1, stages.td2)):
+        if not any(getattr(stages, name) for name in ORDER):
             raise ValueError(f"stages: must have at least one of {', '.join(ORDER)}")
         wanting = [name for name in ("td1", "td2") if (one := getattr(stages, name)) and one.needs_teacher]
-        wanting += [name for name in ("ft", "ged") if getattr(stages, name)]
+        wanting += [name for name in ("ft", "ged", "elastic") if getattr(stages, name)]
         if self.teachers:
             self._check_several()
         elif wanting and self.teacher is None:
@@ -136,6 +138,10 @@ class TaskRunConfig(Settings):
         paths = [one.path for one in self.teachers or ()]
         if repeated := [path for path in paths if paths.count(path) > 1]:
             raise ValueError(f"teachers: {repeated[0]} is listed more than once; give it a weight")
+        if self.stages.elastic:
+            raise ValueError(
+                "stages.elastic: is made from one fine-tuned teacher; give it as teacher, in a run of its own"
+            )
         for name in ("ft", "ged"):
             if getattr(self.stages, name):
                 raise ValueError(
@@ -219,6 +225,9 @@ class TaskRunConfig(Settings):
                 assert teacher
                 for key, message in objective.problems(teacher, student):
                     yield f"stages.{name}.objective.{index}.{key}: {message}"
+        if self.stages.elastic and teacher:
+            for key, message in self.stages.elastic.problems(teacher):
+                yield f"stages.elastic.{key}: {message}"
 
     def check_heads(self, labels: Sequence[str]) -> None:
         """Raise ValueError if a model has a head for another task, or TD2 would learn from a teacher without a head."""
@@ -229,7 +238,7 @@ class TaskRunConfig(Settings):
                 check_head(one.path, self.task.kind, labels, needs_head=True)
         if self.teacher:
             td2 = self.stages.td2
-            needs_head = bool(td2 and td2.needs_teacher_head and not self.stages.ft)
+            needs_head = bool((self.stages.elastic or (td2 and td2.needs_teacher_head)) and not self.stages.ft)
             check_head(self.teacher.path, self.task.kind, labels, needs_head)
 
     def warn_of_other_losses(self) -> None:

@@ -1,7 +1,7 @@
 """A student's folder in a checkpoint: the model to publish, and the state from which training resumes.
 
 model/                the encoder, with its masked-language head if it has one, as transformers loads it
-outputs.safetensors   the student's output for a fixed input
+outputs.safetensors   the student's output for a fixed input, and that of each smaller size of an elastic one
 training.safetensors  every parameter that is not in model/, and the optimizer's state: AdamW's moments
                       exp_avg/NAME and exp_avg_sq/NAME of every trained parameter, and num_updates [P],
                       the number of updates of each of the P trained parameters, in their order
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pretrain.durable import writing
 from pretrain.engines.engine import Counters
-from pretrain.models.encoder import HuggingFaceModel
+from pretrain.models.encoder import HuggingFaceModel, Reads
 from pretrain.models.vocabulary_head import VocabularyHead
 from pretrain.students.student import Student
 
@@ -114,7 +114,24 @@ def save_model(student: Student, folder: Path) -> None:
     with writing(folder / "model"):
         student.published.save_pretrained(folder / "model")
     with writing(folder / "outputs.safetensors"):
-        save_file(fixed_outputs(student.encoder.model, student.head), folder / "outputs.safetensors")
+        outputs = fixed_outputs(student.encoder.model, student.head)
+        save_file(outputs | _inner_outputs(student, outputs["input_ids"]), folder / "outputs.safetensors")
+
+
+@torch.no_grad()
+def _inner_outputs(student: Student, input_ids: Tensor) -> dict[str, Tensor]:
+    """Return the float32 `2x600/last_hidden_state` [2, 16, D] of every smaller size, in eval mode, for the same ids."""
+    outputs, device = {}, next(student.parameters()).device
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    for name, (network, _) in student.networks.items():
+        if name:
+            last = network.shape.num_layers
+            with torch.autocast(device.type, enabled=False):
+                features = network.eval()({"input_ids": input_ids.to(device)}, Reads(frozenset({last})))
+            outputs[f"{name}/last_hidden_state"] = features.hidden_states[last].float().cpu().contiguous()
+    torch.set_float32_matmul_precision(precision)
+    return outputs
 
 
 @torch.no_grad()

@@ -96,10 +96,11 @@ class StudentEngine:
         if world_size == 1 and not self.sharded:
             self.engine.enable_backward_allreduce = False  # it would copy every gradient twice without need
         self._optimizer = optimizer
-        self._sums: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor] = {}  # of each metric, and of how many finite values
+        self._counts: dict[str, Tensor] = {}
         self._learning_rate = 0.0
         zero = torch.zeros((), device=self.engine.device)
-        self._step_is_bad, self._num_good, self._num_added, self._num_skipped = zero, zero, zero, zero
+        self._step_is_bad, self._num_skipped = zero, zero
         self._bad_in_a_row, self._most_bad_in_a_row = zero, zero
 
     @property
@@ -155,7 +156,7 @@ class StudentEngine:
             seed: for dropout.
         """
         torch.manual_seed(seed)
-        self.student.progress = self.steps / self.total_steps
+        self.student.progress, self.student.step = self.steps / self.total_steps, self.steps
         self.student.loss_scale = self._loss_scale.scale if self._loss_scale else 1.0
         loss, terms = self.engine(batch, teacher)
         self.engine.backward(loss * self._loss_scale.scale if self._loss_scale and not self.sharded else loss)
@@ -163,7 +164,6 @@ class StudentEngine:
         self._step_is_bad = torch.maximum(self._step_is_bad, 1 - is_good)
         for name, value in terms.items():
             self._add(name, value, is_good)
-        self._num_good = self._num_good + is_good
         if self.engine.is_gradient_accumulation_boundary():  # ask before step(), which changes the answer
             self._step()
         else:
@@ -195,7 +195,6 @@ class StudentEngine:
             norm = torch.as_tensor(self.engine.get_global_grad_norm(), device=self.engine.device)
             self._step_is_bad = torch.maximum(self._step_is_bad, 1 - norm.isfinite().float())
         self._add("grad_norm", norm, 1 - self._step_is_bad)
-        self._num_added = self._num_added + 1 - self._step_is_bad
         self._num_skipped = self._num_skipped + self._step_is_bad
         self._bad_in_a_row = (self._bad_in_a_row + 1) * self._step_is_bad
         self._most_bad_in_a_row = torch.maximum(self._most_bad_in_a_row, self._bad_in_a_row)
@@ -215,6 +214,7 @@ class StudentEngine:
         # Sums stay on the device, so that nothing waits for it until take_metrics().
         value = torch.where(is_good > 0, value.detach().to(self.engine.device, torch.float32), 0.0)
         self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._counts[name] = self._counts[name] + is_good if name in self._counts else is_good
 
     @property
     def is_bad(self) -> bool:
@@ -234,14 +234,14 @@ class StudentEngine:
         if not self._sums:
             return {}
         names = sorted(self._sums)
-        counts = [self._num_added.clamp(min=1) if name == "grad_norm" else self._num_good for name in names]
+        counts = [self._counts[name].clamp(min=1) if name == "grad_norm" else self._counts[name] for name in names]
         sums = torch.stack([*(self._sums[name] for name in names), *counts])
         torch.distributed.all_reduce(sums)
         means = sums[: len(names)] / sums[len(names) :]
         # These two are already the same on every rank.
         skipped = torch.stack([self._num_skipped, self._most_bad_in_a_row])
         values = torch.cat([means, skipped]).tolist()
-        self._sums, self._num_good, self._num_added = {}, *(torch.zeros_like(self._num_good) for _ in range(2))
+        self._sums, self._counts = {}, {}
         self._num_skipped, self._most_bad_in_a_row = torch.zeros_like(self._num_skipped), self._bad_in_a_row
         names += ["skipped_steps", "skipped_in_a_row"]
         return dict(zip(names, values, strict=True)) | {"learning_rate": self._learning_rate}

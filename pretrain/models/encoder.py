@@ -64,6 +64,7 @@ class Features:
     Attributes:
         rotated: queries and keys after rotation; those before it in models without.
         head: the masked-language head, which turns the last hidden state into logits; None if there is none.
+        by_width: of an elastic teacher, the same of its narrower feed-forward layers, by their number of neurons.
         vector_map: a linear map [D, D] that a model's files put after the pooling, float32; None without.
         text_vectors: vectors of whole texts [B, D] in place of any states, where objectives read nothing else.
         logits: a task model's output: [B, C] over classes of a text, [B, L, C] over classes of each token,
@@ -81,6 +82,7 @@ class Features:
     logits: Tensor | None = None
     weighted_logits: list[tuple[float, Tensor]] = field(default_factory=list)
     vector_map: Tensor | None = None
+    by_width: "dict[int, Features]" = field(default_factory=dict)
 
     def mapped(self, vectors: Tensor) -> Tensor:
         """Return pooled vectors [B, D] as the model's own files make them of these: through `vector_map`."""

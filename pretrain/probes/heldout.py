@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from pretrain.elastic.subnetwork import Network
 from pretrain.models.encoder import Encoder, Features, HuggingFaceModel, Reads, real_tokens, without_padding
 from pretrain.models.shape import EncoderShape
 from pretrain.objectives.relation_loss import relation_loss
@@ -112,7 +113,7 @@ class HeldoutRows:
             wanted = tuple(tensor.cpu() for tensor in _projections(features, layer))
             self._share.append((index, batch, wanted))
 
-    def losses(self, student: Encoder) -> Tensor:
+    def losses(self, student: Network) -> Tensor:
         """Return QQ + KK + VV of each batch, float32 [batches], 0 for batches that other ranks keep."""
         layer = _last_full_layer(student.shape)
         losses = torch.zeros(len(self._weights))

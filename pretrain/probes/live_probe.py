@@ -16,7 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pretrain.models.encoder import Encoder, Reads, without_padding
+from pretrain.elastic.subnetwork import Network
+from pretrain.models.encoder import Reads, without_padding
 from pretrain.models.sentence_files import MEAN, VectorRecipe
 from pretrain.objectives.sentence import Sentence
 from pretrain.precision import Dtype, autocast
@@ -55,7 +56,7 @@ class ProbeTexts:
         prompted = [prompt + text for text in texts]
         self._share = list(batch_by_length(tokenizer, prompted, max_tokens, _ROWS_PER_BATCH))[rank::world_size]
 
-    def vectors(self, encoder: Encoder, recipe: VectorRecipe = MEAN) -> Tensor:
+    def vectors(self, encoder: Network, recipe: VectorRecipe = MEAN) -> Tensor:
         """Return the vector of each text by a recipe, float32 [N, D], 0 for texts of other ranks."""
         last = encoder.shape.num_layers
         width = encoder.shape.hidden_size if recipe.projection is None else len(recipe.projection)
@@ -124,9 +125,9 @@ class LabelledPairs(ProbeTexts):
         return {"similarity_auc": similarity_auc(first, second, self._labels)[0]}
 
 
-def own_recipe(student: Student) -> VectorRecipe:
-    """Return how the published student's vectors will be made: as an objective `sentence` trains them, or the mean."""
-    for one in student.objectives:
+def own_recipe(objectives: Iterable[nn.Module]) -> VectorRecipe:
+    """Return how a published student's vectors will be made: as an objective `sentence` trains them, or the mean."""
+    for one in objectives:
         if isinstance(one, Sentence):
             weight = one.projection.weight if isinstance(one.projection, nn.Linear) else None
             return VectorRecipe(one.pooling, weight, is_recorded=True)
@@ -161,20 +162,27 @@ class LiveProbe:
     def measure(self, step: int, students: Iterable[Student]) -> dict[str, float]:
         """Return every student's scores by name, such as `probe/neighbour_accuracy`, and `probe_seconds`.
 
-        All but the seconds are the same on every rank. A score that cannot be measured causes a warning, not an error,
-        and is left out. Every rank must call it.
+        The smaller sizes of an elastic student have theirs behind the name: `probe/neighbour_accuracy/2x600`. All but
+        the seconds are the same on every rank. A score that cannot be measured causes a warning, not an error, and is
+        left out. Every rank must call it.
         """
         started, scores = time.perf_counter(), {}
         for student in students:
-            scored = self._scores(student.encoder) | self.vector_scores(student.encoder, own_recipe(student))
-            for name, value in scored.items():
+            for name, value in self._all_scores(student).items():
                 if math.isfinite(value):
                     scores[f"{student.name}/probe/{name}"] = value
                 elif dist.get_rank() == 0:
                     warnings.warn(f"step {step}: {student.name}: {name} is not finite; left out", stacklevel=2)
         return scores | {"probe_seconds": time.perf_counter() - started}
 
-    def _scores(self, encoder: Encoder) -> dict[str, float]:
+    def _all_scores(self, student: Student) -> dict[str, float]:
+        scores: dict[str, float] = {}
+        for size, (network, objectives) in student.networks.items():
+            own = self._scores(network) | self.vector_scores(network, own_recipe(objectives))
+            scores |= {f"{name}/{size}" if size else name: value for name, value in own.items()}
+        return scores
+
+    def _scores(self, encoder: Network) -> dict[str, float]:
         scores = {}
         if self.texts:
             scores["neighbour_accuracy"] = self.accuracy(encoder)
@@ -183,7 +191,7 @@ class LiveProbe:
             scores["heldout_relation_loss"] = math.nan if losses is None else self.heldout.mean(losses)
         return scores
 
-    def vector_scores(self, encoder: Encoder, recipe: VectorRecipe) -> dict[str, float]:
+    def vector_scores(self, encoder: Network, recipe: VectorRecipe) -> dict[str, float]:
         """Return the scores of retrieval and similarity, NaN where they cannot be measured."""
         scores = {}
         if self.documents:
@@ -194,18 +202,18 @@ class LiveProbe:
             scores |= {"similarity_auc": math.nan} if vectors is None else self.pairs.scores(vectors)
         return scores
 
-    def embed(self, texts: ProbeTexts, encoder: Encoder, recipe: VectorRecipe) -> Tensor | None:
+    def embed(self, texts: ProbeTexts, encoder: Network, recipe: VectorRecipe) -> Tensor | None:
         """Return the vectors [N, D] of texts on every rank; None if they cannot be computed or are not finite."""
         vectors = self._sum_shares(encoder, lambda encoder: texts.vectors(encoder, recipe))
         return vectors if vectors is not None and vectors.isfinite().all() else None
 
-    def accuracy(self, encoder: Encoder) -> float:
+    def accuracy(self, encoder: Network) -> float:
         """Return the share of dev texts that their neighbours classify correctly; NaN if it cannot be measured."""
         assert self.texts
         vectors = self._sum_shares(encoder, self.texts.vectors)
         return math.nan if vectors is None else self.texts.accuracy(vectors)
 
-    def _sum_shares(self, encoder: Encoder, compute: Callable[[Encoder], Tensor]) -> Tensor | None:
+    def _sum_shares(self, encoder: Network, compute: Callable[[Network], Tensor]) -> Tensor | None:
         """Return the sum of what all ranks compute, or None on all of them if one fails."""
         modes, share = [(module, module.training) for module in encoder.modules()], None
         encoder.eval()

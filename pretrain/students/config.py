@@ -6,6 +6,8 @@ from typing import Annotated, Any
 from pydantic import Field, JsonValue, PositiveInt, model_validator
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForPreTraining
 
+from pretrain.elastic.config import ElasticConfig
+from pretrain.elastic.slices import find_neurons
 from pretrain.models.family import FamilyName, family_of
 from pretrain.models.shape import EncoderShape, row_offset
 from pretrain.objectives.registry import GeneralObjective
@@ -24,6 +26,7 @@ _UNDECLARED = {  # keys that a family's config or model reads and its config cla
     "gemma3_text": ("sliding_window_pattern",),
     "deberta-v2": ("position_buckets", "share_att_key", "norm_rel_ebd", "conv_kernel_size", "conv_act"),
 }
+_ANY_VOCABULARY = 1000  # where sizes alone are asked for
 _NOT_INHERITED = (  # from the teacher's config: how it was saved, its own code, the labels of a task it was trained on
     "architectures", "dtype", "torch_dtype", "_name_or_path", "transformers_version", "auto_map",
     "id2label", "label2id", "num_labels", "problem_type", "finetuning_task",
@@ -91,6 +94,7 @@ class StudentConfig(Settings):
     architecture: ArchitectureConfig | None = None  # null: the teacher's, if that is like BERT's; else required
     dropout_prob: Annotated[float, Field(ge=0, lt=1)] = 0.0  # in training; the published config keeps the family's
     init: InitConfig = InitConfig()
+    elastic: ElasticConfig | None = None  # smaller students to train as parts of this one, and to publish beside it
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     objective: Annotated[list[GeneralObjective], Field(min_length=1)]
@@ -181,6 +185,17 @@ class StudentConfig(Settings):
         for index, objective in enumerate(self.objective):
             for key, message in objective.problems(teacher, self.shape(teacher)):
                 yield f"objective.{index}.{key}", message
+        yield from self._elastic_problems(teacher, own)
+
+    def _elastic_problems(self, teacher: EncoderShape | None, own: EncoderShape) -> Problems:
+        if self.elastic is None:
+            return
+        yield from self.elastic.problems(teacher, own, self.objective)
+        if self.elastic.feed_forward and self.architecture:  # BERT's own, without an architecture, are known
+            try:
+                find_neurons(self.hugging_face_config(self.architecture.build(own.vocab_size, pad_token_id=0)))
+            except ValueError as error:
+                yield "elastic.feed_forward", f"{error}; leave it out, and use depths"
 
     def _problems_alone(self) -> Problems:
         if self.architecture is None:
@@ -190,17 +205,20 @@ class StudentConfig(Settings):
         for index, objective in enumerate(self.objective):
             if objective.needs_teacher:
                 yield f"objective.{index}.type", f"{objective.type} needs a teacher; mlm works without one"
-            elif self.architecture:
-                own = EncoderShape.of(
-                    self.hugging_face_config(self.architecture.build(_ANY_VOCABULARY, pad_token_id=0))
-                )
-                for key, message in objective.problems(own, own):
-                    yield f"objective.{index}.{key}", message
         yield from self._sampling_problems()
+        if self.architecture:
+            own = EncoderShape.of(self.hugging_face_config(self.architecture.build(_ANY_VOCABULARY, pad_token_id=0)))
+            for index, objective in enumerate(self.objective):
+                for key, message in () if objective.needs_teacher else objective.problems(own, own):
+                    yield f"objective.{index}.{key}", message
+            yield from self._elastic_problems(None, own)
 
     def _sampling_problems(self) -> Problems:
         """Yield which objectives cannot stand beside one whose samples the student reads in place of the text."""
         sampling = [index for index, one in enumerate(self.objective) if one.samples_tokens]
+        if sampling and self.elastic:
+            kind = self.objective[sampling[0]].type
+            yield "elastic", f"{kind} trains a generator for one size; train the sizes as students of their own"
         for index, one in enumerate(self.objective) if sampling else ():
             name = f"objective.{sampling[0]} ({self.objective[sampling[0]].type})"
             if index == sampling[0]:

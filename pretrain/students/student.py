@@ -1,12 +1,16 @@
 """A student: its encoder and its objectives in one module, and building it from a configuration."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pretrain.elastic.rewiring import Importance, rewire
+from pretrain.elastic.subnetwork import Network
+from pretrain.elastic.subnetworks import SubNetworks
 from pretrain.models.encoder import Encoder, Features, HuggingFaceModel, union
 from pretrain.models.shape import EncoderShape
 from pretrain.models.teacher import TeacherFunction
@@ -28,6 +32,9 @@ class Student(nn.Module):
         dropout_prob: replaces the dropout probability of the model.
         head: its masked-language head if an objective needs one; published together with the encoder.
         whole: the model to publish, where it is more than `model`.
+
+    Attributes:
+        inner: its smaller sizes, if it is elastic: parts of this encoder.
     """
 
     def __init__(
@@ -45,16 +52,29 @@ class Student(nn.Module):
         self.name = name
         self.dtype: Dtype = "float32"  # the type `forward` computes in; weights stay float32
         self.progress = 0.0  # share of the run's steps that is done, for schedules of weights
+        self.step: int | None = None  # optimizer steps so far, by which an elastic student draws sizes; None: all sizes
         self.loss_scale: Tensor | float = 1.0  # by which the loss is multiplied before its backward pass, in float16
         for objective in objectives:
             objective.attach(self.published)
         self.objectives = nn.ModuleList(objectives)
         self.encoder = Encoder(model, union(objective.student_reads for objective in objectives))
         self.teacher_reads = union(objective.teacher_reads for objective in objectives)
+        self.inner: SubNetworks | None = None
         for module in self.modules():
             if isinstance(module, nn.Dropout):
                 module.p = dropout_prob
         self.train()  # models loaded from a folder are in evaluation mode, without dropout
+
+    def add_sizes(self, inner: SubNetworks) -> None:
+        """Make the student elastic: train these parts of it, too."""
+        self.inner = inner
+        self.teacher_reads = union([self.teacher_reads, *(one.teacher_reads for one in inner.every_objective())])
+
+    @property
+    def networks(self) -> dict[str, tuple[Network, nn.ModuleList]]:
+        """What computes features, and its objectives: the whole as "", each smaller size by its name, such as 2x600."""
+        inner = self.inner.parts() if self.inner else {}
+        return {"": (self.encoder, self.objectives), **{str(size): one for size, one in inner.items()}}
 
     @property
     def needs_counts(self) -> bool:
@@ -82,13 +102,31 @@ class Student(nn.Module):
             return self._loss(batch, teacher)
 
     def _loss(self, batch: Mapping[str, Tensor], teacher: Features) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss; of an elastic student the mean of this step's sizes, each one's, and the largest's terms."""
         for objective in self.objectives:
             assert isinstance(objective, Objective)
             batch = objective.prepare(batch)
-        features: Features = self.encoder(batch)
+        if self.inner is None:
+            return self.loss_of(self.encoder, self.objectives, batch, teacher)
+        terms: dict[str, Tensor] = {}
+        drawn, losses = self.inner.drawn(self.step), []
+        for size in drawn:
+            network, objectives = self.inner.parts().get(size, (self.encoder, self.objectives))
+            target = teacher.by_width.get(size.feed_forward, teacher)
+            loss, own = self.loss_of(network.train(self.training), objectives, batch, target)
+            losses.append(loss)
+            terms |= {f"loss/{size}": own["loss"], **({} if terms else own)}
+        total = torch.stack(losses).mean() + self.inner.idle(drawn).to(losses[0].device)
+        return total, {**terms, "loss": total.detach()}
+
+    def loss_of(
+        self, network: nn.Module, objectives: nn.ModuleList, batch: Mapping[str, Tensor], teacher: Features
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of the whole student or of one smaller size, and its terms, as `forward` does."""
+        features: Features = network(batch)
         features.head = self.head
         total, terms = torch.zeros((), device=batch["input_ids"].device), {}
-        for index, objective in enumerate(self.objectives):
+        for index, objective in enumerate(objectives):
             assert isinstance(objective, Objective)
             parts = objective(teacher, features, batch)
             total = total + objective.total(parts, self.progress)
@@ -98,10 +136,36 @@ class Student(nn.Module):
 
     def start_from(self, basis: Tensor | None) -> None:
         """Start the objectives' projections at a map [D_teacher, D_student], if there is one."""
-        if basis is not None:
-            for objective in self.objectives:
-                assert isinstance(objective, Objective)
-                objective.start_from(basis)
+        if basis is None:
+            return
+        for objective in chain(self.objectives, self.inner.every_objective() if self.inner else ()):
+            assert isinstance(objective, Objective)
+            objective.start_from(basis)
+
+    @Progress("sorting neurons by importance")
+    def rewire(
+        self,
+        teacher: TeacherFunction,
+        batches: Iterable[Mapping[str, Tensor]],
+        objectives: nn.ModuleList | None = None,
+    ) -> None:
+        """Sort the neurons of an elastic student by how much the loss of the whole depends on them on these batches.
+
+        What the student computes stays the same. Nothing is done where every size has all neurons.
+
+        Args:
+            objectives: whose loss it is; the student's own by default.
+        """
+        if self.inner is None or not self.inner.narrows:
+            return
+        importance, training = Importance(self.encoder.model), self.training
+        self.eval()
+        for batch in batches:
+            self.loss_of(self.encoder, objectives or self.objectives, batch, teacher(batch))[0].backward()
+            importance.add()
+            self.zero_grad()
+        self.train(training)
+        rewire(self.encoder.model, importance.layers)
 
     @Progress("finding weights that no objective trains")
     def freeze_unreached(self, teacher: TeacherFunction, batch: Mapping[str, Tensor] | None = None) -> list[str]:
@@ -156,6 +220,10 @@ def build_student(
         model = whole.base_model
         objectives = [objective.build(shape, EncoderShape.of(model.config)) for objective in config.objective]
         student = Student(config.name, model, objectives, config.dropout_prob, head, whole)
+        if config.elastic:
+            with seeded(seed):  # initial weights are those of the student alone
+                build = lambda inner: [one.build(shape, inner) for one in config.objective]  # noqa: E731
+                student.add_sizes(SubNetworks(config.elastic, student.encoder, student.objectives, build, seed))
         if teacher is None:
             return student
         student.start_from(initialize(model, teacher, config.init, sample))

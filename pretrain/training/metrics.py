@@ -197,8 +197,8 @@ def tensorboard_tag(name: str) -> str:
     student, slash, own = name.partition("/")
     if not slash:
         return f"training/{name}"
-    if own == "loss":
-        return f"loss/{student}"
+    if own.partition("/")[0] == "loss":  # of a student, or of one size of an elastic one
+        return f"{own}/{student}"
     if own.startswith("probe/"):
         return f"probe/{own.removeprefix('probe/')}/{student}"
     return f"{'training' if own.startswith(_NOT_LOSSES) else 'terms'}/{own}/{student}"

@@ -79,7 +79,7 @@ def test_the_published_model_answers_as_the_live_one_did(fine_tuned, task):
     one.student.eval()
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
     with torch.no_grad():
-        torch.testing.assert_close(one._logits(batch), theirs)
+        torch.testing.assert_close(one._logits(one.student.encoder, batch), theirs)
 
 
 def test_stopped_and_resumed_equals_uninterrupted(fine_tuned, tmp_path, task, general):

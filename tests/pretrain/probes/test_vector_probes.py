@@ -64,7 +64,7 @@ def test_a_student_of_other_objectives_has_no_place_in_the_teachers_space():
 
 
 def test_equal_widths_need_no_map():
-    recipe = own_recipe(build([SENTENCE], hidden_size=24))
+    recipe = own_recipe(build([SENTENCE], hidden_size=24).objectives)
     assert recipe.is_recorded and recipe.projection is None and recipe.pooling == "first"
 
 

@@ -1,0 +1,1 @@
+"""Elastic students against students alone: configurations, and the time of a step."""
