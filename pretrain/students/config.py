@@ -10,6 +10,7 @@ from pretrain.models.family import FamilyName, family_of
 from pretrain.models.shape import EncoderShape, row_offset
 from pretrain.objectives.registry import GeneralObjective
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
+from pretrain.quantization import QuantizationConfig
 from pretrain.settings import Problems, Settings
 from pretrain.students.initialization import InitConfig
 
@@ -90,6 +91,7 @@ class StudentConfig(Settings):
     architecture: ArchitectureConfig | None = None  # null: the teacher's, if that is like BERT's; else required
     dropout_prob: Annotated[float, Field(ge=0, lt=1)] = 0.0  # in training; the published config keeps the family's
     init: InitConfig = InitConfig()
+    quantization: QuantizationConfig | None = None  # of the last part of the run, as launch/export.py rounds
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     objective: Annotated[list[GeneralObjective], Field(min_length=1)]

@@ -1,6 +1,7 @@
 """A student: its encoder and its objectives in one module, and building it from a configuration."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pretrain.models.vocabulary_head import VocabularyHead, auto_class_of
 from pretrain.objectives.objective import Objective
 from pretrain.precision import Dtype, autocast
 from pretrain.progress import Progress
+from pretrain.quantization import QuantizationConfig, Rounding, check_rounding
 from pretrain.students.config import StudentConfig
 from pretrain.students.initialization import initialize, seeded
 
@@ -28,6 +30,7 @@ class Student(nn.Module):
         objectives: the losses; their projections are trained too.
         dropout_prob: replaces the dropout probability of the model.
         head: its masked-language head if an objective needs one; published together with the encoder.
+        quantization: the arithmetic of the last part of the run. ValueError if the model has layers that it leaves out.
     """
 
     def __init__(
@@ -37,10 +40,14 @@ class Student(nn.Module):
         objectives: Sequence[Objective],
         dropout_prob: float = 0.0,
         head: VocabularyHead | None = None,
+        quantization: QuantizationConfig | None = None,
     ) -> None:
         super().__init__()
         self.head = head
         self.name = name
+        self.quantization = quantization
+        if quantization:
+            check_rounding(model, quantization.weights)
         self.dtype: Dtype = "float32"  # the type `forward` computes in; weights stay float32
         self.progress = 0.0  # share of the run's steps that is done, for schedules of weights
         self.loss_scale: Tensor | float = 1.0  # by which the loss is multiplied before its backward pass, in float16
@@ -56,6 +63,13 @@ class Student(nn.Module):
     def needs_counts(self) -> bool:
         """Whether an objective averages over all tokens of a step (see `Objective.reduction`)."""
         return any(objective.reduction == "tokens" for objective in self.objectives)
+
+    def begin_step(self, step: int, total_steps: int) -> None:
+        """Compute from now on as the step after `step` of the run's steps does, by the schedules of the student."""
+        self.progress = step / total_steps
+        rounded = self.quantization
+        is_due = rounded and rounded.is_due(step, total_steps)
+        self.encoder.arithmetic = Rounding(rounded.weights) if rounded and is_due else nullcontext()
 
     @property
     def published(self) -> HuggingFaceModel:
@@ -141,7 +155,7 @@ def build_student(
             base = config.architecture.build(base.vocab_size, padding, teacher.config)
         model, head = _build_model(config, base)
         objectives = [objective.build(shape, EncoderShape.of(model.config)) for objective in config.objective]
-        student = Student(config.name, model, objectives, config.dropout_prob, head)
+        student = Student(config.name, model, objectives, config.dropout_prob, head, config.quantization)
         if teacher is None:
             return student
         student.start_from(initialize(model, teacher, config.init, sample))
