@@ -4,7 +4,8 @@
     python launch/export.py --student runs/tnews/td2/model --output exported/tnews --int8 --task tnews
 
 The graphs are onnx/model.onnx, model_quantized.onnx and model_q4.onnx, with the tokenizer and the configuration
-beside, as transformers.js and sentence-transformers read them. What was measured is on the card (README.md) and in export.json.
+beside, as transformers.js and sentence-transformers read them. What was measured is on the card (README.md) and in
+export.json.
 Needs the libraries of requirements-export.txt.
 Exit codes: 0 done, 2 the input was refused or an answer lost too much (a line `error: ...`), 130 stopped by Ctrl-C.
 """
