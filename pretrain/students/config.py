@@ -12,7 +12,7 @@ from pretrain.objectives.registry import GeneralObjective
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
 from pretrain.quantization import QuantizationConfig
 from pretrain.settings import Problems, Settings
-from pretrain.students.initialization import InitConfig
+from pretrain.students.init_config import InitConfig
 
 # What a student of another family takes over from its teacher, where both have BERT's layers and these compute alike
 _COMPUTING = ("hidden_act", "layer_norm_eps", "initializer_range")

@@ -141,7 +141,7 @@ def build_student(
 
     Args:
         teacher: the teacher's Hugging Face encoder, before it is cut; None in a run without a teacher.
-        sample: a batch of text [B, L], needed if `config.init` projects layers. ValueError without it.
+        sample: a batch of text [B, L], needed if `config.init` reads text. ValueError without it.
         teacher_head: the teacher's masked-language head if it was loaded.
         base: without a teacher, the Hugging Face config that gives all but the student's sizes.
         pad_token_id: what rows are padded with, for a student of another family; the teacher's, or 0, if not given.
