@@ -110,7 +110,6 @@ def test_an_adversarial_stage_resumes_exactly_and_is_the_same_at_any_zero_stage(
     assert not torch.equal(clean["encoder.model.classifier.weight"], whole["encoder.model.classifier.weight"])
 
 
-@pytest.mark.parametrize("ratio", [1, 20])
 @pytest.mark.parametrize("adversarial", [None, {"type": "fgm"}])
 def test_a_stage_ends_with_rounded_numbers_and_is_scored_so(adversarial, tmp_path, task, general):
     def train(run, stop_at=None, **keys):
@@ -136,6 +135,7 @@ def test_a_stage_ends_with_rounded_numbers_and_is_scored_so(adversarial, tmp_pat
     assert any(not torch.equal(tensor, weights(whole)[name]) for name, tensor in weights(train("plain")).items())
 
 
+@pytest.mark.parametrize("ratio", [1, 20])
 def test_pooler_and_head_have_the_configured_learning_rate(tmp_path, task, general, ratio):
     """AdamW's first step moves a weight by its learning rate, less where its gradient is next to nothing."""
     one = stage(tmp_path, task, general, epochs=0.01, ratio=ratio)
