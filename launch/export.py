@@ -1,10 +1,11 @@
-"""Export a student as ONNX files for serving, in float32 and with 8-bit weights, each compared with the model.
+"""Export a student as ONNX files for serving, in float32 and with 8-bit or 4-bit weights, each compared with the model.
 
     python launch/export.py --student students/4l312d --output exported/4l312d --int8 --task thucnews10
     python launch/export.py --student runs/tnews/td2/model --output exported/tnews --int8 --task tnews
 
-The graphs are onnx/model.onnx and onnx/model_quantized.onnx, with the tokenizer and the configuration beside, as
-transformers.js and sentence-transformers read them. What was measured is on the card (README.md) and in export.json.
+The graphs are onnx/model.onnx, model_quantized.onnx and model_q4.onnx, with the tokenizer and the configuration
+beside, as transformers.js and sentence-transformers read them. What was measured is on the card (README.md) and in
+export.json.
 Needs the libraries of requirements-export.txt.
 Exit codes: 0 done, 2 the input was refused or an answer lost too much (a line `error: ...`), 130 stopped by Ctrl-C.
 """
@@ -29,6 +30,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--student", type=Path, required=True, help="folder of a published student or a task's model")
     parser.add_argument("--output", type=Path, required=True, help="folder to write; must not exist")
     parser.add_argument("--int8", action="store_true", help="also with 8-bit weights: a quarter of the size, faster")
+    parser.add_argument("--int4", action="store_true", help="also with 4-bit weights: smaller still, not faster")
     asked = parser.add_mutually_exclusive_group()
     asked.add_argument("--check", type=Path, help='texts to compare on, one a line, or a .jsonl file of {"text"}')
     asked.add_argument("--task", help="a name in configs/tasks or the path of a task file, to compare scores on too")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pretrain.models.encoder import Features, HuggingFaceModel, real_tokens
 from pretrain.objectives.objective import Objective
+from pretrain.quantization import QuantizationConfig
 from pretrain.settings import Settings
 from pretrain.students.student import Student
 
@@ -73,8 +74,9 @@ class AdversarialStudent(Student):
         objectives: Sequence[Objective],
         dropout_prob: float,
         adversarial: FGMConfig | PGDConfig,
+        quantization: QuantizationConfig | None = None,
     ) -> None:
-        super().__init__(name, model, objectives, dropout_prob)
+        super().__init__(name, model, objectives, dropout_prob, quantization=quantization)
         self.adversarial = adversarial
 
     def _loss(self, batch: Mapping[str, Tensor], teacher: Features) -> tuple[Tensor, dict[str, Tensor]]:

@@ -25,6 +25,7 @@ from pretrain.objectives.objective import Objective
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
 from pretrain.precision import WantedDtype, autocast
 from pretrain.progress import Progress
+from pretrain.quantization import QuantizationConfig
 from pretrain.ranks.stopping import StopReason
 from pretrain.ranks.together import gather_objects
 from pretrain.settings import Settings
@@ -58,6 +59,7 @@ class StageConfig(Settings):
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig(warmup_ratio=0.1)
     objective: Annotated[list[TaskObjective], Field(min_length=1)]
+    quantization: QuantizationConfig | None = None  # of the last part of the stage, as launch/export.py rounds
     adversarial: AdversarialConfig | None = None  # also train on embeddings perturbed to where the loss is larger
 
     @field_validator("adversarial")
@@ -191,10 +193,11 @@ class Stage:
         return SeveralTeachers(frozen, [one.weight for one in teachers])
 
     def _student(self, name: str, model: TaskModel, objectives: Sequence[Objective]) -> Student:
-        dropout_prob, adversarial = self.config.dropout_prob, self.config.adversarial
-        if adversarial:
-            return AdversarialStudent(name, model, objectives, dropout_prob, adversarial)
-        return Student(name, model, objectives, dropout_prob)
+        config = self.config
+        settings: dict[str, Any] = {"dropout_prob": config.dropout_prob, "quantization": config.quantization}
+        if config.adversarial:
+            return AdversarialStudent(name, model, objectives, adversarial=config.adversarial, **settings)
+        return Student(name, model, objectives, **settings)
 
     def _to_device(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: tensor.to(self.device) for name, tensor in without_padding(batch).items()}

@@ -51,7 +51,7 @@ from pretrain.ranks.peers import PeerLost, joined_ranks
 from pretrain.ranks.stopping import Stop, StopReason
 from pretrain.ranks.together import gather_objects, on_rank_zero
 from pretrain.students.config import StudentConfig
-from pretrain.students.initialization import InitConfig
+from pretrain.students.init_config import InitConfig
 from pretrain.students.student import Student, build_student
 from pretrain.training.captured_teacher import captured
 from pretrain.training.micro_batches import to_device
@@ -250,17 +250,17 @@ def build_students(
     run: Path,
     pad_token_id: int,
 ) -> list[Student]:
-    """Build the students with their initial weights on rank 0. Projected layers are fitted on the first rows."""
+    """Build the students with their initial weights on rank 0. Layers are chosen and projected by the first rows."""
     shape, sample = EncoderShape.of(teacher.config), None
     settings = [skip_costly_init(student, run) for student in config.students]
     for one in settings:
         if note := one.init.notes(shape, one.shape(shape)):
             print(f"[rank 0] {one.name} {note}", file=sys.stderr, flush=True)
-    projected = [one.name for one in settings if one.init.projects(shape, one.shape(shape))]
-    if projected:
+    readers = [one.name for one in settings if one.init.reads_text(shape, one.shape(shape))]
+    if readers:
         with closing(stream.batches(0, max(1, SAMPLE_TOKENS // config.corpus.row_tokens))) as batches:
             sample = next(batches)
-        message = f"projecting the teacher's layers to {', '.join(projected)}"
+        message = f"choosing and projecting the teacher's layers for {', '.join(readers)}"
         print(f"[rank 0] {message}, on {sample['input_ids'].numel():,} tokens", file=sys.stderr, flush=True)
     seed = config.training.seed
     students = [build_student(one, teacher, seed, sample, head, pad_token_id=pad_token_id) for one in settings]

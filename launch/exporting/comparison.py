@@ -21,10 +21,10 @@ from tasks.rows import Row
 
 Batch = Mapping[str, Tensor]
 Answerer = Callable[[Batch], Mapping[str, Tensor]]  # takes a batch, returns the outputs of the graph by name
-MODEL, FLOAT32, INT8_FORM = "torch", "onnx", "int8"  # the forms that are compared
+MODEL, FLOAT32, INT8_FORM, INT4_FORM = "torch", "onnx", "int8", "int4"  # the forms that are compared
 MOST_DIFFERENCE = 1e-4  # of float32
-LEAST_COSINE = 0.98  # of int8, on average
-MOST_CHANGED = 0.01  # answers of int8
+LEAST_COSINE = 0.98  # of int8 and int4, on average
+MOST_CHANGED = 0.01  # answers
 _RANDOM_ROWS, _ROWS_PER_BATCH = 64, 16
 
 
@@ -177,7 +177,7 @@ def losses(figures: Mapping[str, Mapping[str, float]]) -> list[str]:
     for name, one in figures.items():
         if name == FLOAT32 and not one["difference"] <= MOST_DIFFERENCE:
             found.append(f"{name}: differs by up to {one['difference']:.2g}; at most {MOST_DIFFERENCE:g} is allowed")
-        if name == INT8_FORM and not one.get("cosine", 1.0) >= LEAST_COSINE:
+        if name in (INT8_FORM, INT4_FORM) and not one.get("cosine", 1.0) >= LEAST_COSINE:
             found.append(f"{name}: mean cosine {one['cosine']:.4f}; at least {LEAST_COSINE:g} is wanted")
         if name != MODEL and not one.get("changed", 0.0) <= MOST_CHANGED:
             found.append(f"{name}: changes {one['changed']:.2%} of the answers; at most {MOST_CHANGED:.0%} is allowed")

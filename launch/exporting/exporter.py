@@ -14,8 +14,18 @@ from torch import Tensor
 from corpus.vocabulary.saved import save_tokenizer
 from launch.command_line.output_folder import new_output_folder
 from launch.exporting.card import add_to_card
-from launch.exporting.comparison import FLOAT32, INT8_FORM, MODEL, Answerer, Material, ask_all, compare, losses
-from launch.exporting.graph import GRAPH, INT8, check_libraries, write_graph, write_int8
+from launch.exporting.comparison import (
+    FLOAT32,
+    INT4_FORM,
+    INT8_FORM,
+    MODEL,
+    Answerer,
+    Material,
+    ask_all,
+    compare,
+    losses,
+)
+from launch.exporting.graph import GRAPH, INT4, INT8, check_libraries, write_graph, write_int4, write_int8
 from launch.exporting.latency import measure_latency, timed
 from launch.exporting.material import read_material
 from launch.exporting.onnx_process import OnnxProcess
@@ -38,8 +48,8 @@ class LostError(ValueError):
 
 
 def export(
-    student: Path, output: Path, int8: bool = False, check: Path | None = None, task: str | None = None,
-    force: bool = False,
+    student: Path, output: Path, int8: bool = False, int4: bool = False, check: Path | None = None,
+    task: str | None = None, force: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Write a student as ONNX and return what was measured, which export.json and the card have too.
 
@@ -55,6 +65,8 @@ def export(
         copy_settings(exported, partial)
         (partial / GRAPH).parent.mkdir()
         forms = {MODEL: None, FLOAT32: partial / GRAPH}
+        forms |= {INT8_FORM: partial / INT8} if int8 else {}
+        forms |= {INT4_FORM: partial / INT4} if int4 else {}
         try:
             with Progress("writing the graph"):
                 write_graph(exported.answers, partial / GRAPH)
@@ -63,7 +75,9 @@ def export(
         if int8:
             with Progress("writing 8-bit weights"):
                 write_int8(partial / GRAPH, partial / INT8)
-            forms[INT8_FORM] = partial / INT8
+        if int4:
+            with Progress("writing 4-bit weights"):
+                write_int4(partial / GRAPH, partial / INT4)
         record = measure(exported, forms, material, partial)
         if (lost := losses(record["forms"])) and not force:
             raise LostError(f"{output}: not written: {'; '.join(lost)}; --force writes it as it is", record)

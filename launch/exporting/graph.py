@@ -1,4 +1,4 @@
-"""A student as an ONNX file, in float32 and with 8-bit weights."""
+"""A student as an ONNX file, in float32 and with weights of 8 or 4 bits."""
 
 import importlib.util
 import logging
@@ -11,10 +11,12 @@ from pathlib import Path
 
 import torch
 
+from launch.exporting.matrices import drop_aliases, round_linears
 from launch.exporting.student import Answers
 from pretrain.models.pretrained import one_line
 
-GRAPH, INT8 = "onnx/model.onnx", "onnx/model_quantized.onnx"  # names that transformers.js and others look for
+# Names that transformers.js and others look for
+GRAPH, INT8, INT4 = "onnx/model.onnx", "onnx/model_quantized.onnx", "onnx/model_q4.onnx"
 # Of July 2022: read by every onnxruntime since 1.12, and the first with LayerNormalization
 _OPSET = 17
 _LIBRARIES = ("onnx", "onnxruntime")
@@ -35,6 +37,8 @@ def write_graph(answers: Answers, path: Path) -> None:
     Raises:
         ValueError: naming the operator, if a part of the model has no counterpart in ONNX.
     """
+    import onnx
+
     attention = answers.model.config._attn_implementation
     answers.model.set_attn_implementation("eager")  # plain products; the fused form adds tests for rows without tokens
     ids = torch.arange(8).expand(2, 8) % int(answers.model.config.vocab_size)
@@ -52,6 +56,9 @@ def write_graph(answers: Answers, path: Path) -> None:
                 dynamic_axes={name: {0: "batch", 1: "length"} for name in answers.inputs}
                 | {name: _axes(name) for name in answers.outputs},
             )
+            model = onnx.load(path)
+            drop_aliases(model)
+            onnx.save(model, path)
     except KeyError as error:
         raise ValueError(f"cannot be exported: the tokenizer gives {error}, which no encoder here reads") from error
     except (RuntimeError, TypeError, ValueError) as error:
@@ -74,6 +81,21 @@ def write_int8(graph: Path, path: Path) -> None:
 
     with _quiet():
         quantize_dynamic(graph, path, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
+
+
+def write_int4(graph: Path, path: Path) -> None:
+    """Write a graph's copy whose linear layers have weights of 4 bits, each block of 32 inputs with its own scale.
+
+    Embeddings have 8 bits, as in `write_int8`; activations stay float32.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with _quiet():
+        quantize_dynamic(graph, path, weight_type=QuantType.QInt8, op_types_to_quantize=["Gather"])
+    model = onnx.load(path)
+    round_linears(model)
+    onnx.save(model, path)
 
 
 @contextmanager

@@ -45,10 +45,16 @@ def describe_start(init: Mapping[str, Any]) -> str:
         return f"all weights: those of `{public_name(init['student'])}`"
     embeddings, layers = "random", init["layers"]
     if init["embeddings"] == "teacher":
-        embeddings = "the teacher's, on principal components where widths differ"
+        kept = "principal components" if init["channels"] == "components" else "the coordinates largest on text"
+        embeddings = f"the teacher's, on {kept} where widths differ"
     if isinstance(layers, list):
         return f"embeddings: {embeddings}; layers: the teacher's {', '.join(map(str, layers))}"
-    names = {"scratch": "random", "uniform": "the teacher's, evenly spread", "last": "the teacher's last ones"}
+    names = {
+        "scratch": "random",
+        "uniform": "the teacher's, evenly spread",
+        "last": "the teacher's last ones",
+        "importance": "those of the teacher that change their input most",
+    }
     return f"embeddings: {embeddings}; layers: {names[layers]}"
 
 
@@ -67,6 +73,14 @@ def describe_objective(objective: Mapping[str, Any]) -> str:
     """The objective's type and every setting of it."""
     settings = ", ".join(f"{key} {value}" for key, value in objective.items() if key != "type" and value is not None)
     return f"`{objective['type']}` ({settings})"
+
+
+def describe_rounding(quantization: Mapping[str, Any] | None) -> str:
+    """With which arithmetic of an exported graph the last part of the run was computed; empty if with none."""
+    if quantization is None:
+        return ""
+    share = f"after {100 * quantization['begin']:g} % of the steps" if quantization["begin"] else "in all steps"
+    return f"; {share} as an int{quantization['weights']} graph of launch/export.py computes"
 
 
 def describe_vectors(objectives: Sequence[Mapping[str, Any]], teacher: str | None) -> str:

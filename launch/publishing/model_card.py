@@ -10,6 +10,7 @@ from launch.publishing.making import (
     describe_heads,
     describe_machines,
     describe_objective,
+    describe_rounding,
     describe_size,
     describe_start,
     describe_unreached,
@@ -189,7 +190,8 @@ def model_card(
         kind="student" if teacher else "encoder",
         origin=f"distilled from `{teacher_is}` on" if teacher else "trained without a teacher on",
         teacher=f"`{teacher_is}`, weights {teacher['fingerprint']}" if teacher else "none",
-        objective="; ".join(describe_objective(objective) for objective in student["objective"]),
+        objective="; ".join(describe_objective(objective) for objective in student["objective"])
+        + describe_rounding(student["quantization"]),
         start=describe_start(init),
         corpus_tokens=corpus["tokens"],
         corpus_documents=corpus["documents"],

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib
@@ -15,6 +16,8 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from launch.reports.run import Run
+
+_MARKERS = "osD^vP"  # of the forms of a model: the first is torch's
 
 
 def draw_svg(figure: Any) -> str:
@@ -86,7 +89,10 @@ def draw_accuracy(models: Sequence[Mapping[str, Any]], chance: float) -> str:
 
 
 def draw_forms(forms: Sequence[Form]) -> list[tuple[str, str]]:
-    """(caption, SVG) of the exported forms' score against latency and size, the best trade-offs joined by a line."""
+    """(caption, SVG) of the exported forms' score against latency and size, the best trade-offs joined by a line.
+
+    A model has a colour and a form a marker.
+    """
     if not forms:
         return []
     latency, size = [form.milliseconds for form in forms], [form.megabytes for form in forms]
@@ -103,8 +109,14 @@ def _draw_trade_off(forms: Sequence[Form], costs: Sequence[float], x_label: str)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(5.2, 3.2))
         axes.plot(*zip(*front, strict=True), color="#9aa0a6", lw=1.2, zorder=1)
-        for index, (form, (x, y)) in enumerate(zip(forms, points, strict=True)):
-            axes.scatter(x, y, color=COLOURS[index % len(COLOURS)], label=form.name, zorder=2)
+        colours = dict(zip(dict.fromkeys(form.model for form in forms), cycle(COLOURS)))
+        markers = dict(zip(dict.fromkeys(form.kind for form in forms), cycle(_MARKERS)))
+        for form, (x, y) in zip(forms, points, strict=True):
+            axes.scatter(x, y, color=colours[form.model], marker=markers[form.kind], zorder=2, alpha=0.85)
+        named = [*((name, "o", colour) for name, colour in colours.items()),
+                 *((name, marker, "#9aa0a6") for name, marker in markers.items())]  # fmt: skip
+        for name, marker, colour in named:
+            axes.scatter([], [], color=colour, marker=marker, label=name)
         axes.set_xlabel(x_label)
         axes.set_ylabel(f"{forms[0].measured.partition(' on ')[0]}, %")
         axes.set_xscale("log")

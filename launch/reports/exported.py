@@ -12,17 +12,23 @@ class Form:
     """One form of a model, such as its ONNX graph with 8-bit weights.
 
     Attributes:
-        name: of the model and the form.
+        model, kind: the names of the model and the form.
         score: in percent, `measured` tells of what.
         milliseconds: of one text, at `num_tokens` tokens.
     """
 
-    name: str
+    model: str
+    kind: str
     measured: str
     score: float
     milliseconds: float
     num_tokens: int
     megabytes: float
+
+    @property
+    def name(self) -> str:
+        """Of the model and the form."""
+        return f"{self.model}, {self.kind}"
 
 
 def read_forms(exported: Mapping[str, str]) -> list[Form]:
@@ -54,7 +60,7 @@ def _forms(name: str, path: Path) -> list[Form]:
             (length for one in forms.values() for length in one["milliseconds"] if int(length) <= 128), key=int
         )
         return [
-            Form(f"{name}, {form}", f"{measured} on {record['checked_on']}", 100 * one["score"],
+            Form(name, form, f"{measured} on {record['checked_on']}", 100 * one["score"],
                  one["milliseconds"][length], int(length), one["megabytes"])
             for form, one in forms.items()
         ]  # fmt: skip

@@ -134,6 +134,7 @@ class StudentEngine:
         engine.global_steps, engine.skipped_steps = counters.steps, counters.skipped_steps
         engine.global_samples = counters.steps * engine.train_batch_size()
         engine.micro_steps = counters.steps * self.accumulation_steps
+        self.student.begin_step(counters.steps, self.total_steps)  # it may be scored without another step
         schedule.last_epoch = counters.schedule_steps
         self._bad_in_a_row = torch.full_like(self._bad_in_a_row, counters.bad_in_a_row)
         self._most_bad_in_a_row = self._bad_in_a_row
@@ -156,7 +157,7 @@ class StudentEngine:
             seed: for dropout.
         """
         torch.manual_seed(seed)
-        self.student.progress, self.student.step = self.steps / self.total_steps, self.steps
+        self.student.begin_step(self.steps, self.total_steps)
         self.student.loss_scale = self._loss_scale.scale if self._loss_scale else 1.0
         loss, terms = self.engine(batch, teacher)
         self.engine.backward(loss * self._loss_scale.scale if self._loss_scale and not self.sharded else loss)

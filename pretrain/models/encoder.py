@@ -7,6 +7,7 @@ by several heads are repeated.
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,10 +114,14 @@ class Encoder(nn.Module):
             is set to the fastest on this machine. ValueError if its family is not supported, or it has no layers and
             more than its predictions shall be read.
         reads: what `forward` returns.
+
+    Attributes:
+        arithmetic: within which the model computes, such as `quantization.Rounding`.
     """
 
     def __init__(self, model: HuggingFaceModel, reads: Reads) -> None:
         super().__init__()
+        self.arithmetic: AbstractContextManager[Any] = nullcontext()
         base = model.base_model
         self.model = model
         self.shape = EncoderShape.of(model.config)
@@ -172,7 +177,7 @@ class Encoder(nn.Module):
             inputs = {name: tensor.unsqueeze(1) for name, tensor in inputs.items()}
             mask = None if mask is None else mask.unsqueeze(1)
         try:
-            with reading(Reading(self._read_heads, documents)):
+            with self.arithmetic, reading(Reading(self._read_heads, documents)):
                 output = self.model(**inputs, attention_mask=mask)
             if self._reads.logits:
                 features.logits = _logits(output)

@@ -1,6 +1,6 @@
 """What a model's sentence-transformers files say: how the vector of a text is made, and which prompts stand before it.
 
-Shapes: D hidden width, D_out width of the vectors.
+Shapes: D hidden width, D_in and D_out widths before and after a layer, or of the vectors.
 """
 
 import json
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers.utils import cached_file
@@ -16,7 +17,6 @@ from transformers.utils import cached_file
 from pretrain.models.pooling import Pooling, recorded_pooling
 
 _PROMPTS = "config_sentence_transformers.json"
-_IDENTITY = "torch.nn.modules.linear.Identity"
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,21 @@ class VectorRecipe:
 MEAN = VectorRecipe()
 
 
+@dataclass(frozen=True)
+class Dense:
+    """A linear layer after the pooling.
+
+    Attributes:
+        weight: [D_out, D_in].
+        bias: [D_out], or None.
+        activation: its class in torch.nn, such as Tanh; Identity for none.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    activation: str
+
+
 def recorded_file(model: str, name: str) -> Path | None:
     """Return a file of a folder, or of a model on a hub; None if there is none."""
     if Path(model).is_dir():
@@ -67,7 +82,7 @@ def read_prompts(model: str) -> Prompts:
     path = recorded_file(model, _PROMPTS)
     if path is None:
         return Prompts()
-    values = _read(path)
+    values = read_object(path)
     texts, default = values.get("prompts") or {}, values.get("default_prompt_name")
     if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
         raise ValueError(f'{path}: prompts must be texts by their names, such as {{"query": "query: "}}, got {texts!r}')
@@ -81,7 +96,7 @@ def read_prompts(model: str) -> Prompts:
 def leaves_prompt_out(model: str) -> bool:
     """Return whether the model's pooling leaves the tokens of a prompt out."""
     path = recorded_file(model, "1_Pooling/config.json")
-    return path is not None and _read(path).get("include_prompt") is False
+    return path is not None and read_object(path).get("include_prompt") is False
 
 
 def read_recipe(model: str) -> tuple[VectorRecipe, str]:
@@ -104,27 +119,49 @@ def read_recipe(model: str) -> tuple[VectorRecipe, str]:
     return VectorRecipe(pooling, projection, prompts, is_recorded=True), ""  # type: ignore[arg-type]
 
 
+def read_modules(model: str) -> list[tuple[str, str]]:
+    """Return (class, path) of each module that a model's modules.json lists; none without that file.
+
+    Raise ValueError if it is damaged.
+    """
+    path = recorded_file(model, "modules.json")
+    try:
+        listed = json.loads(path.read_bytes()) if path else []
+        return [(str(one["type"]).rpartition(".")[2], str(one["path"])) for one in listed]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f'{path}: want a list of {{"type", "path"}}: {error!r}') from error
+
+
+def read_dense(model: str, path: str) -> Dense:
+    """Return the layer of a module of class Dense, in float32. Raise ValueError naming the file that is damaged."""
+    config = recorded_file(model, f"{path}/config.json")
+    weights = recorded_file(model, f"{path}/model.safetensors")
+    activation = str((read_object(config) if config else {}).get("activation_function", "Tanh"))
+    try:
+        state = load_file(weights) if weights else {}
+        weight, bias = state["linear.weight"].float(), state.get("linear.bias")
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ValueError(f"{model}/{path}/model.safetensors: no weights of a dense layer: {error!r}") from error
+    return Dense(weight, None if bias is None else bias.float(), activation.rpartition(".")[2])
+
+
 def _read_projection(model: str) -> tuple[Tensor | None, str]:
     """Return the linear map after the pooling, None without one, and what is there instead, empty if nothing."""
-    modules = recorded_file(model, "modules.json")
-    listed = json.loads(modules.read_bytes()) if modules else []
-    kinds = [(str(one["type"]).rpartition(".")[2], str(one["path"])) for one in listed]
-    after = [(kind, path) for kind, path in kinds if kind not in ("Transformer", "Pooling", "Normalize")]
+    modules = read_modules(model)
+    after = [(kind, path) for kind, path in modules if kind not in ("Transformer", "Pooling", "Normalize")]
     product: Tensor | None = None
     for kind, path in after:
-        config = recorded_file(model, f"{path}/config.json")
-        weights = recorded_file(model, f"{path}/model.safetensors")
-        settings = _read(config) if config else {}
-        plain = settings.get("activation_function") == _IDENTITY and settings.get("bias") is False  # not its defaults
-        if kind != "Dense" or not plain or not weights:
+        dense = read_dense(model, path) if kind == "Dense" else None
+        if dense is None or dense.bias is not None or dense.activation != "Identity":
             what = ", ".join(name for name, _ in after)
-            return None, f"{modules}: {what} after the pooling is more than linear maps without bias"
-        linear = load_file(weights)["linear.weight"].float()
-        product = linear if product is None else linear @ product  # EmbeddingGemma has two
+            where = recorded_file(model, "modules.json")
+            return None, f"{where}: {what} after the pooling is more than linear maps without bias"
+        product = dense.weight if product is None else dense.weight @ product  # EmbeddingGemma has two
     return product, ""
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file. Raise ValueError naming the file if there is none."""
     try:
         values = json.loads(path.read_bytes())
         if not isinstance(values, dict):

@@ -12,8 +12,9 @@ from pretrain.models.family import FamilyName, family_of
 from pretrain.models.shape import EncoderShape, row_offset
 from pretrain.objectives.registry import GeneralObjective
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
+from pretrain.quantization import QuantizationConfig
 from pretrain.settings import Problems, Settings
-from pretrain.students.initialization import InitConfig
+from pretrain.students.init_config import InitConfig
 
 _ANY_VOCABULARY = 1 << 16  # where only other sizes are asked for
 _APART = "leave out one of them, or train one student from another (init.student)"
@@ -95,6 +96,7 @@ class StudentConfig(Settings):
     dropout_prob: Annotated[float, Field(ge=0, lt=1)] = 0.0  # in training; the published config keeps the family's
     init: InitConfig = InitConfig()
     elastic: ElasticConfig | None = None  # smaller students to train as parts of this one, and to publish beside it
+    quantization: QuantizationConfig | None = None  # of the last part of the run, as launch/export.py rounds
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     objective: Annotated[list[GeneralObjective], Field(min_length=1)]
@@ -190,6 +192,8 @@ class StudentConfig(Settings):
     def _elastic_problems(self, teacher: EncoderShape | None, own: EncoderShape) -> Problems:
         if self.elastic is None:
             return
+        if self.quantization:
+            yield "quantization", "rounds one size alone; leave it out, and train a published size with it (init.student)"
         yield from self.elastic.problems(teacher, own, self.objective)
         if self.elastic.feed_forward and self.architecture:  # BERT's own, without an architecture, are known
             try:

@@ -4,144 +4,25 @@ Shapes: D and d hidden widths of teacher and student, N vectors. A map between t
 [D, d]; vectors are rows and map by `x @ basis`. For projected embeddings it has orthonormal columns (rows if d > D).
 """
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pretrain.models.encoder import HuggingFaceModel
 from pretrain.models.family import family_of
-from pretrain.models.pretrained import load_encoder, read_shape
+from pretrain.models.pretrained import load_encoder
 from pretrain.models.shape import EncoderShape, row_offset
 from pretrain.models.structure import layers_of
-from pretrain.objectives.layer_map import LayerMap, mapped_layers
-from pretrain.settings import Problems, Settings
+from pretrain.students.importance import important_channels, important_layers
+from pretrain.students.init_config import InitConfig
 from pretrain.students.projection import project_layers
 
-_SIZES = ("hidden_size", "num_attention_heads", "intermediate_size")
-_TEACHER_SIZES = ("vocab_size", "max_row_tokens", "num_token_types", "embedding_size")
 # In ELECTRA and ALBERT, the linear layer between factorised embeddings and the first layer
 _FACTORS = ("embeddings_project", "encoder.embedding_hidden_mapping_in")
-
-
-class InitConfig(Settings):
-    """The student's initial weights.
-
-    embeddings: "teacher" for the teacher's, projected on their principal components if the widths differ.
-    layers: "scratch", or the teacher layers to use: every k-th ("uniform"), the last ones ("last"), or a list.
-        Layers of the student's own sizes are copied; those of a wider teacher are projected (projection.py).
-    student: the folder of a published student that gives all weights; the other keys must then be left out.
-    """
-
-    embeddings: Literal["teacher", "scratch"] = "teacher"
-    layers: Literal["scratch"] | LayerMap = "scratch"
-    student: str | None = None
-
-    def problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
-        """Yield (key, message) for everything that does not fit this pair of models."""
-        if self.student:
-            if (self.embeddings, self.layers) != ("teacher", "scratch"):
-                yield "init.student", "gives all weights, so embeddings and layers must be left out"
-            yield from _published_problems(self.student, student)
-        elif self.layers != "scratch":
-            yield from self._layer_problems(self.layers, teacher, student)
-
-    def _layer_problems(self, layers: LayerMap, teacher: EncoderShape, student: EncoderShape) -> Problems:
-        wanted, available = student.num_layers, teacher.num_layers
-        if not _compute_alike(teacher, student):
-            yield "init.layers", _other_layers(teacher, student)
-            return
-        for owner, one in (("teacher", teacher), ("student", student)):
-            if one.family.shares_layers:
-                yield "init.layers", f"must be scratch because the layers of an ALBERT {owner} share their weights"
-                return
-        if isinstance(layers, list) and len(layers) != wanted:
-            yield "init.layers", f"must list {wanted} teacher layers, got {len(layers)}"
-        elif isinstance(layers, list) and max(layers) > available:
-            yield "init.layers", f"the teacher has {available} layers, got {max(layers)}"
-        elif wanted > available or (layers == "uniform" and available % wanted):
-            message = f"{layers} cannot choose {wanted} of the teacher's {available} layers; list layers instead"
-            yield "init.layers", message
-        if self.projects(teacher, student) or teacher.embedding_size != student.embedding_size:
-            yield from self._projection_problems(teacher, student)
-
-    def _projection_problems(self, teacher: EncoderShape, student: EncoderShape) -> Problems:
-        if self.embeddings != "teacher":
-            yield "init.layers", "need projected embeddings to be projected: init.embeddings must be teacher"
-        for one in (teacher, student):
-            if one.embedding_size and not one.embedding_size == teacher.hidden_size == student.hidden_size:
-                yield (
-                    "init.layers",
-                    f"{one.model_type}'s embeddings have their own width, {one.embedding_size}, so they give no map to "
-                    "project layers by; use scratch, or a student with the teacher's sizes",
-                )
-                return
-        for key in _SIZES:
-            if getattr(student, key) > getattr(teacher, key):
-                most, got = getattr(teacher, key), getattr(student, key)
-                yield "init.layers", f"projection only makes layers narrower: the teacher's {key} is {most}, got {got}"
-        most, got = (one.hidden_size // one.num_attention_heads for one in (teacher, student))
-        if got > most:
-            message = f"projection only makes heads narrower: the teacher's have width {most}, the student's {got}"
-            yield "init.layers", message
-
-    def projects(self, teacher: EncoderShape, student: EncoderShape) -> bool:
-        """Return whether layers are projected, which needs a sample of text: they are used and their sizes differ."""
-        same = all(getattr(teacher, key) == getattr(student, key) for key in _SIZES)
-        return self.student is None and self.layers != "scratch" and not same
-
-    def teacher_layers(self, teacher: EncoderShape, student: EncoderShape) -> list[int]:
-        """Return the numbers, from 1, of the teacher layers to use."""
-        if self.student or self.layers == "scratch":
-            return []
-        return mapped_layers(self.layers, teacher.num_layers, student.num_layers)
-
-    def notes(self, teacher: EncoderShape, student: EncoderShape) -> str | None:
-        """Say what of the teacher a student of another kind cannot start with, if anything."""
-        if self.student or self.embeddings != "teacher" or (teacher.family.is_bert and student.family.is_bert):
-            return None
-        if teacher.model_type == student.model_type and self.layers != "scratch":
-            return None
-        return (
-            f"starts with the word embeddings of its {teacher.model_type} teacher; positions and layers of a "
-            f"{student.model_type} model start at random"
-        )
-
-
-def _compute_alike(teacher: EncoderShape, student: EncoderShape) -> bool:
-    """Whether the student can have layers of the teacher: both are BERT's, or of one family and of equal sizes."""
-    if teacher.family.is_bert and student.family.is_bert:
-        return True
-    same = all(getattr(teacher, key) == getattr(student, key) for key in (*_SIZES, "head_size"))
-    return same and teacher.model_type == student.model_type
-
-
-def _other_layers(teacher: EncoderShape, student: EncoderShape) -> str:
-    if teacher.model_type == student.model_type:
-        return f"must be scratch unless the student has the teacher's sizes: layers of {teacher.model_type} are copied"
-    return (
-        f"must be scratch: layers of {student.model_type} compute otherwise than the teacher's of {teacher.model_type}"
-    )
-
-
-def _published_problems(folder: str, student: EncoderShape) -> Problems:
-    if not Path(folder).is_dir():
-        yield "init.student", f"there is no folder {folder!r}"
-        return
-    try:
-        found = read_shape(folder)
-    except ValueError as error:
-        yield "init.student", str(error)
-        return
-    for key in ("model_type", "num_layers", *_SIZES):
-        if getattr(found, key) != getattr(student, key):
-            yield "init.student", f"{folder!r} has {key} {getattr(found, key)}, got {getattr(student, key)}"
-    for key in _TEACHER_SIZES:
-        if getattr(found, key) != getattr(student, key):
-            yield "init.student", f"{folder!r} has {key} {getattr(found, key)}, this run {getattr(student, key)}"
 
 
 def initialize(
@@ -151,18 +32,28 @@ def initialize(
 
     Args:
         model, teacher: Hugging Face encoders; the student's is changed.
-        sample: a batch of text [B, L], needed if layers are projected. ValueError without it.
+        sample: a batch of text [B, L], needed if `config.reads_text`. ValueError without it.
     """
     if config.student:
         model.load_state_dict(load_encoder(config.student, with_pooler=True).state_dict(), strict=False)
         return map_back(teacher, model)
-    basis = _take_embeddings(model, teacher) if config.embeddings == "teacher" else None
     shapes = EncoderShape.of(teacher.config), EncoderShape.of(model.config)
-    layers = config.teacher_layers(*shapes)
+    if config.reads_text(*shapes) and sample is None:
+        raise ValueError("init: projecting layers and choosing by activations need a sample of text")
+    text = sample or {}
+    basis, layers = None, config.teacher_layers(*shapes)
+    if config.channels == "activations":
+        basis = important_channels(teacher, text, shapes[1].hidden_size)
+    if config.embeddings == "teacher":
+        basis = _take_embeddings(model, teacher, basis)
+    if config.layers == "importance":
+        layers = important_layers(teacher, text, shapes[1].num_layers)
+        print(f"[rank 0] starts from layers {', '.join(map(str, layers))} of its teacher", file=sys.stderr, flush=True)
     if config.projects(*shapes):
-        if sample is None or basis is None:
-            raise ValueError("init.layers: projecting layers needs a sample of text and projected embeddings")
-        project_layers(model, teacher, layers, basis, sample)
+        if basis is None:
+            raise ValueError("init.layers: projecting layers needs projected embeddings")
+        active = [name for name in ("heads", "neurons") if getattr(config, name) == "activations"]
+        project_layers(model, teacher, layers, basis, text, active)
     else:
         stack = layers_of(teacher)
         for layer, number in zip(layers_of(model) if layers else (), layers, strict=True):
@@ -203,12 +94,13 @@ def map_back(teacher: HuggingFaceModel, model: HuggingFaceModel) -> Tensor | Non
 
 
 @torch.no_grad()
-def _take_embeddings(model: HuggingFaceModel, teacher: HuggingFaceModel) -> Tensor:
+def _take_embeddings(model: HuggingFaceModel, teacher: HuggingFaceModel, basis: Tensor | None) -> Tensor:
     """Set word, position and type embeddings from the teacher's. Return the map [D, d] between embedding widths.
 
-    A narrower student gets coordinates on the principal components of the word embeddings, a wider one the same vectors
-    rotated into its space. With equal widths all is copied, including the norm and the layer after factorised
-    embeddings; otherwise the norm starts at the identity, because a rotation and an elementwise gain do not commute.
+    A narrower student gets coordinates on the principal components of the word embeddings, or by `basis` if given, a
+    wider one the same vectors rotated into its space. With equal widths all is copied, including the norm and the layer
+    after factorised embeddings; otherwise the norm starts at the identity, because a rotation and an elementwise gain
+    do not commute.
     A student of another family takes over what both have (see `_rows_of`); the rest stays random. If either has not
     BERT's embeddings, that is the word embeddings alone.
     """
@@ -218,7 +110,8 @@ def _take_embeddings(model: HuggingFaceModel, teacher: HuggingFaceModel) -> Tens
         ours.copy_(theirs if basis.shape[0] == basis.shape[1] else theirs @ basis)
         return basis
     source, target = teacher.embeddings, model.embeddings
-    basis = embedding_basis(source.word_embeddings.weight, target.word_embeddings.embedding_dim)
+    if basis is None:
+        basis = embedding_basis(source.word_embeddings.weight, target.word_embeddings.embedding_dim)
     same = basis.shape[0] == basis.shape[1]
     for name, table in target.named_children():
         if not hasattr(source, name):  # such as ERNIE's task types

@@ -4,21 +4,24 @@ Shapes: N tokens of text; teacher and student have hidden widths D and d, head w
 i; H heads. A student's vector is the teacher's times `basis` [D, d], whose columns are orthonormal, so a teacher's
 matrix W becomes basis^T W basis.
 
-* Attention keeps the heads with the largest output. A head's scores are a bilinear form of rank E and its output is a
-  linear map of rank E: both are truncated to rank e by their singular values, the best approximation over all inputs.
-* The feed-forward keeps the neurons that contribute most to the student's part of the residual stream; the mean
-  contribution of the others is added to the bias.
+* Attention keeps the heads with the largest map to the output, or the largest output on text. A head's scores are a
+  bilinear form of rank E and its output is a linear map of rank E: both are truncated to rank e by their singular
+  values, the best approximation over all inputs.
+* The feed-forward keeps the neurons that contribute most to the student's part of the residual stream on text, or those
+  that are most active; the mean contribution of the others is added to the bias.
 * A rotation and the elementwise gain of a layer norm do not commute, so gain and bias of every coordinate are fitted by
   least squares on text, in the layers and in the embeddings.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 from pretrain.models.encoder import HuggingFaceModel, real_tokens
+from pretrain.students.activations import watch
+from pretrain.students.importance import head_sizes, neuron_sizes
 
 
 @torch.no_grad()
@@ -28,6 +31,7 @@ def project_layers(
     layers: Sequence[int],
     basis: Tensor,
     sample: Mapping[str, Tensor],
+    active: Collection[str] = (),
 ) -> None:
     """Set the student's layers, and its embeddings' norm, from layers of a wider teacher.
 
@@ -36,12 +40,15 @@ def project_layers(
         layers: numbers, from 1, of a teacher layer for each student layer.
         basis: the map of the embeddings [D, d], with orthonormal columns.
         sample: a batch of text [B, L] on which norms and biases are fitted.
+        active: which of "heads" and "neurons" are chosen by their activations on text.
     """
     chosen = [teacher.encoder.layer[number - 1] for number in layers]
     records = _run(teacher, sample, [*_norms(teacher, chosen), *(layer.output.dense for layer in chosen)])
-    for student, layer in zip(model.encoder.layer, chosen, strict=True):
-        _project_attention(student.attention, layer.attention, basis)
-        _project_feed_forward(student, layer, basis, records[layer.output.dense][0])
+    heads = head_sizes(teacher, chosen, sample) if "heads" in active else [None] * len(chosen)
+    neurons = neuron_sizes(teacher, chosen, sample) if "neurons" in active else [None] * len(chosen)
+    for index, (student, layer) in enumerate(zip(model.encoder.layer, chosen, strict=True)):
+        _project_attention(student.attention, layer.attention, basis, heads[index])
+        _project_feed_forward(student, layer, basis, records[layer.output.dense][0], neurons[index])
     # From the bottom up, each on the input that the student's layers below give it
     norms = zip(_norms(model, model.encoder.layer), _norms(teacher, chosen), strict=True)
     for student_norm, teacher_norm in norms:
@@ -59,31 +66,21 @@ def _run(
     model: HuggingFaceModel, sample: Mapping[str, Tensor], modules: Sequence[nn.Module]
 ) -> dict[nn.Module, tuple[Tensor, Tensor]]:
     """Return the input and the output of each module for the real tokens of the sample, each [N, ..]."""
-    real, training = real_tokens(sample), model.training
+    real = real_tokens(sample)
     records: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-    hooks = [
-        module.register_forward_hook(
-            lambda module, args, output: records.__setitem__(module, (args[0][real].float(), output[real].float()))
-        )
-        for module in modules
-    ]
-    names = ("input_ids", "token_type_ids", "attention_mask")
-    try:
-        model.eval()(**{name: sample[name] for name in names if name in sample})
-    finally:
-        model.train(training)
-        for hook in hooks:
-            hook.remove()
+    watch(model, sample, modules, lambda module, before, after: records.update({module: (before[real], after[real])}))
     return records
 
 
-def _project_attention(student: HuggingFaceModel, teacher: HuggingFaceModel, basis: Tensor) -> None:
+def _project_attention(
+    student: HuggingFaceModel, teacher: HuggingFaceModel, basis: Tensor, sizes: Tensor | None
+) -> None:
     num_heads, num_wanted = teacher.self.num_attention_heads, student.self.num_attention_heads
     query, key, value = (_heads(getattr(teacher.self, name), basis, num_heads) for name in ("query", "key", "value"))
     # [H, E, d]: the output of each head in the student's coordinates
     output = (basis.T @ teacher.output.dense.weight).unflatten(1, (num_heads, -1)).permute(1, 2, 0)
-    share = (output.mT @ value).square().sum((1, 2))
-    heads = share.topk(num_wanted).indices.sort().values.tolist()
+    sizes = (output.mT @ value).square().sum((1, 2)) if sizes is None else sizes
+    heads = sizes.topk(num_wanted).indices.sort().values.tolist()
     width = student.self.attention_head_size
     # Scores are divided by the root of the head's width, which has changed.
     balance = (width / query.shape[1]) ** 0.25
@@ -115,13 +112,15 @@ def _set(linear: nn.Linear, weights: Tensor) -> None:
     linear.bias.copy_(weights[:, -1])
 
 
-def _project_feed_forward(student: HuggingFaceModel, teacher: HuggingFaceModel, basis: Tensor, neurons: Tensor) -> None:
-    """Set the student's feed-forward from the neurons that contribute most, by their activations on text [N, I]."""
+def _project_feed_forward(
+    student: HuggingFaceModel, teacher: HuggingFaceModel, basis: Tensor, neurons: Tensor, sizes: Tensor | None
+) -> None:
+    """Set the student's feed-forward from the neurons of largest size [I], or that contribute most on text [N, I]."""
     inner, outer = teacher.intermediate.dense, teacher.output.dense
     output = basis.T @ outer.weight  # [d, I]
-    contribution = neurons.square().mean(0) * output.square().sum(0)
-    kept = contribution.topk(student.intermediate.dense.out_features).indices.sort().values
-    dropped = torch.ones_like(contribution, dtype=torch.bool).index_fill(0, kept, False)
+    sizes = neurons.square().mean(0) * output.square().sum(0) if sizes is None else sizes
+    kept = sizes.topk(student.intermediate.dense.out_features).indices.sort().values
+    dropped = torch.ones_like(sizes, dtype=torch.bool).index_fill(0, kept, False)
     student.intermediate.dense.weight.copy_(inner.weight[kept] @ basis)
     student.intermediate.dense.bias.copy_(inner.bias[kept])
     student.output.dense.weight.copy_(output[:, kept])

@@ -1,6 +1,7 @@
 """A student: its encoder and its objectives in one module, and building it from a configuration."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from pretrain.models.vocabulary_head import VocabularyHead, auto_class_of
 from pretrain.objectives.objective import Objective
 from pretrain.precision import Dtype, autocast
 from pretrain.progress import Progress
+from pretrain.quantization import QuantizationConfig, Rounding, check_rounding
 from pretrain.students.config import StudentConfig
 from pretrain.students.initialization import initialize, seeded
 
@@ -32,6 +34,7 @@ class Student(nn.Module):
         dropout_prob: replaces the dropout probability of the model.
         head: its masked-language head if an objective needs one; published together with the encoder.
         whole: the model to publish, where it is more than `model`.
+        quantization: the arithmetic of the last part of the run. ValueError if the model has layers that it leaves out.
 
     Attributes:
         inner: its smaller sizes, if it is elastic: parts of this encoder.
@@ -45,11 +48,15 @@ class Student(nn.Module):
         dropout_prob: float = 0.0,
         head: VocabularyHead | None = None,
         whole: HuggingFaceModel | None = None,
+        quantization: QuantizationConfig | None = None,
     ) -> None:
         super().__init__()
         self.head = head
         self._published = (whole or (head.model if head else model),)  # in a tuple it is not registered a second time
         self.name = name
+        self.quantization = quantization
+        if quantization:
+            check_rounding(model, quantization.weights)
         self.dtype: Dtype = "float32"  # the type `forward` computes in; weights stay float32
         self.progress = 0.0  # share of the run's steps that is done, for schedules of weights
         self.step: int | None = None  # optimizer steps so far, by which an elastic student draws sizes; None: all sizes
@@ -80,6 +87,13 @@ class Student(nn.Module):
     def needs_counts(self) -> bool:
         """Whether an objective averages over all tokens of a step (see `Objective.reduction`)."""
         return any(objective.reduction == "tokens" for objective in self.objectives)
+
+    def begin_step(self, step: int, total_steps: int) -> None:
+        """Compute from now on as the step after `step` of the run's steps does, by the schedules of the student."""
+        self.progress, self.step = step / total_steps, step
+        rounded = self.quantization
+        is_due = rounded and rounded.is_due(step, total_steps)
+        self.encoder.arithmetic = Rounding(rounded.weights) if rounded and is_due else nullcontext()
 
     @property
     def reads_places(self) -> bool:
@@ -204,7 +218,7 @@ def build_student(
 
     Args:
         teacher: the teacher's Hugging Face encoder, before it is cut; None in a run without a teacher.
-        sample: a batch of text [B, L], needed if `config.init` projects layers. ValueError without it.
+        sample: a batch of text [B, L], needed if `config.init` reads text. ValueError without it.
         teacher_head: the teacher's masked-language head if it was loaded.
         base: without a teacher, the Hugging Face config that gives all but the student's sizes.
         pad_token_id: what rows are padded with, for a student of another family; the teacher's, or 0, if not given.
@@ -219,7 +233,7 @@ def build_student(
         whole, head = _build_model(config, base)
         model = whole.base_model
         objectives = [objective.build(shape, EncoderShape.of(model.config)) for objective in config.objective]
-        student = Student(config.name, model, objectives, config.dropout_prob, head, whole)
+        student = Student(config.name, model, objectives, config.dropout_prob, head, whole, config.quantization)
         if config.elastic:
             with seeded(seed):  # initial weights are those of the student alone
                 build = lambda inner: [one.build(shape, inner) for one in config.objective]  # noqa: E731

@@ -95,7 +95,7 @@ def test_pairs_projected_layers_and_every_layer_objective_run(config_file, tmp_p
     ]
     done = launch("--config", str(config_file), "--run", str(tmp_path / "run"), "--set", *overrides)
     assert done.returncode == 0, done.stderr
-    assert "projecting the teacher's layers to small, on 4,096 tokens" in done.stderr
+    assert "choosing and projecting the teacher's layers for small, on 4,096 tokens" in done.stderr
     names = {key.removeprefix("small/") for key in read_metrics(tmp_path / "run")[-1] if key.startswith("small/")}
     assert {"hidden/0", "attention/2", "patient/1", "relation/query_key", "relation/value"} < names
     student = tmp_path / "run/checkpoints/step_6/small/model"

@@ -8,7 +8,8 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from pretrain.engines.deepspeed_config import DeepSpeedConfig
-from pretrain.models.encoder import Features
+from pretrain.models.encoder import Features, without_padding
+from pretrain.quantization import Rounding
 from pretrain.ranks.process_group import start_distributed
 from pretrain.students.initialization import map_back
 from pretrain.training.trainer import LoopConfig
@@ -30,7 +31,7 @@ def task(first_character, general):
 
 def stage(
     run, task, student, teacher=None, objective=LABELS, epochs=12, seed=3, stop_at=None, dropout_prob=0.1, ratio=1,
-    adversarial=None, **engine,
+    adversarial=None, quantization=None, **engine,
 ):  # fmt: skip
     """On one rank; asks to stop after so many steps."""
     device, asked = start_distributed(), []
@@ -41,7 +42,7 @@ def stage(
 
     optimizer = {"lr": 3e-3, "head_lr_ratio": ratio}
     values = {"epochs": epochs, "dropout_prob": dropout_prob, "optimizer": optimizer, "objective": objective}
-    config = StageConfig.model_validate(values | {"adversarial": adversarial})
+    config = StageConfig.model_validate(values | {"adversarial": adversarial, "quantization": quantization})
     loop = LoopConfig(log_every_steps=4, save_every_steps=100, seed=seed)
     deepspeed = DeepSpeedConfig.model_validate(DEEPSPEED | engine)
     return Stage(run, "s", task, config, student, teacher, "float32", loop, deepspeed, device, stop_requested)
@@ -109,6 +110,31 @@ def test_an_adversarial_stage_resumes_exactly_and_is_the_same_at_any_zero_stage(
             torch.testing.assert_close(sharded[name], whole[name], atol=2e-4, rtol=1e-3)
     clean = weights(stage(tmp_path / "clean", task, general, epochs=2))
     assert not torch.equal(clean["encoder.model.classifier.weight"], whole["encoder.model.classifier.weight"])
+
+
+@pytest.mark.parametrize("adversarial", [None, {"type": "fgm"}])
+def test_a_stage_ends_with_rounded_numbers_and_is_scored_so(adversarial, tmp_path, task, general):
+    def train(run, stop_at=None, **keys):
+        one = stage(tmp_path / run, task, general, epochs=1, stop_at=stop_at, adversarial=adversarial, **keys)
+        assert one.trainer.train() == (15 if stop_at else 0)
+        return one
+
+    rounds = {"quantization": {"weights": 8, "begin": 0.5}}
+    whole = train("whole", **rounds)
+    train("stopped", stop_at=1, **rounds)
+    resumed, again = train("stopped", **rounds), train("stopped", **rounds)
+    rows = task.dev[:2]
+    batch = collate(rows, task.tokenizer.pad_token_id)
+    for one in (resumed, again):
+        assert all(torch.equal(tensor, weights(one)[name]) for name, tensor in weights(whole).items())
+        one.student.eval()
+        with torch.no_grad():
+            found, plain = one._logits(batch), one.student.published(**batch).logits
+            with Rounding(8):
+                rounded = one.student.published(**without_padding(batch)).logits
+        torch.testing.assert_close(found, rounded)
+        assert not torch.allclose(found, plain, atol=1e-4)
+    assert any(not torch.equal(tensor, weights(whole)[name]) for name, tensor in weights(train("plain")).items())
 
 
 @pytest.mark.parametrize("ratio", [1, 20])

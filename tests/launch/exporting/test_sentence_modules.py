@@ -86,10 +86,10 @@ def test_damaged_modules_are_named(folder):
     with pytest.raises(ValueError, match=r"linear.weight is 8 x 5, but its input is 24 wide"):
         read_student(folder)
     (folder / "2_Dense/model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"2_Dense/model.safetensors: no weights of a dense layer: No such file"):
+    with pytest.raises(ValueError, match=r"2_Dense/model.safetensors: no weights of a dense layer: .*linear.weight"):
         read_student(folder)
     (folder / "2_Dense/config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"2_Dense/config.json: cannot be read"):
+    with pytest.raises(ValueError, match=r"2_Dense/config.json: not JSON"):
         read_student(folder)
     (folder / "modules.json").write_text('{"a": 1}')
     with pytest.raises(ValueError, match=r'modules.json: want a list of \{"type", "path"\}'):

@@ -179,11 +179,6 @@ def test_the_heads_that_add_most_are_kept():
     torch.testing.assert_close(Encoder(student, every)(batch()).hidden_states[4][real], target[real], rtol=0, atol=0.02)
 
 
-def test_projecting_without_text_is_refused():
-    with pytest.raises(ValueError, match="projecting layers needs a sample of text and projected embeddings"):
-        build_student(student_config(init={"layers": "uniform"}), teacher_model(), seed=0)
-
-
 def test_the_mean_of_the_coordinates_goes_over_to_the_mean():
     vectors = torch.randn(50, 24, dtype=torch.float64)
     basis = narrow_basis(vectors, 12)

@@ -122,7 +122,7 @@ def test_dropout_is_the_configs_while_distilling_and_the_familys_when_published(
         (
             {"init": {"student": "tests", "layers": "uniform"}},
             "bert",
-            "init.student: gives all weights, so embeddings and layers must be left out",
+            "init.student: gives all weights, so the other keys of init must be left out",
         ),
         ({"init": {"student": "tests"}}, "bert", "init.student: no model could be loaded from folder 'tests': "),
         ({"init": {"layers": [1, 2]}, "hidden_size": 24}, "albert", "init.layers: must be scratch because .* share"),
