@@ -1,7 +1,7 @@
 """Fit a law of the held-out loss and the kept score to finished runs, for `gd.py --plan --law FILE`.
 
-    python -m bench.law.fit runs/short-* --law configs/laws/mine.json --record runs.json
-    python -m bench.law.fit runs.json --law configs/laws/mine.json [--unseen runs/long] [--plot law.png]
+    python bench/law/fit.py runs/short-* --law configs/laws/mine.json --record runs.json
+    python bench/law/fit.py runs.json --law configs/laws/mine.json [--unseen runs/long] [--plot law.png]
 
 Runs share teacher, corpus, objectives and the rest of their configuration; their students differ in sizes and the runs
 in `training.total_steps`, with the schedule ending there, and have `probe.heldout`. What it prints is a table of every
@@ -10,8 +10,12 @@ point beside what the law without this point says, and of the students that it w
 
 import argparse
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+if not __package__:  # run as a script: these folders win over any installed package of the same name
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from matplotlib import pyplot as plt
 

@@ -21,7 +21,8 @@ class EncoderCost:
     Attributes:
         attention_size: A.
         layer_weights: numbers in the matrices of a layer, by which every token is multiplied.
-        layer_parameters: all numbers of a layer.
+        layer_parameters: all numbers of the last layer.
+        in_layers: parameters of all layers: N of the law.
         embedding_parameters: all that no layer holds.
         own_layers: layers that have weights of their own; 1 where all layers share theirs (ALBERT).
     """
@@ -32,6 +33,7 @@ class EncoderCost:
     attention_size: int
     layer_weights: int
     layer_parameters: int
+    in_layers: int
     embedding_parameters: int
     own_layers: int
 
@@ -41,8 +43,8 @@ class EncoderCost:
     ) -> "EncoderCost":
         """Return the cost of a BERT of these sizes."""
         weights = 4 * width**2 + 2 * width * inner
-        embeddings = (vocab_size + num_positions + num_types + 2) * width
-        return cls(vocab_size, num_layers, width, width, weights, weights + 9 * width + inner, embeddings, num_layers)
+        layer, embeddings = weights + 9 * width + inner, (vocab_size + num_positions + num_types + 2) * width
+        return cls(vocab_size, num_layers, width, width, weights, layer, num_layers * layer, embeddings, num_layers)
 
     @classmethod
     def of_config(cls, config: Any) -> "EncoderCost":
@@ -61,14 +63,10 @@ class EncoderCost:
             shape.attention_size,
             sum(one.numel() for one in layers[-1].parameters() if one.ndim == 2),
             inside[-1],
+            sum(inside),
             sum(one.numel() for one in model.parameters()) - sum(inside),
             len(layers),
         )
-
-    @property
-    def in_layers(self) -> int:
-        """Parameters of all layers, without embeddings: N of the law."""
-        return self.own_layers * self.layer_parameters
 
     @property
     def parameters(self) -> int:
@@ -77,9 +75,9 @@ class EncoderCost:
 
     def reached_parameters(self, reads: Reads) -> int:
         """Return the parameters on which what is read depends: those that are trained, or kept of a teacher."""
-        whole = min(_whole_layers(reads), self.own_layers)
-        last = 3 * (self.hidden_size + 1) * self.attention_size if _ends_in_projections(reads) else 0
-        return self.embedding_parameters + whole * self.layer_parameters + (last if whole < self.own_layers else 0)
+        above = max(self.own_layers - _whole_layers(reads), 0)
+        last = 3 * (self.hidden_size + 1) * self.attention_size if above and _ends_in_projections(reads) else 0
+        return self.parameters - above * self.layer_parameters + last
 
     def operations(self, reads: Reads, row_tokens: int) -> float:
         """Return the operations of a token's forward pass up to the last thing that is read."""

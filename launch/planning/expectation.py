@@ -16,13 +16,13 @@ LAWS = Path(__file__).resolve().parents[2] / "configs/laws"
 
 
 class Expectation(NamedTuple):
-    """The held-out loss and the kept score of a student, None where no law may be asked, and what they rest on."""
+    """The held-out loss and the kept score of a student, None where no law can tell, and what they rest on."""
 
     student: str
     loss: Estimate | None
     kept: Estimate | None
     rests_on: str
-    score: str = ""
+    of_score: str = ""
 
 
 def read_laws(path: Path | None) -> Mapping[str, Law]:
@@ -73,7 +73,7 @@ def expect(
 
 def _by_law(file: str, law: Law, name: str, size: int, tokens: int, others: Sequence[str]) -> Expectation:
     setting = law.setting
-    basis = f"fitted on {law.num_points} short runs, {file}; {setting.relation_heads} relation heads"
+    basis = f"fitted on {law.num_points} students, {file}; {setting.relation_heads} relation heads"
     if law.extrapolates(size, tokens):
         basis += "; extrapolated"
     if others:
@@ -82,5 +82,9 @@ def _by_law(file: str, law: Law, name: str, size: int, tokens: int, others: Sequ
 
 
 def _of_score(law: Law) -> str:
-    score = law.setting.teacher_score
-    return f"fitted: {law.setting.task} by neighbours, where the teacher has {score:.1%}" if score else ""
+    setting = law.setting
+    if setting.task is None:
+        return ""
+    if law.curve.kept is None:
+        return f"the score on {setting.task} did not follow the loss in the law's runs"
+    return f"fitted: {setting.task} by neighbours, where the teacher has {setting.teacher_score:.1%}"

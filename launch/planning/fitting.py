@@ -13,9 +13,10 @@ from launch.planning.law import Curve, Law, Positive, Setting
 from pretrain.settings import Settings, Share
 
 LEAST_POINTS = 8  # five numbers are fitted
-_DELTA = 1e-3  # Hoffmann et al.'s: residuals of log losses beyond it count by their size, not its square
-_EXPONENTS = (0.1, 0.4, 1.0)  # that the fit starts from
-_STEPS = 300
+_DELTA = 0.02  # residuals beyond it, of log losses and of scores, count by their size, not its square
+_EXPONENTS = (0.2, 0.7)  # that the fit starts from
+_STEPS = 200
+_LOGS = (-30.0, 3.0)  # of the numbers that are fitted
 
 
 class Point(Settings):
@@ -39,14 +40,10 @@ def fit_law(setting: Setting, points: Sequence[Point], about: str = "") -> Law:
         )
     curve = fit_curve(points)
     without = [fit_curve([*points[:index], *points[index + 1 :]], curve) for index in range(len(points))]
-    losses = [
-        math.log(one.loss / fit.loss(one.parameters, one.tokens)) for one, fit in zip(points, without, strict=True)
-    ]
-    scores = [
-        one.kept - fit.kept_score(fit.loss(one.parameters, one.tokens))
-        for one, fit in zip(points, without, strict=True)
-        if one.kept is not None and fit.kept
-    ]
+    pairs = list(zip(points, without, strict=True))
+    kept_error = _kept_error(pairs)
+    if kept_error is None:
+        curve, *without = (one.model_copy(update={"kept": None}) for one in (curve, *without))
     return Law(
         about=about,
         setting=setting,
@@ -55,41 +52,50 @@ def fit_law(setting: Setting, points: Sequence[Point], about: str = "") -> Law:
         tokens=(min(lengths), max(lengths)),
         curve=curve,
         without=without,
-        loss_error=_root_mean_square(losses),
-        kept_error=_root_mean_square(scores) if scores and curve.kept else None,
+        loss_error=_root_mean_square([math.log(one.loss / fit.loss(one.parameters, one.tokens)) for one, fit in pairs]),
+        kept_error=kept_error,
     )
+
+
+def _kept_error(pairs: Sequence[tuple[Point, Curve]]) -> float | None:
+    """Return the error of scores predicted without them, by the predicted loss.
+
+    None if there are none, or if the mean of the others predicts them as well: the score then does not follow the loss.
+    """
+    scores = [(one.kept, fit.kept_score(fit.loss(one.parameters, one.tokens))) for one, fit in pairs if fit.kept]
+    known = [kept for kept, _ in scores if kept is not None]
+    if len(known) < len(pairs):
+        return None
+    error = _root_mean_square([kept - predicted for kept, predicted in scores if kept is not None])
+    others = [(sum(known) - kept) / (len(known) - 1) for kept in known]
+    by_mean = _root_mean_square([kept - mean for kept, mean in zip(known, others, strict=True)])
+    return error if error < by_mean else None
 
 
 def fit_curve(points: Sequence[Point], near: Curve | None = None) -> Curve:
     """Return the curve of least Huber loss, from a grid of starts, or from one that is near."""
     size, tokens, loss = (
-        torch.tensor([getattr(one, key) for one in points], dtype=torch.float64)
+        torch.tensor([getattr(one, key) for one in points], dtype=torch.float64).log()
         for key in ("parameters", "tokens", "loss")
     )
-    # N and T count from their geometric means, where A and B are parts of the loss: the fit is well scaled
-    middle = [values.log().mean().exp() for values in (size, tokens)]
-    logs = [(values / mean).log() for values, mean in zip((size, tokens), middle, strict=True)]
+    # Counted from their geometric means, so that all that is fitted is near 1
+    of_size, of_tokens, scale = (math.exp(values.mean()) for values in (size, tokens, loss))
+    size, tokens, loss = (values - values.mean() for values in (size, tokens, loss))
 
     def residuals(theta: Tensor) -> Tensor:
-        floor, first, power, second, other = theta.exp()
-        return (floor + first * (-power * logs[0]).exp() + second * (-other * logs[1]).exp()).log() - loss.log()
+        floor, first, power, second, other = theta
+        return (floor + first * (-power * size).exp() + second * (-other * tokens).exp()).log() - loss
 
-    least = loss.min().item()
-    starts = [
-        [math.log(part * least), math.log(0.2 * least), math.log(a), math.log(0.4 * least), math.log(b)]
-        for part, a, b in itertools.product((0.1, 0.5), _EXPONENTS, _EXPONENTS)
-    ]
+    starts = [[part, 0.2, a, 0.3, b] for part, a, b in itertools.product((0.1, 0.5), _EXPONENTS, _EXPONENTS)]
     if near:
-        parts = [near.floor, near.size[0] / middle[0] ** near.size[1], near.size[1]]
-        parts += [near.tokens[0] / middle[1] ** near.tokens[1], near.tokens[1]]
-        starts = [[math.log(max(float(part), 1e-9)) for part in parts]]
+        (first, power), (second, other) = near.size, near.tokens
+        starts = [[near.floor / scale, first / of_size**power / scale, power, second / of_tokens**other / scale, other]]
     floor, first, power, second, other = best_fit(residuals, starts)
-    kept = _fit_kept(points)
     return Curve(
-        floor=floor,
-        size=(first * float(middle[0]) ** power, power),
-        tokens=(second * float(middle[1]) ** other, other),
-        kept=kept,
+        floor=floor * scale,
+        size=(first * scale * of_size**power, power),
+        tokens=(second * scale * of_tokens**other, other),
+        kept=_fit_kept(points),
     )
 
 
@@ -103,37 +109,39 @@ def _fit_kept(points: Sequence[Point]) -> tuple[float, float] | None:
     middle = loss.mean()
 
     def residuals(theta: Tensor) -> Tensor:
-        level, slope = theta.exp()
+        level, slope = theta
         return 1 / (1 + (slope * (loss - middle)).exp() * level) - kept
 
-    level, slope = best_fit(residuals, [[0.0, 0.0], [0.0, 1.5]])
+    level, slope = best_fit(residuals, [[1.0, 1.0], [1.0, 4.0]])
     return slope * float(middle) - math.log(level), slope
 
 
 def best_fit(residuals: Callable[[Tensor], Tensor], starts: Sequence[Sequence[float]]) -> list[float]:
-    """Return the positive numbers of least Huber loss of their residuals. Starts are their logarithms."""
-    best, found = math.inf, list(starts[0])
-    for start in starts:
-        theta = torch.tensor(start, dtype=torch.float64, requires_grad=True)
+    """Return the positive numbers of least Huber loss of their residuals, found by L-BFGS in their logarithms."""
+
+    def numbers(theta: Tensor) -> Tensor:
+        return theta.clamp(*_LOGS).exp()
+
+    def value(theta: Tensor) -> Tensor:
+        errors = residuals(numbers(theta))
+        return huber_loss(errors, torch.zeros_like(errors), reduction="sum", delta=_DELTA) / _DELTA
+
+    def descend(start: Sequence[float]) -> Tensor:
+        theta = torch.tensor(start, dtype=torch.float64).log().clamp(*_LOGS).requires_grad_()
         optimizer = torch.optim.LBFGS([theta], max_iter=_STEPS, line_search_fn="strong_wolfe", tolerance_grad=1e-12,
                                       tolerance_change=1e-15)  # fmt: skip
 
-        def value() -> Tensor:
-            errors = residuals(theta)  # noqa: B023
-            return huber_loss(errors, torch.zeros_like(errors), reduction="sum", delta=_DELTA) / _DELTA
-
         def closure() -> Tensor:
-            optimizer.zero_grad()  # noqa: B023
-            loss = value()
-            loss.backward()
+            optimizer.zero_grad()
+            loss = value(theta)
+            loss.backward()  # type: ignore[no-untyped-call]
             return loss
 
         optimizer.step(closure)
-        with torch.no_grad():
-            reached = float(value())
-        if reached < best:
-            best, found = reached, theta.detach().tolist()
-    return [math.exp(number) for number in found]
+        return theta.detach()
+
+    best = min((descend(start) for start in starts), key=lambda theta: float(value(theta)))
+    return [float(number) for number in numbers(best)]
 
 
 def _root_mean_square(values: Sequence[float]) -> float:

@@ -17,7 +17,7 @@ from launch.planning.expectation import Expectation, expect, read_laws
 from launch.planning.measurement import StepTime, time_step
 from launch.planning.work import RunWork, Vocabulary, read_work
 from pretrain.device import chosen_device, device_name
-from pretrain.precision import Dtype, choose_dtype
+from pretrain.precision import Dtype, WantedDtype, choose_dtype
 
 _NUM_BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 _LEFT_OUT = "without start, probes and checkpoints"
@@ -79,7 +79,7 @@ def _find_corpus(config: RunConfig) -> tuple[Manifest | None, str]:
     try:
         return load_manifest(config.corpus.manifest), ""
     except ValueError as error:
-        return None, str(error)
+        return None, " ".join(str(error).split())
 
 
 def _describe_models(config: RunConfig, work: RunWork) -> Iterator[Line]:
@@ -119,27 +119,26 @@ def _describe_costs(
     measured = None if options.tflops else time_step(config, device, vocabulary)
     for gpus in options.gpus:
         ranks, rows = "1 rank" if gpus == 1 else f"{gpus:,} ranks", config.deepspeed.micro_rows(gpus)
-        yield Line(f"memory, {ranks}", f"{_memory(config, work, gpus, device, options) / 1e9:.2g} GB", _of_memory(rows))
+        memory, basis = _memory(config, work, gpus, device, options), f"computed, roughly: {rows:,} rows at once"
+        yield Line(f"memory, {ranks}", f"{memory / 1e9:.2g} GB", f"{basis}; libraries come on top")
         hours = config.training.total_steps * _step_seconds(config, work, gpus, options, measured) / 3600
         yield Line(f"time, {ranks}", duration(3600 * hours), _of_time(gpus, options, measured, device))
         if options.price is not None:
             rank_hours = hours * gpus
-            basis = f"{rank_hours:.3g} rank-hours at {options.price:g}"
-            yield Line(f"price, {ranks}", f"{rank_hours * options.price:,.2f}", basis)
+            cost = f"{rank_hours * options.price:,.2f}"
+            yield Line(f"price, {ranks}", cost, f"{rank_hours:.3g} rank-hours at {options.price:g}")
 
 
 def _memory(config: RunConfig, work: RunWork, gpus: int, device: torch.device, options: PlanOptions) -> float:
     """Bytes of a rank; a GPU of which only the rate is given computes in bfloat16 where types are "auto"."""
-    wanted = (config.teacher.dtype if config.teacher else "float32", config.deepspeed.torch_autocast.wanted)
-    types: list[Dtype] = []
-    for one in wanted:
-        types.append("bfloat16" if options.tflops and one == "auto" else choose_dtype(one, device))
+
+    def num_bytes(wanted: WantedDtype) -> int:
+        return _NUM_BYTES["bfloat16" if options.tflops and wanted == "auto" else choose_dtype(wanted, device)]
+
+    teacher = num_bytes(config.teacher.dtype) if config.teacher else 0
+    students = num_bytes(config.deepspeed.torch_autocast.wanted)
     shards = gpus if config.deepspeed.zero_optimization.stage else 1
-    return work.memory_bytes(config.deepspeed.micro_rows(gpus), *(_NUM_BYTES[one] for one in types), shards)
-
-
-def _of_memory(rows: int) -> str:
-    return f"computed, roughly: {rows:,} rows at once; libraries come on top"
+    return work.memory_bytes(config.deepspeed.micro_rows(gpus), teacher, students, shards)
 
 
 def _step_seconds(
@@ -166,14 +165,16 @@ def _describe_expectation(one: Expectation) -> Iterator[Line]:
         yield Line(f"{one.student}: held-out loss", "no prediction", one.rests_on)
         return
     yield Line(f"{one.student}: held-out loss", f"{one.loss.value:.3f} ± {one.loss.error:.3f}", one.rests_on)
-    if one.kept is not None:
-        kept = f"{100 * one.kept.value:.0f} ± {100 * one.kept.error:.0f} % of the teacher's"
-        yield Line(f"{one.student}: kept score", kept, one.score)
+    if one.of_score:
+        kept = one.kept and f"{100 * one.kept.value:.0f} ± {100 * one.kept.error:.0f} % of the teacher's"
+        yield Line(f"{one.student}: kept score", kept or "no prediction", one.of_score)
 
 
 def _short(number: float) -> str:
-    """Return a number with three digits: `40,960`, `1.23M`, `4.5e+15`."""
-    for size, unit in ((1e12, ""), (1e9, "G"), (1e6, "M")):
+    """Return a number with three digits: `40,960`, `1.23M`, `13.1B`, `4.50e+15`."""
+    if number >= 1e12:
+        return f"{number:.2e}"
+    for size, unit in ((1e9, "B"), (1e6, "M")):
         if number >= size:
-            return f"{number / size:.3g}{unit}" if unit else f"{number:.2e}"
+            return f"{number / size:.3g}{unit}"
     return f"{number:,.0f}"

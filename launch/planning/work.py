@@ -14,8 +14,10 @@ from launch.planning.encoder_cost import EncoderCost
 from pretrain.models.encoder import Reads, union
 from pretrain.models.pretrained import load_pretrained
 from pretrain.models.shape import EncoderShape
+from pretrain.objectives.layers import PatientKD
 from pretrain.objectives.objective import Objective
 from pretrain.objectives.relations import Relations
+from pretrain.objectives.sentence import Sentence
 from pretrain.objectives.vocabulary import DistilBERT, MaskedLM
 from pretrain.students.config import StudentConfig
 
@@ -163,7 +165,10 @@ def _loss_operations(
 
     Other losses, such as those of attention scores by d x d matrices, are small beside these and not counted.
     """
-    yield _FORWARD_AND_BACKWARD * 2 * sum(one.numel() for one in objective.parameters() if one.ndim == 2)
+    if matrices := [one.numel() for one in objective.parameters() if one.ndim == 2]:
+        times = max(len(objective.student_reads.hidden_states) / len(matrices), 1)  # one may serve several layers
+        rows = config.corpus.row_tokens if isinstance(objective, Sentence | PatientKD) else 1  # a vector a row
+        yield _FORWARD_AND_BACKWARD * 2 * times * sum(matrices) / rows
     if isinstance(objective, Relations) and teacher:
         compared = config.corpus.row_tokens if objective.between == "tokens" else config.deepspeed.micro_rows(1)
         yield len(objective.pairs) * relation_operations(teacher.attention_size, cost.attention_size, compared)

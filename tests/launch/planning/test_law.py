@@ -28,6 +28,13 @@ def test_the_kept_score_falls_as_the_loss_grows(law):
     assert fit_curve(worse).kept[1] < 0.01, "never rises with the loss"
 
 
+@pytest.mark.parametrize("score", [lambda index: 0.5 + 0.02 * (index % 3), lambda index: None if index else 0.5])
+def test_a_score_that_does_not_follow_the_loss_is_not_promised(setting, score):
+    points = [one.model_copy(update={"kept": score(index)}) for index, one in enumerate(known_points())]
+    law = fit_law(setting, points)
+    assert law.kept_score(2_000, 800) is None and law.loss(2_000, 800).value > 0
+
+
 def test_noise_is_what_the_error_says(setting):
     generator = random.Random(0)
     noisy = [one.model_copy(update={"loss": one.loss * (1 + generator.gauss(0, 0.03))}) for one in known_points()]

@@ -40,7 +40,7 @@ def test_the_table_of_a_tiny_run(config_file, law_file, tmp_path):
     loss, basis = lines["small: held-out loss"]
     assert (
         "±" in loss
-        and basis == "fitted on 16 short runs, tiny.json; 4 relation heads; differs from these runs in the corpus"
+        and basis == "fitted on 16 students, tiny.json; 4 relation heads; differs from these runs in the corpus"
     )
     assert lines["small: kept score"][0].endswith("% of the teacher's")
     assert lines["small: kept score"][1] == "fitted: tnews by neighbours, where the teacher has 50.0%"
@@ -90,6 +90,15 @@ def test_another_teacher_is_told_by_sizes_or_weights(config_file, law, tmp_path,
     options = PlanOptions(law=tmp_path / "other.json", **RATE)
     lines = table(describe_plan(read_run_config(config_file), options))
     assert lines["small: held-out loss"][1].startswith(f"other.json: {reason}")
+
+
+def test_a_score_that_no_law_tells_is_said(config_file, law, tmp_path):
+    other = law.model_copy(update={"curve": law.curve.model_copy(update={"kept": None}), "kept_error": None})
+    (tmp_path / "loss.json").write_text(other.model_dump_json())
+    options = PlanOptions(law=tmp_path / "loss.json", **RATE)
+    lines = table(describe_plan(read_run_config(config_file), options))
+    told = ["no prediction", "the score on tnews did not follow the loss in the law's runs"]
+    assert lines["small: kept score"] == told
 
 
 def test_the_corpus_may_be_built_later(config_file, tmp_path):

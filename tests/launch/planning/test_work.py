@@ -16,7 +16,7 @@ def test_operations_of_a_run_by_hand(config_values):
     for one in work.students:
         assert one.work.operations == 3 * 2 * student_layer + relations + projections
         assert one.work.relation_numbers == 3 * 4 * 16
-        assert one.work.gradients == one.trained == one.cost.parameters + 3 * 12 * 24
+        assert one.work.gradients == one.trained == one.cost.parameters + 3 * (12 + 1) * 24
 
 
 def test_relations_alone_read_less(config_values):
@@ -37,6 +37,17 @@ def test_losses_on_predictions_count_masked_tokens(config_values):
     [one] = read_work(config, None).students
     layers = 3 * one.cost.operations(one.reads, 16)
     assert one.work.operations == pytest.approx(layers + 0.25 * 6 * 12 * one.cost.num_ids)
+
+
+@pytest.mark.parametrize(
+    ("objective", "operations"),
+    [({"type": "hidden_states", "projection": "shared"}, 3 * 3 * 2 * 12 * 24),
+     ({"type": "pkd", "layer_map": [2]}, 3 * 2 * 12 * 24 / 16)],
+)  # fmt: skip
+def test_projections_count_as_often_as_they_are_used(config_values, objective, operations):
+    student = config_values["students"][0] | {"objective": [objective]}
+    [one] = read_work(read_run_config(config_values | {"students": [student]}), None).students
+    assert one.work.operations == pytest.approx(3 * one.cost.operations(one.reads, 16) + operations)
 
 
 def test_losses_of_one_token():
