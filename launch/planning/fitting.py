@@ -4,10 +4,8 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 
-import torch
+import numpy as np
 from pydantic import PositiveInt
-from torch import Tensor
-from torch.nn.functional import huber_loss
 
 from launch.planning.law import Curve, Law, Positive, Setting
 from pretrain.settings import Settings, Share
@@ -15,8 +13,10 @@ from pretrain.settings import Settings, Share
 LEAST_POINTS = 8  # five numbers are fitted
 _DELTA = 0.02  # residuals beyond it, of log losses and of scores, count by their size, not its square
 _EXPONENTS = (0.2, 0.7)  # that the fit starts from
-_STEPS = 200
+_STEPS, _MOST_DAMPING, _LEAST_GAIN = 300, 1e8, 1e-9
 _LOGS = (-30.0, 3.0)  # of the numbers that are fitted
+Array = np.ndarray
+Residuals = Callable[[Array], tuple[Array, Array]]  # of numbers [n]: errors [P] and their slopes by logarithms [P, n]
 
 
 class Point(Settings):
@@ -74,17 +74,17 @@ def _kept_error(pairs: Sequence[tuple[Point, Curve]]) -> float | None:
 
 def fit_curve(points: Sequence[Point], near: Curve | None = None) -> Curve:
     """Return the curve of least Huber loss, from a grid of starts, or from one that is near."""
-    size, tokens, loss = (
-        torch.tensor([getattr(one, key) for one in points], dtype=torch.float64).log()
-        for key in ("parameters", "tokens", "loss")
-    )
+    size, tokens, loss = (np.log([getattr(one, key) for one in points]) for key in ("parameters", "tokens", "loss"))
     # Counted from their geometric means, so that all that is fitted is near 1
     of_size, of_tokens, scale = (math.exp(values.mean()) for values in (size, tokens, loss))
     size, tokens, loss = (values - values.mean() for values in (size, tokens, loss))
 
-    def residuals(theta: Tensor) -> Tensor:
-        floor, first, power, second, other = theta
-        return (floor + first * (-power * size).exp() + second * (-other * tokens).exp()).log() - loss
+    def residuals(numbers: Array) -> tuple[Array, Array]:
+        floor, first, power, second, other = numbers
+        parts = np.stack([np.full_like(loss, floor), first * np.exp(-power * size), second * np.exp(-other * tokens)])
+        shares = parts / parts.sum(0)
+        slopes = [shares[0], shares[1], -power * size * shares[1], shares[2], -other * tokens * shares[2]]
+        return np.log(parts.sum(0)) - loss, np.stack(slopes, axis=1)
 
     starts = [[part, 0.2, a, 0.3, b] for part, a, b in itertools.product((0.1, 0.5), _EXPONENTS, _EXPONENTS)]
     if near:
@@ -101,47 +101,49 @@ def fit_curve(points: Sequence[Point], near: Curve | None = None) -> Curve:
 
 def _fit_kept(points: Sequence[Point]) -> tuple[float, float] | None:
     """Return c and d of the kept score, a logistic function of the log loss; None without scores."""
-    measured = [one for one in points if one.kept is not None]
+    measured = [(math.log(one.loss), one.kept) for one in points if one.kept is not None]
     if not measured:
         return None
-    loss = torch.tensor([one.loss for one in measured], dtype=torch.float64).log()
-    kept = torch.tensor([one.kept for one in measured], dtype=torch.float64)
-    middle = loss.mean()
+    loss, kept = np.array(measured).T
+    middle = float(loss.mean())
 
-    def residuals(theta: Tensor) -> Tensor:
-        level, slope = theta
-        return 1 / (1 + (slope * (loss - middle)).exp() * level) - kept
+    def residuals(numbers: Array) -> tuple[Array, Array]:
+        level, slope = numbers
+        found = 1 / (1 + level * np.exp(slope * (loss - middle)))
+        steepness = -found * (1 - found)
+        return found - kept, np.stack([steepness, steepness * slope * (loss - middle)], axis=1)
 
     level, slope = best_fit(residuals, [[1.0, 1.0], [1.0, 4.0]])
-    return slope * float(middle) - math.log(level), slope
+    return slope * middle - math.log(level), slope
 
 
-def best_fit(residuals: Callable[[Tensor], Tensor], starts: Sequence[Sequence[float]]) -> list[float]:
-    """Return the positive numbers of least Huber loss of their residuals, found by L-BFGS in their logarithms."""
+def best_fit(residuals: Residuals, starts: Sequence[Sequence[float]]) -> list[float]:
+    """Return the positive numbers of least Huber loss, the best of those found from each start.
 
-    def numbers(theta: Tensor) -> Tensor:
-        return theta.clamp(*_LOGS).exp()
+    Levenberg and Marquardt's steps in the numbers' logarithms, residuals weighted anew before each.
+    """
+    fits = [_descend(residuals, np.log(start).clip(*_LOGS)) for start in starts]
+    return [float(number) for number in np.exp(min(fits, key=lambda theta: _huber(residuals(np.exp(theta))[0])))]
 
-    def value(theta: Tensor) -> Tensor:
-        errors = residuals(numbers(theta))
-        return huber_loss(errors, torch.zeros_like(errors), reduction="sum", delta=_DELTA) / _DELTA
 
-    def descend(start: Sequence[float]) -> Tensor:
-        theta = torch.tensor(start, dtype=torch.float64).log().clamp(*_LOGS).requires_grad_()
-        optimizer = torch.optim.LBFGS([theta], max_iter=_STEPS, line_search_fn="strong_wolfe", tolerance_grad=1e-12,
-                                      tolerance_change=1e-15)  # fmt: skip
+def _descend(residuals: Residuals, theta: Array) -> Array:
+    damping = 1e-2
+    for _ in range(_STEPS):
+        errors, slopes = residuals(np.exp(theta))
+        weighted = slopes.T * np.minimum(1, _DELTA / np.maximum(np.abs(errors), _DELTA))
+        step = np.linalg.solve(weighted @ slopes + damping * np.eye(len(theta)), -weighted @ errors)
+        trial = (theta + step).clip(*_LOGS)
+        before, after = _huber(errors), _huber(residuals(np.exp(trial))[0])
+        if before - after > _LEAST_GAIN * before:
+            theta, damping = trial, max(damping / 3, 1e-12)
+        elif (damping := 4 * damping) > _MOST_DAMPING:
+            break
+    return theta
 
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            loss = value(theta)
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss
 
-        optimizer.step(closure)
-        return theta.detach()
-
-    best = min((descend(start) for start in starts), key=lambda theta: float(value(theta)))
-    return [float(number) for number in numbers(best)]
+def _huber(errors: Array) -> float:
+    size = np.abs(errors)
+    return float(np.where(size < _DELTA, size**2 / 2, _DELTA * (size - _DELTA / 2)).sum())
 
 
 def _root_mean_square(values: Sequence[float]) -> float:
