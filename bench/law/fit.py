@@ -1,7 +1,7 @@
 """Fit a law of the held-out loss and the kept score to finished runs, for `gd.py --plan --law FILE`.
 
-    python bench/law/fit.py runs/short-* --law configs/laws/mine.json --record runs.json
-    python bench/law/fit.py runs.json --law configs/laws/mine.json [--unseen runs/long] [--plot law.png]
+    python bench/law/fit.py runs/short-* --law runs/law.json --record runs.json
+    python bench/law/fit.py runs.json --law runs/law.json [--unseen runs/long] [--plot law.png]
 
 Runs share teacher, corpus, objectives and the rest of their configuration; their students differ in sizes and the runs
 in `training.total_steps`, with the schedule ending there, and have `probe.heldout`. What it prints is a table of every
