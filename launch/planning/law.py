@@ -7,7 +7,7 @@ N: parameters of the student's layers, without embeddings. T: tokens that it has
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -20,7 +20,6 @@ from pretrain.settings import Settings, Share
 from pretrain.students.config import StudentConfig
 
 MOST_TIMES_SIZE, MOST_TIMES_TOKENS = 2.0, 4.0  # beyond the largest, or below the smallest, that a law was fitted on
-_SIZES = ("model_type", "num_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
 _OF_A_SIZE = {"name", "grid", "num_layers", "hidden_size", "intermediate_size", "num_attention_heads"}
 _OF_A_PLACE = {"manifest", "cache_folder", "cache_gigabytes", "on_fault", "num_lanes", "seed"}
 # Keys without which a loss is another quantity; other differences are only said
@@ -32,19 +31,39 @@ Positive = Annotated[float, Field(gt=0)]
 class Curve(Settings):
     """One fit: E, A, a, B, b of the loss, and c, d of the kept score, or None where no score was measured."""
 
-    floor: Annotated[float, Field(ge=0)]  # E
+    floor: Positive  # E
     size: tuple[Positive, Annotated[float, Field(ge=0)]]  # A, a
     tokens: tuple[Positive, Annotated[float, Field(ge=0)]]  # B, b
     kept: tuple[float, Annotated[float, Field(ge=0)]] | None = None  # c, d
 
     def loss(self, parameters: float, tokens: float) -> float:
         """Return the held-out loss of a student of so many parameters after so many tokens."""
-        return self.floor + self.size[0] / parameters ** self.size[1] + self.tokens[0] / tokens ** self.tokens[1]
+        terms = ((self.size, parameters), (self.tokens, tokens))
+        return self.floor + sum(factor * math.exp(-power * math.log(value)) for (factor, power), value in terms)
 
     def kept_score(self, loss: float) -> float:
         """Return the share of the teacher's score at a loss."""
         assert self.kept
-        return 1 / (1 + math.exp(self.kept[1] * math.log(loss) - self.kept[0]))
+        return (1 + math.tanh((self.kept[0] - self.kept[1] * math.log(loss)) / 2)) / 2  # the same, without overflow
+
+
+class TeacherSizes(Settings):
+    """The sizes by which a teacher is recognised before its weights are read."""
+
+    model_type: str
+    num_layers: PositiveInt
+    hidden_size: PositiveInt
+    num_attention_heads: PositiveInt
+    intermediate_size: PositiveInt
+    vocab_size: PositiveInt
+
+    @classmethod
+    def of(cls, teacher: EncoderShape) -> "TeacherSizes":
+        """Return those of a teacher."""
+        return cls(**{name: getattr(teacher, name) for name in cls.model_fields})
+
+    def __str__(self) -> str:
+        return f"{self.model_type} {self.num_layers} x {self.hidden_size}, {self.vocab_size:,} pieces"
 
 
 class Setting(Settings):
@@ -52,7 +71,7 @@ class Setting(Settings):
 
     teacher: str  # its path when the runs were made
     teacher_fingerprint: str  # of its weights
-    teacher_sizes: dict[str, JsonValue]
+    teacher_sizes: TeacherSizes
     corpus: str  # fingerprint
     heldout: str  # fingerprint
     heldout_rows: PositiveInt
@@ -103,12 +122,12 @@ class Law(Settings):
 
     def differences(self, config: RunConfig, student: StudentConfig, teacher: EncoderShape | None) -> "Differences":
         """Return what a configuration has that the law's runs had not: what forbids a prediction, and the rest."""
-        if teacher is None or sizes_of(teacher) != self.setting.teacher_sizes:
-            found = _describe(sizes_of(teacher)) if teacher else "none"
-            return Differences([f"another teacher ({found}; the law's is {_describe(self.setting.teacher_sizes)})"], [])
+        sizes = TeacherSizes.of(teacher) if teacher else None
+        if sizes != self.setting.teacher_sizes:
+            return Differences([f"another teacher ({sizes or 'none'}; the law's is {self.setting.teacher_sizes})"], [])
         before, now = self.setting.config, common_config(config, student)
         changed = changed_keys(before, now)
-        essential = [key for key in changed if any(f"{key}.".startswith(f"{one}.") for one in _ESSENTIAL)]
+        essential = [key for key in changed if any(_is_within(key, one) or _is_within(one, key) for one in _ESSENTIAL)]
         forbidden = [f"{key} is {_value(now, key)}, was {_value(before, key)}" for key in essential]
         return Differences(forbidden, [key for key in changed if key not in essential])
 
@@ -139,11 +158,6 @@ def read_law(path: Path) -> Law:
     return read_strictly(Law, path)
 
 
-def sizes_of(teacher: EncoderShape) -> dict[str, JsonValue]:
-    """Return the sizes by which a teacher is recognised before its weights are read."""
-    return {name: getattr(teacher, name) for name in _SIZES}
-
-
 def common_config(config: RunConfig, student: StudentConfig) -> dict[str, JsonValue]:
     """Return the part of a configuration, as JSON values, that the runs of a law must share."""
     values: dict[str, Any] = config.model_dump(mode="json")
@@ -152,11 +166,12 @@ def common_config(config: RunConfig, student: StudentConfig) -> dict[str, JsonVa
         objective.pop("kernel", None)  # another way to compute the same loss
     corpus = {key: value for key, value in values["corpus"].items() if key not in _OF_A_PLACE}
     deepspeed = {key: values["deepspeed"][key] for key in ("train_batch_size", "gradient_clipping")}
-    return {"corpus": corpus, "student": own, "deepspeed": deepspeed}
+    teacher = {key: values["teacher"][key] for key in ("prompt", "prompts_students")} if config.teacher else {}
+    return {"teacher": teacher, "corpus": corpus, "student": own, "deepspeed": deepspeed}
 
 
-def _describe(sizes: Mapping[str, Any]) -> str:
-    return "{model_type} {num_layers} x {hidden_size}, {vocab_size:,} pieces".format(**sizes)
+def _is_within(key: str, section: str) -> bool:
+    return f"{key}.".startswith(f"{section}.")
 
 
 def _value(values: Any, key: str) -> str:

@@ -13,7 +13,7 @@ from launch.distillation.run_facts import ProbeFacts, read_facts
 from launch.job.run_folder import read_done
 from launch.planning.encoder_cost import EncoderCost
 from launch.planning.fitting import Point
-from launch.planning.law import Setting, common_config, sizes_of
+from launch.planning.law import Setting, TeacherSizes, common_config
 from pretrain.models.pretrained import load_pretrained, read_shape
 from pretrain.probes.heldout import shared_relation_heads
 from pretrain.settings import Settings
@@ -89,7 +89,7 @@ def _setting(config: RunConfig, run: Path) -> Setting:
     return Setting(
         teacher=config.teacher.path,
         teacher_fingerprint=facts.teacher.fingerprint,
-        teacher_sizes=sizes_of(teacher),
+        teacher_sizes=TeacherSizes.of(teacher),
         corpus=facts.corpus.fingerprint,
         heldout=facts.probe.heldout,
         heldout_rows=facts.probe.num_heldout_rows,

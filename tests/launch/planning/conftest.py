@@ -4,7 +4,7 @@ import pytest
 
 from launch.distillation.config import read_run_config
 from launch.planning.fitting import Point, fit_law
-from launch.planning.law import Curve, Setting, common_config, sizes_of
+from launch.planning.law import Curve, Setting, TeacherSizes, common_config
 from pretrain.models.pretrained import load_encoder, read_shape
 from pretrain.models.teacher import fingerprint
 
@@ -28,7 +28,7 @@ def setting(config_file):
     return Setting(
         teacher=path,
         teacher_fingerprint=fingerprint(load_encoder(path)),
-        teacher_sizes=sizes_of(read_shape(path)),
+        teacher_sizes=TeacherSizes.of(read_shape(path)),
         corpus="0" * 64,
         heldout="1" * 64,
         heldout_rows=8,

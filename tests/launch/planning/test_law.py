@@ -103,6 +103,7 @@ def test_what_differs_forbids_or_is_said(law, config_values):
     [(lambda values: values.pop("curve"), "curve: required, and not given"),
      (lambda values: values.update(floor=1), "floor: unknown key"),
      (lambda values: values["curve"].update(tokens=[-1, 0.5]), "curve.tokens.0: Input should be greater than 0"),
+     (lambda values: values["setting"].update(teacher_sizes={}), "setting.teacher_sizes.vocab_size: required"),
      (lambda values: values.update(without=[]), "without: List should have at least 2 items"),
      (lambda values: values.update(num_points="20"), "num_points: Input should be a valid integer, got \"20\"")],
 )  # fmt: skip
@@ -113,6 +114,15 @@ def test_wrong_laws_are_refused(law_file, change, message):
     with pytest.raises(ValueError) as refused:
         read_law(law_file)
     assert str(law_file) in str(refused.value) and message in str(refused.value)
+
+
+def test_a_law_of_absurd_numbers_still_answers(law, config_values):
+    curve = law.curve.model_copy(update={"tokens": (1.0, 900.0), "kept": (-5e3, 1e4)})
+    assert curve.loss(1_000, 10**15) > 0 and curve.kept_score(3.0) == 0.0
+    empty = law.model_copy(update={"setting": law.setting.model_copy(update={"config": {}})})
+    config = read_run_config(config_values)
+    found = empty.differences(config, config.students[0], read_shape(config.teacher.path))
+    assert [one.split()[0] for one in found.forbidding] == ["corpus", "student"]
 
 
 @pytest.mark.parametrize(("text", "message"), [("[1]", "must hold one JSON object"), ("{", "not JSON")])

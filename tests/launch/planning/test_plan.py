@@ -78,18 +78,23 @@ def test_a_law_is_not_asked_beyond_its_runs(config_file, law_file, overrides, re
     assert lines["small: held-out loss"][1].startswith(f"tiny.json: {reason}") and "small: kept score" not in lines
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [({"teacher_fingerprint": "0"}, "another teacher: its sizes are those of the law's, its weights are not"),
-     ({"teacher_sizes": {"model_type": "bert", "num_layers": 6, "hidden_size": 48, "vocab_size": 21128}},
-      "another teacher (bert 4 x 24, ")],
-)  # fmt: skip
-def test_another_teacher_is_told_by_sizes_or_weights(config_file, law, tmp_path, change, reason):
-    other = law.model_copy(update={"setting": law.setting.model_copy(update=change)})
-    (tmp_path / "other.json").write_text(other.model_dump_json())
-    options = PlanOptions(law=tmp_path / "other.json", **RATE)
-    lines = table(describe_plan(read_run_config(config_file), options))
-    assert lines["small: held-out loss"][1].startswith(f"other.json: {reason}")
+def with_teacher(law, path, **changes):
+    """A law's file again, for another teacher."""
+    path.write_text(law.model_copy(update={"setting": law.setting.model_copy(update=changes)}).model_dump_json())
+    return PlanOptions(law=path, **RATE)
+
+
+def test_another_teacher_is_told_by_its_sizes(config_file, law, tmp_path):
+    larger = law.setting.teacher_sizes.model_copy(update={"num_layers": 6})
+    options = with_teacher(law, tmp_path / "other.json", teacher_sizes=larger)
+    reason = table(describe_plan(read_run_config(config_file), options))["small: held-out loss"][1]
+    assert reason.startswith("other.json: another teacher (bert 4 x 24, ") and "the law's is bert 6 x 24, " in reason
+
+
+def test_another_teacher_is_told_by_its_weights(config_file, law, tmp_path):
+    options = with_teacher(law, tmp_path / "other.json", teacher_fingerprint="0")
+    reason = table(describe_plan(read_run_config(config_file), options))["small: held-out loss"][1]
+    assert reason == "other.json: another teacher: its sizes are those of the law's, its weights are not"
 
 
 def test_a_score_that_no_law_tells_is_said(config_file, law, tmp_path):

@@ -40,7 +40,7 @@ def test_a_finished_run_gives_a_point_a_student(run):
     assert (small.run, small.student, small.tokens, small.loss) == ("probed", "small", done["tokens"], 2.5)
     assert small.kept == pytest.approx(0.5) and other.kept == 1.0, "at most the teacher's"
     assert small.parameters == other.parameters == 2 * (4 * 12 * 12 + 2 * 12 * 20 + 9 * 12 + 20)
-    assert record.setting.relation_heads == 12 and record.setting.teacher_sizes["num_layers"] == 4
+    assert record.setting.relation_heads == 12 and record.setting.teacher_sizes.num_layers == 4
     assert "name" not in record.setting.config["student"] and "seed" not in record.setting.config["corpus"]
 
 
