@@ -2,7 +2,8 @@
 
     python bench/scale.py [--gpus 8 64 1024] [--tflops 400] [--gbit 400] [--batch-tokens 2097152]
 
-Nothing is measured here. What is assumed of the hardware stands in `Hardware`, each figure with its meaning.
+Nothing is measured here. What is assumed of the hardware stands in `Hardware` (launch/planning/cluster.py), each figure
+with its meaning.
 """
 
 import argparse
@@ -16,6 +17,11 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from corpus.rows.order import NUM_LANES
+from launch.planning import cluster
+from launch.planning.cluster import Hardware, Step, StudentWork, Work
+from launch.planning.encoder_cost import EncoderCost
+from launch.planning.work import relation_operations
+from pretrain.models.encoder import Reads
 from pretrain.models.shape import EncoderShape
 from pretrain.objectives.relations import published_teacher_layer
 
@@ -33,31 +39,26 @@ class Model:
     inner: int
     relation_heads: int = 8  # of a student
 
-    @property
-    def layer_parameters(self) -> int:
-        return 4 * self.width**2 + 2 * self.width * self.inner + 9 * self.width + self.inner
-
-    def parameters(self, vocab_size: int) -> int:
+    def cost(self, vocab_size: int) -> EncoderCost:
         """Without a pooler."""
-        return self.embedding_parameters(vocab_size) + self.num_layers * self.layer_parameters
-
-    def embedding_parameters(self, vocab_size: int) -> int:
-        return (vocab_size + NUM_POSITIONS + NUM_TYPES + 2) * self.width
+        return EncoderCost.of_bert(self.num_layers, self.width, self.inner, vocab_size, NUM_POSITIONS, NUM_TYPES)
 
     def trained_parameters(self, vocab_size: int) -> int:
         """What MiniLMv2's relations reach: of the last layer query, key and value alone."""
-        whole = self.embedding_parameters(vocab_size) + (self.num_layers - 1) * self.layer_parameters
-        return whole + 3 * (self.width**2 + self.width)
+        return self.cost(vocab_size).reached_parameters(to_projections(self.num_layers))
 
     def operations(self, row_tokens: int, layer: int | None = None) -> float:
         """Of a token's forward pass to q, k and v of a layer, or of the last; as bench/gd_step.py counts them."""
-        whole = 2 * (4 * self.width**2 + 2 * self.width * self.inner) + 4 * row_tokens * self.width
-        return ((layer or self.num_layers) - 1) * whole + 2 * 3 * self.width**2
+        return self.cost(VOCABULARIES[0]).operations(to_projections(layer or self.num_layers), row_tokens)
 
     @property
     def teacher_layer(self) -> int:
         """What MiniLMv2's objective reads of it as a teacher."""
         return published_teacher_layer(EncoderShape("bert", self.num_layers, self.width, 1, self.inner, 1, 1))
+
+
+def to_projections(layer: int) -> Reads:
+    return Reads(projections=frozenset({layer}))
 
 
 TEACHERS = (Model("12x768", 12, 768, 3072), Model("24x1024", 24, 1024, 4096))
@@ -66,93 +67,23 @@ STUDENTS = (Model("4l312d", 4, 312, 1200), Model("4l384d", 4, 384, 1536, 64), Mo
 FAMILIES = {"4l312d": STUDENTS[:1], "6l384d": STUDENTS[2:3], "all four": STUDENTS}  # those of configs/family.json
 
 
-@dataclass(frozen=True)
-class Hardware:
-    """Every field is an assumption."""
-
-    tflops: float = 400.0  # dense bfloat16 that large products reach on one GPU
-    gbit: float = 400.0  # a NIC's, one a GPU, each way
-    teacher_share: float = 0.5  # of tflops that a whole forward pass keeps
-    student_share: float = 0.25  # narrower matrices, softmax
-    memory_bytes: float = 3e12  # a second
-    relation_passes: int = 26  # over [R, L, L] in float32, of each of three relations by the portable kernel
-    gpus_per_node: int = 8
-    nvlink_bytes: float = 450e9  # a second, each way
-    network_share: float = 0.8  # of a NIC's bandwidth that collectives reach
-    hop_seconds: float = 10e-6  # of a message between nodes
-    launch_seconds: float = 20e-6  # of the host, for a kernel: Python, autograd and the launch
-    disk_bytes: float = 0.5e9  # a second, of one writer: written, synced, read back and checksummed
-    gpu_mtbf_hours: float = 50_000.0  # 419 interruptions in 54 days of 16,384 GPUs (arXiv 2407.21783)
-    bytes_per_token: float = 0.99  # compressed WordPiece ids (bench/README.md)
-    loader_tokens: float = 145e6  # a second and a core (bench/README.md)
-
-    def all_reduce_seconds(self, num_bytes: float, gpus: int) -> float:
-        """Reduce-scatter and all-gather within nodes, and a ring or tree between them, each GPU a share by its NIC."""
-        inside = min(gpus, self.gpus_per_node)
-        nodes = -(-gpus // self.gpus_per_node)
-        seconds = 2 * (inside - 1) / inside * num_bytes / self.nvlink_bytes
-        if nodes > 1:
-            nic_bytes = self.gbit * 1e9 / 8 * self.network_share
-            seconds += 2 * (nodes - 1) / nodes * num_bytes / inside / nic_bytes
-            seconds += 2 * math.log2(nodes) * self.hop_seconds
-        return seconds
-
-
-@dataclass(frozen=True)
-class Step:
-    """One optimizer step of `rows` on all GPUs together. Seconds: of the device for teacher and students, of the host
-    for all launches. The host runs ahead of the device, so the longer of the two sums counts."""
-
-    micro_rows: int
-    accumulation: int
-    teacher: float
-    students: float
-    host: float
-    all_reduce: float
-    tokens: int
-
-    @property
-    def seconds(self) -> float:
-        return max(self.teacher + self.students, self.host) + self.all_reduce
-
-
-def teacher_kernels(layer: int) -> int:
-    """Kernels of a pass to q, k and v of a layer with fused attention (a test counts them)."""
-    return 12 * (layer - 1) + 9
-
-
-def student_kernels(num_layers: int) -> int:
-    """Kernels of a micro-batch of one student: forward under autocast, the portable kernel's relations, backward and
-    AdamW (a test counts them)."""
-    return 72 * num_layers + 152
-
-
 def plan_step(
     hardware: Hardware, gpus: int, teacher: Model, students: Sequence[Model], row_tokens: int, batch_tokens: int
 ) -> Step:
-    """The step of a global batch of about so many tokens, at least a row a GPU. Gradients are float32.
-
-    DeepSpeed reduces after the last micro-batch, so nothing of it hides behind the backward pass.
-    """
+    """The step of a global batch of about so many tokens, at least a row a GPU."""
     rows_per_gpu = max(round(batch_tokens / row_tokens / gpus), 1)
     accumulation = -(-rows_per_gpu * row_tokens // MICRO_TOKENS)
     micro_rows = -(-rows_per_gpu // accumulation)
-    tokens = accumulation * micro_rows * row_tokens
-    rate = hardware.tflops * 1e12
     layer = teacher.teacher_layer
-    teacher_seconds = teacher.operations(row_tokens, layer) * tokens / (rate * hardware.teacher_share)
-    student_seconds = reduce_seconds = 0.0
-    for student in students:
-        operations = 3 * student.operations(row_tokens) + 6 * row_tokens * (teacher.width + 3 * student.width)
-        compute = operations * tokens / (rate * hardware.student_share)
-        traffic = 3 * hardware.relation_passes * 4 * student.relation_heads * row_tokens
-        compute += traffic * tokens / hardware.memory_bytes
-        student_seconds += compute
-        num_bytes = 4 * student.trained_parameters(VOCABULARIES[0])
-        reduce_seconds += hardware.all_reduce_seconds(num_bytes, gpus) if gpus > 1 else 0.0
-    kernels = teacher_kernels(layer) + sum(student_kernels(student.num_layers) for student in students)
-    host_seconds = hardware.launch_seconds * kernels * accumulation
-    return Step(micro_rows, accumulation, teacher_seconds, student_seconds, host_seconds, reduce_seconds, tokens * gpus)
+    work = Work(layer, teacher.operations(row_tokens, layer), [work_of(one, teacher, row_tokens) for one in students])
+    return cluster.plan_step(hardware, gpus, work, row_tokens, micro_rows, accumulation)
+
+
+def work_of(student: Model, teacher: Model, row_tokens: int) -> StudentWork:
+    """Of three relations."""
+    operations = 3 * student.operations(row_tokens) + 3 * relation_operations(teacher.width, student.width, row_tokens)
+    numbers = 3 * student.relation_heads * row_tokens
+    return StudentWork(student.num_layers, operations, numbers, student.trained_parameters(VOCABULARIES[0]))
 
 
 def read_factor(gpus: int) -> float:
@@ -167,7 +98,7 @@ def save_interval_seconds(hardware: Hardware, gpus: int, save_seconds: float) ->
 
 def checkpoint_bytes(student: Model, vocab_size: int) -> int:
     """Float32 weights, and two moments of what is trained."""
-    return 4 * (student.parameters(vocab_size) + 2 * student.trained_parameters(vocab_size))
+    return 4 * (student.cost(vocab_size).parameters + 2 * student.trained_parameters(vocab_size))
 
 
 def describe_students(hardware: Hardware, gpus: Sequence[int]) -> Iterator[str]:
@@ -177,8 +108,8 @@ def describe_students(hardware: Hardware, gpus: Sequence[int]) -> Iterator[str]:
     yield "|---" * (5 + len(gpus)) + "|"
     for vocab_size in VOCABULARIES:
         for student in STUDENTS:
-            whole, trained = student.parameters(vocab_size), student.trained_parameters(vocab_size)
-            share = student.embedding_parameters(vocab_size) / whole
+            cost, trained = student.cost(vocab_size), student.trained_parameters(vocab_size)
+            whole, share = cost.parameters, cost.embedding_parameters / cost.parameters
             cells = (
                 f"{hardware.all_reduce_seconds(4 * trained, count) * 1e3:.2f} / "
                 f"{hardware.all_reduce_seconds(2 * trained, count) * 1e3:.2f}"
@@ -242,7 +173,7 @@ def describe_start(hardware: Hardware, gpus: Sequence[int]) -> Iterator[str]:
     yield f"| GPUs | hours between failures | {teacher_columns} | manifest, GB by all | {asked} |"
     yield "|---" * 6 + "|"
     for count in gpus:
-        teacher = 4 * TEACHERS[1].parameters(VOCABULARIES[0]) / 1e9
+        teacher = 4 * TEACHERS[1].cost(VOCABULARIES[0]).parameters / 1e9
         nodes = -(-count // hardware.gpus_per_node)
         yield (
             f"| {count:,} | {hardware.gpu_mtbf_hours / count:,.0f} | {count * teacher:,.0f} ({nodes * teacher:,.0f}) | "

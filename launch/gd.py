@@ -3,6 +3,7 @@
     deepspeed launch/gd.py --config configs/4l312d.json [--run runs/mine] [--set teacher.path=... corpus.seed=3]
 
 torchrun, mpirun, srun and plain python work too. A stopped run is resumed by the same command, or by --run alone.
+With --plan nothing is trained: it prints what the run will take, cost and be worth (docs/guide.md).
 SIGTERM, SIGINT (Ctrl-C), SIGUSR1 or SIGHUP to any rank stops all ranks after the same step, with a checkpoint; a second
 SIGTERM or SIGINT ends a rank at once. All hosts must see the run folder. A run is complete when there is a `done.json`
 in it.
@@ -25,6 +26,7 @@ if not __package__:  # run as a script: these folders win over any installed pac
 
 from launch.job.rank import Train, main
 from launch.job.world import World
+from launch.planning.flags import add_plan_flags, plan_values
 
 
 def prepare(arguments: argparse.Namespace, run: Path, world: World) -> Train:
@@ -36,7 +38,13 @@ def prepare(arguments: argparse.Namespace, run: Path, world: World) -> Train:
     from launch.distillation.training import distil
     from launch.job.run_folder import read_done
 
-    config = read_run_config(arguments.config, arguments.overrides)
+    config, plan = read_run_config(arguments.config, arguments.overrides), plan_values(arguments)
+    if arguments.plan:
+        from launch.planning.plan import PlanOptions, describe_plan
+
+        if world.rank == 0:
+            print(describe_plan(config, PlanOptions(**plan)), flush=True)
+        return lambda *_: 0
     job = check_input(config, run, world.size)
     if not (done := read_done(run)):
         check_writable(run, "run folder")
@@ -49,4 +57,4 @@ def prepare(arguments: argparse.Namespace, run: Path, world: World) -> Train:
 
 
 if __name__ == "__main__":
-    main(__doc__, prepare)
+    main(__doc__, prepare, add_plan_flags)

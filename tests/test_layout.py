@@ -10,6 +10,7 @@ from launch.command_line.config_file import read_strictly
 from launch.distillation.config import read_run_config
 from launch.evaluation.config import EvaluationConfig, read_evaluation
 from launch.evaluation.suites import read_suite
+from launch.planning.law import read_law
 from launch.stages.config import TaskRunConfig
 
 ROOT = Path(__file__).parents[1]
@@ -112,7 +113,10 @@ def test_every_config_decodes():
     for path in suites:
         suite = read_suite(path.stem)
         assert set(suite.files) <= set(suite.tasks) <= {task.stem for task in tasks}
-    assert set((ROOT / "configs").rglob("*.json")) == {*runs, *corpora, *tasks, *evaluations, *suites}
+    laws = sorted((ROOT / "configs/laws").glob("*.json"))
+    for path in laws:
+        assert read_law(path).about
+    assert set((ROOT / "configs").rglob("*.json")) == {*runs, *corpora, *tasks, *evaluations, *suites, *laws}
 
 
 def test_every_config_of_an_experiment_decodes():
@@ -127,5 +131,7 @@ def test_every_config_of_an_experiment_decodes():
         assert read_strictly(TaskRunConfig, path).about
     for path in (ROOT / "bench/first_students/corpus").glob("*.json"):
         assert load_config(str(path), {}, {})
+    for path in (ROOT / "bench/law/short.json", ROOT / "bench/law/unseen.json"):
+        assert read_run_config(path).about
     for path in evaluations:
         read_evaluation(path, [], ["teacher=data/teacher"], list(map(str, tasks)), 1)

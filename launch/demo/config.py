@@ -8,9 +8,7 @@ goes on with the steps it was begun with.
 """
 
 import argparse
-import statistics
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -18,43 +16,12 @@ import torch
 from launch.command_line.terminal import accept_any_terminal
 from launch.distillation.config import RunConfig, read_run_config
 from launch.job.messages import mute_transformers
-from pretrain.device import check_accelerator, device_name, explain_native
+from launch.planning.measurement import time_step
+from pretrain.device import check_accelerator, chosen_device, device_name, explain_native
 from pretrain.durable import write_durably
-from pretrain.engines.engine import StudentEngine
-from pretrain.models.pretrained import load_encoder
-from pretrain.models.teacher import Teacher
-from pretrain.ranks.process_group import start_distributed
-from pretrain.students.student import build_student
 
 TRAINING_SECONDS = 100  # what is left of ten minutes beside a slow machine's installation, corpus and report
 LEAST_STEPS = 30  # after which the student still beats its untrained twin clearly (README)
-_TIMED_STEPS = 3
-
-
-def time_step(config: RunConfig, device: torch.device) -> float:
-    """Median seconds of a step of random rows, after one that warms up."""
-    assert config.teacher
-    model = load_encoder(config.teacher.path)
-    students = [build_student(one, model, config.training.seed) for one in config.students]
-    teacher = Teacher(model, [one.teacher_reads for one in students], config.teacher.dtype, device)
-    for student in students:
-        student.to(device).freeze_unreached(teacher)
-    engines = [
-        StudentEngine(student, one, config.deepspeed, config.training.total_steps, 1)
-        for student, one in zip(students, config.students, strict=True)
-    ]
-    rows = config.deepspeed.micro_rows(1)
-    ids = torch.randint(model.config.vocab_size, (rows, config.corpus.row_tokens), device=device)
-    batch, seconds = {"input_ids": ids, "token_type_ids": torch.zeros_like(ids)}, []
-    for _ in range(1 + _TIMED_STEPS):
-        started = time.perf_counter()
-        for _ in range(engines[0].accumulation_steps):
-            features = teacher(batch)
-            for engine in engines:
-                engine.train_micro_batch(batch, features, 0)
-        assert not any(engine.is_bad for engine in engines)  # waits for the device
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[1:])
 
 
 def choose_steps(step_seconds: float, total_steps: int) -> int:
@@ -95,9 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         check_accelerator()
         config = read_run_config(options.config)
-        total_steps, device = config.training.total_steps, start_distributed()
-        print("demo: times some steps on this machine ...", file=sys.stderr, flush=True)
-        step_seconds = time_step(config, device)
+        total_steps, device = config.training.total_steps, chosen_device()
+        step_seconds = time_step(config, device).seconds(config.deepspeed.train_batch_size)
         steps = choose_steps(step_seconds, total_steps)
         options.output.parent.mkdir(parents=True, exist_ok=True)
         write_durably(options.output, with_steps(config, steps).model_dump_json(indent=2))

@@ -27,9 +27,10 @@ SPEAK_SECONDS = 3
 OnLost = Callable[[Exception], None]  # called in another thread when a rank is lost
 Train = Callable[[StopRequest, OnLost], int]  # returns the StopReason, 0 if it reached the end
 Prepare = Callable[[argparse.Namespace, Path, World], Train]
+AddFlags = Callable[[argparse.ArgumentParser], None]
 
 
-def parse_arguments(about: str) -> argparse.Namespace:
+def parse_arguments(about: str, add_flags: AddFlags = lambda parser: None) -> argparse.Namespace:
     """Parse the command line. `--local_rank`, which some launchers add, is ignored: LOCAL_RANK is the same."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, help="configuration file (to resume: that of the run folder)")
@@ -37,6 +38,7 @@ def parse_arguments(about: str) -> argparse.Namespace:
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides",
                         help="keys of the configuration to change, for example training.total_steps=1000")  # fmt: skip
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
+    add_flags(parser)
     return parser.parse_args()
 
 
@@ -92,10 +94,14 @@ class Unbroken:
         return getattr(self._stream, name)
 
 
-def main(about: str, prepare: Prepare) -> None:
-    """Handle signals from the start, determine the rank, run the job and exit with its exit code."""
+def main(about: str, prepare: Prepare, add_flags: AddFlags = lambda parser: None) -> None:
+    """Handle signals from the start, determine the rank, run the job and exit with its exit code.
+
+    Args:
+        add_flags: adds the job's own flags to those that all jobs have.
+    """
     accept_any_terminal()
-    arguments = parse_arguments(about)
+    arguments = parse_arguments(about, add_flags)
     share_cores()
     sys.stdout, sys.stderr = Unbroken(sys.stdout), Unbroken(sys.stderr)
     try:

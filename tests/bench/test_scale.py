@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bench import gd_step, scale
+from launch.planning import cluster
 
 HARDWARE = scale.Hardware()
 
@@ -24,8 +25,8 @@ def test_parameters_are_those_of_the_model():
     from bench.gd_ways import student_model
 
     student = scale.STUDENTS[0]
-    assert sum(one.numel() for one in student_model(student.name).parameters()) == student.parameters(21_128)
-    assert student.trained_parameters(21_128) < student.parameters(21_128)
+    assert sum(one.numel() for one in student_model(student.name).parameters()) == student.cost(21_128).parameters
+    assert student.trained_parameters(21_128) < student.cost(21_128).parameters
 
 
 def test_a_step_has_the_batch_that_was_asked_for():
@@ -97,8 +98,8 @@ def test_kernels_are_those_of_a_step(monkeypatch, student, num_layers):
         features = model(batch)
     with Count() as of_student:
         engine.train_micro_batch(batch, features, 0)
-    assert of_teacher.kernels == pytest.approx(scale.teacher_kernels(5), rel=0.05)
-    assert of_student.kernels == pytest.approx(scale.student_kernels(num_layers), rel=0.1)
+    assert of_teacher.kernels == pytest.approx(cluster.teacher_kernels(5), rel=0.05)
+    assert of_student.kernels == pytest.approx(cluster.student_kernels(num_layers), rel=0.1)
 
 
 def test_the_longer_of_device_and_host_counts():

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from launch.demo import config as demo_config
-from launch.demo.config import LEAST_STEPS, TRAINING_SECONDS, choose_steps, explain, main, time_step, with_steps
+from launch.demo.config import LEAST_STEPS, TRAINING_SECONDS, choose_steps, explain, main, with_steps
 from launch.distillation.config import read_run_config
-from pretrain.ranks.process_group import start_distributed
+from launch.planning.measurement import StepTime
 
 
 @pytest.mark.parametrize(
@@ -44,12 +44,8 @@ def test_what_was_chosen_is_said(monkeypatch):
     )
 
 
-def test_a_step_is_timed(config_file):
-    assert 0 < time_step(read_run_config(config_file), start_distributed()) < 60
-
-
 def test_the_file_is_a_runs_configuration_and_stays(config_file, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(demo_config, "time_step", lambda config, device: 1e9)
+    monkeypatch.setattr(demo_config, "time_step", lambda config, device: StepTime(1, 1e9, (), 0.0))
     output = tmp_path / "demo/config.json"
     assert main(["--config", str(config_file), "--output", str(output)]) == 0
     assert read_run_config(output).training.total_steps == 6, "a short run stays short"
