@@ -133,7 +133,7 @@ class LogitsMSE(Objective):
         for share, logits in _taught(teacher):
             errors = errors + share * (student_logits - choices(logits, batch)[0]).square()
         losses = errors.sum(-1) / (student_logits != MASKED).sum(-1)
-        return {"logits_mse": _mean(losses, labels != IGNORED, self.reduction, batch)}
+        return {"logits_mse": _mean(losses, labels != IGNORED, self.reduction, batch.get("num_labelled"))}
 
 
 def _taught(teacher: Features) -> list[tuple[float, Tensor]]:

@@ -224,7 +224,7 @@ class Chain:
         self._publish(folder, stage.student)
         texts = [" ".join(text_of(example)) for example in self.data.dev[:100]]
         scored_by, row_tokens = self.config.task.scored_by, self.config.task.row_tokens
-        publish_sizes(folder, stage.student.published, self.config.student, scores, scored_by, texts, row_tokens)
+        publish_sizes(folder, stage.student.published, self.config.tokenizer_path, scores, scored_by, texts, row_tokens)
         largest = next(iter(scores.values()))
         write_durably(folder / "scores.json", json.dumps(largest, indent=2))
         warn_of_collapse("elastic", largest[scored_by], self.commonest)

@@ -193,7 +193,10 @@ class StudentConfig(Settings):
         if self.elastic is None:
             return
         if self.quantization:
-            yield "quantization", "rounds one size alone; leave it out, and train a published size with it (init.student)"
+            yield (
+                "quantization",
+                "rounds one size alone; leave it out, and train a published size with it (init.student)",
+            )
         yield from self.elastic.problems(teacher, own, self.objective)
         if self.elastic.feed_forward and self.architecture:  # BERT's own, without an architecture, are known
             try:

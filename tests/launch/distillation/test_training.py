@@ -13,9 +13,10 @@ import torch.distributed as dist
 from corpus.rows.stream import RowStream
 from corpus.shards.manifest import load_manifest
 from corpus.shards.store import LocalStore
-from launch.distillation import training
+from launch.distillation import students
 from launch.distillation.config import CorpusConfig
-from launch.distillation.training import build_stream, layer_notes
+from launch.distillation.students import layer_notes
+from launch.distillation.training import build_stream
 from pretrain.models.shape import EncoderShape
 from pretrain.students.student import build_student
 from tests.pretrain.tiny import spawn, student_config, teacher_model
@@ -71,11 +72,11 @@ def test_an_error_in_counting_on_one_rank_is_raised_on_all(tmp_path, corpus_fold
 def test_a_student_starts_as_configured_where_no_checkpoint_is_thereskip_costly_init_from(
     tmp_path, monkeypatch, name, is_new
 ):
-    monkeypatch.setattr(training.dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(students.dist, "get_rank", lambda: 0)
     student = student_config(init={"embeddings": "teacher"})
     (tmp_path / "start" / student.name).mkdir(parents=True)
     (tmp_path / "checkpoints" / name).mkdir(parents=True)
-    assert (training.skip_costly_init(student, tmp_path) == student) == is_new
+    assert (students.skip_costly_init(student, tmp_path) == student) == is_new
 
 
 @pytest.mark.parametrize(("family", "layer"), [("modernbert", 4), ("gemma3_text", 6), ("bert", None)])

@@ -112,3 +112,14 @@ def test_layers_with_windows_keep_them_where_objectives_are_checked():
     found = problems(student_config(elastic={"depths": [2]}, **sizes | {"objective": [{"type": "tinybert"}]}), shape())
     assert [line.partition(":")[0] for line in found] == ["objective.0.type", "elastic.depths"]
     assert "student's layers [1], whose tokens attend only to those" in found[1]
+
+
+def test_what_serves_one_size_alone_is_refused():
+    assert refusal({"depths": [1]}, quantization={"weights": 8}) == [
+        "quantization: rounds one size alone; leave it out, and train a published size with it (init.student)"
+    ]
+    alone = {"architecture": {"model_type": "bert"}, "init": {"embeddings": "scratch"}}
+    found = problems(student_config(elastic={"depths": [1]}, objective=[{"type": "replaced_tokens"}], **alone), None)
+    assert found == [
+        "elastic: replaced_tokens trains a generator for one size; train the sizes as students of their own"
+    ]
