@@ -5,6 +5,7 @@ import shutil
 from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -24,6 +25,11 @@ from pretrain.training.metrics import read_metrics
 from pretrain.training.trainer import DataLate
 from tests.launch.conftest import launch, launch_as_typed
 from tests.pretrain.tiny import teacher_model
+
+
+def typed(**values: Any) -> Namespace:
+    """Flags as they are parsed, with none of --plan."""
+    return Namespace(plan=False, gpus=None, tflops=None, gbit=None, price=None, law=None, **values)
 
 
 def test_the_run_folder_holds_what_every_later_reader_needs(finished_run, config_values):
@@ -51,7 +57,7 @@ def test_one_rank_of_twice_the_rows_gives_the_same_student(finished_run, config_
 
 
 def test_a_finished_run_is_told_of_by_its_folder_alone_and_says_how_to_publish(finished_run, capsys):
-    arguments = Namespace(config=None, overrides=[], run=finished_run)
+    arguments = typed(config=None, overrides=[], run=finished_run)
     assert rank.run_job(prepare, arguments, World(), SimpleNamespace(reason=0)) == 0
     said = capsys.readouterr().out
     tokens = read_metrics(finished_run)[-1]["tokens"]
@@ -61,10 +67,10 @@ def test_a_finished_run_is_told_of_by_its_folder_alone_and_says_how_to_publish(f
     assert said.splitlines()[-2:] == [
         f"next: {command} {name} --output students/{name}" for name in ("small", "other")
     ]  # fmt: skip
-    arguments = Namespace(config=None, overrides=["corpus.seed=5"], run=finished_run)
+    arguments = typed(config=None, overrides=["corpus.seed=5"], run=finished_run)
     assert rank.run_job(prepare, arguments, World(), SimpleNamespace(reason=0)) == 2
     assert "contains a run with another configuration; changed: corpus.seed" in capsys.readouterr().err
-    arguments = Namespace(config=None, overrides=[], run=finished_run / "none")
+    arguments = typed(config=None, overrides=[], run=finished_run / "none")
     assert rank.run_job(prepare, arguments, World(), SimpleNamespace(reason=0)) == 2
     assert "none: no run has started there; give --config too" in capsys.readouterr().err
 
@@ -132,14 +138,14 @@ def test_data_out_of_reach_is_no_reason_to_end_a_run_for_good(config_file, tmp_p
 
     monkeypatch.setattr(training, "distil", distil)
     monkeypatch.setattr(rank, "SPEAK_SECONDS", 0)
-    arguments = Namespace(config=config_file, overrides=[], run=tmp_path)
+    arguments = typed(config=config_file, overrides=[], run=tmp_path)
     assert rank.run_job(prepare, arguments, World(), SimpleNamespace(reason=0)) == (76 if error else 2)
     assert ("run again to resume from the newest checkpoint" in capsys.readouterr().err) == bool(error)
 
 
 def test_a_corpus_that_is_gone_ends_no_run_that_was_begun_with_it(config_file, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(rank, "SPEAK_SECONDS", 0)
-    arguments = Namespace(config=config_file, overrides=["corpus.manifest=/not/mounted"], run=tmp_path)
+    arguments = typed(config=config_file, overrides=["corpus.manifest=/not/mounted"], run=tmp_path)
     start = lambda: rank.run_job(prepare, arguments, World(), SimpleNamespace(reason=0))  # noqa: E731
     assert start() == 2
     began = read_run_config(config_file, arguments.overrides)
@@ -164,7 +170,7 @@ def test_a_run_folder_that_cannot_be_written_is_refused_before_models_are_built(
 ):
     monkeypatch.setattr(training, "distil", Mock(side_effect=AssertionError("models are built")))
     (tmp_path / "file").touch()
-    arguments = Namespace(config=config_file, overrides=[], run=tmp_path / run)
+    arguments = typed(config=config_file, overrides=[], run=tmp_path / run)
     assert rank.run_job(prepare, arguments, World(), SimpleNamespace(reason=0)) == 2
     assert f"error: run folder {tmp_path / run}: cannot be written: {reason}" in capsys.readouterr().err
 

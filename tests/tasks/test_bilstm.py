@@ -229,7 +229,7 @@ def test_what_is_saved_loads_by_its_path_and_answers_as_the_live_one(tmp_path, t
     one.student.eval()
     with torch.no_grad():
         expected = model(batch["input_ids"], batch["attention_mask"]).logits
-        assert torch.equal(one._logits(batch), expected)
+        assert torch.equal(one._logits(one.student.encoder, batch), expected)
     assert [model.config.id2label[index] for index in (0, 1)] == list(task.data.labels)
     assert "auto_map" not in json.loads((tmp_path / "model/config.json").read_text())
     check_head(str(tmp_path / "model"), "sentence", task.data.labels, needs_head=True)

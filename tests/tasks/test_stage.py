@@ -129,7 +129,7 @@ def test_a_stage_ends_with_rounded_numbers_and_is_scored_so(adversarial, tmp_pat
         assert all(torch.equal(tensor, weights(one)[name]) for name, tensor in weights(whole).items())
         one.student.eval()
         with torch.no_grad():
-            found, plain = one._logits(batch), one.student.published(**batch).logits
+            found, plain = one._logits(one.student.encoder, batch), one.student.published(**batch).logits
             with Rounding(8):
                 rounded = one.student.published(**without_padding(batch)).logits
         torch.testing.assert_close(found, rounded)

@@ -149,12 +149,6 @@ os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.1)
 
 
-def test_a_cut_link_stops_both_hosts_and_changes_no_bit(pair, disturbed_config, undisturbed, tmp_path):
-    row = stop_and_relaunch(pair, without_ssh, "link cut", disturbed_config, tmp_path / "run")
-    assert row["goes on from step"] == SAVE_EVERY_STEPS
-    assert_same_end(tmp_path / "run", undisturbed)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["host 1 killed", "host 0 killed", "link cut", "link cut in the save"])
 @pytest.mark.parametrize("launcher", [without_ssh, over_ssh, by_torchrun])
