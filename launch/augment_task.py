@@ -27,12 +27,10 @@ if not __package__:  # run as a script: these folders win over any installed pac
     sys.path[0] = str(ROOT)
 
 from launch.command_line.next_command import next_line
-from launch.command_line.terminal import accept_any_terminal
 from launch.command_line.wording import shorten
-from launch.job.messages import mute_transformers
-from launch.job.rank import REFUSED, STOPPED
+from launch.job.command import run_stoppable
 from pretrain.progress import say
-from pretrain.ranks.stopping import Stop, StopRequest
+from pretrain.ranks.stopping import Stopped, StopRequest
 from tasks.augmentation.config import AugmentationConfig, SourceName
 from tasks.config import TaskConfig
 
@@ -77,8 +75,8 @@ def read_settings(options: argparse.Namespace) -> tuple[TaskConfig, Augmentation
     return task, config
 
 
-def run(options: argparse.Namespace, stop: Stop) -> bool:
-    """Augment the task; return whether it is done. Raise ValueError for what cannot be used."""
+def run(options: argparse.Namespace, stop: StopRequest) -> None:
+    """Augment the task. Raise ValueError for what cannot be used, Stopped if asked to stop."""
     from corpus.vocabulary.word_planes import load_segmenter
     from launch.augmentation.work_folder import SHARD_RECORDS, WorkFolder
     from launch.augmentation.workers import default_workers, read_numbered, run_shards
@@ -107,10 +105,9 @@ def run(options: argparse.Namespace, stop: Stop) -> bool:
         num_workers = max(1, min(options.workers or default_workers(), len(todo)))
         say(f"{task.name}: {len(records):,} records; {num_workers} {'process' if num_workers == 1 else 'processes'}")
         if not run_shards(folder, todo, num_workers, done, lambda: bool(stop.reason)):
-            return False
+            raise Stopped(f"{stop.reason}; what is done is kept")
         folder.finish(num_shards)
     print(summary(folder, task, config, records, options.config))
-    return True
 
 
 def summary(folder: Any, task: TaskConfig, config: AugmentationConfig, records: Sequence[Any], file: str) -> str:
@@ -142,20 +139,7 @@ def _lines(path: Path) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit code."""
-    accept_any_terminal()
-    options = parse_arguments(arguments)
-    stop = StopRequest(0, say)
-    mute_transformers()
-    try:
-        done = run(options, stop)
-    except ValueError as error:
-        say(f"error: {error}")
-        return REFUSED
-    if not done:
-        say(f"stopped: {stop.reason}; what is done is kept")
-        say(next_line("python", *sys.argv))
-        return STOPPED
-    return 0
+    return run_stoppable(lambda: parse_arguments(arguments), run)
 
 
 if __name__ == "__main__":

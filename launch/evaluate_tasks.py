@@ -91,7 +91,7 @@ def work(evaluation: Evaluation, arguments: argparse.Namespace, stop: StopReques
     """Fine-tune as a worker until no runs are left; return the exit code."""
     from launch.evaluation.cells import make_cells
     from pretrain.ranks.process_group import start_distributed
-    from tasks.fine_tuning import Stopped
+    from pretrain.ranks.stopping import Stopped
 
     try:
         make_cells(evaluation, arguments.output, start_distributed(), lambda: stop.reason)

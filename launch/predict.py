@@ -23,12 +23,9 @@ ROOT = Path(__file__).resolve().parents[1]
 if not __package__:  # run as a script: these folders win over any installed package of the same name
     sys.path[0] = str(ROOT)
 
-from launch.command_line.next_command import next_line
-from launch.command_line.terminal import accept_any_terminal
-from launch.job.messages import mute_transformers
-from launch.job.rank import REFUSED, STOPPED
+from launch.job.command import run_stoppable
 from pretrain.progress import say
-from pretrain.ranks.stopping import StopRequest
+from pretrain.ranks.stopping import Stopped, StopRequest
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -50,7 +47,7 @@ def run(options: argparse.Namespace, stop: StopRequest) -> None:
     from launch.evaluation.config import read_task_file
     from launch.prediction.forms import Form, write_answers
     from launch.prediction.model import Predictor
-    from launch.prediction.predictions import Predictions, Stopped, predict_inputs
+    from launch.prediction.predictions import Predictions, predict_inputs
     from launch.prediction.submissions import submission_path
     from pretrain.device import chosen_device, device_name
     from tasks.kinds.registry import KINDS
@@ -103,22 +100,7 @@ def _digest(path: Path) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit code."""
-    from launch.prediction.predictions import Stopped
-
-    accept_any_terminal()
-    options = parse_arguments(arguments)
-    stop = StopRequest(0, say)
-    mute_transformers()
-    try:
-        run(options, stop)
-    except ValueError as error:
-        say(f"error: {error}")
-        return REFUSED
-    except Stopped as stopped:
-        say(f"stopped: {stopped}")
-        say(next_line("python", *sys.argv))
-        return STOPPED
-    return 0
+    return run_stoppable(lambda: parse_arguments(arguments), run)
 
 
 if __name__ == "__main__":

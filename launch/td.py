@@ -35,7 +35,7 @@ def prepare(arguments: argparse.Namespace, run: Path, world: World) -> Train:
     if config.reads_unlabelled:
         data, more = with_unlabelled(data, config.task)
     elif config.task.augmented or config.task.unlabelled:
-        more = "task.augmented and task.unlabelled are not read: neither td1 nor td2 has an objective with a teacher"
+        more = "task.augmented and task.unlabelled are not read: no stage of td1, td2 and elastic has a teacher"
     config.check_heads(data.labels)
     check_writable(run, "run folder")
     if world.rank == 0:

@@ -26,6 +26,7 @@ from pretrain.models.teacher import Teacher, TeacherFunction
 from pretrain.objectives.layers import HiddenStatesConfig
 from pretrain.objectives.objective import Objective, ObjectiveConfig
 from pretrain.precision import WantedDtype
+from pretrain.quantization import QuantizationConfig
 from pretrain.settings import Problems
 from pretrain.students.student import Student
 from tasks.batches import TaskBatches
@@ -58,6 +59,13 @@ class ElasticStageConfig(StageConfig):
     def _check_adversarial(cls, value: JsonValue) -> None:
         if value is not None:
             raise ValueError("is not for elastic stages; give adversarial to ft or td2")
+
+    @field_validator("quantization")
+    @classmethod
+    def _check_quantization(cls, value: QuantizationConfig | None) -> QuantizationConfig | None:
+        if value:
+            raise ValueError("rounds one size alone; leave it out, and train a published size with it in td2")
+        return value
 
     @field_validator("objective")
     @classmethod

@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from pretrain.engines.deepspeed_config import DeepSpeedConfig
 from pretrain.optimizer import OptimizerConfig, ScheduleConfig
-from pretrain.ranks.stopping import StopReason
+from pretrain.ranks.stopping import Stopped, StopReason
 from pretrain.settings import Settings
 from pretrain.training.trainer import LoopConfig
 from tasks.config import TaskConfig
@@ -116,10 +116,6 @@ def _group_by_text(examples: Sequence[Example], order: Sequence[int]) -> Iterabl
     for index in order:
         groups.setdefault(_MARKS.sub("", max(text_of(examples[index]), key=len)), []).append(index)
     return groups.values()
-
-
-class Stopped(Exception):
-    """The process was asked to stop; calling `fine_tune` again resumes from the checkpoint."""
 
 
 def fine_tune(

@@ -4,7 +4,7 @@ Shapes: B rows, L tokens, C classes. Logits are [B, C] for classes of texts, [B,
 [B, L, 2] for the start and end of an answer (reading), and [N, 1] for the N choices of all rows (multiple choice).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -98,42 +98,50 @@ class Labels(Objective):
         return {"labels": _mean(losses.view(labels.shape), labels != IGNORED, self.reduction, batch.get("num_known"))}
 
 
-class SoftLabels(Objective):
-    """Cross-entropy against the teacher's predictions, for the same choices as the loss of the labels."""
+class _Predictions(Objective):
+    """A loss of the student's logits against the teachers', for the same choices as the loss of the labels."""
+
+    def __init__(self, config: SoftLabelsConfig | LogitsMSEConfig) -> None:
+        super().__init__()
+        self.term, self.weight, self.reduction = config.type, config.weight, config.reduction
+        self.teacher_reads = self.student_reads = Reads(logits=True)
+
+    def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the one term, which is called by the type of the objective."""
+        assert student.logits is not None
+        logits, labels = choices(student.logits, batch)
+        losses = self.losses([(share, choices(one, batch)[0]) for share, one in _taught(teacher)], logits)
+        return {self.term: _mean(losses, labels != IGNORED, self.reduction, batch.get("num_labelled"))}
+
+    def losses(self, teachers: Sequence[tuple[float, Tensor]], student: Tensor) -> Tensor:
+        """Return the losses [B, N] of logits [B, N, C]; the shares of the teachers add up to 1."""
+        raise NotImplementedError
+
+
+class SoftLabels(_Predictions):
+    """Cross-entropy against the teacher's predictions."""
 
     def __init__(self, config: SoftLabelsConfig) -> None:
-        super().__init__()
-        self.weight, self.temperature, self.reduction = config.weight, config.temperature, config.reduction
-        self.teacher_reads = self.student_reads = Reads(logits=True)
+        super().__init__(config)
+        self.temperature = config.temperature
 
-    def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the term `soft_labels`."""
-        assert student.logits is not None
-        student_logits, labels = choices(student.logits, batch)
-        targets = torch.zeros((), device=student_logits.device)
-        for share, logits in _taught(teacher):
-            targets = targets + share * (choices(logits, batch)[0] / self.temperature).softmax(-1)
-        losses = -(targets * (student_logits / self.temperature).log_softmax(-1)).sum(-1) * self.temperature**2
-        return {"soft_labels": _mean(losses, labels != IGNORED, self.reduction, batch.get("num_labelled"))}
+    def losses(self, teachers: Sequence[tuple[float, Tensor]], student: Tensor) -> Tensor:
+        """Return the cross-entropy at the temperature T, times T^2."""
+        targets = torch.zeros((), device=student.device)
+        for share, logits in teachers:
+            targets = targets + share * (logits / self.temperature).softmax(-1)
+        return -(targets * (student / self.temperature).log_softmax(-1)).sum(-1) * self.temperature**2
 
 
-class LogitsMSE(Objective):
+class LogitsMSE(_Predictions):
     """Mean squared error of the logits; impossible choices, whose logits are equal, do not count."""
 
-    def __init__(self, config: LogitsMSEConfig) -> None:
-        super().__init__()
-        self.weight, self.reduction = config.weight, config.reduction
-        self.teacher_reads = self.student_reads = Reads(logits=True)
-
-    def forward(self, teacher: Features, student: Features, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the term `logits_mse`."""
-        assert student.logits is not None
-        student_logits, labels = choices(student.logits, batch)
-        errors = torch.zeros((), device=student_logits.device)
-        for share, logits in _taught(teacher):
-            errors = errors + share * (student_logits - choices(logits, batch)[0]).square()
-        losses = errors.sum(-1) / (student_logits != MASKED).sum(-1)
-        return {"logits_mse": _mean(losses, labels != IGNORED, self.reduction, batch.get("num_labelled"))}
+    def losses(self, teachers: Sequence[tuple[float, Tensor]], student: Tensor) -> Tensor:
+        """Return the mean over the possible choices."""
+        errors = torch.zeros((), device=student.device)
+        for share, logits in teachers:
+            errors = errors + share * (student - logits).square()
+        return errors.sum(-1) / (student != MASKED).sum(-1)
 
 
 def _taught(teacher: Features) -> list[tuple[float, Tensor]]:

@@ -141,7 +141,7 @@ def make_cells(
 ) -> None:
     """Make all cells that are not finished and that no other process is making.
 
-    Raise tasks.fine_tuning.Stopped if asked to stop, and at the end ValueError listing every model and task that
+    Raise Stopped if asked to stop, and at the end ValueError listing every model and task that
     failed.
     """
     failures = []

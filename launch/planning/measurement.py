@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
 from launch.distillation.config import RunConfig
-from launch.planning.work import Vocabulary, base_config
+from launch.planning.work import Vocabulary, base_config, teacher_reads
 from pretrain.models.encoder import Features, HuggingFaceModel
 from pretrain.models.pretrained import load_pretrained
 from pretrain.models.shape import EncoderShape
@@ -77,6 +77,7 @@ def time_step(config: RunConfig, device: torch.device, vocabulary: Vocabulary | 
         base = base_config(one, None, vocabulary) if model is None else None
         student = build_student(plain, model, config.training.seed, teacher_head=head, base=base).to(device)
         student.dtype = choose_dtype(config.deepspeed.torch_autocast.wanted, device)
+        student.begin_step(0, config.training.total_steps)
         clipping = config.deepspeed.gradient_clipping
         passes, update = _time_student(student, one.optimizer, clipping, batch, features)
         students.append(passes / rows)
@@ -97,18 +98,17 @@ def _random_teacher(
     model, shape = whole.base_model, EncoderShape.of(sizes)
     if hasattr(model, "pooler"):
         model.pooler = None
-    reads = [
-        objective.build(shape, one.shape(shape)).teacher_reads for one in config.students for objective in one.objective
-    ]
+    reads = [teacher_reads(one, shape) for one in config.students]
     return Teacher(model, reads, config.teacher.dtype, device, head), model, head
 
 
 def _random_batch(config: RunConfig, rows: int, num_ids: int, device: torch.device) -> dict[str, Tensor]:
-    """Return random ids [B, L], the share of them labelled that the corpus masks."""
+    """Return random ids [B, L], the share of them labelled that the corpus masks, and what else objectives read."""
     share = config.corpus.masking.prob if config.corpus.masking else 0.0
     ids = torch.randint(num_ids, (rows, config.corpus.row_tokens))
     labels = torch.where(torch.rand(ids.shape) < share, ids, IGNORED)
     batch = with_places({"input_ids": ids, "token_type_ids": torch.zeros_like(ids), "labels": labels})
+    batch |= {"draws": torch.rand(ids.shape, dtype=torch.float64), "order_labels": torch.randint(2, (rows,))}
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 

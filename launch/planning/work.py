@@ -1,6 +1,6 @@
 """What a configuration asks of the machines: the work and the memory of its teacher and students, from sizes alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,14 @@ from launch.command_line.config_file import prefix_errors
 from launch.distillation.config import RunConfig
 from launch.planning.cluster import StudentWork, Work
 from launch.planning.encoder_cost import EncoderCost
+from pretrain.elastic.size import Size, cut_config, cut_shape
 from pretrain.models.encoder import Reads, union
 from pretrain.models.pretrained import load_pretrained
 from pretrain.models.shape import EncoderShape
 from pretrain.objectives.layers import PatientKD
 from pretrain.objectives.objective import Objective
 from pretrain.objectives.relations import Relations
+from pretrain.objectives.replaced_tokens import ReplacedTokens
 from pretrain.objectives.sentence import Sentence
 from pretrain.objectives.vocabulary import DistilBERT, MaskedLM
 from pretrain.students.config import StudentConfig
@@ -104,15 +106,25 @@ def read_work(config: RunConfig, vocabulary: Vocabulary | None) -> RunWork:
         raise ValueError("corpus.manifest: a run without a teacher needs the corpus for its vocabulary: build it first")
     students, reads = [], [Reads()]
     for one in config.students:
-        base = base_config(one, teacher, vocabulary)
-        own = EncoderShape.of(one.hugging_face_config(base))
-        with torch.device("meta"):
-            objectives = [objective.build(shape or own, own) for objective in one.objective]
-        reads += [objective.teacher_reads for objective in objectives if teacher]
-        cost = EncoderCost.of_config(one.hugging_face_config(base))
-        students.append(_plan_student(config, one, cost, objectives, shape))
+        whole = one.hugging_face_config(base_config(one, teacher, vocabulary))
+        parts = [_plan_part(config, one, whole, size, shape) for size in _sizes_of(one)]
+        reads += [part.teacher_reads for part in parts if teacher]
+        students.append(_join_parts(one, parts))
     of_teacher = EncoderCost.of_config(teacher) if teacher else None
     return RunWork(of_teacher, union(reads), students, config.corpus.row_tokens)
+
+
+def _sizes_of(student: StudentConfig) -> list[Size]:
+    """Return the sizes of a student, the largest first: one, unless it is elastic."""
+    whole = Size(student.num_layers, student.intermediate_size)
+    return student.elastic.sizes(whole) if student.elastic else [whole]
+
+
+def teacher_reads(student: StudentConfig, teacher: EncoderShape) -> Reads:
+    """Return what all sizes of a student read of their teacher."""
+    own = student.shape(teacher)
+    inner = [cut_shape(own, size) for size in _sizes_of(student)]
+    return union(one.build(teacher, size).teacher_reads for one in student.objective for size in inner)
 
 
 def base_config(student: StudentConfig, teacher: Any, vocabulary: Vocabulary | None) -> Any:
@@ -125,23 +137,67 @@ def base_config(student: StudentConfig, teacher: Any, vocabulary: Vocabulary | N
     return student.architecture.build(num_ids, padding, teacher)
 
 
-def _plan_student(
-    config: RunConfig,
-    student: StudentConfig,
-    cost: EncoderCost,
-    objectives: list[Objective],
-    teacher: EncoderShape | None,
-) -> PlannedStudent:
+@dataclass(frozen=True)
+class _Part:
+    """One size of a student: what it reads and computes, a token's operations, and its objectives' own parameters."""
+
+    size: Size
+    cost: EncoderCost
+    reads: Reads
+    teacher_reads: Reads
+    operations: float
+    relation_numbers: float
+    loss_parameters: int
+
+
+def _plan_part(
+    config: RunConfig, student: StudentConfig, whole: Any, size: Size, teacher: EncoderShape | None
+) -> _Part:
+    own, tokens = cut_config(whole, size), config.corpus.row_tokens
+    shape, cost = EncoderShape.of(own), EncoderCost.of_config(own)
+    with torch.device("meta"):
+        objectives = [one.build(teacher or shape, shape) for one in student.objective]
+    generators = [
+        EncoderCost.of_config(one.config.generator.hugging_face_config(own))
+        for one in objectives
+        if isinstance(one, ReplacedTokens)
+    ]
     reads = union(one.student_reads for one in objectives)
-    tokens = config.corpus.row_tokens
-    losses = sum(sum(_loss_operations(one, config, cost, teacher)) for one in objectives)
+    operations = _FORWARD_AND_BACKWARD * cost.operations(reads, tokens)
+    operations += sum(sum(_loss_operations(one, config, cost, teacher)) for one in objectives)
+    operations += sum(_generator_operations(one, config, own) for one in generators)
     numbers = sum(one.num_relation_heads * len(one.pairs) for one in objectives if isinstance(one, Relations))
-    own = sum(parameter.numel() for one in objectives for parameter in one.parameters())
-    operations = _FORWARD_AND_BACKWARD * cost.operations(reads, tokens) + losses
-    trained = cost.reached_parameters(reads) + own
-    return PlannedStudent(
-        student, cost, reads, StudentWork(cost.num_layers, operations, numbers * tokens, trained), own
+    parameters = sum(parameter.numel() for one in objectives for parameter in one.parameters())
+    parameters += sum(one.in_layers for one in generators)
+    read = union(one.teacher_reads for one in objectives)
+    return _Part(size, cost, reads, read, operations, numbers * tokens, parameters)
+
+
+def _join_parts(student: StudentConfig, parts: Sequence[_Part]) -> PlannedStudent:
+    """Return a student whose work is that of the sizes that a step trains, on average."""
+    largest = parts[0]
+    shares = [1.0] * len(parts)
+    if student.elastic and student.elastic.sample == "sandwich" and len(parts) > 3:
+        shares[1:-1] = [1 / (len(parts) - 2)] * (len(parts) - 2)
+    # Sizes of one depth share their objectives' parameters
+    own = sum({part.size.num_layers: part.loss_parameters for part in parts}.values())
+    operations, numbers = (
+        sum(share * value for share, value in zip(shares, values, strict=True))
+        for values in ([part.operations for part in parts], [part.relation_numbers for part in parts])
     )
+    trained = largest.cost.reached_parameters(largest.reads) + own
+    num_layers = round(sum(share * part.size.num_layers for share, part in zip(shares, parts, strict=True)))
+    work = StudentWork(num_layers, operations, numbers, trained)
+    return PlannedStudent(student, largest.cost, largest.reads, work, own)
+
+
+def _generator_operations(generator: EncoderCost, config: RunConfig, student: Any) -> float:
+    """Return a token's operations of ELECTRA's generator: its pass, its gradients, and its predictions."""
+    states = Reads(hidden_states=frozenset({generator.num_layers}))
+    width = getattr(student, "embedding_size", None) or student.hidden_size
+    masked = config.corpus.masking.prob if config.corpus.masking else 0.0
+    passes = _FORWARD_AND_BACKWARD * generator.operations(states, config.corpus.row_tokens)
+    return passes + masked * vocabulary_operations(0, width, generator.num_ids)
 
 
 def relation_operations(teacher_width: int, student_width: int, num_tokens: int) -> float:

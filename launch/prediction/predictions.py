@@ -24,10 +24,6 @@ PART_INPUTS = 16_384  # predicted and saved together: a whole development file o
 _NUM_SHOWN = 3  # problems in a message
 
 
-class Stopped(Exception):
-    """The process was asked to stop; predicting again goes on after the last finished part."""
-
-
 class Predictions:
     """The answers so far.
 

@@ -160,7 +160,8 @@ class TaskRunConfig(Settings):
     @property
     def reads_unlabelled(self) -> bool:
         """Whether a stage learns from the teacher alone, and so from texts without labels."""
-        return any(stage and stage.needs_teacher for stage in (self.stages.td1, self.stages.td2))
+        stages = self.stages.td1, self.stages.td2, self.stages.elastic
+        return any(stage and stage.needs_teacher for stage in stages)
 
     @cached_property
     def general(self) -> RunConfig | None:

@@ -22,6 +22,10 @@ _STARTERS = re.compile(r"python|deepspeed|sshd|dropbear|slurm|sh$")
 _ORPHAN_SECONDS = 600.0  # a rank without a launcher has this long to finish its step and save
 
 
+class Stopped(Exception):
+    """A command was asked to stop, and has saved what is done: given again, it goes on from there."""
+
+
 class StopReason(IntEnum):
     """Why a job stops before its end. If ranks have different reasons, the job's reason is the largest."""
 

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tests.corpus.conftest import corpus_folder, documents, one_core, wordpiece  # noqa: F401  (fixtures)
-from tests.launch.jobs import SAVE_EVERY_STEPS, Job, deepspeed_command
+from tests.launch.jobs import SAVE_EVERY_STEPS, deepspeed_command
 from tests.pretrain.tiny import student_config, teacher_model
 from tests.processes import run_script
 
@@ -105,7 +105,7 @@ def disturbed_config(tmp_path_factory: pytest.TempPathFactory, config_values: di
 
     In float32, which every machine has: they are to end with the bits of a run that nothing happened to.
     """
-    training = {"total_steps": 160, "log_every_steps": 1, "save_every_steps": SAVE_EVERY_STEPS}
+    training = {"total_steps": 80, "log_every_steps": 1, "save_every_steps": SAVE_EVERY_STEPS}
     deepspeed = config_values["deepspeed"] | {"torch_autocast": {"enabled": False}}
     path = tmp_path_factory.mktemp("config") / "disturbed.json"
     path.write_text(json.dumps(config_values | {"training": training, "deepspeed": deepspeed}))
@@ -114,8 +114,8 @@ def disturbed_config(tmp_path_factory: pytest.TempPathFactory, config_values: di
 
 @pytest.fixture(scope="session")
 def undisturbed(disturbed_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of `disturbed_config` that nothing happened to: two ranks of one host, by the deepspeed launcher."""
+    """The run of `disturbed_config` that nothing happened to: two ranks of one host."""
     run = tmp_path_factory.mktemp("undisturbed") / "run"
-    with Job(deepspeed_command(), disturbed_config, run) as job:
-        assert job.wait() == 0, job.said
+    done = launch("--config", str(disturbed_config), "--run", str(run), num_ranks=2)
+    assert done.returncode == 0, done.stderr
     return run

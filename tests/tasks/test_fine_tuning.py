@@ -4,9 +4,10 @@ import pytest
 
 from pretrain.engines.deepspeed_config import DeepSpeedConfig
 from pretrain.ranks.process_group import start_distributed
+from pretrain.ranks.stopping import Stopped
 from pretrain.training.trainer import LoopConfig
 from tasks.examples import Classified, Question, text_of
-from tasks.fine_tuning import FineTuningConfig, Stopped, fine_tune, split, split_task
+from tasks.fine_tuning import FineTuningConfig, fine_tune, split, split_task
 from tasks.readers import read_task
 
 CONFIG = FineTuningConfig(epochs=12, learning_rates=(3e-3,), num_held_out=3)

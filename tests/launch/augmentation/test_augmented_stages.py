@@ -43,9 +43,7 @@ def test_their_number_is_said_or_that_no_stage_reads_them(values, tmp_path, caps
     assert "t: 2 augmented examples, without their labels, for stages with a teacher" in said
     alone = values | {"stages": {"ft": values["stages"]["ft"]}}
     said = prepare(alone, tmp_path, capsys)
-    assert (
-        "task.augmented and task.unlabelled are not read: neither td1 nor td2 has an objective with a teacher" in said
-    )
+    assert "task.augmented and task.unlabelled are not read: no stage of td1, td2 and elastic has a teacher" in said
 
 
 def test_a_run_is_of_the_texts_that_its_stages_read(values):

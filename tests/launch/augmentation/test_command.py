@@ -9,6 +9,7 @@ import pytest
 
 from launch import augment_task
 from launch.augmentation import workers
+from pretrain.ranks.stopping import Stopped
 from tests.launch.augmentation.conftest import NUM_RECORDS
 from tests.processes import run_script
 
@@ -21,14 +22,14 @@ def options(task, model, output, *more, source="neighbours"):
 
 
 def run(*arguments, stop=None, **keys):
-    return augment_task.run(options(*arguments, **keys), stop or SimpleNamespace(reason=0))
+    augment_task.run(options(*arguments, **keys), stop or SimpleNamespace(reason=0))
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, task_file, encoder):
     """By one process."""
     output = tmp_path_factory.mktemp("made") / "out"
-    assert run(task_file, encoder, output, "--workers", "1")
+    run(task_file, encoder, output, "--workers", "1")
     return output
 
 
@@ -43,7 +44,7 @@ def test_every_record_has_its_copies(made, task_values):
 
 @pytest.mark.job
 def test_two_processes_make_the_same_bytes(made, task_file, encoder, tmp_path):
-    assert run(task_file, encoder, tmp_path / "out", "--workers", "2")
+    run(task_file, encoder, tmp_path / "out", "--workers", "2")
     assert (tmp_path / "out" / FILE).read_bytes() == (made / FILE).read_bytes()
 
 
@@ -57,12 +58,13 @@ def test_a_stopped_command_goes_on_and_ends_with_the_same_bytes(
         stop.reason = 15
 
     monkeypatch.setattr(workers, "augment_shard", one_only)
-    assert not run(task_file, encoder, tmp_path / "out", "--workers", "1", stop=stop)
+    with pytest.raises(Stopped, match=r"^15; what is done is kept$"):
+        run(task_file, encoder, tmp_path / "out", "--workers", "1", stop=stop)
     assert not (tmp_path / "out").exists() and (tmp_path / ".out.augmentation/00000.jsonl").is_file()
     with pytest.raises(ValueError, match=r"was started with another augmentation.seed; remove .* to begin again"):
         run(task_file, encoder, tmp_path / "out", "--seed", "3")
     monkeypatch.setattr(workers, "augment_shard", before)
-    assert run(task_file, encoder, tmp_path / "out", "--workers", "1")
+    run(task_file, encoder, tmp_path / "out", "--workers", "1")
     assert "goes on after 1 of 3 shards" in capsys.readouterr().err
     assert (tmp_path / "out" / FILE).read_bytes() == (made / FILE).read_bytes()
 
@@ -70,20 +72,20 @@ def test_a_stopped_command_goes_on_and_ends_with_the_same_bytes(
 def test_masked_words_are_found_by_the_models_own_head(task_values, model, tmp_path, capsys):
     (tmp_path / "few.jsonl").write_text("".join(Path(task_values["train"]).read_text().splitlines(keepends=True)[:4]))
     (tmp_path / "t.json").write_text(json.dumps({"task": task_values | {"train": str(tmp_path / "few.jsonl")}}))
-    assert run(str(tmp_path / "t.json"), model, tmp_path / "out", "--workers", "1", source="masked_language")
+    run(str(tmp_path / "t.json"), model, tmp_path / "out", "--workers", "1", source="masked_language")
     said = capsys.readouterr().out
     assert "of 4 records" in said and "task.augmented=" in said.splitlines()[-1]
 
 
 def test_masked_texts_need_no_head(task_file, encoder, tmp_path):
-    assert run(task_file, encoder, tmp_path / "out", "--workers", "1", source="mask_and_ngram")
+    run(task_file, encoder, tmp_path / "out", "--workers", "1", source="mask_and_ngram")
     assert "[MASK]" in (tmp_path / "out" / FILE).read_text(encoding="utf-8")
 
 
 def test_few_words_to_choose_from_are_warned_of(task_file, encoder, tmp_path, capsys):
     (tmp_path / "words.txt").write_text("老师教师导师\n手机电脑相机\n", encoding="utf-8")
     more = ["--words-from", str(tmp_path / "words.txt"), "--workers", "1"]
-    assert run(task_file, encoder, tmp_path / "out", *more)
+    run(task_file, encoder, tmp_path / "out", *more)
     assert (
         "words to choose from, too few for near ones; give --words-from a file of more text" in capsys.readouterr().err
     )

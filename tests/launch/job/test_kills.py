@@ -5,14 +5,16 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 import torch
 
 from pretrain.training.metrics import read_metrics
+from tests.launch.conftest import launch
 from tests.launch.jobs import SAVE_EVERY_STEPS, Job, assert_same_end, deepspeed_command, logged_step, newest_step
+from tests.processes import places_of
 
 pytestmark = pytest.mark.job
 
@@ -30,21 +32,10 @@ MOMENTS = ("step", "save", "before rename", "after rename")
 
 def kill(job: Job, victim: str, moment: str, draw: random.Random) -> dict[str, object] | None:
     """Kills once, after at least one new step; what was killed when, or nothing where the run was done before."""
-    folder, before = job.run / "checkpoints", newest_step(job.run)
-    steps = draw.randint(1, SAVE_EVERY_STEPS - 1)
+    before, steps = newest_step(job.run), draw.randint(1, SAVE_EVERY_STEPS - 1)
     job.until(lambda: job.logs() and logged_step(job.run) > before)
     pids = VICTIMS[victim](job)
-
-    def has_come() -> bool:
-        if moment == "step":
-            return logged_step(job.run) >= before + steps
-        if moment == "after rename":
-            return newest_step(job.run) > before
-        # Not what an earlier kill left: files.json is the last thing written before the folder gets its name.
-        part = "files.json" if moment == "before rename" else "."
-        return any((partial / part).exists() and _made(partial) > job.started for partial in folder.glob(".*.partial"))
-
-    while not has_come():
+    while not has_come(job, moment, before, steps):
         if job.process.poll() is not None:
             return None
         time.sleep(0.0005)
@@ -56,6 +47,17 @@ def kill(job: Job, victim: str, moment: str, draw: random.Random) -> dict[str, o
     job.process.wait(60)
     return {"killed": victim, "when": moment, "at step": step, "gone after s": f"{seconds:.1f}",
             "goes on from": newest_step(job.run)}  # fmt: skip
+
+
+def has_come(job: Job, moment: str, before: int, steps: int) -> bool:
+    """Whether it is the moment, of a launch that went on from step `before`; "step" is so many steps later."""
+    if moment == "step":
+        return logged_step(job.run) >= before + steps
+    if moment == "after rename":
+        return newest_step(job.run) > before
+    # Not what an earlier kill left: files.json is the last thing written before the folder gets its name.
+    part, partials = "files.json" if moment == "before rename" else ".", job.run.glob("checkpoints/.*.partial")
+    return any((partial / part).exists() and _made(partial) > job.started for partial in partials)
 
 
 def _made(folder: Path) -> float:
@@ -81,17 +83,27 @@ def run_with_kills(
     return table
 
 
-# The slow ones: each kill costs a launch
-KILLS = [
-    [("all", "before rename")],
-    pytest.param([("rank 1", "step"), ("launcher", "save")], marks=pytest.mark.slow),
-]
+@pytest.mark.parametrize("moment", ["before rename", "step"])
+def test_a_kill_of_all_ranks_changes_no_bit(disturbed_config, undisturbed, tmp_path, moment):
+    """Without the seconds that a launcher takes: nobody is left who could say anything."""
+    run = tmp_path / "run"
+    with ExitStack() as stack:
+        jobs = [stack.enter_context(Job(None, disturbed_config, run, environment=at)) for at in places_of(2)]
+        jobs[0].until_step(1)
+        while not has_come(jobs[0], moment, 0, SAVE_EVERY_STEPS + 5):
+            assert jobs[0].process.poll() is None, jobs[0].said
+        for job in jobs:
+            job.process.kill()
+    assert newest_step(run) == (0 if moment == "before rename" else SAVE_EVERY_STEPS)
+    done = launch("--config", str(disturbed_config), "--run", str(run), num_ranks=2)
+    assert done.returncode == 0, done.stderr
+    assert_same_end(run, undisturbed)
 
 
-@pytest.mark.parametrize("kills", KILLS)
-def test_a_kill_changes_no_bit(disturbed_config, undisturbed, tmp_path, kills):
-    table = run_with_kills(disturbed_config, tmp_path / "run", kills, seed=1)
-    assert len(table) == len(kills)
+@pytest.mark.slow
+def test_kills_under_the_launcher_change_no_bit(disturbed_config, undisturbed, tmp_path):
+    kills = [("all", "before rename"), ("rank 1", "step"), ("launcher", "save")]
+    assert len(run_with_kills(disturbed_config, tmp_path / "run", kills, seed=1)) == len(kills)
     assert_same_end(tmp_path / "run", undisturbed)
 
 

@@ -53,8 +53,8 @@ DISTURBANCES = {
 @pytest.mark.parametrize(
     "ways",
     [
-        ["a rank", "the launcher at once"],
-        pytest.param(["Ctrl-C", "the launcher"], marks=pytest.mark.slow),
+        ["the launcher at once"],
+        pytest.param(["a rank", "Ctrl-C", "the launcher"], marks=pytest.mark.slow),
     ],
 )
 def test_signals_and_lost_launchers_end_every_rank_with_a_checkpoint(long_config, tmp_path, ways):

@@ -28,10 +28,26 @@ def test_every_part_is_timed_without_weights(config_file, config_values, tmp_pat
     shutil.rmtree(tmp_path / "sizes")
 
 
-def test_a_run_without_a_teacher_is_timed(config_values):
-    student = {**config_values["students"][0], "objective": [{"type": "mlm"}], "init": {"embeddings": "scratch"}}
-    student |= {"architecture": {"model_type": "bert"}}
-    corpus = config_values["corpus"] | {"masking": {"prob": 0.15}}
+@pytest.mark.parametrize("sample", ["all", "sandwich"])
+def test_all_sizes_of_an_elastic_student_are_timed(config_values, sample):
+    elastic = {"depths": [1, 2], "feed_forward": [10, 20], "sample": sample}
+    config = read_run_config(config_values | {"students": [config_values["students"][0] | {"elastic": elastic}]})
+    found = time_step(config, torch.device("cpu"))
+    assert found.teacher > 0 and found.students[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("architecture", "objectives", "corpus"),
+    [
+        ("bert", [{"type": "mlm"}], {}),
+        ("electra", [{"type": "replaced_tokens", "generator": {"width_ratio": 0.5}}], {}),
+        ("albert", [{"type": "mlm"}, {"type": "sentence_order"}], {"rows": "pairs", "order": "swapped_half"}),
+    ],
+)
+def test_a_run_without_a_teacher_is_timed(config_values, architecture, objectives, corpus):
+    student = {**config_values["students"][0], "objective": objectives, "init": {"embeddings": "scratch"}}
+    student |= {"architecture": {"model_type": architecture}}
+    corpus = config_values["corpus"] | {"masking": {"prob": 0.15}} | corpus
     config = read_run_config(config_values | {"teacher": None, "students": [student], "corpus": corpus})
     found = time_step(config, torch.device("cpu"), (300, 0))
     assert found.teacher == 0 and found.students[0] > 0

@@ -50,6 +50,44 @@ def test_projections_count_as_often_as_they_are_used(config_values, objective, o
     assert one.work.operations == pytest.approx(3 * one.cost.operations(one.reads, 16) + operations)
 
 
+def test_an_elastic_student_costs_what_its_sizes_cost_alone(config_values):
+    """The largest of its memory, the sum of all operations; of more than three, sandwich trains one of the inner."""
+    whole = config_values["students"][0]
+    elastic = whole | {"elastic": {"depths": [1, 2], "feed_forward": [10, 20]}}
+
+    def plan(*students):
+        return read_work(read_run_config(config_values | {"students": list(students)}), None)
+
+    alone = plan(*[whole | {"name": f"{depth}x{width}", "num_layers": depth, "intermediate_size": width}
+                   for depth in (2, 1) for width in (20, 10)])  # fmt: skip
+    largest, *inner, smallest = [one.work.operations for one in alone.students]
+    [together] = plan(elastic).students
+    assert together.work.operations == pytest.approx(largest + sum(inner) + smallest)
+    [sandwich] = plan(elastic | {"elastic": elastic["elastic"] | {"sample": "sandwich"}}).students
+    assert sandwich.work.operations == pytest.approx(largest + sum(inner) / 2 + smallest)
+    assert together.cost == alone.students[0].cost
+    assert together.loss_parameters == (3 + 2) * (12 + 1) * 24  # projections of two and of one layer's states
+    assert plan(elastic).teacher_reads == alone.teacher_reads
+
+
+def test_electra_pays_for_its_generator(config_values):
+    corpus = config_values["corpus"] | {"masking": {"prob": 0.25}}
+    student = {key: config_values["students"][0][key] for key in ("name", "num_layers", "hidden_size", "optimizer",
+               "num_attention_heads", "intermediate_size", "schedule")}  # fmt: skip
+    student |= {"architecture": {"model_type": "electra"}, "init": {"embeddings": "scratch"}}
+
+    def plan(ratio):
+        objective = {"type": "replaced_tokens", "generator": {"width_ratio": ratio, "layer_ratio": 0.5}}
+        values = config_values | {"teacher": None, "students": [student | {"objective": [objective]}], "corpus": corpus}
+        [one] = read_work(read_run_config(values), (300, 0)).students
+        return one
+
+    half, whole = plan(0.5), plan(1.0)
+    predictions = 0.25 * 6 * 12 * 300
+    assert half.work.operations > 3 * half.cost.operations(half.reads, 16) + predictions
+    assert whole.work.operations > half.work.operations and whole.loss_parameters > half.loss_parameters > 0
+
+
 def test_losses_of_one_token():
     assert relation_operations(24, 12, 10) == 2 * 10 * 24 + 3 * 2 * 10 * 12
     assert vocabulary_operations(24, 12, 100) == 2 * 100 * 24 + 3 * 2 * 100 * 12

@@ -10,7 +10,8 @@ from transformers import AutoModelForSequenceClassification
 
 from launch.prediction import predictions
 from launch.prediction.model import Predictor
-from launch.prediction.predictions import Stopped, parts
+from launch.prediction.predictions import parts
+from pretrain.ranks.stopping import Stopped
 from tasks.evaluation import predict, score
 from tasks.examples import Choice, Classified
 from tasks.kinds.entities import character_tags, entities_in

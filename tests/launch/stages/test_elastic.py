@@ -108,6 +108,10 @@ def test_a_chain_that_stops_in_the_second_phase_goes_on_there_and_ends_bit_for_b
         ({"objective": [{"type": "hidden_states"}]}, "must have soft_labels or labels: nothing else trains"),
         ({"adversarial": {"type": "fgm"}}, "is not for elastic stages; give adversarial to ft or td2"),
         (
+            {"quantization": {"weights": 8}},
+            "rounds one size alone; leave it out, and train a published size with it in td2",
+        ),
+        (
             {"objective": [{"type": "soft_labels"}, {"type": "minilm_v2", "num_relation_heads": 5}]},
             r"stages.elastic.objective.1.num_relation_heads: must divide the widths .* \(at 2 layers\)",
         ),
@@ -127,5 +131,6 @@ def test_an_elastic_stage_wants_one_fine_tuned_teacher(values, teacher_folder):
     with pytest.raises(ValueError, match=r"stages.elastic: is made from one fine-tuned teacher"):
         read_strictly(TaskRunConfig, alone | elastic | {"teachers": [{"path": "a"}, {"path": "b"}]})
     config = read_strictly(TaskRunConfig, values | elastic)
+    assert config.reads_unlabelled
     with pytest.raises(ValueError, match="has no head for this task; fine-tune it first"):
         config.check_heads(["地", "天"])
