@@ -146,8 +146,7 @@ class LogitsMSE(_Predictions):
 
 def _taught(teacher: Features) -> list[tuple[float, Tensor]]:
     """Return the logits of every teacher with its share of 1."""
-    alone = [] if teacher.logits is None else [(1.0, teacher.logits)]
-    return teacher.weighted_logits or alone
+    return [(share, one.logits) for share, one in teacher.several or [(1.0, teacher)] if one.logits is not None]
 
 
 def choices(logits: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

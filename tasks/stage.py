@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 from pretrain.elastic.subnetwork import Network
 from pretrain.engines.deepspeed_config import DeepSpeedConfig
 from pretrain.engines.engine import StudentEngine
-from pretrain.models.encoder import without_padding
+from pretrain.models.encoder import Reads, without_padding
 from pretrain.models.pretrained import load_pretrained
 from pretrain.models.shape import EncoderShape
 from pretrain.models.teacher import Teacher, TeacherFunction, no_teacher
@@ -42,7 +42,7 @@ from tasks.label_objectives import TaskObjective
 from tasks.models import TaskModel, load_task_model
 from tasks.readers import encode
 from tasks.rows import Row, Tokenizer, without_labels
-from tasks.teachers import SeveralTeachers, WeightedTeacher
+from tasks.teachers import EachTeacher, SeveralTeachers, WeightedTeacher, shares_of
 
 
 def release_memory() -> None:
@@ -122,8 +122,8 @@ class Stage:
         run: folder for checkpoints and metrics; training resumes from the newest checkpoint.
         name: the student's name in metrics and checkpoints.
         student: folder or hub id of a model, with or without a head for the task.
-        teacher: the same for the teacher, or several teachers that are fine-tuned already, for objectives that read
-            nothing but predictions; None if no objective needs one.
+        teacher: the same for the teacher, or several teachers that are fine-tuned already; None if no objective needs
+            one.
         loop: its seed determines a new head, the order of examples and dropout.
 
     Raises:
@@ -178,19 +178,35 @@ class Stage:
         assert teacher is not None
         task = self.task
         if not isinstance(teacher, str):
-            student = self._student(name, model, [objective.build(own, own) for objective in config.objective])
-            return student.to(self.device), self._several(teacher, student, dtype)
+            return self._build_several(name, model, teacher, dtype)
         large = load_task_model(teacher, task.config.kind, task.data.labels, 0, config.needs_teacher_head)
         objectives = [objective.build(EncoderShape.of(large.config), own) for objective in config.objective]
         student = self._student(name, model, objectives)
         student.start_from(map_back(large.base_model, model.base_model))
         return student.to(self.device), Teacher(large, [student.teacher_reads], dtype, self.device)
 
-    def _several(self, teachers: Sequence[WeightedTeacher], student: Student, dtype: WantedDtype) -> SeveralTeachers:
-        task = self.task
-        models = [load_task_model(one.path, task.config.kind, task.data.labels, 0, True) for one in teachers]
-        frozen = [Teacher(model, [student.teacher_reads], dtype, self.device) for model in models]
-        return SeveralTeachers(frozen, [one.weight for one in teachers])
+    def _build_several(
+        self, name: str, model: TaskModel, teachers: Sequence[WeightedTeacher], dtype: WantedDtype
+    ) -> tuple[Student, TeacherFunction]:
+        """Return the student with its losses against all teachers, each of which is read no further than its own."""
+        config, task, own = self.config, self.task, EncoderShape.of(model.config)
+        objectives: list[Objective] = []
+        reads: list[list[Reads]] = [[] for _ in teachers]
+        models = [
+            load_task_model(one.path, task.config.kind, task.data.labels, 0, config.needs_teacher_head)
+            for one in teachers
+        ]
+        for objective in config.objective:
+            of_layers = objective.needs_teacher and not objective.reads_task_teacher
+            each = [objective.build(EncoderShape.of(one.config) if of_layers else own, own) for one in models]
+            for index, one in enumerate(each):
+                reads[index].append(one.teacher_reads)
+                if of_layers and (basis := map_back(models[index].base_model, model.base_model)) is not None:
+                    one.start_from(basis)
+            objectives.append(EachTeacher(each) if of_layers else each[0])
+        student = self._student(name, model, objectives).to(self.device)
+        frozen = [Teacher(one, read, dtype, self.device) for one, read in zip(models, reads, strict=True)]
+        return student, SeveralTeachers(frozen, shares_of(teachers))
 
     def _student(self, name: str, model: TaskModel, objectives: Sequence[Objective]) -> Student:
         config = self.config

@@ -87,7 +87,7 @@ class TaskRunConfig(Settings):
     about: str = ""  # a description for people
     task: TaskConfig
     teacher: TeacherConfig | None = None
-    teachers: Annotated[list[WeightedTeacher], Field(min_length=1)] | None = None  # in its place: of predictions alone
+    teachers: Annotated[list[WeightedTeacher], Field(min_length=1)] | None = None  # in its place: several, averaged
     student: AnyStudent  # the folder of a published one, or an object: one that begins here
     stages: StagesConfig
     training: LoopConfig = LoopConfig()
@@ -132,7 +132,7 @@ class TaskRunConfig(Settings):
                     )
 
     def _check_several(self) -> None:
-        """Raise ValueError if several teachers are given to stages that read more than their predictions."""
+        """Raise ValueError if several teachers are given to stages that have one."""
         if self.teacher:
             raise ValueError("teachers: are given in place of teacher; leave out one of them")
         paths = [one.path for one in self.teachers or ()]
@@ -148,20 +148,17 @@ class TaskRunConfig(Settings):
                     f"stages.{name}: has one teacher; fine-tune each in a run of its own, list their ft/model folders "
                     f"in teachers, and leave out {name}"
                 )
-        for name in ("td1", "td2"):
-            stage: StageConfig | None = getattr(self.stages, name)
-            for index, one in enumerate(stage.objective if stage else []):
-                if one.needs_teacher and not one.reads_task_teacher:
-                    raise ValueError(
-                        f"stages.{name}.objective.{index}: {one.type} reads states of one teacher; several teach "
-                        "predictions alone (soft_labels, logits_mse): give teacher for this stage, in a run of its own"
-                    )
 
     @property
     def reads_unlabelled(self) -> bool:
         """Whether a stage learns from the teacher alone, and so from texts without labels."""
         stages = self.stages.td1, self.stages.td2, self.stages.elastic
         return any(stage and stage.needs_teacher for stage in stages)
+
+    @property
+    def reads_predictions(self) -> bool:
+        """Whether the student learns from predictions of its teachers."""
+        return any(stage and stage.needs_teacher_head for stage in (self.stages.td1, self.stages.td2))
 
     @cached_property
     def general(self) -> RunConfig | None:
@@ -197,20 +194,22 @@ class TaskRunConfig(Settings):
                 "distilled from a teacher with this tokenizer"
             )
         for index, one in enumerate(self.teachers or ()):
-            problems += self._several_problems(f"teachers.{index}.path", one.path, tokenizer)
+            problems += self._several_problems(f"teachers.{index}.path", one.path, tokenizer, student)
         if self.general and self.general.needs_teacher_head and self.stages.ft:
             lost = "fine-tuning replaces that by the task's head"
             problems.append(f"stages.ged: distilbert needs a teacher's masked-language head; {lost}")
         if problems:
             raise ValueError("\n".join(problems))
 
-    def _several_problems(self, key: str, path: str, tokenizer: str) -> Iterator[str]:
+    def _several_problems(self, key: str, path: str, tokenizer: str, student: EncoderShape | None) -> Iterator[str]:
         with prefix_errors(key):
-            most, teachers_tokenizer = read_shape(path).max_row_tokens, tokenizer_of(path)
+            teacher, teachers_tokenizer = read_shape(path), tokenizer_of(path)
+        if student and student.has_layers:
+            yield from (f"{problem} ({key}: {path})" for problem in self._objective_problems(student, teacher))
         if teachers_tokenizer != tokenizer:
             remedy = "all teachers read the student's rows; use teachers with its tokenizer"
             yield f"{key}: {path} has another tokenizer than the student {self.tokenizer_path}; {remedy}"
-        if self.task.row_tokens > most:
+        if self.task.row_tokens > (most := teacher.max_row_tokens):
             yield f"task.row_tokens: {path} has {most} positions, got {self.task.row_tokens}"
 
     def _length_problems(self, student: EncoderShape | None, teacher: EncoderShape | None) -> Iterator[str]:
@@ -236,10 +235,9 @@ class TaskRunConfig(Settings):
             check_head(self.student, self.task.kind, labels)
         for index, one in enumerate(self.teachers or ()):
             with prefix_errors(f"teachers.{index}.path"):
-                check_head(one.path, self.task.kind, labels, needs_head=True)
+                check_head(one.path, self.task.kind, labels, needs_head=self.reads_predictions)
         if self.teacher:
-            td2 = self.stages.td2
-            needs_head = bool((self.stages.elastic or (td2 and td2.needs_teacher_head)) and not self.stages.ft)
+            needs_head = bool(self.stages.elastic or self.reads_predictions) and not self.stages.ft
             check_head(self.teacher.path, self.task.kind, labels, needs_head)
 
     def warn_of_other_losses(self) -> None:

@@ -70,7 +70,7 @@ class Features:
         text_vectors: vectors of whole texts [B, D] in place of any states, where objectives read nothing else.
         logits: a task model's output: [B, C] over classes of a text, [B, L, C] over classes of each token,
             [B, L, 2] for the start and end of a span, or [B, 1] for rows that are a choice each.
-        weighted_logits: the same of several teachers, each with its share of the average of their probabilities.
+        several: in place of all others, those of several teachers, each with its share of 1.
     """
 
     hidden_states: dict[int, Tensor] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class Features:
     head: VocabularyHead | None = None
     text_vectors: Tensor | None = None
     logits: Tensor | None = None
-    weighted_logits: list[tuple[float, Tensor]] = field(default_factory=list)
+    several: "list[tuple[float, Features]]" = field(default_factory=list)
     vector_map: Tensor | None = None
     by_width: "dict[int, Features]" = field(default_factory=dict)
 

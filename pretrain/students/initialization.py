@@ -90,7 +90,8 @@ def map_back(teacher: HuggingFaceModel, model: HuggingFaceModel) -> Tensor | Non
     num_words = min(len(target), len(given))  # tables may be longer than the vocabulary
     if torch.equal(target[:num_words], given[:num_words]):
         return torch.eye(widths[0])
-    return torch.linalg.lstsq(given[:num_words], target[:num_words]).solution.T
+    # In float64: in float32 the last bits depend on where the memory lies, and a run's start would
+    return torch.linalg.lstsq(given[:num_words].double(), target[:num_words].double()).solution.T.float()
 
 
 @torch.no_grad()

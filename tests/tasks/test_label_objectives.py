@@ -117,7 +117,7 @@ def test_the_error_of_logits_does_not_count_impossible_choices():
 
 def test_errors_of_several_teachers_are_averaged():
     (student, batch), teachers = draw("text"), [draw("text", seed)[0] for seed in (1, 2)]
-    several = Features(weighted_logits=[(0.25, teachers[0]), (0.75, teachers[1])])
+    several = Features(several=[(0.25, Features(logits=teachers[0])), (0.75, Features(logits=teachers[1]))])
     (found,) = objective(type="logits_mse")(several, Features(logits=student), batch).values()
     alone = [loss("logits_mse", student, batch, one) for one in teachers]
     torch.testing.assert_close(found, 0.25 * alone[0] + 0.75 * alone[1])

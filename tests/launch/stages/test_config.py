@@ -60,10 +60,6 @@ def several(stages=VALUES["stages"], teachers=TWO, **keys):
          "stages.ft: has one teacher; fine-tune each in a run of its own, list their ft/model folders in teachers, and "
          "leave out ft"),
         (several({"ged": {"config": "configs/4l312d.json"}}), "stages.ged: has one teacher; "),
-        (several({"td1": STAGE | {"objective": [{"type": "hidden_states"}]}}),
-         "stages.td1.objective.0: hidden_states reads states of one teacher; several teach predictions alone"),
-        (several({"td2": STAGE | {"objective": [{"type": "soft_labels"}, {"type": "tinybert"}]}}),
-         "stages.td2.objective.1: tinybert reads states of one teacher"),
     ],
 )  # fmt: skip
 def test_several_teachers_are_refused_where_they_cannot_teach(values, message):
@@ -111,8 +107,24 @@ def test_teachers_of_other_labels_tokenizers_or_lengths_are_refused(models):
         read_strictly(TaskRunConfig, values).check()
 
 
-def test_a_general_model_among_several_teachers_is_refused(models, teacher_folder):
+def test_every_teacher_must_fit_the_objectives(models):
+    folder, values = models
+    objective = [{"type": "minilm_v2", "num_relation_heads": 4, "teacher_layer": 3}, {"type": "hidden_states"}]
+    config = read_strictly(TaskRunConfig, values | {"stages": {"td1": STAGE | {"objective": objective}}})
+    config.check()
+    sizes = json.loads((folder / "b/config.json").read_text())
+    (folder / "b/config.json").write_text(json.dumps(sizes | {"num_hidden_layers": 2}))
+    with pytest.raises(
+        ValueError, match=r"^stages.td1.objective.0.teacher_layer: .* 2 layers, .* \(teachers.1.path: .*b\)\n"
+    ):
+        config.check()
+
+
+def test_a_general_model_among_several_teachers_teaches_states_but_no_predictions(models, teacher_folder):
     _, values = models
+    states = {"stages": {"td1": STAGE | {"objective": [{"type": "hidden_states"}]}}}
+    config = read_strictly(TaskRunConfig, values | states, [f"teachers.1.path={teacher_folder}"])
+    config.check_heads(["天", "地"])
     config = read_strictly(TaskRunConfig, values, [f"teachers.1.path={teacher_folder}"])
     with pytest.raises(ValueError, match=r"^teachers.1.path: .*: has no head for this task; fine-tune it first"):
         config.check_heads(["天", "地"])
