@@ -75,6 +75,8 @@ class Student(nn.Module):
     def add_sizes(self, inner: SubNetworks) -> None:
         """Make the student elastic: train these parts of it, too."""
         self.inner = inner
+        for objective in inner.every_objective():
+            objective.attach(self.published)
         self.teacher_reads = union([self.teacher_reads, *(one.teacher_reads for one in inner.every_objective())])
 
     @property

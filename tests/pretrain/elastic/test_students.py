@@ -52,6 +52,16 @@ def gradients(student: Student) -> dict[str, Tensor]:
     return found
 
 
+def test_every_size_trains_the_head_that_is_published():
+    """ALBERT's for sentence order, whose depths are given heads of their own elsewhere."""
+    architecture = {"model_type": "albert"}
+    objective = [{"type": "mlm"}, {"type": "sentence_order"}]
+    config = elastic(objective=objective, architecture=architecture, init={"embeddings": "scratch"})
+    student = build_student(config, None, 1, base=config.architecture.build(50, 0, None))
+    heads = [objectives[1].classifier for _, objectives in student.networks.values()]
+    assert len(heads) == 4 and all(one is student.published.sop_classifier for one in heads)
+
+
 def test_every_objective_trains_every_size():
     student, teacher = build(elastic(objective=EVERY))
     assert [str(size) for size in student.inner.sizes] == ["2x20", "2x8", "1x20", "1x8"]
