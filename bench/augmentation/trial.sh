@@ -1,33 +1,65 @@
 #!/bin/bash
-# TD2 on 1,000 examples of TNEWS without and with augmented texts, for the same number of steps; see
-# bench/results/augmentation.md. Wants data/teacher, data/tasks/tnews, and a student in data/augmentation/student.
+# TD2 on 1,000 examples of each task, alone and with five times as many texts more, for the same number of steps; see
+# bench/results/augmentation.md. Wants data/teacher, data/tasks/TASK, and a student in data/augmentation/student.
+#
+#     PYTHON=.venv/bin/python [SOURCES="neighbours unlabelled"] [SEEDS="17 18 19"] [EPOCHS=3] \
+#         bench/augmentation/trial.sh [TASK ...]
+#
+# Sources: those of launch/augment_task.py, and unlabelled, other texts of the task. EPOCHS: passes over all texts.
 set -e
-python=${PYTHON:-python}
-folder=data/augmentation config=bench/augmentation/td.json
-mkdir -p $folder
-$python - <<'PYTHON'
-import json, random
+python=${PYTHON:-python} config=bench/augmentation/td.json
+for task in ${*:-tnews thucnews10 ocnli chnsenticorp}; do
+    folder=data/augmentation/$task
+    mkdir -p $folder
+    $python - $task <<'PYTHON'
+import json, random, sys
 from pathlib import Path
-for name, source, number in (("train", "train", 1000), ("dev", "dev_clean", 2000)):
-    lines = Path(f"data/tasks/tnews/{source}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+task = sys.argv[1]
+source, folder = Path("data/tasks", task), Path("data/augmentation", task)
+clean = source / "dev_clean.jsonl"
+for name, file, number in (("train", source / "train.jsonl", 1000), ("dev", clean if clean.exists() else source / "dev.jsonl", 2000)):
+    lines = [line + "\n" for line in file.read_text(encoding="utf-8").split("\n") if line]
     random.Random(1).shuffle(lines)
-    Path(f"data/augmentation/{name}.jsonl").write_text("".join(lines[:number]), encoding="utf-8")
-lines = Path("data/tasks/tnews/train.jsonl").read_text(encoding="utf-8").splitlines()
-titles = (json.loads(line)["sentence"].replace("\n", " ") for line in lines)
-Path("data/augmentation/titles.txt").write_text("\n".join(titles), encoding="utf-8")
+    (folder / f"{name}.jsonl").write_text("".join(lines[:number]), encoding="utf-8")
+    if name == "train":
+        (folder / "unlabelled.jsonl").write_text("".join(lines[number : 6 * number]), encoding="utf-8")
+lines = (source / "train.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")
+texts = (text for line in lines for key, text in json.loads(line).items() if key.startswith("sentence"))
+(folder / "texts.txt").write_text("\n".join(text.replace("\n", " ") for text in texts), encoding="utf-8")
 PYTHON
-for source in neighbours mask_and_ngram; do
-    words=$([ $source = neighbours ] && echo "--words-from $folder/titles.txt" || true)
-    [ -d $folder/$source ] || $python launch/augment_task.py --config $config --source $source --model data/teacher \
-        --copies 5 --output $folder/$source --workers 1 $words
-done
-teacher=teacher.path=runs/augmentation/ft/ft/model
-$python launch/td.py --config $config --run runs/augmentation/ft --set stages.td2=null
-for seed in 17 18 19; do
-    $python launch/td.py --config $config --run runs/augmentation/none-$seed --set $teacher stages.ft=null training.seed=$seed
-    for source in neighbours mask_and_ngram; do
-        $python launch/td.py --config $config --run runs/augmentation/$source-$seed --set $teacher stages.ft=null \
-            training.seed=$seed stages.td2.epochs=1 task.augmented=$folder/$source/augmented.jsonl
+    case $task in
+        ocnli | afqmc) what=(task.kind=pair 'task.columns={"text":"sentence1","text_b":"sentence2"}') ;;
+        thucnews10) what=('task.columns={"text":"sentence","label":"label_desc"}') ;;
+        *) what=() ;;
+    esac
+    what=(task.name=$task task.train=$folder/train.jsonl task.dev=$folder/dev.jsonl "${what[@]}")
+    $python - $config $folder/task.json "${what[@]}" <<'PYTHON'
+import json, sys
+from pathlib import Path
+from launch.command_line.config_file import read_strictly
+from launch.stages.config import TaskRunConfig
+config, output, *overrides = sys.argv[1:]
+read = read_strictly(TaskRunConfig, Path(config), overrides)
+open(output, "w").write(json.dumps({"task": read.task.model_dump(mode="json", exclude_unset=True)}))
+PYTHON
+    for source in ${SOURCES:=neighbours unlabelled}; do
+        [ $source = unlabelled ] || [ -d $folder/$source ] && continue
+        words=$([ $source = neighbours ] && echo "--words-from $folder/texts.txt" || true)
+        $python launch/augment_task.py --config $folder/task.json --source $source --model data/teacher --copies 5 \
+            --output $folder/$source --workers 1 $words
+    done
+    runs=runs/augmentation/$task
+    $python launch/td.py --config $config --run $runs/ft --set "${what[@]}" stages.td2=null
+    taught=("${what[@]}" teacher.path=$runs/ft/ft/model stages.ft=null)
+    for seed in ${SEEDS:-17 18 19}; do
+        $python launch/td.py --config $config --run $runs/none-$seed --set "${taught[@]}" training.seed=$seed \
+            stages.td2.epochs=$((6 * ${EPOCHS:=3}))
+        for source in $SOURCES; do
+            more=task.augmented=$folder/$source/augmented.jsonl
+            [ $source = unlabelled ] && more=task.unlabelled=$folder/unlabelled.jsonl
+            $python launch/td.py --config $config --run $runs/$source-$seed --set "${taught[@]}" training.seed=$seed \
+                stages.td2.epochs=$EPOCHS $more
+        done
     done
 done
-head -n 1 runs/augmentation/*/*/scores.json
+head -n 1 runs/augmentation/*/*/*/scores.json

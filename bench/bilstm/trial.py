@@ -1,6 +1,6 @@
 """Train a BiLSTM on the first examples of a task, alone and taught, with several seeds: bench/bilstm/thucnews10.json.
 
-python -m bench.bilstm.trial --output data/bilstm [--examples 1500] [--seeds 3]
+python -m bench.bilstm.trial --output data/bilstm [--examples 1500] [--labelled 500] [--seeds 3]
 
 The same as the config's stages on as many examples, but for one thing: the teacher answers the training rows once, and
 not in every run again. Writes the teacher, its answers, and a line of results.jsonl for each run; what is there is not
@@ -32,6 +32,7 @@ from tasks.evaluation import predict, score
 from tasks.label_objectives import TaskObjective
 from tasks.models import load_task_model
 from tasks.readers import read_task
+from tasks.rows import without_labels
 from tasks.stage import EncodedTask, StageConfig, encode_task
 
 CONFIG = Path(__file__).with_name("thucnews10.json")
@@ -96,8 +97,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--examples", type=int, default=1500, help="training examples, the first of the file")
+    parser.add_argument("--labelled", type=int, help="students are told the labels of the first so many alone (all)")
     parser.add_argument("--dev", type=int, default=1000, help="development examples, the first of the file")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, help="which of them (all)")
     parser.add_argument("--runs", type=int, default=1000, help="the most runs of this call")
     parser.add_argument("--set", nargs="+", default=[], dest="overrides")
     options = parser.parse_args()
@@ -123,10 +126,13 @@ def main() -> None:
         teacher = train(model, config.stages.ft, task, config.training.seed)
         note("teacher", config.training.seed, accuracy(teacher, task), started)
         torch.save(torch.stack(answers(teacher, task.train, task)), path / "taught.pt")
+    if options.labelled is not None:
+        known, others = task.train[: options.labelled], task.train[options.labelled :]
+        task = replace(task, train=[*known, *map(without_labels, others)])
     taught = torch.load(path / "taught.pt", weights_only=True)
     made = {(one["way"], one["seed"]) for one in done}
     missing = [(way, seed) for seed in range(options.seeds) for way in WAYS if (way, seed) not in made]
-    for way, seed in missing[: options.runs]:
+    for way, seed in [one for one in missing if not options.ways or one[0] in options.ways][: options.runs]:
         started = time.process_time()
         losses = TypeAdapter(list[TaskObjective]).validate_python(WAYS[way])
         stage = config.stages.td2.model_copy(update={"objective": losses})
