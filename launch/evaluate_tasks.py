@@ -105,7 +105,7 @@ def evaluate(
 ) -> int:
     """Run the workers, then measure sizes and speeds and write the results; return the exit code."""
     from launch.evaluation.cells import check_cells, complete_models, settle_precision
-    from launch.evaluation.table import cut_texts, measure_costs, write_results
+    from launch.evaluation.table import count_examples, cut_texts, measure_costs, write_results
     from pretrain.device import check_accelerator, chosen_device, device_name, explain_native
     from tasks.evaluation import score_of_commonest_label
     from tasks.readers import read_task
@@ -142,6 +142,7 @@ def evaluate(
     suite = read_suite(arguments.suite) if arguments.suite else None
     costs = measure_costs(complete, list(tasks.values()), with_base=bool(suite and suite.limits))
     commonest = {name: score_of_commonest_label(tasks[name], task) for name, task in evaluation.tasks.items()}
+    remarks.append(count_examples(tasks))
     table = write_results(evaluation, arguments.output, costs, commonest, remarks, device_name(device))
     if suite:
         results = json.loads((arguments.output / "results.json").read_text(encoding="utf-8"))

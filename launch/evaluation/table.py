@@ -90,6 +90,12 @@ def cut_texts(evaluation: Evaluation, tasks: Mapping[str, TaskData]) -> list[str
     return [one.cut for one in encoded if one.cut]
 
 
+def count_examples(tasks: Mapping[str, TaskData]) -> str:
+    """A sentence on how many examples each task has here, which may be fewer than its published scores are of."""
+    counts = (f"{name} {len(data.train):,} and {len(data.dev):,}" for name, data in tasks.items())
+    return f"Examples to train on and to score: {', '.join(counts)}"
+
+
 @Progress("timing the models")
 def measure_costs(
     models: Mapping[str, str], tasks: Sequence[TaskData], with_base: bool = False

@@ -75,6 +75,7 @@ def test_stopped_and_shared_and_the_same_scores_for_the_same_weights(arguments, 
     assert len(made_cells(output)) == 6 and before.items() <= made_cells(output).items()
     large, small = json.loads((output / "results.json").read_text())["models"]
     assert large["tasks"] == small["tasks"] and len(large["tasks"]["t"]["scores"]) == 2
+    assert " Examples to train on and to score: t 20 and 20." in (output / "results.md").read_text()
     assert "| large |" in stdout and "| small |" in stdout and not list(output.glob("cells/*/*/*/run"))
     made = made_cells(output)
     code, _, stderr = evaluate(*arguments, "--seeds", "2", "--output", str(output), "--set", "fine_tuning.epochs=3")
