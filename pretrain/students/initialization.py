@@ -90,7 +90,7 @@ def map_back(teacher: HuggingFaceModel, model: HuggingFaceModel) -> Tensor | Non
     num_words = min(len(target), len(given))  # tables may be longer than the vocabulary
     if torch.equal(target[:num_words], given[:num_words]):
         return torch.eye(widths[0])
-    # In float64: in float32 the last bits depend on where the memory lies, and a run's start would
+    # The last bits depend on where memory lies: in float64 they are rounded away, and a stage begins with the same bits
     return torch.linalg.lstsq(given[:num_words].double(), target[:num_words].double()).solution.T.float()
 
 
