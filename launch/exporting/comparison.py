@@ -180,5 +180,8 @@ def losses(figures: Mapping[str, Mapping[str, float]]) -> list[str]:
         if name in (INT8_FORM, INT4_FORM) and not one.get("cosine", 1.0) >= LEAST_COSINE:
             found.append(f"{name}: mean cosine {one['cosine']:.4f}; at least {LEAST_COSINE:g} is wanted")
         if name != MODEL and not one.get("changed", 0.0) <= MOST_CHANGED:
-            found.append(f"{name}: changes {one['changed']:.2%} of the answers; at most {MOST_CHANGED:.0%} is allowed")
+            model = figures.get(MODEL)  # whose score tells whether the changes are for the worse
+            scores = f" (score {one['score']:.4f}, the model's {model['score']:.4f})" if model else ""
+            changed = f"changes {one['changed']:.2%} of the answers{scores}"
+            found.append(f"{name}: {changed}; at most {MOST_CHANGED:.0%} is allowed")
     return found

@@ -78,13 +78,14 @@ def reference(one, values):
             logits = model(inputs_embeds=words(ids) + delta).logits
             return torch.nn.functional.cross_entropy(logits, label)
 
+        size = float(words(ids).detach().norm())
         delta = torch.zeros(1, real, words.embedding_dim, dtype=torch.float64)
         total = total + loss(delta)
         for _ in range(num_steps):
             delta = delta.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(loss(delta), delta)
-            delta = delta.detach() + length * gradient / gradient.norm()
-            delta = delta * min(1.0, config.epsilon / float(delta.norm()))
+            delta = delta.detach() + length * size * gradient / gradient.norm()
+            delta = delta * min(1.0, config.epsilon * size / float(delta.norm()))
         total = total + loss(delta)
         deltas.append(delta[0])
     total = total / len(deltas)
@@ -108,17 +109,19 @@ def test_loss_and_gradients_equal_a_reference_a_row_at_a_time(adversarial, famil
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("adversarial", [FGM, PGD], ids=["fgm", "pgd"])
-def test_every_family_is_perturbed_by_epsilon_a_row_and_not_in_padding(family, adversarial, monkeypatch):
+def test_every_family_is_perturbed_by_a_share_of_each_row_and_not_in_padding(family, adversarial, monkeypatch):
     one, values = student(adversarial, family), batch()
     before = {name: weight.clone() for name, weight in one.state_dict().items()}
     first, *moved = perturbations(one, values, monkeypatch)
     assert not first.any() and len(moved) == one.adversarial.steps[0]
     padding = values["attention_mask"] == 0
+    words = one.encoder.model.base_model.get_input_embeddings()(values["input_ids"]).detach()
+    sizes = words.masked_fill(padding.unsqueeze(-1), 0).flatten(1).norm(dim=1)
     for delta in moved:
         assert not delta[padding].any() and delta[~padding].abs().sum(-1).all()
-        assert (delta.flatten(1).norm(dim=1) <= one.adversarial.epsilon * 1.0001).all()
+        assert (delta.flatten(1).norm(dim=1) <= one.adversarial.epsilon * sizes * 1.0001).all()
     if adversarial is FGM:
-        torch.testing.assert_close(moved[0].flatten(1).norm(dim=1), torch.full((8,), 0.5))
+        torch.testing.assert_close(moved[0].flatten(1).norm(dim=1), 0.5 * sizes)
     _, terms = one(values, Features())
     assert terms["adversarial"] > terms["labels"] and terms["loss"] == terms["labels"] + terms["adversarial"]
     assert all(torch.equal(before[name], weight) for name, weight in one.state_dict().items())
@@ -166,6 +169,14 @@ def test_heads_of_tokens_learn_too_and_rows_without_labels_stay_where_they_are(a
     assert all(gradient.isfinite().all() for gradient in grads.values())
 
 
+def test_a_model_whose_embeddings_are_larger_is_perturbed_by_the_same_share(monkeypatch):
+    one, values = student(FGM), batch()
+    small = perturbations(one, values, monkeypatch)[-1].flatten(1).norm(dim=1)
+    with torch.no_grad():
+        one.encoder.model.base_model.get_input_embeddings().weight.mul_(10)
+    torch.testing.assert_close(perturbations(one, values, monkeypatch)[-1].flatten(1).norm(dim=1), 10 * small)
+
+
 def test_the_state_of_a_model_that_is_scored_is_not_perturbed():
     one, values = student(FGM), batch()
     clean = super(AdversarialStudent, one)._loss(values, Features())[0]
@@ -178,7 +189,10 @@ def test_gradients_too_small_to_square_have_a_direction_and_zeros_none():
     gradient = torch.tensor([[[3e-30, 4e-30]], [[0.0, 0.0]], [[3e30, 4e30]]])
     torch.testing.assert_close(unit_rows(gradient), torch.tensor([[[0.6, 0.8]], [[0.0, 0.0]], [[0.6, 0.8]]]))
     assert unit_rows(torch.tensor([[[float("nan"), 1.0]]])).isnan().any()
-    torch.testing.assert_close(within(torch.tensor([[[3.0, 4.0]], [[0.3, 0.4]]]), 1.0)[0, 0], torch.tensor([0.6, 0.8]))
+    moved = within(
+        torch.tensor([[[3.0, 4.0]], [[0.3, 0.4]], [[0.0, 0.0]]]), torch.tensor([1.0, 1.0, 0.0]).view(3, 1, 1)
+    )
+    torch.testing.assert_close(moved, torch.tensor([[[0.6, 0.8]], [[0.3, 0.4]], [[0.0, 0.0]]]))
 
 
 def test_half_precision_finds_the_direction_by_the_loss_scale(monkeypatch):

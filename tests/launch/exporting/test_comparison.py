@@ -120,6 +120,10 @@ def test_limits():
         "onnx: differs by up to 0.0002; at most 0.0001 is allowed",
         "onnx: changes 2.00% of the answers; at most 1% is allowed",
     ]
+    model = {"difference": 0.0, "changed": 0.0, "score": 0.509}
+    assert losses({"torch": model, "int8": {"difference": 0.5, "changed": 0.014, "score": 0.51}}) == [
+        "int8: changes 1.40% of the answers (score 0.5100, the model's 0.5090); at most 1% is allowed"
+    ]
     assert losses({"int8": {"difference": 0.5, "cosine": 0.9712}}) == [
         "int8: mean cosine 0.9712; at least 0.98 is wanted"
     ]
