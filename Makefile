@@ -44,10 +44,10 @@ nlpcc: venv
 		$(if $(SET),--set $(SET))
 
 check: lint $(EXPORT_READY)
-	$(BIN)/python -m pytest -n 3 -m "not slow and not job"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not job"
 
 test: venv $(EXPORT_READY)
-	$(BIN)/python -m pytest -n 3 -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-slow: venv $(EXPORT_READY)
 	$(BIN)/python -m pytest -n 1 -m slow -o faulthandler_timeout=3600
