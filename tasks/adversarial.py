@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, PositiveInt, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from pretrain.models.encoder import Features, HuggingFaceModel, real_tokens
@@ -22,7 +22,17 @@ from pretrain.quantization import QuantizationConfig
 from pretrain.settings import Settings
 from pretrain.students.student import Student
 
-Size = Annotated[float, Field(gt=0)]
+
+def _below_one(value: float) -> float:
+    if value >= 1:
+        raise ValueError(
+            f"is a share of the norm of a row's embeddings: must be less than 1, got {value:g}; 0.02 is usual, and "
+            "norms from code that perturbs the whole table of embeddings do not carry over"
+        )
+    return value
+
+
+Size = Annotated[float, Field(gt=0), AfterValidator(_below_one)]
 
 
 class FGMConfig(Settings):

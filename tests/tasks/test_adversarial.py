@@ -213,6 +213,9 @@ def test_half_precision_finds_the_direction_by_the_loss_scale(monkeypatch):
         ({"objective": [{"type": "hidden_states"}], "adversarial": PGD}, "pgd needs a loss of the predictions"),
         ({"adversarial": PGD | {"epsilon": 0.2}}, r"must be at most epsilon \(0.2\), got 0.3: longer steps end"),
         ({"adversarial": {"type": "fgm", "epsilon": 0}}, "greater than 0"),
+        ({"adversarial": {"type": "fgm", "epsilon": 1.0}},
+         "is a share of the norm of a row's embeddings: must be less than 1, got 1; 0.02 is usual, and norms from code "
+         "that perturbs the whole table of embeddings do not carry over"),
         ({"adversarial": {"type": "fgm", "num_steps": 2}}, "Extra inputs are not permitted"),
         ({"adversarial": {"type": "freelb"}}, "'fgm', 'pgd'"),
     ],
