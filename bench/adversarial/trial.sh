@@ -7,9 +7,9 @@ set -e
 python=${PYTHON:-python} config=bench/quantization/task.json student=$1
 mkdir -p data/adversarial
 head -n 1000 data/quantization/train.jsonl > data/adversarial/train.jsonl
-none=null fgm='{"type":"fgm"}' fgm_large='{"type":"fgm","epsilon":0.1}' pgd='{"type":"pgd"}'
+none=null fgm='{"type":"fgm"}' pgd='{"type":"pgd"}'
 for seed in ${SEEDS:=17 18 19}; do
-    for way in none fgm pgd fgm_large; do
+    for way in none fgm pgd; do
         $python launch/td.py --config $config --run runs/adversarial/$way-$seed --set "stages.ft.adversarial=${!way}" \
             task.train=data/adversarial/train.jsonl teacher.path=$student stages.td2=null stages.ft.epochs=6 \
             stages.ft.optimizer.lr=3e-4 training.seed=$seed

@@ -1,4 +1,4 @@
-"""Cut documents into texts of at most 200 characters, at lines and ends of sentences, for rows of one text each.
+"""Cut documents into texts of at most --most characters, at lines and ends of sentences, for rows of one text each.
 
 python -m bench.vector_students.paragraphs --input data/corpus/*.jsonl --output data/paragraphs
 python -m bench.vector_students.paragraphs --input data/corpus/*.jsonl --output data/sentences --most 40
