@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tasks.answers import Answers
 from tasks.rows import IGNORED, Row
 
 WINDOW_BATCHES = 32  # rows of this many global batches are sorted by length, so that there is little padding
@@ -20,9 +21,13 @@ class TaskBatches:
     Args:
         rows: the training rows, at least one.
         batch_rows: rows of a global batch.
+
+    Attributes:
+        answers: the predictions of teachers that are part of every batch, if they were made beforehand.
     """
 
     def __init__(self, rows: Sequence[Row], pad_token_id: int, batch_rows: int, seed: int) -> None:
+        self.answers: Answers | None = None
         self.rows, self.pad_token_id, self.batch_rows, self.seed = rows, pad_token_id, batch_rows, seed
         self._lengths = np.array([len(row.input_ids) for row in rows])
 
@@ -52,8 +57,13 @@ class TaskBatches:
             order = self.order(position // size)
             for start in range(position % size, size, micro_rows * world_size):
                 chosen = order[start + rank : start + micro_rows * world_size : world_size]
-                yield collate([self.rows[row] for row in chosen], self.pad_token_id)
+                yield self.batch(chosen.tolist())
             position = (position // size + 1) * size
+
+    def batch(self, numbers: Sequence[int]) -> dict[str, Tensor]:
+        """Return the batch of the rows with these numbers."""
+        rows = [self.rows[number] for number in numbers]
+        return collate(rows, self.pad_token_id) | (self.answers.of(numbers, rows) if self.answers else {})
 
 
 def collate(rows: Sequence[Row], pad_token_id: int) -> dict[str, Tensor]:

@@ -33,7 +33,8 @@ from pretrain.students.initialization import map_back, seeded
 from pretrain.students.student import Student
 from pretrain.training.trainer import LoopConfig, Trainer, TrainingConfig
 from tasks.adversarial import AdversarialConfig, AdversarialStudent
-from tasks.batches import TaskBatches, collate
+from tasks.answers import Answers, askable
+from tasks.batches import TaskBatches
 from tasks.config import TaskConfig
 from tasks.evaluation import predict, score
 from tasks.examples import Example
@@ -152,9 +153,11 @@ class Stage:
         rows = [*task.train, *(task.unlabelled if config.needs_teacher else ())]
         batches = TaskBatches(rows, task.tokenizer.pad_token_id, deepspeed.train_batch_size, loop.seed)
         total_steps = max(1, round(config.epochs * batches.steps_per_epoch))
-        self.unreached = self.student.freeze_unreached(
-            teacher_function, self._to_device(collate(task.train[:2], task.tokenizer.pad_token_id))
-        )
+        if config.epochs > 1 and (answers := self._ask(teacher_function, rows)):
+            batches.answers = teacher_function = answers
+            release_memory()  # that of the teachers
+        first = batches.batch(range(min(2, len(rows))))
+        self.unreached = self.student.freeze_unreached(teacher_function, self._to_device(first))
         engine = StudentEngine(self.student, config, deepspeed, total_steps, world_size)
         micro_rows = deepspeed.micro_rows(world_size)
         self.trainer = Trainer(
@@ -230,20 +233,31 @@ class Stage:
         """
         if not self.config.reads_labels:
             raise ValueError(f"{self.student.name}: no objective trains its head, so it cannot be scored")
-        rank, world_size, task = dist.get_rank(), dist.get_world_size(), self.task
         network = network or self.student.encoder
         self.student.eval()
         network.eval()
         with autocast(self.device, self.student.dtype):
-            predictions = predict(
-                partial(self._logits, network), rows[rank::world_size], task.tokenizer.pad_token_id, progress="scoring"
-            )
+            logits = self._predict(network, rows, "scoring")
         self.student.train()
-        shares = gather_objects(predictions)
-        logits = [shares[index % world_size][index // world_size] for index in range(len(rows))]
-        return score(logits, rows, examples, task.config, task.data.labels)
+        return score(logits, rows, examples, self.task.config, self.task.data.labels)
 
-    def _logits(self, network: Network, batch: Mapping[str, Tensor]) -> Tensor:
-        logits = network(self._to_device(batch)).logits
+    def _ask(self, teacher: TeacherFunction, rows: Sequence[Row]) -> Answers | None:
+        """Let teachers answer every row once, if nothing else is read of them. Every rank must call it, for a share."""
+        teachers, shares = askable(teacher)
+        logits = [
+            self._predict(one, rows, f"asking teacher {number} of {len(teachers)}")
+            for number, one in enumerate(teachers, 1)
+        ]
+        return Answers(logits, shares) if logits else None
+
+    def _predict(self, model: TeacherFunction, rows: Sequence[Row], phase: str) -> list[Tensor]:
+        """Return the logits of every row on every rank, each of which computes a share."""
+        rank, world_size, pad_token_id = dist.get_rank(), dist.get_world_size(), self.task.tokenizer.pad_token_id
+        own = predict(partial(self._logits, model), rows[rank::world_size], pad_token_id, progress=phase)
+        shares = gather_objects(own)
+        return [shares[index % world_size][index // world_size] for index in range(len(rows))]
+
+    def _logits(self, model: TeacherFunction, batch: Mapping[str, Tensor]) -> Tensor:
+        logits = model(self._to_device(batch)).logits
         assert logits is not None
         return logits

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from launch.demo import config as demo_config
-from launch.demo.config import LEAST_STEPS, TRAINING_SECONDS, choose_steps, explain, main, with_steps
+from launch.demo.config import LEAST_STEPS, choose_steps, explain, main, with_steps
 from launch.distillation.config import read_run_config
 from launch.planning.measurement import StepTime
 
@@ -15,9 +15,10 @@ from launch.planning.measurement import StepTime
     ("step_seconds", "steps"),
     [
         (0.001, 420),
-        (TRAINING_SECONDS / 100, 100),
-        (TRAINING_SECONDS / 3, LEAST_STEPS),
-        (TRAINING_SECONDS / 31.5, 31),
+        (0.9, 420),
+        (2.0, 195),
+        (4.0, 75),
+        (7.2, LEAST_STEPS),
         (1000.0, LEAST_STEPS),
     ],
 )
