@@ -15,6 +15,7 @@ from tasks.rows import Row
 from tasks.teachers import SeveralTeachers
 
 _KEY = "teacher_logits"  # of a batch, followed by the number of the teacher
+MOST_NUMBERS = 2**28  # that every rank keeps of each teacher: 1 GiB
 
 
 class Answers:
@@ -50,11 +51,23 @@ def _together(logits: Sequence[Tensor], rows: Sequence[Row]) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence(list(logits), batch_first=True)
 
 
-def askable(teacher: TeacherFunction) -> tuple[list[Teacher], Sequence[float]]:
-    """Return the teachers whose predictions on a row are all that is read, and their shares; none if more is read."""
+def askable(teacher: TeacherFunction, rows: Sequence[Row]) -> tuple[list[Teacher], Sequence[float]]:
+    """Return the teachers whose predictions are all that is read of them, and their shares.
+
+    None are returned if more is read, or if the predictions on these rows are too many to be kept.
+    """
     teachers: list[object] = [teacher]
     shares: Sequence[float] = ()
     if isinstance(teacher, SeveralTeachers):
         teachers, shares = list(teacher.teachers), teacher.shares
     found = [one for one in teachers if isinstance(one, Teacher) and one.encoder.reads == Reads(logits=True)]
-    return (found, shares) if len(found) == len(teachers) else ([], ())
+    kept = all(_num_places(rows) * one.encoder.model.config.num_labels <= MOST_NUMBERS for one in found)
+    return (found, shares) if kept and len(found) == len(teachers) else ([], ())
+
+
+def _num_places(rows: Sequence[Row]) -> int:
+    """Return for how many texts, tokens or choices there is a prediction."""
+    first = rows[0].labels
+    if "start_positions" in first or isinstance(first["labels"], list):
+        return sum(len(row.input_ids) for row in rows)
+    return sum(len(row.choices) or 1 for row in rows)

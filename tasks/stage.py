@@ -243,7 +243,7 @@ class Stage:
 
     def _ask(self, teacher: TeacherFunction, rows: Sequence[Row]) -> Answers | None:
         """Let teachers answer every row once, if nothing else is read of them. Every rank must call it, for a share."""
-        teachers, shares = askable(teacher)
+        teachers, shares = askable(teacher, rows)
         logits = [
             self._predict(one, rows, f"asking teacher {number} of {len(teachers)}")
             for number, one in enumerate(teachers, 1)

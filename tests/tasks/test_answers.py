@@ -8,7 +8,8 @@ import torch
 from pretrain.models.encoder import Encoder, Reads
 from pretrain.models.teacher import Teacher
 from pretrain.training.metrics import read_metrics
-from tasks.answers import Answers
+from tasks import answers
+from tasks.answers import Answers, askable
 from tasks.batches import TaskBatches, collate
 from tasks.evaluation import predict
 from tasks.label_objectives import SoftLabelsConfig
@@ -125,3 +126,19 @@ def test_a_teacher_is_asked_in_every_step_where_asking_once_would_cost_more_or_n
     one = stage(tmp_path, task, general, fine_tuned[0], objective, epochs=epochs)
     assert not isinstance(one.trainer.teacher, Answers)
     assert one.trainer.train() == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "num_labels", "numbers"),
+    [("sentence", 3, 6 * 3), ("entities", 5, 37 * 5), ("reading", 2, 37 * 2), ("choice", 2, 12 * 2)],
+)
+def test_more_predictions_than_memory_is_for_are_not_kept(kind, num_labels, numbers, monkeypatch, tmp_path):
+    teacher_model(pad_token_id=PAD).save_pretrained(tmp_path)
+    labels = {"sentence": ["a", "b", "c"], "entities": ["name", "place"]}.get(kind, [])
+    model = load_task_model(str(tmp_path), kind, labels, 0)
+    teacher, rows = Teacher(model, [Reads(logits=True)], "float32", "cpu"), rows_of(kind)
+    assert model.config.num_labels == num_labels
+    monkeypatch.setattr(answers, "MOST_NUMBERS", numbers)
+    assert askable(teacher, rows) == ([teacher], ())
+    monkeypatch.setattr(answers, "MOST_NUMBERS", numbers - 1)
+    assert askable(teacher, rows) == ([], ())
