@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasks.answers import Answers
 from tasks.rows import IGNORED, Row
+from tasks.teachers import Answers
 
 WINDOW_BATCHES = 32  # rows of this many global batches are sorted by length, so that there is little padding
 

@@ -33,7 +33,6 @@ from pretrain.students.initialization import map_back, seeded
 from pretrain.students.student import Student
 from pretrain.training.trainer import LoopConfig, Trainer, TrainingConfig
 from tasks.adversarial import AdversarialConfig, AdversarialStudent
-from tasks.answers import Answers, askable
 from tasks.batches import TaskBatches
 from tasks.config import TaskConfig
 from tasks.evaluation import predict, score
@@ -43,7 +42,7 @@ from tasks.label_objectives import TaskObjective
 from tasks.models import TaskModel, load_task_model
 from tasks.readers import encode
 from tasks.rows import Row, Tokenizer, without_labels
-from tasks.teachers import EachTeacher, SeveralTeachers, WeightedTeacher, shares_of
+from tasks.teachers import Answers, EachTeacher, SeveralTeachers, WeightedTeacher, askable, shares_of
 
 
 def release_memory() -> None:

@@ -8,8 +8,7 @@ import torch
 from pretrain.models.encoder import Encoder, Reads
 from pretrain.models.teacher import Teacher
 from pretrain.training.metrics import read_metrics
-from tasks import answers
-from tasks.answers import Answers, askable
+from tasks import teachers
 from tasks.batches import TaskBatches, collate
 from tasks.evaluation import predict
 from tasks.label_objectives import SoftLabelsConfig
@@ -17,7 +16,7 @@ from tasks.models import load_task_model
 from tasks.readers import read_task
 from tasks.rows import Row
 from tasks.stage import Stage, encode_task
-from tasks.teachers import WeightedTeacher
+from tasks.teachers import Answers, WeightedTeacher, askable
 from tests.pretrain.tiny import shape, teacher_model
 from tests.tasks.test_stage import LABELS, stage, weights
 
@@ -138,7 +137,7 @@ def test_more_predictions_than_memory_is_for_are_not_kept(kind, num_labels, numb
     model = load_task_model(str(tmp_path), kind, labels, 0)
     teacher, rows = Teacher(model, [Reads(logits=True)], "float32", "cpu"), rows_of(kind)
     assert model.config.num_labels == num_labels
-    monkeypatch.setattr(answers, "MOST_NUMBERS", numbers)
+    monkeypatch.setattr(teachers, "MOST_NUMBERS", numbers)
     assert askable(teacher, rows) == ([teacher], ())
-    monkeypatch.setattr(answers, "MOST_NUMBERS", numbers - 1)
+    monkeypatch.setattr(teachers, "MOST_NUMBERS", numbers - 1)
     assert askable(teacher, rows) == ([], ())
