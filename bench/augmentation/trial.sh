@@ -1,11 +1,12 @@
 #!/bin/bash
-# TD2 on 1,000 examples of each task, alone and with five times as many texts more, for the same number of steps; see
-# bench/results/augmentation.md. Wants data/teacher, data/tasks/TASK, and a student in data/augmentation/student.
+# TD1 and TD2 on 1,000 examples of each task, alone and with five times as many texts more, for the same number of steps;
+# see bench/results/augmentation.md. Wants data/teacher, data/tasks/TASK, and a student in data/augmentation/student.
 #
-#     PYTHON=.venv/bin/python [SOURCES="neighbours unlabelled"] [SEEDS="17 18 19"] [EPOCHS=3] \
+#     PYTHON=.venv/bin/python [SOURCES="neighbours unlabelled"] [SEEDS="17 18 19"] [EPOCHS=3] [SET=stages.td1=null] \
 #         bench/augmentation/trial.sh [TASK ...]
 #
-# Sources: those of launch/augment_task.py, and unlabelled, other texts of the task. EPOCHS: passes over all texts.
+# Sources: those of launch/augment_task.py, and unlabelled, other texts of the task. EPOCHS: passes over all texts, of
+# each of the two stages. SET: a key to change in every run.
 set -e
 python=${PYTHON:-python} config=bench/augmentation/td.json
 for task in ${*:-tnews thucnews10 ocnli chnsenticorp}; do
@@ -49,16 +50,17 @@ PYTHON
             --output $folder/$source --workers 1 $words
     done
     runs=runs/augmentation/$task
-    $python launch/td.py --config $config --run $runs/ft --set "${what[@]}" stages.td2=null
+    $python launch/td.py --config $config --run $runs/ft --set "${what[@]}" stages.td1=null stages.td2=null
     taught=("${what[@]}" teacher.path=$runs/ft/ft/model stages.ft=null)
     for seed in ${SEEDS:-17 18 19}; do
+        alone=$((6 * ${EPOCHS:=3}))
         $python launch/td.py --config $config --run $runs/none-$seed --set "${taught[@]}" training.seed=$seed \
-            stages.td2.epochs=$((6 * ${EPOCHS:=3}))
+            stages.td1.epochs=$alone stages.td2.epochs=$alone $SET
         for source in $SOURCES; do
             more=task.augmented=$folder/$source/augmented.jsonl
             [ $source = unlabelled ] && more=task.unlabelled=$folder/unlabelled.jsonl
             $python launch/td.py --config $config --run $runs/$source-$seed --set "${taught[@]}" training.seed=$seed \
-                stages.td2.epochs=$EPOCHS $more
+                stages.td1.epochs=$EPOCHS stages.td2.epochs=$EPOCHS $SET $more
         done
     done
 done

@@ -1,6 +1,6 @@
 """Train a BiLSTM on the first examples of a task, alone and taught, with several seeds: bench/bilstm/thucnews10.json.
 
-python -m bench.bilstm.trial --output data/bilstm [--examples 1500] [--labelled 500] [--seeds 3]
+python -m bench.bilstm.trial --output data/bilstm [--examples 1500] [--labelled 500] [--seeds 3] [--teacher FOLDER]
 
 The same as the config's stages on as many examples, but for one thing: the teacher answers the training rows once, and
 not in every run again. Writes the teacher, its answers, and a line of results.jsonl for each run; what is there is not
@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from launch.command_line.config_file import read_strictly
 from launch.stages.config import NewStudent, TaskRunConfig
-from pretrain.models.encoder import Features
+from pretrain.models.encoder import Features, Reads
 from pretrain.models.shape import EncoderShape
+from pretrain.models.teacher import Teacher
 from pretrain.objectives.objective import Objective
 from pretrain.optimizer import build_optimizer, build_schedule
 from pretrain.students.student import Student
@@ -75,7 +76,7 @@ def chosen(batches: TaskBatches, steps: int) -> Iterator[Tensor]:
         yield torch.from_numpy(batches.order(epoch)[32 * place : 32 * place + 32])
 
 
-def answers(student: Student, rows: Any, task: EncodedTask) -> list[Tensor]:
+def answers(student: Student | Teacher, rows: Any, task: EncodedTask) -> list[Tensor]:
     """Return the logits of rows."""
 
     def ask(batch: Any) -> Tensor:
@@ -86,7 +87,7 @@ def answers(student: Student, rows: Any, task: EncodedTask) -> list[Tensor]:
     return predict(ask, rows, task.tokenizer.pad_token_id)
 
 
-def accuracy(student: Student, task: EncodedTask) -> float:
+def accuracy(student: Student | Teacher, task: EncodedTask) -> float:
     """Return the accuracy on the development examples."""
     logits = answers(student, task.dev, task)
     return score(logits, task.dev, task.data.dev, task.config, task.data.labels)["accuracy"]
@@ -100,6 +101,7 @@ def main() -> None:
     parser.add_argument("--labelled", type=int, help="students are told the labels of the first so many alone (all)")
     parser.add_argument("--dev", type=int, default=1000, help="development examples, the first of the file")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--teacher", help="a model that is fine-tuned already; else the config's is")
     parser.add_argument("--ways", nargs="+", choices=WAYS, help="which of them (all)")
     parser.add_argument("--runs", type=int, default=1000, help="the most runs of this call")
     parser.add_argument("--set", nargs="+", default=[], dest="overrides")
@@ -122,8 +124,12 @@ def main() -> None:
 
     started = time.process_time()
     if not (path / "taught.pt").exists():
-        model = load_task_model(config.teacher.path, kind, data.labels, config.training.seed)
-        teacher = train(model, config.stages.ft, task, config.training.seed)
+        if options.teacher:
+            model = load_task_model(options.teacher, kind, data.labels, 0, needs_head=True)
+            teacher: Student | Teacher = Teacher(model, [Reads(logits=True)], "auto", "cpu")
+        else:
+            model = load_task_model(config.teacher.path, kind, data.labels, config.training.seed)
+            teacher = train(model, config.stages.ft, task, config.training.seed)
         note("teacher", config.training.seed, accuracy(teacher, task), started)
         torch.save(torch.stack(answers(teacher, task.train, task)), path / "taught.pt")
     if options.labelled is not None:
