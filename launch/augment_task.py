@@ -91,6 +91,9 @@ def run(options: argparse.Namespace, stop: StopRequest) -> None:
     words: list[str] = []
     if config.source == "neighbours":
         words = common_words(_lines(options.words_from) if options.words_from else texts, segmenter)
+        if not words:
+            where = options.words_from or task.train
+            raise ValueError(f"{where}: has no Chinese words to choose from; give a file of more text as --words-from")
         if len(words) < _FEW_WORDS:
             say(
                 f"warning: there are {len(words):,} words to choose from, too few for near ones; give --words-from a "
@@ -125,6 +128,10 @@ def summary(folder: Any, task: TaskConfig, config: AugmentationConfig, records: 
     lines = [f"{total:,} copies of {len(by_name):,} of {num_records:,} records: {folder.output / FILE}", *shown]
     if few := num_records - sum(count >= config.copies for count in by_name.values()):
         lines.append(f"{few:,} records have fewer than {config.copies} copies: they have few words to replace")
+    if not total:
+        return (
+            f"{lines[0]}\nno copy could be made: these texts have no words to replace, or none was found in their place"
+        )
     path = file if file.endswith(".json") else f"configs/tasks/{file}.json"
     lines.append(next_line("deepspeed", "launch/td.py", "--config", path, "--set",
                            f"task.augmented={folder.output / FILE}"))  # fmt: skip

@@ -177,6 +177,23 @@ def next_lines(options: argparse.Namespace, rows: Sequence[Mapping[str, Any]]) -
     return lines
 
 
+def check_output(page: Path) -> None:
+    """Raise ValueError if the page or its numbers, a JSON file beside it, would replace a file that is no report's."""
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--output {page}: must end in .html; the numbers go beside it, in {page.stem}.json")
+    numbers = page.with_suffix(".json")
+    if not numbers.is_file():
+        return
+    try:
+        found = json.loads(numbers.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not {"title", "models"} <= found.keys():
+        raise ValueError(
+            f"--output {page}: its numbers would replace {numbers}, which is no report's; give another name"
+        )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Return 0 when both files are written, 2 after one line on stderr otherwise."""
     accept_any_terminal()
@@ -184,6 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
     mute_transformers()
     warnings.showwarning = lambda message, *_: print(f"report: {message}", file=sys.stderr)
     try:
+        check_output(options.output)
         report, page = build_report(options)
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(page, encoding="utf-8")

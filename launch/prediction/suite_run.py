@@ -3,6 +3,7 @@
     python -m launch.prediction.suite_run --suite nlpcc2020 --student students/4l312d --output runs/nlpcc2020
 
 Tasks that are not on this disk are named and left out. What is finished is kept: the same command goes on after a stop.
+Another student, teacher or other keys want another --output: td.py refuses them for runs that are there.
 """
 
 import argparse
@@ -74,19 +75,20 @@ def run_suite(options: argparse.Namespace, run: Run) -> int:
 
 
 def task_commands(name: str, task: TaskConfig, suite: Suite, options: argparse.Namespace) -> list[list[str]]:
-    """Return the commands of a task that are still to run: its stages, and its predictions if it has a test file."""
+    """Return the commands of a task: its stages, and its predictions if it has a test file and they are not there.
+
+    The stages' is given even if they are done: it ends at once, or refuses what the run was not made with.
+    """
     run, answers = options.output / name, options.output / "submission" / suite.files[name]
-    commands = []
-    if not (run / "td2/done.json").is_file():
-        changes = [f"student={json.dumps(options.student)}"]
-        if teacher := options.teacher or teacher_of(options.student):
-            changes.append(f"teacher.path={json.dumps(teacher)}")
-        changes += [f"task.{part}={json.dumps(getattr(task, part))}" for part in ("train", "dev")]
-        changes += [f"stages.ged={json.dumps({'config': options.ged})}"] if options.ged else []
-        launcher = str(Path(sys.executable).with_name("deepspeed"))
-        commands.append([launcher, "--num_gpus", str(max(1, torch.cuda.device_count())), "launch/td.py", "--config",
-                         str(TASK_FOLDER / f"{name}.json"), "--run", str(run),
-                         "--set", *changes, *options.overrides])  # fmt: skip
+    changes = [f"student={json.dumps(options.student)}"]
+    if teacher := options.teacher or teacher_of(options.student):
+        changes.append(f"teacher.path={json.dumps(teacher)}")
+    changes += [f"task.{part}={json.dumps(getattr(task, part))}" for part in ("train", "dev")]
+    changes += [f"stages.ged={json.dumps({'config': options.ged})}"] if options.ged else []
+    launcher = str(Path(sys.executable).with_name("deepspeed"))
+    commands = [[launcher, "--num_gpus", str(max(1, torch.cuda.device_count())), "launch/td.py", "--config",
+                 str(TASK_FOLDER / f"{name}.json"), "--run", str(run), "--set", *changes,
+                 *options.overrides]]  # fmt: skip
     if (test := file_to_predict(task)) and not answers.is_file():
         run.mkdir(parents=True, exist_ok=True)
         write_durably(run / "task.json", json.dumps({"task": task.model_dump(mode="json")}, ensure_ascii=False))

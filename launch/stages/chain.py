@@ -25,6 +25,7 @@ from launch.command_line.config_file import changed_keys, read_strictly
 from launch.command_line.fingerprints import file_inputs, model_inputs, task_model_inputs
 from launch.command_line.next_command import load_line
 from launch.distillation.checks import check_input
+from launch.distillation.config import MAY_CHANGE
 from launch.distillation.run_files import check_run_folder
 from launch.distillation.training import build_trainer
 from launch.job.facts import RanOn
@@ -52,7 +53,7 @@ def check_chain(config: TaskRunConfig, run: Path, world_size: int) -> None:
     """Raise ValueError, before any process group, if the folder has another configuration or GED cannot work."""
     if (run / "config.json").is_file():
         before = read_strictly(TaskRunConfig, run / "config.json").model_dump(mode="json")
-        if changed := changed_keys(before, config.model_dump(mode="json")):
+        if changed := changed_keys(before, config.model_dump(mode="json"), may_change=MAY_CHANGE):
             what = f"contains a run with another configuration; changed: {', '.join(changed)}"
             raise ValueError(f"{run}: {what}. Give another --run folder")
     _check_order([name for name in ORDER if getattr(config.stages, name)], run)

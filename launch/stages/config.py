@@ -122,6 +122,11 @@ class TaskRunConfig(Settings):
             yield "student: a BiLSTM begins with a teacher's tokenizer, even where it learns labels alone: give teacher"
         if self.stages.ged:
             yield "stages.ged: general distillation reads layers of the student, and a BiLSTM has none: leave it out"
+        if (td2 := self.stages.td2) and td2.quantization and td2.quantization.weights == 8:
+            yield (
+                "stages.td2.quantization.weights: must be 4 for a BiLSTM, or quantization left out: an int8 graph also "
+                "rounds its LSTM, which training does not"
+            )
         for name in ("td1", "td2"):
             stage: StageConfig | None = getattr(self.stages, name)
             for index, one in enumerate(stage.objective if stage else []):

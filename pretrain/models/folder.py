@@ -59,7 +59,11 @@ def _check_config(folder: Path) -> None:
         named = [other.name for other in sorted(folder.glob("*bert*config*.json")) if "sentence" not in other.name]
         if named:
             raise ValueError(f"{str(folder)!r}: rename {named[0]} to config.json, and add {advice} to it")
-    elif "model_type" not in _read_json(path):
+    elif "model_type" not in (config := _read_json(path)):
+        if "stages" in config or "students" in config:
+            models = ", ".join(str(one.parent) for one in sorted(folder.glob("*/model/config.json")))
+            remedy = f"name one of its models: {models}" if models else "publish a student of it, and name that folder"
+            raise ValueError(f"{str(folder)!r} is a run folder, not a model: {remedy}")
         raise ValueError(f"{str(folder)!r}: its config.json has no model_type: add {advice} to it")
 
 

@@ -16,7 +16,7 @@ from corpus.config import BuildConfig
 from corpus.shards.manifest import load_manifest
 from corpus.vocabulary.training import build_unigram, save_backend
 from launch.distillation.probe_pairs import read_documents
-from launch.report import main
+from launch.report import check_output, main
 from launch.reports.models import labels_task, measure_heldout, read_models, read_texts
 from tests.launch.tiny_e5 import PIECES, SCORES
 
@@ -192,6 +192,29 @@ def test_a_wrong_model_is_one_line(workplace, tmp_path, capsys, models, message)
     error = capsys.readouterr().err
     assert message in error and error.startswith("error: ") and error.count("\n") == 1
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "beside", "message"),
+    [
+        ("report.json", None, "must end in .html; the numbers go beside it, in report.json"),
+        ("config.html", '{"students": []}', "config.json, which is no report's; give another name"),
+        ("results.html", '{"models": [], "seeds": []}', "results.json, which is no report's; give another name"),
+        ("words.html", "no JSON", "words.json, which is no report's; give another name"),
+    ],
+)
+def test_a_file_that_is_no_report_is_not_replaced(tmp_path, name, beside, message):
+    page = tmp_path / name
+    if beside:
+        page.with_suffix(".json").write_text(beside)
+    with pytest.raises(ValueError, match=message):
+        check_output(page)
+
+
+def test_a_report_is_replaced_by_the_next_one(tmp_path):
+    (tmp_path / "r.json").write_text('{"title": "Compared: a, b", "models": []}')
+    check_output(tmp_path / "r.html")
+    check_output(tmp_path / "new.html")
 
 
 def test_a_run_that_is_not_there_is_one_line(workplace, tmp_path, capsys):

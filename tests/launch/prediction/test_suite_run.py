@@ -34,9 +34,8 @@ class Run:
             return 3
         if "launch/td.py" in command:
             folder = Path(command[command.index("--run") + 1]) / "td2"
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             (folder / "scores.json").write_text('{"accuracy": 0.5, "entity_macro_f1": 0.25}')
-            (folder / "done.json").touch()
         else:
             path = Path(command[command.index("--output") + 1])
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,8 +49,11 @@ def test_every_task_is_distilled_predicted_and_packed(options, capsys):
     assert ["launch/td.py" in command for command in run.commands] == [True, True, False]
     again = Run()
     assert run_suite(options, again) == 0
-    assert [command[1] for command in again.commands] == ["launch/predict.py"], "what is finished is kept"
-    assert run_suite(options, third := Run()) == 0 and third.commands == []
+    stages, predictions = run.commands[:2], ["launch/predict.py"]
+    assert again.commands[:2] == stages and [one[1] for one in again.commands[2:]] == predictions
+    assert run_suite(options, third := Run()) == 0 and third.commands == stages, "td.py knows what is done, and of what"
+    options.student = "students/other"
+    assert run_suite(options, refused := Run(fails=0)) == 3 and 'student="students/other"' in refused.commands[0]
     with ZipFile(options.output / "nlpcc2020.zip") as archive:
         assert archive.namelist() == ["csl_predict.json"]
     said = capsys.readouterr()

@@ -175,6 +175,8 @@ def test_a_student_that_begins_here_is_decoded():
          f"stages.td2.objective.1: hidden_states {NO_LAYERS}"),
         (BILSTM | {"stages": {"td2": STAGE | {"objective": [{"type": "tinybert"}]}}},
          f"stages.td2.objective.0: tinybert {NO_LAYERS}"),
+        (BILSTM | {"stages": {"td2": STAGE | {"objective": LABELS, "quantization": {"weights": 8}}}},
+         "stages.td2.quantization.weights: must be 4 for a BiLSTM, or quantization left out: an int8 graph also"),
         (BILSTM | {"student": {"bilstm": {"hidden_size": 0}}},
          "student.bilstm.hidden_size: Input should be greater than 0, got 0"),
         (BILSTM | {"student": {"bilstm": {"hiden_size": 8}}},

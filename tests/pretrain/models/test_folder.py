@@ -51,6 +51,16 @@ def test_a_configuration_without_a_family_is_named(model, also):
     refused(model, rf"': its config.json has no model_type: add {ADVICE}")
 
 
+def test_a_run_folder_is_no_model_and_its_models_are_named(tmp_path):
+    for config in ({"students": [{}]}, {"stages": {}}):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        refused(tmp_path, "is a run folder, not a model: publish a student of it, and name that folder")
+    for stage in ("ft", "td2"):
+        (tmp_path / stage / "model").mkdir(parents=True)
+        (tmp_path / stage / "model/config.json").write_text("{}")
+    refused(tmp_path, f"not a model: name one of its models: {tmp_path}/ft/model, {tmp_path}/td2/model")
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '"bert"'])
 def test_a_configuration_that_is_no_object_is_named(model, text):
     (model / "config.json").write_text(text)
