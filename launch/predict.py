@@ -5,9 +5,10 @@
         --output submission
 
 The input is in the form of the task's own files, labels may be missing and are not read; .json, .jsonl, .csv, .tsv and
-.txt (a text a line) are told by their suffix. Forms: JSON lines (an object a record, in the order of the input), csv,
-and clue, the file that CLUE's boards read, by its fixed name in a folder. A record that cannot be read has no answer
-but a `problem`, and is counted. A stopped command goes on when it is given again.
+.txt (a text a line) are told by their suffix, unless the task's own file has the same. Forms: JSON lines (an object a
+record, in the order of the input), csv, and clue, the file that CLUE's boards read, by its fixed name in a folder. A
+record that cannot be read has no answer but a `problem`, and is counted. A stopped command goes on when it is given
+again.
 
 Exit codes: 0 done; 2 invalid input; 75 stopped: run again to go on.
 """
