@@ -53,7 +53,7 @@ class _Chosen(TaskKind):
         number = num_found = 0
         for path in task_files(pattern):
             answers = read_blank_answers(path)
-            for record in read_json_records(path, read_text(path)):
+            for record in read_json_records(path, read_text(path), "questions are JSON"):
                 for example in self.parse(record, number, answers):
                     num_found += 1
                     yield example

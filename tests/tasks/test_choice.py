@@ -104,6 +104,11 @@ def test_records_that_cannot_be_used_are_named(tmp_path, kind, text, answers, me
         read_task(task(tmp_path, kind, files))
 
 
+def test_questions_in_a_table_to_train_on_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"train.json:1: not a JSON object .*; questions are JSON$"):
+        read_task(task(tmp_path, "choice", {"train.json": "context,question\n"}))
+
+
 def test_an_answer_that_differs_by_blanks_or_case_is_the_choice(tmp_path):
     text = changed(0, choice=["A ", "b"], answer="a")
     assert read_task(task(tmp_path, "choice", {"train.json": text, "dev.json": text})).train[0].label == 0
