@@ -82,6 +82,8 @@ def changed(index, **keys):
         ),
         ("choice", changed(1, choice=["今天"]), None, r"record 1: has 1 choices; must have at least two"),
         ("choice", json.dumps([[DIALOGUE, [{"question": "?"}], "1"]]), None, r"record 1: must be \[\[text, .*KeyError"),
+        ("choice", changed(1, choice="今天"), None, r"record 1: must be \[\[text, .*'choice is no list'"),
+        ("idioms", json.dumps(CHID | {"candidates": "天地"}), {}, r"json:1: must be .*'candidates is no list'"),
         ("choice", '[[["a"], [], "1"]]', None, "train.json: contains no questions"),
         ("idioms", json.dumps(CHID), {"#idiom000378#": 9}, r"#idiom000378# has no answer from 0 to 3: got 9"),
         ("idioms", json.dumps(CHID), {"#idiom000378#": 1}, r"#idiom000379# has no answer from 0 to 3: got None"),
