@@ -5,9 +5,10 @@
         --output submission
 
 The input is in the form of the task's own files, labels may be missing and are not read; .json, .jsonl, .csv, .tsv and
-.txt (a text a line) are told by their suffix. Forms: JSON lines (an object a record, in the order of the input), csv,
-and clue, the file that CLUE's boards read, by its fixed name in a folder. A record that cannot be read has no answer
-but a `problem`, and is counted. A stopped command goes on when it is given again.
+.txt (a text a line) are told by their suffix, unless the task's own file has the same. Forms: JSON lines (an object a
+record, in the order of the input), csv, and clue, the file that CLUE's boards read, by its fixed name in a folder. A
+record that cannot be read has no answer but a `problem`, and is counted. A stopped command goes on when it is given
+again.
 
 Exit codes: 0 done; 2 invalid input; 75 stopped: run again to go on.
 """
@@ -53,7 +54,7 @@ def run(options: argparse.Namespace, stop: StopRequest) -> None:
     from tasks.kinds.registry import KINDS
 
     task = read_task_file(options.task, "--task")
-    form: Form = options.form or ("csv" if options.output.suffix == ".csv" else "jsonl")
+    form: Form = options.form or ("csv" if options.output.suffix.lower() == ".csv" else "jsonl")
     output = submission_path(task, options.output, options.input) if form == "clue" else options.output
     if output.exists():
         raise ValueError(f"--output {output}: already exists; remove it or give another")
@@ -72,7 +73,12 @@ def run(options: argparse.Namespace, stop: StopRequest) -> None:
         if stop.reason:
             raise Stopped(f"{kept.state['inputs']:,} answers are kept")
 
-    predict_inputs(predictor, inputs, kept, options.probabilities, form == "clue", check_stop)
+    try:
+        predict_inputs(predictor, inputs, kept, options.probabilities, form == "clue", check_stop)
+        if not kept.state["inputs"]:
+            raise ValueError(f"--input {options.input}: there is nothing in it to predict")
+    finally:
+        kept.remove_if_empty()
     write_answers(output, form, task, kept.read(), options.probabilities)
     kept.remove()
     for remark in kept.remarks(task.name, task.row_tokens):

@@ -62,7 +62,7 @@ def _texts(path: Path) -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"--check {path}: cannot be read as UTF-8: {error}") from error
-    is_json = path.suffix in (".jsonl", ".json")
+    is_json = path.suffix.lower() in (".jsonl", ".json")
     texts = [_text(line, f"{path}:{number}") if is_json else line for number, line in enumerate(lines, 1)
              if line.strip()]  # fmt: skip
     if len(texts) < 2:

@@ -98,6 +98,11 @@ class Predictions:
         """Remove the folder."""
         shutil.rmtree(self.folder)
 
+    def remove_if_empty(self) -> None:
+        """Remove the folder if no answers are kept in it."""
+        if not self.state["inputs"]:
+            self.remove()
+
 
 def predict_inputs(
     predictor: Predictor,
@@ -114,7 +119,7 @@ def predict_inputs(
         check_stop: called before every batch; raises Stopped if asked to stop.
 
     Raises:
-        ValueError: if there is nothing to predict, nothing at all can be read, or not all where all is needed.
+        ValueError: if nothing at all can be read, or not all where all is needed.
     """
     remaining = islice(inputs, kept.state["inputs"], None)
     for part in parts(remaining, PART_INPUTS):
@@ -125,8 +130,6 @@ def predict_inputs(
         answers, num_cut = _answers(predictor, part, with_probabilities, check_stop)
         empty = sum(not all(text.strip() for text in text_of(one.example)) for one in part if one.example)
         kept.add(answers, cut=num_cut, empty=empty, bad=len(bad))
-    if not kept.state["inputs"]:
-        raise ValueError("there is nothing in it to predict")
 
 
 def parts(inputs: Iterable[Input], most: int) -> Iterator[list[Input]]:

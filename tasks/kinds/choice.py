@@ -11,7 +11,7 @@ from transformers import AutoModelForMultipleChoice
 
 from tasks.examples import Choice, Example
 from tasks.kinds.choice_files import BLANK, blanks_of, questions_of, read_blank_answers
-from tasks.kinds.input_files import read_inputs
+from tasks.kinds.input_files import id_of, read_inputs
 from tasks.kinds.kind import Input, TaskData, TaskKind, TaskSettings, count_overlap, shares
 from tasks.kinds.record_files import Record, read_json_records, read_text, task_files
 from tasks.rows import EncodedExamples, Row, Tokenizer, cut_message
@@ -53,7 +53,7 @@ class _Chosen(TaskKind):
         number = num_found = 0
         for path in task_files(pattern):
             answers = read_blank_answers(path)
-            for record in read_json_records(path, read_text(path)):
+            for record in read_json_records(path, read_text(path), "questions are JSON"):
                 for example in self.parse(record, number, answers):
                     num_found += 1
                     yield example
@@ -65,13 +65,14 @@ class _Chosen(TaskKind):
         """Yield the examples of a file by their ids, or where they have none by their numbers from 0."""
         asked = 0
         for number, record in enumerate(read_inputs(path, config)):
+            name = id_of(record, asked)
             try:
                 if isinstance(record, ValueError):
                     raise record
                 parsed = enumerate(self.parse(record, number, None))
-                found = [Input(one.id or asked + place, one) for place, one in parsed]
+                found = [Input(one.id or (asked + place if place else name), one) for place, one in parsed]
             except ValueError as error:
-                found = [Input(asked, problem=str(error))]
+                found = [Input(name, problem=str(error))]
             yield from found
             asked += len(found)
 

@@ -30,7 +30,7 @@ def questions_of(record: Record, with_answers: bool) -> Iterator[Choice]:
         text = "\n".join(check_text(where, "context", line) for line in lines)
         for one in questions:
             question = check_text(where, "question", one["question"])
-            choices = tuple(check_text(where, "choice", choice) for choice in one["choice"])
+            choices = _texts(where, "choice", one["choice"])
             label = _place_of(where, one.get("answer"), choices) if with_answers else -1
             yield Choice("", text, question, _checked(where, choices), label)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -49,7 +49,7 @@ def blanks_of(record: Record, group: int, answers: Mapping[str, Any] | None) -> 
     """
     where, values = record
     try:
-        choices = _checked(where, tuple(check_text(where, "candidates", one) for one in values["candidates"]))
+        choices = _checked(where, _texts(where, "candidates", values["candidates"]))
         texts = [values["content"]] if isinstance(values["content"], str) else values["content"]
         found = [(blank, text) for text in texts for blank in BLANK.findall(check_text(where, "content", text))]
         own = values.get("answers")
@@ -78,6 +78,12 @@ def read_blank_answers(path: Path) -> dict[str, Any]:
     if not isinstance(answers, dict):
         raise ValueError(f'{beside}: must be {{"#idiom000001#": index of its idiom, ..}}')
     return answers
+
+
+def _texts(where: str, name: str, values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list):  # the characters of a cell in a table would be choices
+        raise TypeError(f"{name} is no list")
+    return tuple(check_text(where, name, one) for one in values)
 
 
 def _checked(where: str, choices: tuple[str, ...]) -> tuple[str, ...]:

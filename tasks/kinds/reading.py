@@ -14,8 +14,9 @@ from torch import Tensor
 from transformers import AutoModelForQuestionAnswering
 
 from tasks.examples import Example, Question
+from tasks.kinds.input_files import read_inputs
 from tasks.kinds.kind import Input, TaskData, TaskKind, TaskSettings, count_overlap
-from tasks.kinds.question_files import read_questions
+from tasks.kinds.question_files import questions_of, read_questions
 from tasks.metrics import score_reading
 from tasks.rows import EncodedExamples, Row, Tokenizer
 
@@ -52,9 +53,8 @@ class Reading(TaskKind):
         return TaskData((), placed, dev, 0, num_moved, count_overlap(placed, dev), num_skipped=num_skipped)
 
     def inputs(self, path: Path, config: TaskSettings) -> Iterator[Input]:
-        """Yield the questions of a file by their ids."""
-        for question in read_questions(path, with_answers=False):
-            yield Input(question.id, question)
+        """Yield the questions of a file by their ids; in a table they have the columns id, context and question."""
+        return questions_of(read_inputs(path, config), with_answers=False)
 
     def encode(
         self, examples: Sequence[Example], config: TaskSettings, labels: Sequence[str], tokenizer: Tokenizer

@@ -67,15 +67,18 @@ def _numbered_lines(path: Path, text: str) -> Iterator[_Line]:
             yield f"{path}:{number}", line.removesuffix("\r")
 
 
-def read_json_records(path: Path, text: str) -> Iterator[Record]:
-    """Yield the JSON objects or lists of a file: one a line, or the whole file a list of them, or a single one."""
+def read_json_records(path: Path, text: str, advice: str = _OTHERS) -> Iterator[Record]:
+    """Yield the JSON objects or lists of a file: one a line, or the whole file a list of them, or a single one.
+
+    Raise ValueError naming the file and line of what is not JSON, with the advice for a file that is none.
+    """
     whole = whole_json(text)
     if isinstance(whole, dict):
         yield f"{path}:1", whole
     elif isinstance(whole, list) and whole and all(isinstance(one, type(whole[0])) for one in whole):
         yield from ((f"{path}: record {number}", one) for number, one in enumerate(whole, 1))
     else:
-        yield from _read_json_lines(_numbered_lines(path, text))
+        yield from _read_json_lines(_numbered_lines(path, text), advice)
 
 
 def whole_json(text: str) -> Any:
@@ -87,12 +90,12 @@ def whole_json(text: str) -> Any:
     return whole if isinstance(whole, dict) or (whole and isinstance(whole[0], dict | list)) else None
 
 
-def _read_json_lines(lines: Iterable[_Line]) -> Iterator[Record]:
+def _read_json_lines(lines: Iterable[_Line], others: str) -> Iterator[Record]:
     for where, line in lines:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            advice = "`jq -c . FILE` writes objects that span lines so" if line.lstrip()[:1] in ("[", "{") else _OTHERS
+            advice = "`jq -c . FILE` writes objects that span lines so" if line.lstrip()[:1] in ("[", "{") else others
             raise ValueError(f"{where}: not a JSON object or list on one line: {error}; {advice}") from error
         if not isinstance(record, (dict, list)):
             raise ValueError(f"{where}: not a JSON object or list: {line[:60]}")

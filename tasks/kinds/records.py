@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tasks.examples import Classified, Example, Tagged
-from tasks.kinds.input_files import read_inputs
+from tasks.kinds.input_files import id_of, read_inputs
 from tasks.kinds.kind import Column, Columns, Input, TaskData, TaskKind, TaskSettings, count_overlap
 from tasks.kinds.record_files import Record, read_records
 
@@ -44,16 +44,14 @@ class RecordKind(TaskKind):
     def inputs(self, path: Path, config: TaskSettings) -> Iterator[Input]:
         """Yield a record at a time, by its `id`, or its number from 0 if it has none."""
         for number, record in enumerate(read_inputs(path, config)):
-            if isinstance(record, ValueError):
-                yield Input(number, problem=str(record))
-                continue
+            name = id_of(record, number)
             try:
-                example = self.example(record, config.columns)
+                if isinstance(record, ValueError):
+                    raise record
+                found = Input(name, self.example(record, config.columns))
             except ValueError as error:
-                yield Input(number, problem=str(error))
-                continue
-            name = record[1].get("id") if isinstance(record[1], dict) else None
-            yield Input(name if isinstance(name, int | str) and name != "" else number, example)
+                found = Input(name, problem=str(error))
+            yield found
 
     def read_labels(self, config: TaskSettings) -> tuple[str, ...]:
         """Return the configured labels, or those of the training file."""

@@ -2,29 +2,38 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 _TAG = re.compile(r"O|([BIMESLU])[-_](\S+)|(\S+)[-_]([BIMESLU])")
 _FORMS = "O, or B-TYPE, I-TYPE and the like (BIO, BMES, BIOES, BILOU; - or _ between)"
+_Line = tuple[str, str]  # its file and number, and its text
 _Token = tuple[str, list[str], str]  # file and line, columns before the tag, tag
 
 
 def read_tagged_records(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (file and line, record) of each text, the record in the form of CLUENER.
+    """Yield (file and line, record) of each text. Raise ValueError naming the file and line of a tag that is none."""
+    lines = ((f"{path}:{number}", line.removesuffix("\r")) for number, line in enumerate(text.split("\n"), 1))
+    for is_text, found in groupby(lines, lambda line: is_tagged(line[1])):
+        if is_text:
+            yield tagged_record(found)
+
+
+def is_tagged(line: str) -> bool:
+    """Whether a line belongs to a text; others stand between texts."""
+    return bool(line.strip()) and not line.startswith("-DOCSTART-")
+
+
+def tagged_record(lines: Iterable[_Line]) -> tuple[str, dict[str, Any]]:
+    """Return (file and line, record) of the lines of a text, the record in the form of CLUENER.
 
     Columns are separated by tabs or blanks; the first is the word and the last its tag. A tag whose word is missing is
     that of a space. Raise ValueError naming the file and line of a tag that is none.
     """
-    tokens: list[_Token] = []
-    for number, line in enumerate([*text.split("\n"), ""], 1):
-        line = line.removesuffix("\r")
-        if line.strip() and not line.startswith("-DOCSTART-"):
-            tokens.append(_token(f"{path}:{number}", line))
-        elif tokens:
-            _refuse_numbers(tokens)
-            yield tokens[0][0], _record(tokens)
-            tokens = []
+    tokens = [_token(*line) for line in lines]
+    _refuse_numbers(tokens)
+    return tokens[0][0], _record(tokens)
 
 
 def _token(where: str, line: str) -> _Token:

@@ -82,6 +82,8 @@ def changed(index, **keys):
         ),
         ("choice", changed(1, choice=["今天"]), None, r"record 1: has 1 choices; must have at least two"),
         ("choice", json.dumps([[DIALOGUE, [{"question": "?"}], "1"]]), None, r"record 1: must be \[\[text, .*KeyError"),
+        ("choice", changed(1, choice="今天"), None, r"record 1: must be \[\[text, .*'choice is no list'"),
+        ("idioms", json.dumps(CHID | {"candidates": "天地"}), {}, r"json:1: must be .*'candidates is no list'"),
         ("choice", '[[["a"], [], "1"]]', None, "train.json: contains no questions"),
         ("idioms", json.dumps(CHID), {"#idiom000378#": 9}, r"#idiom000378# has no answer from 0 to 3: got 9"),
         ("idioms", json.dumps(CHID), {"#idiom000378#": 1}, r"#idiom000379# has no answer from 0 to 3: got None"),
@@ -102,6 +104,11 @@ def test_records_that_cannot_be_used_are_named(tmp_path, kind, text, answers, me
     )
     with pytest.raises(ValueError, match=message):
         read_task(task(tmp_path, kind, files))
+
+
+def test_questions_in_a_table_to_train_on_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"train.json:1: not a JSON object .*; questions are JSON$"):
+        read_task(task(tmp_path, "choice", {"train.json": "context,question\n"}))
 
 
 def test_an_answer_that_differs_by_blanks_or_case_is_the_choice(tmp_path):

@@ -6,9 +6,11 @@ import pytest
 
 from tasks.config import TaskConfig
 from tasks.examples import Question
+from tasks.kinds.registry import KINDS
 from tasks.readers import read_task
 
 TEXT = "水在零度结冰"
+PLACE = "train:1, data 1, paragraphs 1, qas 1: question Q0: answers"
 
 
 def task(path, **keys):
@@ -44,10 +46,10 @@ def test_answers_a_character_off_go_where_their_words_stand(tmp_path):
         ),
         ([[], [{"text": "", "answer_start": -1}]], "train: questions with no answer: 2 of 2, e.g. Q0, Q1; set skip_un"),
         ([], "contains no questions"),
-        ([[{"text": "零度"}]], r"train: question Q0: answers must be a list of .*, got \[.* \('answer_start'\)"),
-        ([{"text": ["零度"], "answer_start": []}], "train: question Q0: answers must be a list of"),
-        ([[{"text": ["零度"], "answer_start": 2}]], "train: question Q0: answers must be a list of"),
-        (["零度"], "train: question Q0: answers must be a list of .* \\(no list\\)"),
+        ([[{"text": "零度"}]], rf"{PLACE} must be a list of .*, got \[.* \('answer_start'\)"),
+        ([{"text": ["零度"], "answer_start": []}], f"{PLACE} must be a list of"),
+        ([[{"text": ["零度"], "answer_start": 2}]], f"{PLACE} must be a list of"),
+        (["零度"], f"{PLACE} must be a list of .* \\(no list\\)"),
     ],
 )
 def test_questions_that_cannot_be_used_are_named(tmp_path, answers, message):
@@ -93,18 +95,53 @@ def test_every_form_is_read(tmp_path, form):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"data": [{"title": "水"}]}, "f.json: must be .* has no id or query_id, but title"),
-        ([{"context_text": TEXT, "qas": [{"query_id": "Q0"}]}], "f.json: question Q0: must be .* has no question or"),
-        ([["水"]], r'f.json: must be .* got \["水"\]'),
-        ({"data": [{"paragraphs": {"context": TEXT}}]}, "f.json: must be .* its paragraphs are no list"),
-        ([{"context_text": TEXT, "qas": "Q0"}], "f.json: must be .* its qas are no list of objects"),
-        ([{**HUB, "context": 1}], "f.json: question Q0: context must be text, got 1"),
+        ({"data": [{"title": "水"}]}, "f.json:1, data 1: must be .* has no id or query_id, but title"),
+        (
+            [{"context_text": TEXT, "qas": [{"query_id": "Q0"}]}],
+            "f.json: record 1, qas 1: question Q0: must be .* has no question or",
+        ),
+        ([["水"]], r'f.json: record 1: must be .* got \["水"\]'),
+        ({"data": [{"paragraphs": {"context": TEXT}}]}, "f.json:1, data 1: must be .* its paragraphs are no list"),
+        ([{"context_text": TEXT, "qas": "Q0"}], "f.json: record 1: must be .* its qas are no list"),
+        ([{**HUB, "context": 1}], "f.json: record 1: question Q0: context must be text, got 1"),
+        ([{"context_text": TEXT, "qas": ["Q0"]}], 'f.json: record 1, qas 1: must be .* got "Q0"'),
+        (json.dumps([{**HUB, "id": "\ud83d"}]), "f.json: record 1: id has half of a character"),
         ("{", "f.json:1: not a JSON object or list on one line"),
+        ("id,context\n", "f.json:1: not a JSON object or list on one line: .*; questions are JSON$"),
     ],
 )
 def test_other_forms_are_refused(tmp_path, value, message):
     with pytest.raises(ValueError, match=message):
         read_task(task(save(tmp_path / "f.json", value)))
+
+
+def asked(path):
+    found = KINDS["reading"].inputs(path, task("train.json"))
+    return [(one.id, one.problem.removeprefix(str(path)).partition(" must be {")[0]) for one in found]
+
+
+def test_a_question_to_predict_that_cannot_be_read_is_named_and_the_others_are_asked(tmp_path):
+    qas = [QUESTION | {"answers": "unread"}, {"id": "Q1"}, QUESTION | {"id": 2}, {"question": "几度"}, 5]
+    path = save(tmp_path / "f.json", {"data": [{"paragraphs": [{"context": TEXT, "qas": qas}, {"qas": 3}]}, HUB]})
+    place = ":1, data 1, paragraphs 1, qas"
+    assert asked(path) == [
+        ("Q0", ""), ("Q1", f"{place} 2: question Q1:"), ("2", ""), (3, f"{place} 4:"), (4, f"{place} 5:"),
+        (5, ":1, data 1, paragraphs 2:"), ("Q0", ""),
+    ]  # fmt: skip
+    path = save(tmp_path / "f.jsonl", "\n".join([json.dumps(HUB), "{", json.dumps(HUB | {"id": "Q1", "context": 1})]))
+    problems = [":2: not a JSON object or list on one line", ":3: question Q1: context must be text, got 1"]
+    assert [(name, text.partition(": Expecting")[0]) for name, text in asked(path)] == [
+        ("Q0", ""), (1, problems[0]), ("Q1", problems[1])
+    ]  # fmt: skip
+
+
+def test_questions_to_predict_may_be_a_table(tmp_path):
+    path = save(tmp_path / "f.csv", f"id,context,question,answers\nQ0,{TEXT},几度,\nQ1,{TEXT}\n")
+    assert [one.example for one in KINDS["reading"].inputs(path, task("train.json"))] == [
+        Question("Q0", "几度", TEXT, ()), None
+    ]  # fmt: skip
+    assert asked(path)[1] == ("Q1", ":3: has 2 columns instead of 4")
+    assert asked(save(tmp_path / "f.csv", "text,question\n水,几度\n")) == [(0, ":2:")]
 
 
 def test_questions_that_cannot_be_answered_are_left_out_on_request(tmp_path):

@@ -253,6 +253,16 @@ def test_texts_without_labels_are_read_in_the_form_of_the_task(tmp_path):
     assert tagged == Tagged("甲乙", ())
 
 
+def test_tagged_texts_without_labels_are_read_with_their_tags(tmp_path):
+    for name in ("more.txt", "more.bio"):
+        (tmp_path / name).write_text("商 B-company\n店 I-company\n\n好 O\n", encoding="utf-8")
+        task = TaskConfig(
+            name="t", kind="entities", format="tags", train="a.bio", dev="b.bio", unlabelled=str(tmp_path / name)
+        )
+        data, message = with_unlabelled(TaskData((), (), (), 0, 0, 0), task)
+        assert data.unlabelled == (Tagged("商店", ()), Tagged("好", ())) and message.startswith("2 unlabelled examples")
+
+
 def test_augmented_texts_are_json_lines_whatever_the_form_of_the_task(tmp_path):
     keys = {"format": "csv", "has_header": False, "columns": {"text": 1, "label": 0}}
     path = write(tmp_path / "augmented.jsonl", {"0": "x", "1": "甲", "augmented": True, "source": 0})

@@ -152,6 +152,8 @@ def test_texts_that_cannot_be_read_are_named(student, tmp_path, run):
     )
     (tmp_path / "a.jsonl").write_text('{"text": "天"}\n{"title": "地"}\n')
     assert run(student, "--check", tmp_path / "a.jsonl").endswith('a.jsonl:2: want {"text": ...}, got {"title": "地"}')
+    (tmp_path / "A.JSONL").write_text('{"title": "天"}\n')
+    assert run(student, "--check", tmp_path / "A.JSONL").endswith('A.JSONL:1: want {"text": ...}, got {"title": "天"}')
     (tmp_path / "b.jsonl").write_text("[1]\n")
     assert run(student, "--check", tmp_path / "b.jsonl").endswith('b.jsonl:1: want {"text": ...}, got [1]')
     (tmp_path / "b.txt").write_bytes("天地".encode("gb18030"))

@@ -161,12 +161,18 @@ def test_questions_of_one_id_have_an_answer_each(made, tmp_path):
 
 def test_a_file_without_any_record_is_refused(made, tmp_path):
     for text, message in (
-        ("", "nothing in it to predict"),
+        ("", r"^--input .*/in.jsonl: there is nothing in it to predict$"),
         ("a\nb\n", r"in.jsonl:1: not .*\nno record can be read; 2 of 2"),
     ):
         (tmp_path / "in.jsonl").write_text(text)
         with pytest.raises(ValueError, match=message):
             run_predict(made("sentence"), tmp_path / "out.jsonl", input=tmp_path / "in.jsonl")
+        assert [*tmp_path.iterdir()] == [tmp_path / "in.jsonl"], "nothing is left beside it"
+
+
+def test_a_suffix_in_capitals_tells_the_form_of_output(made, tmp_path):
+    answers = run_predict(made("sentence"), tmp_path / "out.CSV").read_text(encoding="utf-8")
+    assert answers.startswith("id,label,problem\n0,")
 
 
 def test_forms_of_input_are_told_by_their_suffix(made, tmp_path):
