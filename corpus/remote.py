@@ -78,11 +78,16 @@ def retry(action: Callable[[], Any]) -> Any:
                 raise
             if wait is None:
                 attempts = len(_WAITS_SECONDS) + 1
-                reason = str(error) or f"no answer within {_TIMEOUT_SECONDS:g} s ({type(error).__name__})"
+                reason = reason_of(error) or f"no answer within {_TIMEOUT_SECONDS:g} s ({type(error).__name__})"
                 kind = ChangedBytes if isinstance(error, ChangedBytes) else OSError
                 raise kind(f"gave up after {attempts} attempts; the last: {reason}") from error
             time.sleep(wait)
     raise AssertionError("the last wait is None")
+
+
+def reason_of(error: Exception) -> str:
+    """Return what went wrong: fsspec's http says the address alone, and has the reason as the cause."""
+    return str(error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ else error)
 
 
 def _may_exist(error: FileNotFoundError) -> bool:

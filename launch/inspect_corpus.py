@@ -21,6 +21,7 @@ if not __package__:  # run as a script: these folders win over any installed pac
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from corpus.progress import show_progress_with, track
+from corpus.rows.packing import MIN_ROW_TOKENS
 from corpus.rows.stream import RowStream
 from corpus.shards.manifest import Counts, Manifest, load_manifest
 from corpus.shards.shard import read_block, verify
@@ -53,7 +54,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--run-config", type=Path, metavar="FILE", help="JSON file of a run: show how many steps an epoch of it has"
     )
     parser.add_argument("--verify", action="store_true", help="check every block")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.rows < 0:
+        parser.error(f"--rows: must be 0 or more, got {options.rows}")
+    if options.row_tokens < MIN_ROW_TOKENS:
+        parser.error(f"--row-tokens: must be at least {MIN_ROW_TOKENS}, got {options.row_tokens}")
+    return options
 
 
 def sources_table(manifest: Manifest) -> str:

@@ -179,9 +179,9 @@ def next_lines(options: argparse.Namespace, rows: Sequence[Mapping[str, Any]]) -
 
 def check_output(page: Path) -> None:
     """Raise ValueError if the page or its numbers, a JSON file beside it, would replace a file that is no report's."""
-    if page.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"--output {page}: must end in .html; the numbers go beside it, in {page.stem}.json")
     numbers = page.with_suffix(".json")
+    if page == numbers:
+        raise ValueError(f"--output {page}: is where the numbers go; give the page a name that ends in .html")
     if not numbers.is_file():
         return
     try:

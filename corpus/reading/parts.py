@@ -18,7 +18,7 @@ import fsspec
 from corpus.reading import archive, tables
 from corpus.reading.bad_input import BadInput, OnBadInput
 from corpus.reading.compression import INFLATE_ERRORS, is_compressed
-from corpus.remote import call, open_remote, retry
+from corpus.remote import call, open_remote, reason_of, retry
 
 # Entries of an fsspec `info` that change when a file changes.
 _VERSION_KEYS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "created")
@@ -100,7 +100,7 @@ def _check_empty(found: dict[str, list[Part]]) -> None:
 
 
 def _absolute(path: str) -> str:
-    return path if "://" in path else str(Path(path).resolve())
+    return path if "://" in path else os.path.realpath(path)  # Path.resolve() raises for a loop of links
 
 
 def would_contain(text: str, path: Path) -> bool:
@@ -108,7 +108,7 @@ def would_contain(text: str, path: Path) -> bool:
     if "://" in text:
         return False
     folder, pattern = _divide(text)
-    absolute, top = path.resolve(), Path(folder).resolve()
+    absolute, top = path.resolve(), Path(os.path.realpath(folder))
     if not absolute.is_relative_to(top):
         return False
     below = absolute.relative_to(top)
@@ -253,7 +253,7 @@ def stat_file(path: str) -> tuple[int, str]:
         system.invalidate_cache()
         info = retry(lambda: call(system, "info", stripped))
     except (*_READ_ERRORS, ValueError) as error:
-        raise ValueError(f"{path}: cannot be opened: {error or type(error).__name__}") from error
+        raise ValueError(f"{path}: cannot be opened: {reason_of(error) or type(error).__name__}") from error
     if info.get("size") is None:
         raise ValueError(f"{path}: the server does not report its size; download the file first")
     return info["size"], " ".join(str(info[key]) for key in ("size", *_VERSION_KEYS) if key in info)

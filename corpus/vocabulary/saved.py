@@ -4,6 +4,8 @@ transformers 4 and 5 read tokenizer.json, transformers 4's slow BertTokenizer an
 """
 
 import json
+import os
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +18,8 @@ from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegac
 from corpus.vocabulary.pieces import pieces_by_id, pieces_of, placeholders
 from corpus.vocabulary.special_tokens import special_token_ids
 from corpus.vocabulary.vocab_file import read_vocab_file, write_vocab_file
+
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")  # as Rust ends the message of a failed call
 
 # For checks and fingerprints: scripts, widths, case, digits, marks, spaces, an emoji sequence, a Han character beyond
 # the basic plane.
@@ -36,8 +40,14 @@ def save_tokenizer(tokenizer: Any, folder: Path, max_tokens: int | None = None) 
 
     Raises:
         ValueError: if one of the written files gives other ids than the tokenizer.
+        OSError: if they cannot be written.
     """
-    tokenizer.save_pretrained(folder)
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:  # the Rust library raises this alone, for a full disk too
+        if number := _OS_ERROR.search(str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from error
+        raise
     path = folder / "tokenizer_config.json"
     values = json.loads(path.read_text(encoding="utf-8"))
     kind = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["type"]

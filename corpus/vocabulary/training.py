@@ -5,6 +5,7 @@ text gives a different vocabulary every time, and for unigram they take far long
 """
 
 import io
+import re
 import tempfile
 import warnings
 from collections import Counter
@@ -32,6 +33,7 @@ _NAMES = {
         "pad_token": "<pad>", "unk_token": "<unk>", "mask_token": _XLMR_MASK,
     },
 }  # fmt: skip
+_TOO_FEW = re.compile(r"smaller than required_chars\. (\d+) vs (\d+)")  # SentencePiece: size given, characters wanted
 # Two private-use planes: characters that begin a word, and characters within a word
 _FIRST, _CONTINUING = 0xF0000, 0x100000
 _MAX_SENTENCES = 1_000_000
@@ -218,6 +220,11 @@ def _train(**settings: Any) -> list[tuple[str, float]]:
             model_writer=model, normalization_rule_name="identity", hard_vocab_limit=False, minloglevel=2, **settings
         )
     except RuntimeError as error:
+        if few := _TOO_FEW.search(str(error)):
+            raise ValueError(
+                f"{few[2]} characters cover the text, too many for {few[1]} pieces beside the special tokens; choose a "
+                "larger vocabulary, or a lower --character-coverage"
+            ) from error
         raise ValueError(f"SentencePiece cannot train this vocabulary: {error}") from error
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     return [(processor.id_to_piece(i), processor.get_score(i)) for i in range(processor.get_piece_size())]

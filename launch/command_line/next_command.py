@@ -32,9 +32,14 @@ def load_line(folder: Path, auto_class: str = "AutoModel", options: str = "", be
 
 
 def train_line(manifest: str, tokenizer: str) -> str:
-    """Return the line with the command that trains a student on a corpus with the teacher of its tokenizer."""
-    inputs = [f"corpus.manifest={manifest}", f"teacher.path={tokenizer}"]
-    return next_line("deepspeed", "launch/gd.py", "--config", "configs/4l312d.json", "--set", *inputs)
+    """Return the line with the command that trains a student on a corpus with the teacher of its tokenizer.
+
+    A vocabulary of one's own has no teacher yet: the command then trains one.
+    """
+    has_teacher = not Path(tokenizer).is_dir() or (Path(tokenizer) / "config.json").is_file()
+    config = "configs/4l312d.json" if has_teacher else "configs/teacher.json"
+    inputs = [f"corpus.manifest={manifest}", *([f"teacher.path={tokenizer}"] if has_teacher else [])]
+    return next_line("deepspeed", "launch/gd.py", "--config", config, "--set", *inputs)
 
 
 def build_line(options: argparse.Namespace, tokenizer: Path) -> str:
@@ -44,5 +49,7 @@ def build_line(options: argparse.Namespace, tokenizer: Path) -> str:
                          ("--text-fields", options.text_fields), ("--encoding", options.encoding)):  # fmt: skip
         if values:
             source += [flag, *([values] if isinstance(values, str) else values)]
+    if getattr(options, "corpus", None):  # of whose text nothing is known here
+        source = ["--config", "THE_CONFIGURATION_OF_THAT_CORPUS.json"]
     source = source or ["--config", "configs/corpus/wiki2019zh.json"]
     return next_line("python", "launch/build_corpus.py", *source, "--tokenizer", tokenizer, "--output", "data/corpus")

@@ -58,7 +58,7 @@ def _name(text: str, num_folders: int) -> str:
     path = PurePosixPath(text.partition("?")[0]) if "://" in text else Path(text)
     while set("*?[") & set(path.name) and not os.path.lexists(text):
         path = path.parent
-    path = Path(path).resolve() if "://" not in text else path
+    path = Path(os.path.realpath(path)) if "://" not in text else path  # resolve() raises for a loop of links
     parents = [folder.name for folder in path.parents[:num_folders] if folder.name]
     return "-".join([*parents, path.name.split(".")[0] or path.name])
 

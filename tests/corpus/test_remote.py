@@ -118,5 +118,5 @@ def test_a_hanging_server_times_out(build, server, monkeypatch):
 
 
 def test_a_missing_file_is_named(build, server):
-    with pytest.raises(ValueError, match=r"http://.*/e\.txt: cannot be opened: http://.*/e\.txt"):
+    with pytest.raises(ValueError, match=r"http://.*/e\.txt: cannot be opened: 404, message='Not Found'"):
         build(f"{server.url}/e.txt")

@@ -195,6 +195,13 @@ def test_every_input_is_a_source_named_after_it(tmp_path, capsys, monkeypatch):
     assert names_of(capsys, ".") == [tmp_path.name]
 
 
+def test_a_loop_of_links_is_no_file(tmp_path, tokenizer, capsys):
+    for one, other in (("a", "b"), ("b", "a")):
+        (tmp_path / one).symlink_to(other)
+    assert main(build(str(tmp_path / "a"), tokenizer, tmp_path / "out")) == 2
+    assert "a: a broken link or not a regular file" in capsys.readouterr().err
+
+
 def test_inputs_whose_names_are_the_same_or_too_many_are_refused(tmp_path, capsys):
     for name in ("a.txt", "a.jsonl"):
         (tmp_path / name).write_text("天地玄黄\n", encoding="utf-8")

@@ -55,6 +55,20 @@ def test_rows_are_decoded_and_the_same_for_a_seed(corpus_folder, documents, caps
         assert all(piece in text for piece in pieces)
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--rows", "-1"], "--rows: must be 0 or more, got -1"),
+        (["--rows", "2", "--row-tokens", "2"], "--row-tokens: must be at least 8, got 2"),
+    ],
+)
+def test_rows_that_cannot_be_are_refused_before_anything_is_shown(corpus_folder, capsys, flags, message):  # noqa: F811
+    with pytest.raises(SystemExit):
+        main([str(corpus_folder), *flags])
+    said = capsys.readouterr()
+    assert message in said.err and not said.out
+
+
 def test_an_epoch_counts_the_weights_of_the_run(corpus_folder, config_values, tmp_path):  # noqa: F811
     epochs = []
     for weight in (1, 2):

@@ -197,7 +197,7 @@ def test_a_wrong_model_is_one_line(workplace, tmp_path, capsys, models, message)
 @pytest.mark.parametrize(
     ("name", "beside", "message"),
     [
-        ("report.json", None, "must end in .html; the numbers go beside it, in report.json"),
+        ("report.json", None, "report.json: is where the numbers go; give the page a name that ends in .html"),
         ("config.html", '{"students": []}', "config.json, which is no report's; give another name"),
         ("results.html", '{"models": [], "seeds": []}', "results.json, which is no report's; give another name"),
         ("words.html", "no JSON", "words.json, which is no report's; give another name"),

@@ -234,3 +234,20 @@ def test_more_than_65536_ids_take_four_bytes_however_few_pieces_there_are(tmp_pa
     pieces = [f"a{index}" for index in range(65_536)]
     tokenizer = load_tokenizer(str(bert_folder(tmp_path / "given", [*SPECIAL, "天", "天", *pieces[:-7]])))
     assert len(tokenizer) <= 65_536 < num_ids(tokenizer) and TextEncoder(tokenizer).dtype == np.uint32
+
+
+def test_a_full_disk_is_told_as_such(tmp_path):
+    """The library's own error says so in its text alone; any other is left as it is."""
+
+    class Tokenizer:
+        message = "No space left on device (os error 28)"
+
+        def save_pretrained(self, folder):
+            raise Exception(self.message)
+
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        save_tokenizer(Tokenizer(), tmp_path)
+    assert caught.value.errno == 28 and caught.value.filename == str(tmp_path)
+    Tokenizer.message = "something else"
+    with pytest.raises(Exception, match="something else"):
+        save_tokenizer(Tokenizer(), tmp_path)

@@ -57,6 +57,21 @@ def test_what_trains_on_a_corpus_decodes(monkeypatch):
     assert config.corpus.manifest == "data/my corpus" and config.teacher.path == "hfl/some-teacher"
 
 
+def test_a_vocabulary_without_a_model_leads_to_the_training_of_a_teacher(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{}")
+    command = typed(train_line("data/mine", str(tmp_path)))
+    assert command[2:] == ["--config", "configs/teacher.json", "--set", "corpus.manifest=data/mine"]
+    (tmp_path / "config.json").write_text("{}")
+    assert f"teacher.path={tmp_path}" in typed(train_line("data/mine", str(tmp_path)))
+
+
+def test_what_was_cut_for_a_corpus_is_for_its_own_text():
+    command = typed(
+        build_line(Namespace(inputs=None, format=None, text_fields=None, encoding=None, corpus="c"), Path("t"))
+    )
+    assert command[2:4] == ["--config", "THE_CONFIGURATION_OF_THAT_CORPUS.json"]
+
+
 def test_what_builds_a_corpus_with_a_tokenizer_takes_the_same_text():
     options = Namespace(inputs=["my file", "b"], format="jsonl", text_fields=["title", "text"], encoding=None)
     command = typed(build_line(options, Path("my tokenizer")))
