@@ -7,6 +7,7 @@ the Auto classes wherever this module is imported.
 Shapes: B rows, L tokens, E width of the embeddings, H width of each direction, C classes.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -19,6 +20,7 @@ from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOut
 from pretrain.models.encoder import real_tokens
 from pretrain.models.pretrained import load_encoder
 from pretrain.models.shape import EncoderShape
+from pretrain.precision import native_dtypes
 from pretrain.settings import Settings
 from pretrain.students.initialization import embedding_basis, seeded
 
@@ -94,8 +96,9 @@ class BiLSTMModel(PreTrainedModel):
     def states(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """Return the states [B, L, 2H] of embeddings [B, L, E] whose real tokens, by the mask [B, L], come first."""
         lengths = mask.sum(1).clamp(min=1).cpu()  # packing waits for the device to know them
-        packed = pack_padded_sequence(vectors, lengths, batch_first=True, enforce_sorted=False)
-        states, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=mask.shape[1])
+        with _lstm_arithmetic(vectors.device):
+            packed = pack_padded_sequence(vectors, lengths, batch_first=True, enforce_sorted=False)
+            states, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=mask.shape[1])
         return states
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> BaseModelOutput:
@@ -135,6 +138,14 @@ class BiLSTMForSequenceClassification(PreTrainedModel):
 AutoConfig.register("bilstm", BiLSTMConfig, exist_ok=True)
 AutoModel.register(BiLSTMConfig, BiLSTMModel, exist_ok=True)
 AutoModelForSequenceClassification.register(BiLSTMConfig, BiLSTMForSequenceClassification, exist_ok=True)
+
+
+def _lstm_arithmetic(device: torch.device) -> AbstractContextManager[object]:
+    """Return autocast switched off on CPUs without the wanted type: oneDNN has no LSTM for a type that it emulates."""
+    if device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return nullcontext()
+    wanted = str(torch.get_autocast_dtype("cpu")).removeprefix("torch.")
+    return nullcontext() if wanted in native_dtypes("cpu") else torch.autocast("cpu", enabled=False)
 
 
 def _mask(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:

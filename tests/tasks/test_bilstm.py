@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from pretrain.models.encoder import Encoder, Reads
 from pretrain.models.pretrained import load_encoder, read_shape
 from pretrain.students.initialization import embedding_basis
+from tasks import bilstm
 from tasks.batches import collate
 from tasks.bilstm import BiLSTMConfig, BiLSTMForSequenceClassification, BiLSTMSizes, build_bilstm
 from tasks.config import TaskConfig
@@ -218,6 +219,17 @@ def test_stopped_and_resumed_equals_uninterrupted_at_any_zero_stage(tmp_path, ta
 def test_low_precision_trains(tmp_path, task, begun):
     one = train(tmp_path, task, begun, torch_autocast={"enabled": True, "dtype": "bfloat16"}, epochs=6)
     assert dev_scores(one)["accuracy"] > 0.9
+
+
+def test_a_cpu_that_emulates_the_wanted_type_computes_the_lstm_in_float32(monkeypatch, begun):
+    """oneDNN refuses an LSTM in bfloat16 there."""
+    model = AutoModelForSequenceClassification.from_pretrained(begun).bilstm.eval()
+    vectors, mask = torch.randn(2, 5, model.config.embedding_size), torch.ones(2, 5, dtype=torch.bool)
+    expected = model.states(vectors, mask)
+    monkeypatch.setattr(bilstm, "native_dtypes", lambda device: ("float32",))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.states(vectors, mask)
+    assert found.dtype == torch.float32 and torch.equal(found, expected)
 
 
 def test_what_is_saved_loads_by_its_path_and_answers_as_the_live_one(tmp_path, task, begun):
