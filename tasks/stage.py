@@ -152,6 +152,7 @@ class Stage:
         rows = [*task.train, *(task.unlabelled if config.needs_teacher else ())]
         batches = TaskBatches(rows, task.tokenizer.pad_token_id, deepspeed.train_batch_size, loop.seed)
         total_steps = max(1, round(config.epochs * batches.steps_per_epoch))
+        # In a single epoch every row is asked about once anyway
         if config.epochs > 1 and (answers := self._ask(teacher_function, rows)):
             batches.answers = teacher_function = answers
             release_memory()  # that of the teachers

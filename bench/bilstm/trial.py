@@ -10,8 +10,8 @@ done again.
 import argparse
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from tasks.models import load_task_model
 from tasks.readers import read_task
 from tasks.rows import without_labels
 from tasks.stage import EncodedTask, StageConfig, encode_task
+from tasks.teachers import Answers
 
 CONFIG = Path(__file__).with_name("thucnews10.json")
 LABELS: dict[str, Any] = {"type": "labels"}
@@ -59,21 +60,15 @@ def train(model: Any, config: StageConfig, task: EncodedTask, seed: int, taught:
     optimizer = build_optimizer(student, config.optimizer, model.base_model)
     schedule = build_schedule(optimizer, config.schedule, steps)
     torch.manual_seed(seed)
-    for batch, rows in zip(batches.batches(0, 32), chosen(batches, steps), strict=False):
-        loss, _ = student(batch, Features(logits=None if taught is None else taught[rows]))
+    batches.answers = Answers([taught]) if taught is not None else None
+    for batch in islice(batches.batches(0, 32), steps):
+        loss, _ = student(batch, batches.answers(batch) if batches.answers else Features())
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
         schedule.step()
     return student.eval()
-
-
-def chosen(batches: TaskBatches, steps: int) -> Iterator[Tensor]:
-    """Yield the rows of each batch, as many as steps."""
-    for step in range(steps):
-        epoch, place = divmod(step, batches.steps_per_epoch)
-        yield torch.from_numpy(batches.order(epoch)[32 * place : 32 * place + 32])
 
 
 def answers(student: Student | Teacher, rows: Any, task: EncodedTask) -> list[Tensor]:

@@ -1,6 +1,7 @@
 """A teacher whose predictions alone are read answers every row once, and the stage learns the same from that."""
 
 import dataclasses
+from itertools import islice
 
 import pytest
 import torch
@@ -63,6 +64,15 @@ def test_answers_in_a_batch_are_those_of_the_teacher_asked_about_that_batch(kind
         objective = SoftLabelsConfig(type="soft_labels").build(shape(), shape())
         losses = [objective(teacher, expected, plain)["soft_labels"] for teacher in (found, expected)]
         torch.testing.assert_close(*losses)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_answers_follow_their_rows_through_epochs_and_ranks(rank):
+    rows = [Row([index] * (1 + index % 5), [0] * (1 + index % 5), {"labels": index}, index) for index in range(70)]
+    batches = TaskBatches(rows, PAD, 32, seed=3)
+    batches.answers = Answers([[torch.tensor([float(index)]) for index in range(70)]])
+    for batch in islice(batches.batches(32, 8, rank, world_size=2), 12):
+        assert torch.equal(batches.answers(batch).logits[:, 0].long(), batch["labels"])
 
 
 @pytest.fixture(scope="module")

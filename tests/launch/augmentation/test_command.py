@@ -74,7 +74,10 @@ def test_masked_words_are_found_by_the_models_own_head(task_values, model, tmp_p
     (tmp_path / "t.json").write_text(json.dumps({"task": task_values | {"train": str(tmp_path / "few.jsonl")}}))
     run(str(tmp_path / "t.json"), model, tmp_path / "out", "--workers", "1", source="masked_language")
     said = capsys.readouterr().out
-    assert "of 4 records" in said and ("task.augmented=" in said or "no copy could be made" in said)
+    made = (tmp_path / "out" / FILE).read_text(encoding="utf-8")
+    last = said.splitlines()[-1]
+    assert "of 4 records" in said
+    assert ("task.augmented=" in last) == bool(made) and ("no copy could be made" in last) == (not made)
 
 
 def test_masked_texts_need_no_head(task_file, encoder, tmp_path):
